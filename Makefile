@@ -1,0 +1,24 @@
+# redress: `make demo` shows the main job, `make test` checks it. Both build the environment first.
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONDONTWRITEBYTECODE ?=
+
+.PHONY: setup demo test test-system lint bench lock clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.lock Makefile
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"redress needs Python 3.11 to 3.13, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.11 setup")'
+	@command -v c++ >/dev/null || { echo "redress needs a C++ compiler (c++); on Debian: apt-get install g++"; exit 1; }
+	@echo "building the environment in $(VENV) (a few GB of wheels, pinned by requirements.lock)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --require-hashes --no-deps -r requirements.lock
+	@printf '%s\n' '#!$(abspath $(BIN))/python' 'import runpy, sys' 'sys.path.insert(0, "$(CURDIR)")' 'runpy.run_module("orchestration", run_name="__main__")' > $(BIN)/redress
+	@chmod +x $(BIN)/redress
+	@touch $@
+
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group dev --group system-test -o requirements.lock

@@ -1,0 +1,1 @@
+"""What is learned from: shards, protocols, streaming, augmentation. Knows neither Ray, MLflow nor methods."""

@@ -1,0 +1,1 @@
+"""How learning is run: experiments, the loop, Ray jobs, tracking, registry, command line."""
