@@ -1,0 +1,141 @@
+"""Append-only lists of JSON records in a store, which has no append: `<folder>/<n>.jsonl`, of which only the newest grows.
+
+A segment opens with a header line, then one record a line. It is written again as a whole (atomically) while it is
+small, so a reader never sees half a line, and what it has read of a segment never changes.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from typing import Any
+
+from datasets.store import Store
+
+FLUSH_S = 1.0
+SEGMENT_BYTES = 128 << 10
+
+Record = dict[str, Any]
+
+
+class SegmentTakenError(RuntimeError):
+    """Another process writes the same list of records."""
+
+
+def segment_path(folder: str, number: int) -> str:
+    return f"{folder}/{number:06d}.jsonl"
+
+
+def encode(record: Record) -> bytes:
+    """One line. Floats are written with `repr`, so every float64 comes back bit for bit (NaN and infinities too)."""
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+class SegmentWriter:
+    """Appends records and writes them from a thread of its own within `flush_s` seconds, or at once with `flush`.
+
+    A new writer opens a new segment: it never touches those of an earlier process.
+
+    Raises (append, flush, close): StoreError where the store kept failing beyond its retries, SegmentTakenError where
+    another process opened the next segment first. What was appended stays buffered, so a later `flush` may succeed.
+    """
+
+    def __init__(
+        self, store: Store, folder: str, header: Record, *, flush_s: float = FLUSH_S, segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
+        self.store, self.folder, self.flush_s, self.segment_bytes = store, folder, flush_s, segment_bytes
+        self._header = encode(header)
+        self._number = len(store.list(folder))
+        self._content = bytearray(self._header)
+        self._saved = len(self._header)  # bytes of the content that the store has, or need not have
+        self._opened = False
+        self._failure: Exception | None = None
+        self._guard = threading.Lock()
+        self._writing = threading.Lock()
+        self._pending, self._closed = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def append(self, record: Record) -> None:
+        if self._failure is not None:
+            raise self._failure
+        line = encode(record)
+        with self._guard:
+            self._content += line
+        self._pending.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write_regularly, name=f"write {self.folder}", daemon=True)
+            self._thread.start()
+
+    def flush(self) -> None:
+        """Return when everything appended so far is in the store."""
+        self._failure = None
+        self._write()
+
+    def close(self) -> None:
+        """Flush and end the thread."""
+        self._closed.set()
+        self._pending.set()
+        if self._thread is not None:
+            self._thread.join()
+        self.flush()
+
+    def _write_regularly(self) -> None:
+        while not self._closed.is_set():
+            self._pending.wait()
+            if self._closed.wait(self.flush_s):
+                return
+            self._pending.clear()
+            try:
+                self._write()
+            except Exception as error:
+                self._failure = error  # told to whoever appends next
+
+    def _write(self) -> None:
+        with self._writing:  # one writer at a time: an older content must not overwrite a newer one
+            with self._guard:
+                data = bytes(self._content)
+            if len(data) == self._saved:
+                return
+            path = segment_path(self.folder, self._number)
+            if not self._opened and self.store.exists(path):
+                raise SegmentTakenError(
+                    f"{self.store.join(path)} was written by another process while this one was writing before it. "
+                    "Only one process may train a run: end the other, then resume."
+                )
+            self.store.write(path, data)
+            self._opened, self._saved = True, len(data)
+            if len(data) >= self.segment_bytes:
+                with self._guard:
+                    self._content = bytearray(self._header) + self._content[len(data) :]
+                self._number, self._opened, self._saved = self._number + 1, False, len(self._header)
+
+
+class SegmentReader:
+    """Reads a list of records from its start, and then what was added since."""
+
+    def __init__(self, store: Store, folder: str) -> None:
+        self.store, self.folder = store, folder
+        self._number, self._offset = 0, 0
+        self._header: Record = {}
+
+    def read_new(self) -> list[tuple[Record, Record]]:
+        """(header of its segment, record) of every record added since the last call, in order."""
+        found = self._read_segment()
+        while self.store.exists(segment_path(self.folder, self._number + 1)):
+            found += self._read_segment()  # it may have grown between the two looks; now it is final
+            self._number, self._offset = self._number + 1, 0
+            found += self._read_segment()
+        return found
+
+    def _read_segment(self) -> list[tuple[Record, Record]]:
+        path = segment_path(self.folder, self._number)
+        size = self.store.size(path)
+        if size is None or size <= self._offset:
+            return []
+        data = self.store.read(path, self._offset, size - self._offset)
+        data = data[: data.rfind(b"\n") + 1]
+        lines = data.splitlines()
+        if self._offset == 0 and lines:
+            self._header = json.loads(lines.pop(0))
+        self._offset += len(data)
+        return [(self._header, json.loads(line)) for line in lines]
