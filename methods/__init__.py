@@ -1,1 +1,7 @@
-"""What is learned: one paper, one file, one class."""
+"""What is learned: one paper, one file, one class. METHODS is the table of them."""
+
+from methods.baseline import Baseline
+from methods.cal import CAL
+from methods.method import Method
+
+METHODS: dict[str, type[Method]] = {"baseline": Baseline, "cal": CAL}

@@ -1,0 +1,16 @@
+"""Global poolings: a feature map to one vector."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def max_and_average(maps: Tensor) -> Tensor:
+    """maps [B, C, H, W] → [B, 2C]: global maximum, then global average (CAL, Sec. 5.2; the order of its code)."""
+    return torch.cat([maps.amax((2, 3)), maps.mean((2, 3))], 1)
+
+
+def generalised_mean(maps: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -> Tensor:
+    """maps [B, C, H, W] → [B, C]: (mean of xᵖ)^(1/p), values clamped to at least eps (Radenović et al., TPAMI 2019)."""
+    return maps.clamp(min=eps).pow(p).mean((2, 3)).pow(1 / p)

@@ -1,0 +1,146 @@
+"""What every method is.
+
+A method says which networks it trains, in which stages, by which updates, and what it gives at test time. The training
+loop, optimizers, workers, files and tracking are not its business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor, nn
+from torch.nn import Parameter
+
+
+class MethodError(ValueError):
+    """Settings, data or weights do not fit the method. The message says what was expected and what to do."""
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a method may know of the training set.
+
+    own_clothes: bool [num_persons, num_clothes], True where the clothes class is one of the person's.
+    clothing_labels: label numbers of the parsing maps that are clothing; empty where there is no parsing.
+    """
+
+    num_persons: int
+    num_clothes: int
+    own_clothes: Tensor
+    clothing_labels: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One worker's share of a global batch, transformed, on the device.
+
+    images: float [B, 3, H, W], normalised. person, clothes: int64 [B], classes of the training set.
+    parsing: uint8 [B, H, W], the data set's label map, where the method needs it.
+    """
+
+    images: Tensor
+    person: Tensor
+    clothes: Tensor
+    parsing: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer step to be made: `loss` is back-propagated, then `optimizer` steps.
+
+    loss: scalar, mean over the local batch; depends on no other optimizer's parameters.
+    logs: scalars worth keeping, means over the local batch as well.
+    """
+
+    optimizer: str
+    loss: Tensor
+    logs: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """From `first_epoch` on (counted from 0), until the next stage begins, these optimizers step."""
+
+    name: str
+    first_epoch: int
+    optimizers: tuple[str, ...]
+
+
+class Method(nn.Module):
+    """The base of all methods. Called as a module, a method is its own `embed`: that is what is exported.
+
+    Settings: the pydantic model of its settings, with the paper's values as defaults.
+    needs_clothes, needs_parsing: whether the training set must have clothes labels, parsing maps.
+    inputs: names of the arguments of `embed`.
+    """
+
+    Settings: ClassVar[type[BaseModel]]
+    needs_clothes: ClassVar[bool] = False
+    needs_parsing: ClassVar[bool] = False
+    inputs: ClassVar[tuple[str, ...]] = ("images",)
+
+    def __init__(self, facts: DataFacts) -> None:
+        super().__init__()
+        check_facts(type(self), facts)
+        self.epoch = 0
+
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages in the order of their first epochs; the first begins at epoch 0."""
+        return (Stage("identity", 0, ("model",)),)
+
+    def stage_at(self, epoch: int) -> Stage:
+        return [stage for stage in self.stages() if stage.first_epoch <= epoch][-1]
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before the first update of an epoch (also of a resumed one)."""
+        self.epoch = epoch
+
+    def parameters_of(self) -> dict[str, list[tuple[str, Parameter]]]:
+        """Each optimizer's trainable parameters, named as in `state_dict`, in registration order."""
+        return {"model": trainable(self)}
+
+    def updates(self, batch: Batch) -> Iterator[Update]:
+        """The updates of one step. Each is back-propagated and stepped before the generator goes on."""
+        raise NotImplementedError
+
+    def embed(self, images: Tensor) -> Tensor:
+        """images [B, 3, H, W] → descriptor [B, D], not normalised. In eval mode; no label of test data comes in."""
+        raise NotImplementedError
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.embed(*inputs)
+
+    def weights_address(self) -> str | None:
+        """Where the published pre-trained weights of the backbone are; None where there are none of its shape."""
+        return None
+
+    def load_backbone(self, state: Mapping[str, Any]) -> None:
+        """Take over pre-trained weights. Raises: MethodError naming the keys that are missing or do not fit."""
+        raise MethodError(f"{type(self).__name__} takes no pre-trained backbone: leave the weights setting empty")
+
+
+def trainable(module: nn.Module) -> list[tuple[str, Parameter]]:
+    """The named parameters that require a gradient, in registration order."""
+    return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+
+
+def check_facts(method: type[Method], facts: DataFacts) -> None:
+    expected = (facts.num_persons, facts.num_clothes)
+    if tuple(facts.own_clothes.shape) != expected or facts.own_clothes.dtype != torch.bool:
+        raise MethodError(
+            f"own_clothes is {facts.own_clothes.dtype} {tuple(facts.own_clothes.shape)}; expected bool {expected}: "
+            "num_persons × num_clothes"
+        )
+    if facts.num_persons < 1:
+        raise MethodError("the training set has no persons")
+    if method.needs_clothes and not facts.own_clothes.any(1).all():
+        raise MethodError(
+            f"{method.__name__} needs clothes labels, and the training set has none for some of its persons. "
+            "Take a data set with clothes labels, or a method that needs none"
+        )
+    if method.needs_parsing and not facts.clothing_labels:
+        raise MethodError(f"{method.__name__} needs parsing maps, and the training set has no label map")
