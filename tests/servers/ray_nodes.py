@@ -1,0 +1,111 @@
+"""A Ray cluster of several nodes on this machine: a head and further raylets, with token authentication."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import subprocess
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.servers.process import BIN, HOST, Process, clean_environment, free_port
+
+OBJECT_STORE_BYTES = 160 << 20
+
+
+@dataclass
+class Cluster:
+    """A running cluster. `dashboard` is its job address; `environment` is what a shell needs that submits to it."""
+
+    address: str
+    dashboard: str
+    token: str
+    environment: dict[str, str]
+    nodes: list[Process] = field(default_factory=list)
+
+    def submit(
+        self,
+        entrypoint: Sequence[str],
+        *,
+        working_dir: Path,
+        env_vars: Mapping[str, str] | None = None,
+        excludes: Sequence[str] = (),
+        timeout_s: float = 240,
+    ) -> subprocess.CompletedProcess[str]:
+        """`ray job submit --working-dir …` as a person types it; waits and returns exit status and output."""
+        runtime_env = {"env_vars": dict(env_vars or {}), "excludes": list(excludes)}
+        command = [
+            *(str(BIN / "ray"), "job", "submit", f"--working-dir={working_dir}"),
+            f"--runtime-env-json={json.dumps(runtime_env)}",
+            *("--", *entrypoint),
+        ]
+        env = self.environment | {"RAY_API_SERVER_ADDRESS": self.dashboard}
+        return subprocess.run(
+            command, env=env, cwd=working_dir, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
+
+    def get(self, path: str) -> Any:
+        """A page of the dashboard's API, with the token."""
+        request = urllib.request.Request(self.dashboard + path, headers={"Authorization": f"Bearer {self.token}"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return json.load(answer)
+
+
+@contextmanager
+def ray_nodes(num_nodes: int = 2, *, cpus: int = 2) -> Iterator[Cluster]:
+    """Run a cluster of `num_nodes` nodes with `cpus` each; node i has one of the resource `node-i`.
+
+    Logs and sockets lie in short folders of the system's temporary directory: a socket's path may have 107 bytes.
+    """
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True)))
+        token = secrets.token_hex(32)
+        env = clean_environment(home / "home") | {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": token,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONWARNINGS": "ignore",
+        }
+        port, dashboard_port = free_port(), free_port()
+        cluster = Cluster(f"{HOST}:{port}", f"http://{HOST}:{dashboard_port}", token, env)
+        head = ["--head", f"--port={port}", f"--dashboard-port={dashboard_port}", f"--dashboard-host={HOST}"]
+        for i in range(num_nodes):
+            role = [*head, "--include-dashboard=true"] if i == 0 else [f"--address={cluster.address}"]
+            folder = home / f"n{i}"
+            folder.mkdir()
+            node = Process([BIN / "ray", "start", *role, *node_options(i, cpus, folder)], folder / "log", env, folder)
+            stack.callback(node.stop)
+            cluster.nodes.append(node)
+            if i == 0:
+                node.wait_until(lambda: num_alive(cluster) >= 1, timeout_s=90)
+        cluster.nodes[-1].wait_until(lambda: num_alive(cluster) == num_nodes, timeout_s=90)
+        yield cluster
+
+
+def node_options(i: int, cpus: int, folder: Path) -> list[str]:
+    return [
+        "--block",
+        f"--node-ip-address={HOST}",
+        f"--num-cpus={cpus}",
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        f"--temp-dir={folder}",
+        f"--resources={json.dumps({f'node-{i}': 1})}",
+        f"--ray-client-server-port={free_port()}",
+        "--disable-usage-stats",
+    ]
+
+
+def num_alive(cluster: Cluster) -> int:
+    """How many nodes the dashboard shows as alive; 0 while it does not answer."""
+    try:
+        answer = cluster.get("/api/v0/nodes?detail=0")
+    except (urllib.error.URLError, OSError, ValueError):
+        return 0
+    rows = answer["data"]["result"]["result"]
+    return sum(row["state"] == "ALIVE" for row in rows)
