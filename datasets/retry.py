@@ -1,0 +1,46 @@
+"""Bounded retries: full jitter, a number of attempts and an overall deadline."""
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+_jitter = random.SystemRandom()  # never the global state: a training's draws must not depend on the network
+
+
+@dataclass(frozen=True)
+class Retry:
+    """How often and how long. The wait before attempt n+1 is uniform in [0, min(cap_s, base_s · 2ⁿ)]."""
+
+    attempts: int = 6
+    base_s: float = 0.25
+    cap_s: float = 8.0
+    deadline_s: float = 60.0
+
+    def call(self, operation: Callable[[], T], may_pass: Callable[[OSError], bool]) -> T:
+        """Returns operation()'s result.
+
+        Raises: GaveUp from the last error when attempts or time are used up, or at once when `may_pass` denies it.
+        """
+        start = time.monotonic()
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return operation()
+            except OSError as error:
+                wait = _jitter.uniform(0, min(self.cap_s, self.base_s * 2 ** (attempt - 1)))
+                elapsed = time.monotonic() - start
+                if not may_pass(error) or attempt >= self.attempts or elapsed + wait > self.deadline_s:
+                    raise GaveUp(error, attempt, elapsed) from error
+            time.sleep(wait)
+
+
+class GaveUp(Exception):  # noqa: N818
+    """Carries the last error, the attempts made and the seconds they took to the one who words the message."""
+
+    def __init__(self, error: OSError, attempts: int, elapsed_s: float) -> None:
+        super().__init__(str(error))
+        self.error, self.attempts, self.elapsed_s = error, attempts, elapsed_s

@@ -1,0 +1,155 @@
+"""One way to open a path or an object-store address: plain paths, file:// and s3://, with bounded retries.
+
+On S3 the environment says where and who: AWS_ENDPOINT_URL (http or https; unset is Amazon's), AWS_REGION or
+AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the cloud's own identity).
+"""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
+
+from datasets.backends import S3, Local
+from datasets.retry import GaveUp, Retry
+
+DEFAULT = Retry()
+
+
+class StoreError(OSError):
+    """A path or object could not be read or written: names it, what failed, the attempts, and what to do."""
+
+
+class MissingObject(StoreError, FileNotFoundError):  # noqa: N818
+    """There is nothing at the address."""
+
+
+def open_store(address: str, *, retry: Retry = DEFAULT) -> "Store":
+    """The store at a plain path, file:// or s3://bucket/prefix. Connects to nothing yet.
+
+    Raises: StoreError when the address is of another kind or has no bucket.
+    """
+    scheme = urlsplit(address).scheme if "://" in address else ""
+    if scheme == "s3":
+        root = address.removeprefix("s3://").strip("/")
+        if not root:
+            raise StoreError(f"{address} names no bucket; expected s3://bucket or s3://bucket/prefix")
+        return Store(f"s3://{root}", retry)
+    if scheme == "file":
+        parts = urlsplit(address)
+        if parts.netloc not in ("", "localhost"):
+            raise StoreError(f"{address} names a host; expected file:///absolute/path")
+        address = unquote(parts.path) or "/"
+    elif scheme:
+        raise StoreError(f"{address} begins with {scheme}://; known are plain paths, file:// and s3://")
+    return Store(os.path.abspath(os.path.expanduser(address)), retry)  # a worker's own folder is another one
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder or bucket prefix. Paths are relative with "/"; "" means the address itself is the object.
+
+    Picklable (nothing but address and retry travels) and safe to use from several threads.
+    """
+
+    address: str
+    retry: Retry = DEFAULT
+
+    @property
+    def is_local(self) -> bool:
+        return not self.address.startswith("s3://")
+
+    @property
+    def local_path(self) -> Path:
+        """The folder on this machine. Raises: StoreError when the store is remote."""
+        if not self.is_local:
+            raise StoreError(f"{self.address} is not a path on this machine")
+        return Path(self.address)
+
+    def join(self, *parts: str) -> str:
+        """The address of something below."""
+        return "/".join([self.address.rstrip("/"), *(part.strip("/") for part in parts if part)]) or "/"
+
+    def sub(self, prefix: str) -> "Store":
+        """The store that begins at `prefix`."""
+        return Store(self.join(prefix), self.retry) if prefix else self
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """The bytes from offset on, at most `length`; fewer where the object ends sooner. Raises: StoreError."""
+        place = self._place(path)
+        return self._try("read", path, lambda: self._backend.read(place, offset, length))
+
+    def write(self, path: str, data: bytes) -> None:
+        """Puts the whole object; a reader sees the old one or the new one, never a part. Raises: StoreError."""
+        place = self._place(path)
+        self._try("write", path, lambda: self._backend.write(place, data))
+
+    @contextmanager
+    def create(self, path: str) -> Iterator[BinaryIO]:
+        """A file to fill piece by piece; it appears at `path`, whole, when the block ends without an exception."""
+        place = self._place(path)
+        spool = self._try("write", path, lambda: self._backend.spool(place))
+        try:
+            with open(spool, "xb") as file:
+                yield file
+            self._try("write", path, lambda: self._backend.publish(spool, place))
+        finally:
+            spool.unlink(missing_ok=True)
+
+    def size(self, path: str) -> int | None:
+        """Bytes of the object, None when there is no such object (or it is a folder). Raises: StoreError."""
+        place = self._place(path)
+        return self._try("look at", path, lambda: self._backend.size(place))
+
+    def exists(self, path: str) -> bool:
+        """True for an object; folders do not exist by themselves."""
+        return self.size(path) is not None
+
+    def list(self, prefix: str = "") -> list[str]:
+        """Paths of all objects below the folder `prefix`, sorted, relative to the store; no temporary files."""
+        place = self._place(prefix)
+        found = self._try("list", prefix, lambda: self._backend.list(place))
+        base = f"{prefix.strip('/')}/" if prefix else ""
+        return sorted(base + name for name in found)
+
+    def delete(self, path: str) -> None:
+        """Removes the object; no error when it is not there."""
+        place = self._place(path)
+        self._try("delete", path, lambda: self._backend.delete(place))
+
+    def delete_tree(self, prefix: str = "") -> None:
+        """Removes everything below the folder `prefix`."""
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(self.delete, self.list(prefix)))
+        place = self._place(prefix)
+        self._try("delete", prefix, lambda: self._backend.remove_folder(place))
+
+    @cached_property
+    def _backend(self) -> Local | S3:
+        return Local() if self.is_local else S3()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"address": self.address, "retry": self.retry}
+
+    def _place(self, path: str) -> str:
+        """The absolute place of a path. Paths come from manifests too: none may lead out of the store."""
+        if path.startswith("/") or ".." in path.split("/") or "\\" in path or "\0" in path:
+            raise StoreError(f"{path!r} leads out of {self.address}; expected a relative path without '..'")
+        return self.join(path).removeprefix("s3://") if path else self.address.removeprefix("s3://")
+
+    def _try(self, verb: str, path: str, operation):  # type: ignore[no-untyped-def]
+        backend = self._backend
+        try:
+            return self.retry.call(operation, backend.may_pass)
+        except GaveUp as failure:
+            address = self.join(path) if path else self.address
+            if isinstance(failure.error, FileNotFoundError):
+                raise MissingObject(f"cannot {verb} {address}: {backend.missing(self._place(path))}") from failure.error
+            tries = f" after {failure.attempts} attempts in {failure.elapsed_s:.1f} s" if failure.attempts > 1 else ""
+            raise StoreError(
+                f"cannot {verb} {address}{tries}: {failure.error}. {backend.advice(failure.error)}"
+            ) from failure.error
