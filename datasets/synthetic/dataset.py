@@ -1,0 +1,122 @@
+"""The rendered data set: plan → frames → encoded samples → shards."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+
+from datasets.manifest import Manifest
+from datasets.schema import Sample
+from datasets.synthetic.captions import describe_outfit, describe_person
+from datasets.synthetic.people import person
+from datasets.synthetic.plan import Job, plan
+from datasets.synthetic.presets import Preset, find_preset
+from datasets.synthetic.work import Encoded, render_jobs
+from datasets.writer import write_dataset
+
+VERSION = "synthetic/1"  # frozen by tests/datasets/synthetic_1.json: a changed pixel is a new version
+LICENCE = "Apache-2.0; rendered, no real person is in it"
+CHUNK = 8  # walks per task
+PARALLEL_FROM = 60  # walks: below that, starting processes costs more than it saves
+
+
+def samples(jobs: Iterable[Job], pool: ProcessPoolExecutor | None = None, ahead: int = 8) -> Iterator[Sample]:
+    """Samples of the walks, in their order and with the same bytes however many processes render."""
+    todo = list(jobs)
+    chunks = (todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK))
+    for job, frame, image, parsing in _in_order(chunks, pool, ahead):
+        name = f"{frame:04d}"
+        yield Sample(
+            image=image,
+            parsing=parsing,
+            person=job.person_name,
+            clothes=job.clothes_name,
+            camera=job.camera_name,
+            sequence=job.sequence_name,
+            frame=name,
+            key=f"{job.split}/{job.person_name}/{job.sequence_name}-{name}.jpg",
+        )
+
+
+def _in_order(chunks: Iterable[list[Job]], pool: ProcessPoolExecutor | None, ahead: int) -> Iterator[Encoded]:
+    """Results in the order of the chunks, at most `ahead` of them under way."""
+    if pool is None:
+        for chunk in chunks:
+            yield from render_jobs(chunk)
+        return
+    running: deque[Future[list[Encoded]]] = deque()
+    try:
+        for chunk in chunks:
+            running.append(pool.submit(render_jobs, chunk))
+            if len(running) >= ahead:
+                yield from running.popleft().result()
+        while running:
+            yield from running.popleft().result()
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def captions(splits: dict[str, list[Job]], seed: int) -> dict[str, dict[str, str] | dict[str, dict[str, str]]]:
+    """One sentence per person and per outfit, as the manifest keeps them."""
+    persons: dict[str, str] = {}
+    clothes: dict[str, dict[str, str]] = {}
+    for job in (job for jobs in splits.values() for job in jobs):
+        if job.person_name not in persons:
+            persons[job.person_name] = describe_person(person(seed, job.person))
+        clothes.setdefault(job.person_name, {}).setdefault(job.clothes_name, describe_outfit(job.wears))
+    return {"persons": persons, "clothes": clothes}
+
+
+def num_images(preset: str | Preset = "default", splits: str = "ltcc", seed: int = 1) -> int:
+    """How many images `render_dataset` will write."""
+    return sum(len(job.frames) for jobs in plan(find_preset(preset), splits, seed).values() for job in jobs)
+
+
+def render_dataset(
+    address: str,
+    *,
+    preset: str | Preset = "default",
+    splits: str = "ltcc",
+    seed: int = 1,
+    size: tuple[int, int] | None = None,
+    workers: int | None = None,
+    progress: Callable[[int], None] | None = None,
+    overwrite: bool = False,
+) -> Manifest:
+    """Render people and write them to a new data set at `address`.
+
+    splits: whose logic divides the test people, "ltcc" (query, gallery) or "prcc" (query_same, query_diff, gallery).
+    size: (height, width) instead of the preset's. workers: processes, by default one per core; the bytes do not
+    depend on it. progress: called with the number of images written.
+
+    Raises: DataError when preset or logic is unknown, or `address` holds a data set already.
+    """
+    chosen = find_preset(preset)
+    if size is not None:
+        chosen = replace(chosen, height=size[0], width=size[1])
+    jobs = plan(chosen, splits, seed)
+    workers = workers or len(os.sched_getaffinity(0))
+    if sum(map(len, jobs.values())) < PARALLEL_FROM:
+        workers = 1
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers > 1 else None
+    streams = {name: samples(walks, pool, ahead=3 * workers) for name, walks in jobs.items()}
+    try:
+        return write_dataset(
+            address,
+            streams,
+            name=f"synthetic-{chosen.name}",
+            version=VERSION,
+            licence=LICENCE,
+            label_map="lip20",
+            protocol=splits,
+            captions=captions(jobs, seed),
+            extra={"preset": chosen.name, "seed": seed, "size": [chosen.height, chosen.width]},
+            progress=progress,
+            overwrite=overwrite,
+        )
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,36 @@
+"""What a rendering process does. Imports neither torch nor pyarrow: a process starts in a fraction of a second."""
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from datasets.synthetic.people import person
+from datasets.synthetic.plan import Job
+from datasets.synthetic.render import passage, render_person
+
+Encoded = tuple[Job, int, bytes, bytes]  # walk, frame, JPEG, PNG
+
+
+def render_frames(job: Job) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:
+    """(frame, image uint8 [H, W, 3], LIP-20 parsing uint8 [H, W]) of one walk, in order."""
+    past = passage(job.seed, person(job.seed, job.person), job.wears, job.clothes, job.camera, job.session, job.size[0])
+    for frame in job.frames:
+        yield frame, *render_person(past, frame, job.size)
+
+
+def render_jobs(jobs: list[Job]) -> list[Encoded]:
+    """The encoded frames of some walks, in order."""
+    return [
+        (job, frame, _encode(image, "JPEG", quality=90), _encode(parsing, "PNG"))
+        for job in jobs
+        for frame, image, parsing in render_frames(job)
+    ]
+
+
+def _encode(pixels: NDArray[np.uint8], form: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, form, **options)
+    return buffer.getvalue()
