@@ -211,6 +211,19 @@ class _Pairs:
         return replace(self, gallery=self.gallery[order], is_match=self.is_match[order], similarity=similarity[order])
 
 
+def judge(query_labels: Labels, gallery_labels: Labels, rule: str) -> tuple[np.ndarray, np.ndarray]:
+    """What a rule makes of each pair, for the few queries of a picture: (counted, match), bool [Q, G] each.
+
+    A removed entry is neither. Raises: NoValidQuery.
+    """
+    pairs = _same_person_pairs(query_labels, gallery_labels, rule)
+    counted = np.ones((len(query_labels), len(gallery_labels)), dtype=bool)
+    matches = np.zeros_like(counted)
+    rows = pairs.queries[pairs.row]
+    counted[rows, pairs.gallery] = matches[rows, pairs.gallery] = pairs.is_match
+    return counted, matches
+
+
 def _same_person_pairs(query: Labels, gallery: Labels, rule: str) -> _Pairs:
     if rule not in RULES:
         raise ValueError(f"unknown rule {rule!r}: it is one of {', '.join(RULES)}")

@@ -1,0 +1,118 @@
+"""From an experiment's words to the objects that the loop runs: method, optimizers, augmentation, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from datasets.augment import Augmentation
+from datasets.stream import HostBatch, Stream, plan_epoch
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from datasets.schema import LABEL_MAPS
+from datasets.shards import Dataset, SplitIndex
+from methods import METHODS
+from methods.distributed import synchronise
+from methods.method import DataFacts, Method
+from orchestration.experiment import Experiment
+from orchestration.loop import DTYPES, Feed, Optimization
+from orchestration.schedule import factor
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
+
+
+def describe_data(index: SplitIndex, label_map: str | None) -> dict[str, Any]:
+    """What a method must know of its training data, as plain JSON: `clothes_owner[c]` is the person who wears class c."""
+    owner = [-1] * index.num_clothes
+    for person, clothes in zip(index.person.tolist(), index.clothes.tolist(), strict=True):
+        if clothes >= 0:
+            owner[clothes] = person
+    return {"num_persons": index.num_persons, "clothes_owner": owner, "label_map": label_map}
+
+
+def data_facts(described: dict[str, Any]) -> DataFacts:
+    """The inverse of `describe_data`: own_clothes is bool [persons, clothes]."""
+    owner = torch.tensor(described["clothes_owner"], dtype=torch.int64)
+    own = (
+        torch.nn.functional.one_hot(owner, described["num_persons"]).T.bool()
+        if len(owner)
+        else torch.zeros(described["num_persons"], 0, dtype=torch.bool)
+    )
+    labels = LABEL_MAPS[described["label_map"]].clothing if described["label_map"] else ()
+    return DataFacts(
+        num_persons=described["num_persons"],
+        num_clothes=len(owner),
+        own_clothes=own,
+        clothing_labels=tuple(i for i, is_clothing in enumerate(labels) if is_clothing),
+    )
+
+
+def build_method(experiment: Experiment, described: dict[str, Any]) -> Method:
+    """The experiment's method with weights drawn from its seed, the same on every worker."""
+    torch.manual_seed(experiment.seed)
+    method = METHODS[experiment.method.name](experiment.method, data_facts(described))
+    if experiment.sync_batch_norm:
+        method = synchronise(method)
+    return method.to(torch.float64 if experiment.precision == "float64" else torch.float32)
+
+
+def build_optimization(experiment: Experiment, method: Method) -> Optimization:
+    """One optimizer per name that the method trains, each with its own schedule."""
+    optimizers: dict[str, Optimizer] = {}
+    for name, parameters in method.parameters_of().items():
+        settings = experiment.optimizers[name]
+        options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+        if settings.name == "sgd":
+            options["momentum"] = settings.momentum
+        optimizers[name] = OPTIMIZERS[settings.name]([p for _, p in parameters], **options)
+
+    def rate(name: str, epoch: int) -> float:
+        settings = experiment.optimizers[name]
+        return settings.lr * factor(settings.schedule, epoch, experiment.epochs)
+
+    return Optimization(optimizers, rate)
+
+
+def build_augmentation(experiment: Experiment) -> Augmentation:
+    return Augmentation(**experiment.augment.model_dump())
+
+
+def build_feed(
+    experiment: Experiment, dataset: Dataset, method: type[Method], worker: int, workers: int
+) -> tuple[Feed, Stream]:
+    """This worker's batches of the `train` split, and the stream that they come from (for its statistics)."""
+    index = dataset.index("train")
+    augmentation = build_augmentation(experiment)
+    stream = Stream(
+        dataset,
+        "train",
+        parsing=method.needs_parsing,
+        size=(augmentation.height, augmentation.width),
+        threads=experiment.stream.threads,
+        cache_bytes=experiment.stream.cache_bytes,
+    )
+    batch = experiment.batch
+
+    def batches(epoch: int, first_batch: int) -> Iterator[HostBatch]:
+        plan = plan_epoch(
+            index,
+            dataset.fingerprint,
+            sampler=batch.sampler,
+            people=batch.people,
+            images=batch.images,
+            window=batch.window,
+            lanes=batch.lanes,
+            seed=experiment.seed,
+            epoch=epoch,
+        )
+        return stream.epoch(plan, first_batch=first_batch, worker=worker, workers=workers)
+
+    return Feed(batches, augmentation, batch.people * batch.images, experiment.seed), stream
+
+
+def input_dtype(experiment: Experiment) -> torch.dtype:
+    return DTYPES[experiment.precision]
+
+
+Batches = Callable[[int, int], Iterator[HostBatch]]

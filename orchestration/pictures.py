@@ -1,0 +1,95 @@
+"""Pictures of a run that people look at: ranked galleries, CMC curves, training curves. Each function returns PNG bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+RIGHT, WRONG, QUERY = "#1a9850", "#d73027", "#4575b4"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image of a ranked list: uint8 [h, w, 3], and what is written under it. `right` is None for the query."""
+
+    image: np.ndarray
+    caption: str
+    right: bool | None
+
+
+def ranked_lists(title: str, rows: Sequence[Sequence[Shown]]) -> bytes:
+    """One row per query: the query (blue), then its nearest gallery images, green where the person is the query's."""
+    columns = max(len(row) for row in rows)
+    figure, grid = plt.subplots(len(rows), columns, figsize=(1.05 * columns, 2.35 * len(rows)), squeeze=False)
+    for axes_row, row in zip(grid, rows, strict=True):
+        for axes in axes_row:
+            axes.axis("off")
+        for axes, shown in zip(axes_row, row, strict=False):
+            draw_shown(axes, shown)
+    figure.suptitle(title, fontsize=10)
+    return to_png(figure)
+
+
+def draw_shown(axes: Axes, shown: Shown) -> None:
+    colour = QUERY if shown.right is None else RIGHT if shown.right else WRONG
+    axes.imshow(shown.image)
+    axes.set_title(shown.caption, fontsize=6.5, color=colour)
+    axes.axis("on")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(edgecolor=colour, linewidth=2.5)
+
+
+def cmc_curves(curves: dict[str, dict[int, float | None]]) -> bytes:
+    """Share of queries whose first match is within rank k, a line per mode. `curves[mode][k]` is a fraction or None."""
+    figure, axes = plt.subplots(figsize=(5, 3.4))
+    for mode, cmc in curves.items():
+        points = [(k, 100 * v) for k, v in cmc.items() if v is not None]
+        axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"{mode} ({points[0][1]:.1f} at rank 1)")
+    axes.set(xlabel="rank", ylabel="queries matched, %", ylim=(0, 102), title="Cumulative match characteristic")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return to_png(figure)
+
+
+def training_curves(series: dict[str, tuple[Sequence[int], Sequence[float]]]) -> bytes:
+    """A small panel for each logged number: `series[name]` is (steps, values)."""
+    names = sorted(series)
+    columns = min(3, len(names))
+    height = -(-len(names) // columns)
+    figure, grid = plt.subplots(height, columns, figsize=(3.6 * columns, 2.3 * height), squeeze=False)
+    for axes in grid.flat[len(names) :]:
+        axes.axis("off")
+    for axes, name in zip(grid.flat, names, strict=False):
+        steps, values = series[name]
+        axes.plot(steps, values, linewidth=0.6, alpha=0.4, color=QUERY)
+        axes.plot(steps, smoothed(values), linewidth=1.4, color=QUERY)
+        axes.set_title(name, fontsize=8)
+        axes.tick_params(labelsize=6)
+        axes.grid(alpha=0.3)
+    return to_png(figure)
+
+
+def smoothed(values: Sequence[float], share: float = 0.05) -> np.ndarray:
+    """Centred moving average over a share of the run."""
+    half = max(1, int(len(values) * share) // 2)
+    padded = np.pad(np.asarray(values, dtype=float), half, mode="edge")
+    return np.convolve(padded, np.full(2 * half + 1, 1 / (2 * half + 1)), mode="valid")
+
+
+def to_png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.tight_layout()
+    figure.savefig(buffer, format="png", dpi=130)
+    plt.close(figure)
+    return buffer.getvalue()

@@ -1,0 +1,145 @@
+"""How one step is spread over workers: alone, or data-parallel with gradients averaged in fixed buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn import Parameter
+
+BUCKET_BYTES = 8 << 20
+
+
+class Strategy(Protocol):
+    """What the loop asks of a strategy. `rank` counts from 0; `workers` is the number of processes that share a batch."""
+
+    rank: int
+    workers: int
+
+    def backward(self, optimizer: str, loss: Tensor) -> None:
+        """Leave in `.grad` of the optimizer's parameters the mean over all workers of the gradient of `loss`."""
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of `values` over the workers (same shape and dtype on each)."""
+
+
+class SingleProcess:
+    """One process holds the whole batch."""
+
+    rank = 0
+    workers = 1
+
+    def backward(self, optimizer: str, loss: Tensor) -> None:
+        loss.backward()
+
+    def mean(self, values: Tensor) -> Tensor:
+        return values
+
+
+@dataclass
+class Bucket:
+    """Parameters of one dtype whose gradients travel together."""
+
+    parameters: list[Parameter]
+    missing: int = 0
+    flat: Tensor | None = None
+    sent: list[Parameter] = field(default_factory=list)
+    work: dist.Work | None = None
+
+
+class DataParallel:
+    """Averages each update's gradients over the workers while the backward pass is still running.
+
+    Buckets follow registration order and are never rebuilt. They are sent last first, strictly in that order, whatever
+    order gradients arrive in: every worker issues the same collectives in the same sequence, so sums are reproducible bit
+    for bit for a fixed number of workers. Gradients have a process group of their own, because synchronised batch norm
+    communicates during the same backward pass. A parameter that an update does not reach keeps `grad = None`, as in one
+    process; methods run the same code on every worker, so it is the same parameters everywhere.
+    """
+
+    def __init__(self, parameters: dict[str, Sequence[Parameter]], bucket_bytes: int = BUCKET_BYTES) -> None:
+        self.rank, self.workers = dist.get_rank(), dist.get_world_size()
+        self.group = dist.new_group()
+        self.buckets = {name: fixed_buckets(owned, bucket_bytes) for name, owned in parameters.items()}
+        self.active: str | None = None
+        self.next_bucket = 0
+        for name, buckets in self.buckets.items():
+            for bucket in buckets:
+                for parameter in bucket.parameters:
+                    parameter.register_post_accumulate_grad_hook(self.hook(name, bucket))
+
+    def hook(self, name: str, bucket: Bucket):  # type: ignore[no-untyped-def]
+        def gradient_is_ready(_: Tensor) -> None:
+            if self.active == name:
+                bucket.missing -= 1
+                self.send_complete()
+
+        return gradient_is_ready
+
+    def send_complete(self) -> None:
+        assert self.active is not None
+        buckets = self.buckets[self.active]
+        while self.next_bucket < len(buckets) and buckets[self.next_bucket].missing == 0:
+            self.send(buckets[self.next_bucket])
+
+    def send(self, bucket: Bucket) -> None:
+        self.next_bucket += 1
+        bucket.sent = [parameter for parameter in bucket.parameters if parameter.grad is not None]
+        if bucket.sent:
+            bucket.flat = torch.cat([p.grad.reshape(-1) for p in bucket.sent if p.grad is not None])
+            bucket.work = dist.all_reduce(bucket.flat, group=self.group, async_op=True)
+
+    def backward(self, optimizer: str, loss: Tensor) -> None:
+        buckets = self.buckets[optimizer]
+        for bucket in buckets:
+            bucket.missing = len(bucket.parameters)
+        self.active, self.next_bucket = optimizer, 0
+        loss.backward()
+        for bucket in buckets[self.next_bucket :]:
+            self.send(bucket)
+        self.active = None
+        for bucket in buckets:
+            receive(bucket, self.workers)
+
+    def mean(self, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total, group=self.group)
+        return total / self.workers
+
+
+def receive(bucket: Bucket, workers: int) -> None:
+    if bucket.work is None or bucket.flat is None:
+        return
+    bucket.work.wait()
+    flat = bucket.flat.div_(workers)
+    parts = flat.split([parameter.numel() for parameter in bucket.sent])
+    for parameter, part in zip(bucket.sent, parts, strict=True):
+        assert parameter.grad is not None
+        parameter.grad.copy_(part.view_as(parameter.grad))
+    bucket.flat, bucket.work, bucket.sent = None, None, []
+
+
+def fixed_buckets(parameters: Iterable[Parameter], bucket_bytes: int) -> list[Bucket]:
+    """Cut parameters, last registered first, into buckets of one dtype and at most `bucket_bytes` (or one parameter)."""
+    buckets: list[Bucket] = []
+    size = 0
+    for parameter in reversed(list(parameters)):
+        num_bytes = parameter.numel() * parameter.element_size()
+        full = size + num_bytes > bucket_bytes
+        if not buckets or full or buckets[-1].parameters[0].dtype != parameter.dtype:
+            buckets.append(Bucket([]))
+            size = 0
+        buckets[-1].parameters.append(parameter)
+        size += num_bytes
+    return buckets
+
+
+def build_strategy(parameters: dict[str, Sequence[Parameter]]) -> SingleProcess | DataParallel:
+    """Data-parallel where a process group of several workers is initialised, else one process."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        return DataParallel(parameters)
+    return SingleProcess()

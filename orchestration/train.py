@@ -1,0 +1,192 @@
+"""`redress train`: check everything first, train on Ray Train workers, evaluate, keep the run in MLflow, register."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from datasets.protocols import PROTOCOLS, Protocol, check
+
+from datasets.shards import DataError, Dataset
+from datasets.store import Store, StoreError, open_store
+from methods import METHODS
+from orchestration import assembly, checkpoint, cluster, registry, tracking
+from orchestration.errors import RequestError
+from orchestration.evaluate import Evaluation, evaluate
+from orchestration.experiment import Experiment
+from orchestration.progress import Progress
+from orchestration.worker import FAILURE, Assignment, train_worker
+
+
+class TrainingFailedError(RuntimeError):
+    """The workers stopped before the last epoch, for the reason given."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment whose data, protocol and method fit together."""
+
+    experiment: Experiment
+    dataset: Dataset
+    protocol: Protocol
+    facts: dict[str, Any]
+
+
+def prepare(experiment: Experiment) -> Prepared:
+    """Everything that can be found wrong before a worker starts. Raises RequestError with the mend."""
+    method = METHODS[experiment.method.name]
+    try:
+        dataset = Dataset.open(experiment.data)
+        index = dataset.index("train")
+        protocol = PROTOCOLS[dataset.manifest.protocol]
+        check(protocol, dataset)
+    except (DataError, StoreError) as error:
+        raise RequestError(str(error)) from error
+    where = f"data {experiment.data}"
+    if method.needs_parsing and not index.has_parsing:
+        raise RequestError(
+            f"{where}: method {experiment.method.name!r} needs parsing masks and this data set has none. "
+            "Convert it with --parsing MASKS --labels …, or make masks with `redress data parse`."
+        )
+    if method.needs_clothes and not index.has_clothes:
+        raise RequestError(
+            f"{where}: method {experiment.method.name!r} needs clothes labels and split 'train' has none."
+        )
+    if experiment.batch.people > index.num_persons:
+        raise RequestError(
+            f"{where}: a batch of {experiment.batch.people} people × {experiment.batch.images} images needs "
+            f"{experiment.batch.people} identities; split 'train' has {index.num_persons}. Set batch.people lower."
+        )
+    return Prepared(experiment, dataset, protocol, assembly.describe_data(index, dataset.manifest.label_map))
+
+
+def train(
+    experiment: Experiment, *, resume: str | None = None, init_from: str | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Train, evaluate and (where the experiment says so) register. Returns run_id, run, model, metrics, pictures ….
+
+    resume: the run (its id, or the address of its storage) to take up from its newest checkpoint.
+    init_from: a checkpoint or run whose weights training starts from.
+    Raises: RequestError before any worker starts; TrainingFailedError afterwards.
+    """
+    progress = progress or Progress()
+    prepared = prepare(experiment)
+    assembly.check_weights(experiment)
+    if init_from:
+        checkpoint.find(init_from)
+    progress.say("connecting to Ray")
+    cluster.connect()
+    cluster.check_resources(experiment)
+    run = tracking.start_run(experiment, prepared.dataset.fingerprint, resume=resume)
+    try:
+        store = open_store(run.storage)
+        if resume:
+            store.delete(FAILURE)
+        fit(prepared, run, store, init_from, progress)
+        result = finish(prepared, run, store, progress)
+    except BaseException:
+        run.finish("FAILED")
+        raise
+    run.finish("FINISHED")
+    return result
+
+
+def fit(prepared: Prepared, run: tracking.TrackedRun, store: Store, init_from: str | None, progress: Progress) -> None:
+    """Run the workers to the last epoch while the forwarder delivers their journal."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    experiment = prepared.experiment
+    resources = {"CPU": experiment.resources.cpus}
+    assignment = Assignment(experiment.resolved(), run.storage, prepared.facts, init_from)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config=asdict(assignment),
+        scaling_config=ScalingConfig(
+            num_workers=experiment.workers, use_gpu=cluster.use_gpu(experiment), resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name="train",
+            storage_path=store.join("ray"),
+            failure_config=FailureConfig(max_failures=experiment.max_failures),
+        ),
+    )
+    progress.start_training(experiment, prepared.facts)
+    with run.forward(on_records=progress.on_records):
+        failure = run_trainer(trainer, store)
+    progress.end_training()
+    if failure:
+        raise TrainingFailedError(f"{failure['type']}: {failure['message']}")
+
+
+def run_trainer(trainer: Any, store: Store) -> dict[str, str] | None:
+    """Ray's part; what a worker wrote down as final is the failure that counts."""
+    try:
+        returned = trainer.fit().return_value
+    except Exception as error:
+        if store.exists(FAILURE):
+            return json.loads(store.read(FAILURE))
+        return {"type": type(error).__name__, "message": str(error)}
+    return returned.get("failure") if returned else None
+
+
+def finish(prepared: Prepared, run: tracking.TrackedRun, store: Store, progress: Progress) -> dict[str, Any]:
+    """Choose the checkpoint, evaluate it, log what people look at, register where asked."""
+    experiment = prepared.experiment
+    chosen = choose_checkpoint(experiment, store, progress)
+    with progress.bar("evaluating") as bar:
+        result = evaluate(chosen.address, experiment, store.join("evaluation"), progress=bar)
+    run.log_evaluation(result.metrics, step=chosen.position.step)
+    for name, data in result.pictures.items():
+        run.log_picture(data, name)
+    run.log_training_curves()
+    answer: dict[str, Any] = {
+        "run_id": run.run_id,
+        "run": run.storage,
+        "checkpoint": chosen.address,
+        "metrics": result.metrics,
+        "pictures": [store.join("evaluation", name) for name in result.pictures],
+        "model": None,
+    }
+    if experiment.register_as:
+        progress.say(f"registering {experiment.register_as}")
+        answer["model"] = registry.register_checkpoint(
+            chosen.address, experiment.register_as, run.run_id, result.metrics
+        )
+    return answer
+
+
+def choose_checkpoint(experiment: Experiment, store: Store, progress: Progress) -> checkpoint.Checkpoint:
+    """The last epoch's, unless the experiment selects on a split that is not the test set (or says so openly)."""
+    last = checkpoint.latest(store)
+    if last is None:
+        raise TrainingFailedError(f"{store.address}: training ended without a checkpoint")
+    if experiment.select == "last":
+        return last
+    best: tuple[float, checkpoint.Checkpoint] | None = None
+    for folder in checkpoint.complete_folders(store):
+        candidate = checkpoint.read(store, folder)
+        if not candidate.end_of_epoch:
+            continue
+        score = selection_score(experiment, candidate, store, progress)
+        if best is None or score > best[0]:
+            best = score, candidate
+    return best[1] if best else last
+
+
+def selection_score(
+    experiment: Experiment, candidate: checkpoint.Checkpoint, store: Store, progress: Progress
+) -> float:
+    split, metric = experiment.select.removeprefix("best:").split("/", 1)
+    destination = store.join("selection", f"{candidate.position.step:08d}")
+    with progress.bar(f"selecting: epoch {candidate.position.epoch}") as bar:
+        result: Evaluation = evaluate(
+            candidate.address,
+            experiment,
+            destination,
+            validation=split.startswith("val_"),
+            draw_pictures=False,
+            progress=bar,
+        )
+    return result.metrics[metric]

@@ -1,0 +1,188 @@
+"""What one Ray Train worker does: build, take up the newest checkpoint, run the loop, keep journal and checkpoints."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import safetensors.torch
+import torch
+import torch.distributed as dist
+
+from datasets.shards import CorruptData, DataError, Dataset
+from datasets.store import Store, open_store
+from methods import METHODS
+from methods.method import Method
+from orchestration import assembly, checkpoint, loop
+from orchestration.experiment import Experiment
+from orchestration.journal import Journal, JournalError, ReplayMismatch, environment
+from orchestration.loop import NonFiniteLossError, Position, StepReport
+from orchestration.strategy import build_strategy
+
+FAILURE = "failure.json"
+# Trying again cannot mend these: the run stops at once, however many restarts the experiment allows.
+FINAL_ERRORS = (
+    CorruptData,
+    DataError,
+    ReplayMismatch,
+    JournalError,
+    NonFiniteLossError,
+    loop.OutOfMemoryError,
+    checkpoint.CorruptCheckpointError,
+)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the driver tells every worker. `run` is the address of the run's storage; training starts from the checkpoint at
+    `init_from`, or with the backbone in the file `weights` of the run's storage, or from the seed."""
+
+    experiment: dict[str, Any]
+    run: str
+    facts: dict[str, Any]
+    init_from: str | None = None
+    weights: str | None = None
+
+
+class Keeper:
+    """Rank 0's record keeping: each step to the journal, checkpoints where the experiment asks for them."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        experiment: Experiment,
+        method: Method,
+        optimization: loop.Optimization,
+        journal: Journal,
+    ) -> None:
+        self.assignment, self.experiment, self.method, self.optimization = assignment, experiment, method, optimization
+        self.store = open_store(assignment.run)
+        self.journal = journal
+
+    def on_step(self, report: StepReport) -> None:
+        self.journal.record(report)
+
+    def on_position(self, position: Position, end_of_epoch: bool) -> None:
+        settings = self.experiment.checkpoint
+        if end_of_epoch:
+            self.journal.flush()
+            due = position.epoch % settings.every_epochs == 0 or position.epoch == self.experiment.epochs
+        else:
+            due = bool(settings.every_batches) and position.batch % settings.every_batches == 0
+        if due:
+            self.save(position, end_of_epoch=end_of_epoch, keep=settings.keep)
+
+    def save(self, position: Position, *, end_of_epoch: bool, keep: int | None, folder: str | None = None) -> None:
+        self.journal.flush()
+        checkpoint.save(
+            self.store,
+            self.method,
+            self.optimization.optimizers,
+            position,
+            end_of_epoch=end_of_epoch,
+            experiment=self.assignment.experiment,
+            facts=self.assignment.facts,
+            keep=keep,
+            folder=folder,
+        )
+
+
+class Follower:
+    """The other ranks keep nothing."""
+
+    def on_step(self, report: StepReport) -> None:
+        """Rank 0 has recorded the same step."""
+
+    def on_position(self, position: Position, end_of_epoch: bool) -> None:
+        """Rank 0 saves."""
+
+
+def train_worker(config: dict[str, Any]) -> dict[str, Any]:
+    """Ray Train's entry point. Returns the position reached, or `failure` where an earlier attempt failed for good."""
+    assignment = Assignment(**config)
+    store = open_store(assignment.run)
+    if store.exists(FAILURE):
+        return {"failure": json.loads(store.read(FAILURE))}
+    try:
+        return asdict(run(assignment, store))
+    except FINAL_ERRORS as error:
+        failure = {"type": type(error).__name__, "message": str(error)}
+        store.write(FAILURE, json.dumps(failure).encode())
+        raise
+
+
+def run(assignment: Assignment, store: Store) -> Position:
+    experiment = Experiment.from_resolved(assignment.experiment)
+    torch.set_num_threads(experiment.threads)
+    device = worker_device()
+    method = assembly.build_method(experiment, assignment.facts)
+    found = common_checkpoint(store)
+    if found is None:
+        load_initial_weights(assignment, method)
+    method.to(device)
+    optimization = assembly.build_optimization(experiment, method)
+    start = checkpoint.restore(found, method, optimization.optimizers) if found else Position()
+    strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
+    dataset = Dataset.open(experiment.data)
+    feed, stream = assembly.build_feed(
+        experiment, dataset, METHODS[experiment.method.name], strategy.rank, strategy.workers
+    )
+    keeper = None
+    if strategy.rank == 0:
+        journal = Journal(store, environment(experiment))
+        keeper = Keeper(assignment, experiment, method, optimization, journal)
+    try:
+        end = loop.train(
+            method,
+            feed,
+            optimization,
+            strategy,
+            keeper or Follower(),
+            epochs=experiment.epochs,
+            precision=experiment.precision,
+            device=device,
+            start=start,
+        )
+    except NonFiniteLossError as error:
+        error.args = (f"{error} The batch: {', '.join(batch_keys(dataset, error.rows))}",)
+        if keeper:
+            keeper.save(error.position, end_of_epoch=False, keep=None, folder=f"stopped/{error.position.step:08d}")
+        raise
+    finally:
+        if keeper:
+            keeper.journal.close()
+        stream.close()
+    return end
+
+
+def worker_device() -> torch.device:
+    import ray.train.torch
+
+    return ray.train.torch.get_device()
+
+
+def common_checkpoint(store: Store) -> checkpoint.Checkpoint | None:
+    """The newest complete checkpoint as rank 0 sees it: storage that lists late must not make workers start apart."""
+    folders = checkpoint.complete_folders(store)
+    choice = [folders[-1] if folders else None]
+    if dist.is_initialized():
+        dist.broadcast_object_list(choice, src=0)
+    return checkpoint.read(store, choice[0]) if choice[0] else None
+
+
+def load_initial_weights(assignment: Assignment, method: Method) -> None:
+    if assignment.init_from:
+        checkpoint.load_method_state(method, checkpoint.find(assignment.init_from))
+    elif assignment.weights:
+        method.load_backbone(safetensors.torch.load(open_store(assignment.run).read(assignment.weights)))
+
+
+def batch_keys(dataset: Dataset, rows: list[int]) -> list[str]:
+    """Keys of the whole global batch: each worker adds its share."""
+    shares = [rows]
+    if dist.is_initialized():
+        shares = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(shares, rows)
+    keys = dataset.index("train").keys()
+    return [keys[row] for share in shares for row in share]
