@@ -19,6 +19,7 @@ from botocore.config import Config
 from tests.servers.process import BIN, HOST, Process, ServerError, clean_environment, free_port, listens
 
 ACCESS_KEY, SECRET_KEY, REGION = "reid:tester", "only-on-loopback", "us-east-1"
+LISTING = 100  # objects in one answer, instead of 1,000: the tests reach the second page with fewer objects
 
 SWIFT_CONF = """\
 [swift-hash]
@@ -49,6 +50,7 @@ fallocate_reserve = 0
 [filter:s3api]
 use = egg:swift#s3api
 location = $region
+max_bucket_listing = $listing
 [filter:tempauth]
 use = egg:swift#tempauth
 user_reid_tester = $secret .admin
@@ -139,6 +141,7 @@ def server_conf(home: Path, kind: str, port: int) -> str:
         kind=kind,
         pipeline=PIPELINES[kind],
         region=REGION,
+        listing=LISTING,
         secret=SECRET_KEY,
     )
 
