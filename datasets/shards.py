@@ -142,7 +142,7 @@ class Dataset:
                 if len(data) != expected.bytes or hashlib.sha256(data).hexdigest() != expected.sha256:
                     raise CorruptData(
                         f"{self.store.join(INDEX)} differs from its digest in the manifest ({len(data)} bytes, "
-                        f"expected {expected.bytes}); copy it again from where it is whole, or convert the data set again"
+                        f"expected {expected.bytes}); copy it again from where it is whole, or convert again"
                     )
                 self._index_file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(DICTIONARY_COLUMNS))
             return self._index_file

@@ -14,6 +14,7 @@ from datasets.errors import DataError
 from datasets.grouping import payload, row_groups
 from datasets.index import DICTIONARY_COLUMNS, INDEX_GROUP_ROWS, INDEX_SCHEMA
 from datasets.manifest import INDEX, MANIFEST, Index, Manifest, Shard, Split
+from datasets.protocols import PROTOCOLS
 from datasets.schema import LABEL_MAPS, Sample
 from datasets.shard_file import ShardWriter
 from datasets.store import Store, open_store
@@ -48,7 +49,7 @@ def write_dataset(
     Raises: DataError when a data set is there already (unless `overwrite`), a split is empty or misnamed, a label is
     missing or samples are not clustered; StoreError.
     """
-    _check_names(splits, label_map)
+    _check_names(splits, label_map, protocol)
     store = open_store(address)
     _clear(store, overwrite)
     index = _IndexWriter()
@@ -69,7 +70,7 @@ def write_dataset(
     return manifest
 
 
-def _check_names(splits: Mapping[str, Iterable[Sample]], label_map: str | None) -> None:
+def _check_names(splits: Mapping[str, Iterable[Sample]], label_map: str | None, protocol: str) -> None:
     if not splits:
         raise DataError("a data set needs at least one split")
     for split in splits:
@@ -77,6 +78,8 @@ def _check_names(splits: Mapping[str, Iterable[Sample]], label_map: str | None) 
             raise DataError(f"{split!r} is no name for a split; expected small letters, digits and _, as in val_query")
     if label_map is not None and label_map not in LABEL_MAPS:
         raise DataError(f"there is no label map {label_map!r}; there are {', '.join(LABEL_MAPS)}")
+    if protocol not in PROTOCOLS:
+        raise DataError(f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
 
 
 def _clear(store: Store, overwrite: bool) -> None:

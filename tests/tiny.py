@@ -103,7 +103,7 @@ def _camera(split: str, protocol: str, outfit: int, number: int, images: int) ->
 def draw_crop(
     rng: np.random.Generator, person: int, outfit: int, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A figure, RGB uint8 [h, w, 3], and its LIP-20 labels, uint8 [h, w]: build is the person's, colours the outfit's."""
+    """A figure, RGB uint8 [h, w, 3], and its labels, uint8 [h, w]: build is the person's, colours the outfit's."""
     height, width = size
     who, what = np.random.default_rng((1, person)), np.random.default_rng((2, person, outfit))
     hair, skin = who.integers(20, 120, 3), who.integers(120, 230, 3)
