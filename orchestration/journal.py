@@ -14,8 +14,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from datasets.store import Store
 from orchestration.segments import FLUSH_S, Record, SegmentReader, SegmentWriter
 
@@ -48,6 +46,8 @@ class ReplayMismatch(RuntimeError):  # noqa: N818 — said as one says it
 
 def environment(experiment: Experiment) -> dict[str, Any]:
     """What has to be the same for a replayed step to give the same bits; call it in the process that trains."""
+    import torch  # the forwarder reads journals without it
+
     return {
         "workers": experiment.workers,
         "threads": experiment.threads,
@@ -92,10 +92,10 @@ class Journal:
         self._writer: SegmentWriter | None = None
 
     def record(self, report: StepReport) -> bool:
-        """Take a finished step and stamp it with the time (ms since the epoch). True where it is new, False where it was
-        recorded before the restart and agrees.
+        """Take a finished step and stamp it with the time (ms since the epoch). True where it is new, False where it
+        was recorded before the restart and agrees.
 
-        Raises: ReplayMismatch; JournalError where steps are missing; StoreError where earlier ones could not be written.
+        Raises: ReplayMismatch; JournalError where steps are missing; StoreError where the store kept failing.
         """
         writer = self._writer or self._open(report.step)
         if report.step != self._next_step:
@@ -167,7 +167,7 @@ def read_steps(store: Store) -> list[tuple[Record, Record]]:
 
 
 def in_order(entries: list[tuple[Record, Record]], last: int) -> list[tuple[Record, Record]]:
-    """The entries of steps after `last`, each step once: a second process may have added steps before it was stopped."""
+    """The entries of steps after `last`, each step once: a second process may have added some before it was stopped."""
     kept = []
     for header, record in entries:
         if record["step"] > last:

@@ -1,4 +1,4 @@
-"""Append-only lists of JSON records in a store, which has no append: `<folder>/<n>.jsonl`, of which only the newest grows.
+"""Append-only lists of JSON records in a store, which has no append: `<folder>/<n>.jsonl`, the newest of which grows.
 
 A segment opens with a header line, then one record a line. It is written again as a whole (atomically) while it is
 small, so a reader never sees half a line, and what it has read of a segment never changes.

@@ -1,0 +1,375 @@
+"""Runs in MLflow. A run is created before its workers start; everything after that goes through the run's storage.
+
+`TrackedRun` writes what the driver has to say to the outbox there and `forward` carries journal, samples and outbox to
+MLflow, so that a tracking server which is away delays delivery and nothing else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+from mlflow.exceptions import MlflowException
+
+from datasets.store import StoreError, open_store
+from orchestration import journal, provenance
+from orchestration.errors import RequestError
+from orchestration.forwarder import FILES, OUTBOX, Delivery, Forwarder, OnRecords, drain, first_line
+from orchestration.segments import Record, SegmentReader, SegmentWriter
+from orchestration.system_metrics import SystemMonitor
+
+if TYPE_CHECKING:
+    from orchestration.experiment import Experiment
+
+DESCRIPTION = "run.json"
+VALUE_LIMIT = 6000  # characters of a parameter's value; the whole experiment is logged as a file too
+PARAMETER_BATCH = 100
+DIGEST_LIMIT = 36
+FINISH_S = 60.0
+ANSWER_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class TrackedRun:
+    """One MLflow run and its storage. Whatever is logged is in the storage when the call returns."""
+
+    def __init__(self, run_id: str, storage: str, tracking_uri: str) -> None:
+        self.run_id, self.storage, self.tracking_uri = run_id, storage, tracking_uri
+        self.store = open_store(storage)
+        self._said = [record for _, record in SegmentReader(self.store, OUTBOX).read_new()]
+        self._outbox = SegmentWriter(self.store, OUTBOX, {"run_id": run_id})
+        self.delivery = Delivery(self.store, run_id, MlflowClient(tracking_uri))
+
+    @contextmanager
+    def forward(self, on_records: OnRecords | None = None, *, system_metrics: bool = True) -> Iterator[Delivery]:
+        """While this is open, what workers write is delivered and this machine is sampled.
+
+        on_records is called with every new step (the journal's records, in order), whether or not MLflow answers.
+        """
+        self.delivery.on_records = on_records
+        forwarder = Forwarder(self.delivery)
+        monitor = SystemMonitor(self.store) if system_metrics else None
+        forwarder.start()
+        if monitor:
+            monitor.start()
+        try:
+            yield self.delivery
+        finally:
+            if monitor:
+                monitor.stop()
+            forwarder.stop()
+            self.delivery.read()
+            self.delivery.on_records = None
+
+    def log_evaluation(self, metrics: Mapping[str, float | None], step: int) -> None:
+        """Metrics by the protocol's names, as fractions; None (rank k of too small a gallery) is left out."""
+        numbers = {name: float(value) for name, value in metrics.items() if value is not None}
+        said = {(r["step"], json.dumps(r["metrics"], sort_keys=True)) for r in self._said if r["kind"] == "metrics"}
+        if (step, json.dumps(numbers, sort_keys=True)) not in said:
+            self._say({"kind": "metrics", "step": step, "metrics": numbers})
+
+    def log_file(self, data: bytes, path: str) -> None:
+        """`path` is the artifact's path in MLflow."""
+        self.store.write(f"{FILES}/{path}", data)
+        self._say({"kind": "file", "path": path})
+
+    def log_picture(self, picture: bytes | Path, name: str) -> None:
+        self.log_file(picture if isinstance(picture, bytes) else picture.read_bytes(), f"pictures/{name}")
+
+    def log_table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
+        """Rows of equal keys, in the form that MLflow's table view reads."""
+        columns = list(rows[0]) if rows else []
+        table = {"columns": columns, "data": [[row[c] for c in columns] for row in rows]}
+        self.log_file(json.dumps(table).encode(), f"tables/{name}.json")
+
+    def log_training_curves(self, name: str = "training.png") -> None:
+        """A panel for each of the journal's metrics."""
+        from orchestration import pictures  # matplotlib takes a second to import
+
+        points: dict[str, tuple[list[int], list[float]]] = {}
+        for _, record in journal.read_steps(self.store):
+            for metric, value in record["metrics"].items():
+                steps, values = points.setdefault(metric, ([], []))
+                steps.append(record["step"])
+                values.append(value)
+        if points:
+            self.log_picture(pictures.training_curves({**points}), name)
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        self._say({"kind": "tags", "tags": {key: str(value) for key, value in tags.items()}})
+
+    def finish(self, status: str, *, deadline_s: float = FINISH_S) -> bool:
+        """Deliver the rest and end the MLflow run with FINISHED, FAILED or KILLED. False where MLflow did not take it all
+        within `deadline_s` seconds: it stays in the storage, and a warning says how to deliver it."""
+        self._say({"kind": "status", "status": status})
+        self._outbox.close()
+        error = drain(self.delivery, deadline_s)
+        if error is not None:
+            log.warning(
+                "MLflow at %s did not take everything of run %s (%s). Nothing is lost: `redress runs sync %s` delivers "
+                "the %d waiting records when it is back.",
+                *(without_secret(self.tracking_uri), self.run_id, first_line(error), self.storage),
+                self.delivery.pending,
+            )
+        return error is None
+
+    def _say(self, message: Record) -> None:
+        message = message | {"time": now_ms()}
+        self._said.append(message)
+        self._outbox.append(message)
+        self._outbox.flush()
+
+
+def start_run(
+    experiment: Experiment, fingerprint: str, *, resume: str | None = None, tags: Mapping[str, str] | None = None
+) -> TrackedRun:
+    """Create the MLflow run of an experiment, or take up an earlier one (`resume`: its id or its storage's address).
+
+    Raises: RequestError where MLflow or the storage cannot be reached, or there is no such run.
+    """
+    if resume:
+        return resume_run(resume, fingerprint)
+    resolved = experiment.resolved()
+    return create_run(resolved, fingerprint, tags=tags)
+
+
+def create_run(
+    experiment: Mapping[str, Any],
+    fingerprint: str,
+    *,
+    tags: Mapping[str, str] | None = None,
+    tracking_uri: str | None = None,
+) -> TrackedRun:
+    """A new MLflow run that carries the resolved experiment, the data's fingerprint and the code's digest.
+
+    experiment: the resolved tree (plain data). Its `name`, `experiment` (MLflow's experiment), `storage`, `data`, `seed`,
+    `threads`, `select` and `select_on_test` also become tags.
+    Raises: RequestError where MLflow or the storage cannot be reached.
+    """
+    uri = tracking_uri or default_tracking_uri()
+    client = connect(uri)
+    name = str(experiment.get("name") or "run")
+    digest = hashlib.sha256(f"{name}{time.time_ns()}{os.getpid()}".encode()).hexdigest()
+    run = client.create_run(
+        experiment_id=experiment_id(client, str(experiment.get("experiment") or "redress"), uri),
+        run_name=f"{name}-{digest[:6]}",
+        tags=describe(experiment, fingerprint) | dict(tags or {}),
+    )
+    run_id = run.info.run_id
+    storage = join(absolute(str(experiment.get("storage") or "runs")), run_id)
+    parameters = [Param(key, value) for key, value in flatten(experiment).items()]
+    for start in range(0, len(parameters), PARAMETER_BATCH):
+        client.log_batch(run_id, params=parameters[start : start + PARAMETER_BATCH])
+    client.log_inputs(run_id, [dataset_input(experiment, fingerprint)])
+    client.set_tag(run_id, "storage", without_secret(storage))
+    description = {"run_id": run_id, "fingerprint": fingerprint, "tracking_uri": without_secret(uri)}
+    try:
+        open_store(storage).write(DESCRIPTION, json.dumps(description, indent=1).encode())
+    except StoreError as error:
+        client.set_terminated(run_id, "FAILED")
+        raise RequestError(f"storage {storage} cannot be written: {error}. Set storage to a place that can.") from error
+    tracked = TrackedRun(run_id, storage, uri)
+    tracked.log_file(json.dumps(redact(experiment), indent=1).encode(), "experiment.json")
+    return tracked
+
+
+def resume_run(run: str, fingerprint: str | None = None, *, tracking_uri: str | None = None) -> TrackedRun:
+    """The run of that id, or in that storage, going on. RequestError where there is none or the data are not its data."""
+    tracked = open_run(run, tracking_uri=tracking_uri)
+    known = json.loads(tracked.store.read(DESCRIPTION))["fingerprint"]
+    if fingerprint is not None and fingerprint != known:
+        raise RequestError(
+            f"run {tracked.run_id} was trained on data with fingerprint {known[:12]}…, these have {fingerprint[:12]}…. "
+            "Resume with the data it began with, or start a new run with --init-from."
+        )
+    tracked._say({"kind": "status", "status": "RUNNING"})
+    return tracked
+
+
+def open_run(run: str, *, tracking_uri: str | None = None) -> TrackedRun:
+    """The tracked run of that id or in that storage, as it is."""
+    uri = tracking_uri or default_tracking_uri()
+    client = connect(uri)
+    storage = run
+    if re.fullmatch(r"[0-9a-f]{32}", run):
+        storage = find_run(client, run, uri).data.tags.get("storage", "")
+    try:
+        description = json.loads(open_store(absolute(storage)).read(DESCRIPTION)) if storage else None
+    except (StoreError, FileNotFoundError) as error:
+        raise RequestError(
+            f"no run at {storage}: {first_line(error)}. `redress runs list` shows where runs lie."
+        ) from error
+    if description is None:
+        raise RequestError(f"run {run} was not made by redress: it has no tag `storage`.")
+    find_run(client, description["run_id"], uri)
+    return TrackedRun(description["run_id"], absolute(storage), uri)
+
+
+def find_run(client: MlflowClient, run_id: str, uri: str) -> mlflow.entities.Run:
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        raise RequestError(
+            f"MLflow at {without_secret(uri)} has no run {run_id} ({first_line(error)}). "
+            "`redress runs list` shows those it has; MLFLOW_TRACKING_URI says where to look."
+        ) from error
+
+
+def default_tracking_uri() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def connect(tracking_uri: str | None = None) -> MlflowClient:
+    """A client of a tracking server that answers, and the fluent API pointed at it. A new SQLite file is initialised.
+
+    Raises: RequestError naming the address and the mend.
+    """
+    uri = tracking_uri or default_tracking_uri()
+    quieten()
+    try:
+        if uri.startswith(("http://", "https://")):
+            ask_health(uri)
+        with initialisation_lock(uri):
+            mlflow.set_tracking_uri(uri)
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)
+    except Exception as error:
+        raise RequestError(
+            f"MLflow at {without_secret(uri)} cannot be used: {first_line(error)}. Start it (`mlflow server`), correct "
+            "MLFLOW_TRACKING_URI, or unset that to keep runs in ./mlflow.db."
+        ) from error
+    return client
+
+
+def ask_health(uri: str) -> None:
+    """A quick look whether anything answers, before a client that tries for minutes."""
+    address = re.sub(r"://[^/@]*@", "://", uri).rstrip("/")
+    try:
+        urllib.request.urlopen(f"{address}/health", timeout=ANSWER_S).close()
+    except urllib.error.HTTPError:
+        return  # it answers; whether it lets us in, the client will see
+
+
+@contextmanager
+def initialisation_lock(uri: str) -> Iterator[None]:
+    """One process at a time creates the tables of a SQLite file: two that do it at once break it."""
+    if not uri.startswith("sqlite:"):
+        yield
+        return
+    name = f"redress-{os.getuid()}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.lock"
+    with open(Path(tempfile.gettempdir(), name), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def quieten() -> None:
+    """MLflow tells of migrations, retries and addresses; we say what matters ourselves."""
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the forwarder tries again, for as long as it takes
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
+    """The MLflow experiment of that name, made where there is none. Beside a SQLite file, artifacts go to ./mlartifacts."""
+    for _ in range(2):
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return client.create_experiment(name, artifact_location=artifact_location(uri))
+            except MlflowException:
+                continue  # another process was first
+        if found.lifecycle_stage != "active":
+            raise RequestError(
+                f"the MLflow experiment {name!r} was deleted. Restore it in the UI or set experiment to another name."
+            )
+        return found.experiment_id
+    raise RequestError(f"MLflow at {without_secret(uri)} neither finds nor creates the experiment {name!r}.")
+
+
+def artifact_location(uri: str) -> str | None:
+    if not uri.startswith("sqlite:///"):
+        return None  # the server decides
+    return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
+
+
+def describe(experiment: Mapping[str, Any], fingerprint: str) -> dict[str, str]:
+    """The tags by which runs are found and compared."""
+    tags = {
+        "data.address": experiment.get("data"),
+        "data.fingerprint": fingerprint,
+        "source.digest": provenance.source_digest(),
+        "source.commit": provenance.commit(),
+        "mlflow.source.git.commit": provenance.commit(),
+        "seed": experiment.get("seed"),
+        "threads": experiment.get("threads"),
+        "workers": experiment.get("workers"),
+        "select": experiment.get("select"),
+        "select_on_test": str(bool(experiment.get("select_on_test"))).lower(),
+        "experiment": experiment.get("name"),
+    }
+    return {key: without_secret(str(value)) for key, value in tags.items() if value is not None}
+
+
+def dataset_input(experiment: Mapping[str, Any], fingerprint: str) -> DatasetInput:
+    address = without_secret(str(experiment.get("data") or ""))
+    name = address.rstrip("/").rpartition("/")[2] or "data"
+    source = json.dumps({"uri": address})
+    dataset = Dataset(name=name, digest=fingerprint[:DIGEST_LIMIT], source_type="redress", source=source)
+    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Dotted names → text within MLflow's limits, secrets in addresses left out."""
+    flat: dict[str, str] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value)
+            flat[f"{prefix}{key}"] = without_secret(text)[:VALUE_LIMIT]
+    return flat
+
+
+def redact(tree: Any) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: redact(value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [redact(value) for value in tree]
+    return without_secret(tree) if isinstance(tree, str) else tree
+
+
+def without_secret(address: str) -> str:
+    """`scheme://user:password@host` → `scheme://host`."""
+    return re.sub(r"://[^/@\s]+@", "://", address)
+
+
+def absolute(address: str) -> str:
+    """Workers run elsewhere: a plain path is made absolute, other addresses stay."""
+    return address if "://" in address else str(Path(address).absolute())
+
+
+def join(address: str, name: str) -> str:
+    return f"{address.rstrip('/')}/{name}"
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
