@@ -3,7 +3,7 @@ PYTHON ?= python3
 UV_VERSION := 0.13.8
 VENV := .venv
 BIN := $(VENV)/bin
-export PYTHONDONTWRITEBYTECODE ?=
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: setup demo test test-system lint bench lock clean
 
@@ -15,10 +15,34 @@ $(VENV)/.ready: requirements.lock Makefile
 	@echo "building the environment in $(VENV) (a few GB of wheels, pinned by requirements.lock)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --require-hashes --no-deps -r requirements.lock
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv pip install --require-hashes --no-deps --compile-bytecode -r requirements.lock
 	@printf '%s\n' '#!$(abspath $(BIN))/python' 'import runpy, sys' 'sys.path.insert(0, "$(CURDIR)")' 'runpy.run_module("orchestration", run_name="__main__")' > $(BIN)/redress
 	@chmod +x $(BIN)/redress
 	@touch $@
 
-lock:
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group dev --group system-test -o requirements.lock
+demo: setup
+	$(BIN)/redress demo
+
+test: setup
+	$(BIN)/python -m pytest -m "not system"
+
+test-system: setup
+	$(BIN)/python -m pytest -m system
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: setup
+	@for name in $(basename $(notdir $(wildcard benchmarks/[a-z]*.py))); do \
+		printf '\n== %s\n' "$$name"; \
+		$(BIN)/python -m "benchmarks.$$name" || exit 1; \
+	done
+
+lock: setup
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group dev --group system-test -o requirements.lock
+
+clean:
+	rm -rf build demo .mypy_cache .ruff_cache .hypothesis
+	find datasets methods orchestration benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
