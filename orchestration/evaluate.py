@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets.decode import decode_image
-from datasets.protocols import PROTOCOLS, Mode, Protocol, check
 from torch import Tensor
 
+from datasets import protocols
+from datasets.decode import decode_image
+from datasets.protocols import PROTOCOLS, Mode, Protocol, check
 from datasets.shards import DataError, Dataset, SplitIndex
 from datasets.store import Store, StoreError, open_store
 from methods.ranking import Labels, Ranking, judge, rank
@@ -42,6 +43,11 @@ def open_for_evaluation(data: str, *, validation: bool = False) -> tuple[Dataset
         protocol = PROTOCOLS[dataset.manifest.protocol]
         protocol = protocol.validation() if validation else protocol
         check(protocol, dataset)
+        if protocol.sample != "image":
+            raise RequestError(
+                f"{data}: protocol {protocol.name!r} ranks tracklets, and evaluation here ranks images. Evaluate on a "
+                "data set of images."
+            )
     except (DataError, StoreError) as error:
         raise RequestError(str(error)) from error
     return dataset, protocol
@@ -96,8 +102,8 @@ def rank_modes(protocol: Protocol, indexes: dict[str, SplitIndex], features: dic
     metrics: dict[str, float] = {}
     rankings: dict[str, Ranking] = {}
     for mode in protocol.modes:
-        query_rows = rows_of(indexes[mode.query], mode)
-        gallery_rows = rows_of(indexes[mode.gallery], mode)
+        query_rows = protocols.rows(mode, indexes[mode.query])
+        gallery_rows = protocols.rows(mode, indexes[mode.gallery])
         ranking = rank(
             features[mode.query][query_rows],
             features[mode.gallery][gallery_rows],
@@ -115,19 +121,10 @@ def rank_modes(protocol: Protocol, indexes: dict[str, SplitIndex], features: dic
     return Evaluation(metrics, rankings)
 
 
-def rows_of(index: SplitIndex, mode: Mode) -> np.ndarray:
-    """Rows that a mode looks at: all, or those of its cameras."""
-    if mode.cameras is None:
-        return np.arange(len(index))
-    wanted = [i for i, name in enumerate(index.camera_names) if name in mode.cameras]
-    return np.flatnonzero(np.isin(index.camera, wanted))
-
-
 def labels(index: SplitIndex, protocol: Protocol, rows: np.ndarray) -> Labels:
-    """What the rules compare; -1 where unknown. The protocol says what stands where a camera does."""
-    unknown = np.full(len(index), -1)
-    camera = {"camera": index.camera, "sequence": index.sequence, None: unknown}[protocol.camera]
-    return Labels(index.person[rows], camera[rows], index.clothes[rows])
+    """What the rules compare, of some rows."""
+    read = protocols.labels(protocol, index).take(rows)
+    return Labels(read.person, read.camera, read.clothes)
 
 
 def write_queries(
@@ -137,7 +134,7 @@ def write_queries(
     tables = []
     for mode in protocol.modes:
         ranking, keys = rankings[mode.name], indexes[mode.query].keys()
-        rows = rows_of(indexes[mode.query], mode).tolist()
+        rows = protocols.rows(mode, indexes[mode.query]).tolist()
         tables.append(
             pa.table(
                 {
@@ -163,7 +160,7 @@ def draw_ranked_lists(
 ) -> bytes:
     """Queries spread evenly from the worst to the best average precision, each with its nearest valid gallery images."""
     query_index, gallery_index = indexes[mode.query], indexes[mode.gallery]
-    query_rows, gallery_rows = rows_of(query_index, mode), rows_of(gallery_index, mode)
+    query_rows, gallery_rows = protocols.rows(mode, query_index), protocols.rows(mode, gallery_index)
     ap = result.rankings[mode.name].per_query_ap
     valid = np.flatnonzero(~np.isnan(ap))
     by_ap = valid[np.argsort(ap[valid], kind="stable")]

@@ -1,0 +1,194 @@
+"""The loop trains the same whatever the number of workers, from wherever it is taken up, and stops where it must."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datasets.shards import Dataset
+from datasets.store import open_store
+from datasets.stream import HostBatch
+from methods import METHODS
+from orchestration import assembly, checkpoint, loop
+from orchestration.experiment import Experiment, load
+from orchestration.loop import NonFiniteLossError, Position, StepReport
+from orchestration.strategy import build_strategy
+from tests.orchestration.processes import in_processes
+from tests.tiny import tiny_dataset
+
+EPOCHS = 3
+
+
+class Recorder:
+    """Keeps what the loop says; `stop_at` a position, as a crash would."""
+
+    def __init__(self, stop_at: Position | None = None) -> None:
+        self.steps: list[StepReport] = []
+        self.positions: list[Position] = []
+        self.stop_at = stop_at
+
+    def on_step(self, report: StepReport) -> None:
+        self.steps.append(report)
+
+    def on_position(self, position: Position, end_of_epoch: bool) -> None:
+        self.positions.append(position)
+        if position == self.stop_at:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_dataset(tmp_path_factory.mktemp("data") / "tiny", persons=16, clothes=2, images=4)
+
+
+def experiment(data: str, name: str = "cal-demo", *overrides: str) -> Experiment:
+    settings = ["batch.people=8", "batch.images=4", "batch.lanes=4", "batch.window=all", f"epochs={EPOCHS}", "seed=3"]
+    small = ["augment.height=32", "augment.width=16", "method.width=0.125", "method.adversarial_from_epoch=1"]
+    settings += small if name == "cal-demo" else small[:-1]
+    return load(name, [f"data={data}", *settings, *overrides])
+
+
+def train(
+    wanted: dict[str, Any], recorder: Recorder | None = None, run: str | None = None, from_run: bool = False
+) -> tuple[dict[str, torch.Tensor], Recorder]:
+    """What a worker does, without Ray: the method's state at the end, and what the loop said."""
+    described = Experiment.from_resolved(wanted)
+    dataset = Dataset.open(described.data)
+    facts = assembly.describe_data(dataset.index("train"), dataset.manifest.label_map)
+    method = assembly.build_method(described, facts)
+    optimization = assembly.build_optimization(described, method)
+    start = Position()
+    if from_run:
+        found = checkpoint.find(str(run))
+        start = checkpoint.restore(found, method, optimization.optimizers)
+    strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
+    feed, stream = assembly.build_feed(
+        described, dataset, METHODS[described.method.name], strategy.rank, strategy.workers
+    )
+    recorder = recorder or Recorder()
+    try:
+        loop.train(
+            method, feed, optimization, strategy, recorder,
+            epochs=described.epochs, precision=described.precision, start=start,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        assert run is not None
+        checkpoint.save(
+            open_store(run), method, optimization.optimizers, recorder.positions[-1],
+            end_of_epoch=False, experiment=wanted, facts=facts,
+        )  # fmt: skip
+    finally:
+        stream.close()
+    return {name: value.clone() for name, value in method.state_dict().items()}, recorder
+
+
+def weights_after(wanted: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return train(wanted)[0]
+
+
+@pytest.mark.parametrize("name", ["baseline-demo", "cal-demo"])
+def test_one_two_and_four_workers_end_with_the_same_float64_weights(data: str, name: str) -> None:
+    wanted = experiment(data, name, "precision=float64").resolved()
+    alone, recorder = train(wanted)
+    assert len(recorder.steps) >= 10
+    for workers in (2, 4):
+        for state in in_processes(workers, weights_after, wanted):
+            for key, value in alone.items():
+                torch.testing.assert_close(state[key], value, rtol=1e-9, atol=1e-9, msg=lambda m, k=key: f"{k}: {m}")
+
+
+def test_the_same_experiment_twice_gives_the_same_bits(data: str) -> None:
+    wanted = experiment(data).resolved()
+    first, second = train(wanted), train(wanted)
+    assert all(torch.equal(first[0][name], second[0][name]) for name in first[0])
+    numbers = [[{k: v for k, v in r.metrics.items() if not k.startswith("speed/")} for r in run.steps]
+               for _, run in (first, second)]  # fmt: skip
+    assert numbers[0] == numbers[1]
+
+
+@pytest.mark.parametrize("position", [Position(1, 2, 6), Position(0, 3, 3)], ids=["later epoch", "first epoch"])
+def test_taken_up_in_mid_epoch_it_ends_bit_identical(data: str, tmp_path: Path, position: Position) -> None:
+    wanted = experiment(data).resolved()
+    undisturbed, whole = train(wanted)
+    _, before = train(wanted, Recorder(stop_at=position), run=str(tmp_path))
+    resumed, after = train(wanted, run=str(tmp_path), from_run=True)
+    assert [r.step for r in before.steps + after.steps] == [r.step for r in whole.steps]
+    assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
+
+
+def test_the_adversarial_stage_begins_where_the_experiment_says(data: str) -> None:
+    _, recorder = train(experiment(data).resolved())
+    stages = {report.epoch: report.stage for report in recorder.steps}
+    assert stages == {0: "identity", 1: "adversarial", 2: "adversarial"}
+    assert all(("loss/adversarial" in r.metrics) == (r.epoch >= 1) for r in recorder.steps)
+
+
+def test_losses_and_gradient_norms_of_each_update_are_reported(data: str) -> None:
+    _, recorder = train(experiment(data).resolved())
+    last = recorder.steps[-1].metrics
+    for name in ("model", "clothes_classifier"):
+        assert last[f"loss/{name}"] > 0
+        assert last[f"gradient-norm/{name}"] > 0
+    assert last["speed/images-per-s"] > 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(data: str) -> None:
+    described = experiment(data)
+    dataset = Dataset.open(data)
+    facts = assembly.describe_data(dataset.index("train"), dataset.manifest.label_map)
+    method = assembly.build_method(described, facts)
+    optimization = assembly.build_optimization(described, method)
+    feed, stream = assembly.build_feed(described, dataset, METHODS[described.method.name], 0, 1)
+    states: list[dict[str, torch.Tensor]] = []
+
+    class Poison(Recorder):
+        def on_position(self, position: Position, end_of_epoch: bool) -> None:
+            if position.step == 2:
+                states.append({n: p.detach().clone() for n, p in method.named_parameters()})
+
+    def poisoned(epoch: int, first_batch: int) -> Iterator[HostBatch]:
+        yield from feed.batches(epoch, first_batch)
+
+    def nan_from_the_third_step(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return tuple(torch.full_like(x, torch.nan) for x in inputs) if states else inputs
+
+    method.classifier.register_forward_pre_hook(nan_from_the_third_step)
+    strategy = build_strategy({})
+    with pytest.raises(NonFiniteLossError, match=r"step 2 \(epoch 0, batch 2\).*learning rate") as raised:
+        loop.train(method, replace(feed, batches=poisoned), optimization, strategy, Poison(), epochs=EPOCHS)
+    stream.close()
+    assert raised.value.position == Position(0, 2, 2)
+    assert len(raised.value.rows) == 32
+    assert all(torch.equal(states[0][n], p) for n, p in method.named_parameters())
+
+
+def test_an_altered_checkpoint_is_refused(data: str, tmp_path: Path) -> None:
+    wanted = experiment(data).resolved()
+    train(wanted, Recorder(stop_at=Position(0, 1, 1)), run=str(tmp_path))
+    file = next(tmp_path.rglob("model.safetensors"))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(checkpoint.CorruptCheckpointError, match=r"model\.safetensors.*digest"):
+        train(wanted, run=str(tmp_path), from_run=True)
+
+
+def test_only_the_newest_checkpoints_are_kept(data: str, tmp_path: Path) -> None:
+    described = experiment(data)
+    dataset = Dataset.open(data)
+    facts = assembly.describe_data(dataset.index("train"), dataset.manifest.label_map)
+    method = assembly.build_method(described, facts)
+    optimizers = assembly.build_optimization(described, method).optimizers
+    store = open_store(str(tmp_path))
+    for step in range(4):
+        checkpoint.save(
+            store, method, optimizers, Position(0, step, step),
+            end_of_epoch=False, experiment=described.resolved(), facts=facts, keep=2,
+        )  # fmt: skip
+    assert checkpoint.complete_folders(store) == ["checkpoints/00000002", "checkpoints/00000003"]
+    assert not (tmp_path / "checkpoints/00000001/model.safetensors").exists()
