@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from datasets.augment import Augmentation
-from datasets.stream import HostBatch, Stream, plan_epoch
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from datasets.augment import Augmentation
 from datasets.schema import LABEL_MAPS
 from datasets.shards import Dataset, SplitIndex
+from datasets.stream import HostBatch, Stream, plan_epoch
 from methods import METHODS
 from methods.distributed import synchronise
 from methods.method import DataFacts, Method

@@ -59,9 +59,10 @@ def demo(directory: str = "demo", *, overrides: Sequence[str] = (), progress: Pr
         runs[recipe] = train(experiment, progress=progress)
     better = max(runs, key=lambda recipe: runs[recipe]["metrics"][CHOSEN_BY])
     progress.say(f"\nregistering the better by {CHOSEN_BY}: {better}")
-    model = registry.register_run(runs[better]["run"], MODEL)
+    chosen = runs[better]
+    model = registry.register_checkpoint(chosen["checkpoint"], MODEL, chosen["run_id"], chosen["metrics"])
     progress.say("loading it back in a process that cannot import redress")
-    loaded = load_alone(model["uri"], load(better, [f"data={data}"]), root)
+    loaded = load_alone(model, load(better, [f"data={data}"]), root)
     return {
         "table": {recipe: run["metrics"] for recipe, run in runs.items()},
         "runs": {recipe: run["run_id"] for recipe, run in runs.items()},

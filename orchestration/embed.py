@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from datasets.augment import prepare, prepare_parsing
-from datasets.decode import decode_image, decode_parsing
 from torch import Tensor
 
+from datasets.augment import prepare, prepare_parsing
+from datasets.decode import decode_image, decode_parsing
 from datasets.shards import Dataset, SplitIndex
 from datasets.store import Store, open_store
 from methods.ranking import describe

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from datasets.augment import Augmentation, augment, draw
-from datasets.stream import HostBatch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from datasets.augment import Augmentation, augment, draw
+from datasets.stream import HostBatch
 from methods.method import Batch, Method
 from orchestration.strategy import Strategy
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from datasets.protocols import PROTOCOLS, Protocol, check
-
 from datasets.shards import DataError, Dataset
 from datasets.store import Store, StoreError, open_store
 from methods import METHODS
