@@ -53,6 +53,8 @@ class Baseline(Method):
     def embed(self, images: Tensor) -> Tensor:
         return self.encoder(images)
 
+    forward = embed
+
     def weights_address(self) -> str | None:
         return weights_address(self.settings.backbone) if self.settings.width == 1 else None
 

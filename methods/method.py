@@ -71,7 +71,7 @@ class Stage:
 
 
 class Method(nn.Module):
-    """The base of all methods. Called as a module, a method is its own `embed`: that is what is exported.
+    """The base of all methods. Called as a module, a method is its own `embed` (each says `forward = embed`).
 
     Settings: the pydantic model of its settings, with the paper's values as defaults.
     needs_clothes, needs_parsing: whether the training set must have clothes labels, parsing maps.
@@ -110,9 +110,6 @@ class Method(nn.Module):
     def embed(self, images: Tensor) -> Tensor:
         """images [B, 3, H, W] → descriptor [B, D], not normalised. In eval mode; no label of test data comes in."""
         raise NotImplementedError
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self.embed(*inputs)
 
     def weights_address(self) -> str | None:
         """Where the published pre-trained weights of the backbone are; None where there are none of its shape."""

@@ -89,10 +89,12 @@ def cases(family: str, *ops: str) -> list[Any]:
     A family that another folder than the default one lacks has no cases. Raises: GoldenError when the default folder
     lacks it, or when there is no folder.
     """
-    if folder() != DEFAULT and family not in families():
-        return []
-    chosen = [case for case in load(family) if not ops or case.op in ops]
-    return [pytest.param(case, id=case.id) for case in chosen]
+    return [pytest.param(case, id=case.id) for case in load_if_there(family) if not ops or case.op in ops]
+
+
+def load_if_there(family: str) -> tuple[Case, ...]:
+    """`load`, but nothing for a family that another folder than the default one lacks."""
+    return () if folder() != DEFAULT and family not in families() else load(family)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,11 @@ import torch.multiprocessing as mp
 def in_processes(workers: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """`function(*arguments)` in `workers` processes; what each returned, by rank. With one, in a process as well."""
     with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_entry, args=(workers, folder, function, arguments), nprocs=workers)
+        # Imports take longer than most checks: a server makes them once, and every process is forked from it.
+        multiprocessing.set_forkserver_preload(["torch", "torchvision", "numpy", "pydantic", "pytest", "methods"])
+        mp.start_processes(
+            _entry, args=(workers, folder, function, arguments), nprocs=workers, start_method="forkserver"
+        )
         return [torch.load(Path(folder, f"{rank}.pt"), weights_only=False) for rank in range(workers)]
 
 

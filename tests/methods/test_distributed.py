@@ -1,0 +1,274 @@
+"""Several workers compute what one would: gathering, batch norm, pair losses, whole methods.
+
+Processes are started once per number of workers; each test reads what it asks about from what they returned.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
+from torch.optim import Adam
+
+from methods.distributed import SyncBatchNorm, all_reduce_sum, gather, rank, synchronise, world_size
+from methods.losses.contrastive import contrastive_loss
+from methods.losses.triplet import triplet_cosine_loss
+from methods.method import Method
+from tests import golden
+from tests.methods.variants import VARIANTS, batch, build, share
+from tests.orchestration.processes import in_processes
+
+PAIR_CASES = {case.id: case for case in golden.load_if_there("distributed_pair_losses")}
+WORKERS = sorted({2, 4} | {case.params["world_size"] for case in PAIR_CASES.values()})
+STEPS = 10
+TRAINED = ("baseline with triplet loss", "cal", "cal with memory")
+
+
+def everything() -> dict[str, Any]:
+    """What one worker computes of all that is tested below."""
+    return {
+        "gather": gathering(),
+        "batch norm": {str(dtype): batch_norm(dtype) for dtype in (torch.float64, torch.float32, torch.bfloat16)},
+        "uneven": uneven_batch_norm(),
+        "golden": {name: pair_loss(case) for name, case in PAIR_CASES.items()},
+        "gradients": {name: gradients(name) for name in VARIANTS},
+        "trained": {name: trained(name) for name in TRAINED},
+    }
+
+
+@pytest.fixture(scope="module")
+def results() -> dict[int, list[dict[str, Any]]]:
+    """Number of workers → each worker's results."""
+    return {1: [everything()]} | {workers: in_processes(workers, everything) for workers in WORKERS}
+
+
+# What the workers compute
+
+
+def gathering() -> dict[str, Tensor]:
+    local = torch.arange(6.0).view(2, 3) + 10 * rank()
+    rows, total = local.clone().requires_grad_(), local.clone().requires_grad_()
+    everybodys, summed = gather(rows), all_reduce_sum(total)
+    (everybodys * weights(everybodys)).sum().backward()
+    (summed * weights(summed)).sum().backward()
+    labels = gather(torch.tensor([rank()]))
+    return {"rows": everybodys.detach(), "sum": summed.detach(), "labels": labels, "d": rows.grad, "d_sum": total.grad}
+
+
+def weights(like: Tensor) -> Tensor:
+    """Another weighting on each worker."""
+    return torch.arange(1.0, like.numel() + 1).view_as(like) * (rank() + 1)
+
+
+def norms_under_test(dtype: torch.dtype) -> tuple[nn.Sequential, Tensor, Tensor]:
+    """A 2-D and a 1-D batch norm, an input of 8 rows far from zero mean, and weights for the outputs."""
+    torch.manual_seed(3)
+    norms = nn.Sequential(nn.BatchNorm2d(4), nn.Tanh(), nn.Flatten(), nn.BatchNorm1d(24, momentum=0.3)).to(dtype)
+    for parameter in norms.parameters():
+        nn.init.normal_(parameter)
+    return norms, 5 + 3 * torch.randn(8, 4, 3, 2, dtype=dtype), torch.randn(8, 24, dtype=dtype)
+
+
+def run_norms(norms: nn.Module, images: Tensor, output_weights: Tensor) -> dict[str, Tensor]:
+    images = images.clone().requires_grad_()
+    for _ in range(2):
+        outputs = norms(images)
+    (outputs * output_weights).sum().backward()
+    assert images.grad is not None
+    return {"outputs": outputs.detach(), "grad": images.grad, **parameter_gradients(norms), **dict(norms.state_dict())}
+
+
+def parameter_gradients(module: nn.Module) -> dict[str, Tensor]:
+    return {f"grad of {n}": all_reduce_sum(p.grad) for n, p in module.named_parameters() if p.grad is not None}
+
+
+def batch_norm(dtype: torch.dtype) -> dict[str, Tensor]:
+    norms, images, output_weights = norms_under_test(torch.float32 if dtype == torch.bfloat16 else dtype)
+    rows = slice(rank() * 8 // world_size(), (rank() + 1) * 8 // world_size())
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        return run_norms(synchronise(norms), images.to(dtype)[rows], output_weights[rows])
+
+
+def uneven_batch_norm() -> dict[str, Tensor]:
+    norms, images, output_weights = norms_under_test(torch.float64)
+    bounds = {1: [0, 8], 2: [0, 3, 8], 4: [0, 1, 3, 4, 8]}.get(world_size()) or [*range(world_size()), 8]
+    rows = slice(bounds[rank()], bounds[rank() + 1])
+    return run_norms(synchronise(norms), images[rows], output_weights[rows])
+
+
+def pair_loss(case: golden.Case) -> dict[torch.dtype, dict[str, Tensor]] | None:
+    if case.params["world_size"] != world_size():
+        return None
+    found = {}
+    for dtype in golden.DTYPES:
+        given = case.inputs(dtype)
+        features = given["features"].chunk(world_size())[rank()].clone().requires_grad_()
+        labels = given["targets"].chunk(world_size())[rank()]
+        loss = loss_named(case.params["kind"], features, labels)
+        loss.backward()
+        assert features.grad is not None
+        found[dtype] = {"loss": loss.detach(), "grad": gather(features.grad) / world_size()}
+    return found
+
+
+def loss_named(kind: str, features: Tensor, labels: Tensor) -> Tensor:
+    value = float(re.findall(r"[\d.]+", kind)[-1])
+    everybodys = gather(features), gather(labels)
+    if kind.startswith("triplet_cosine_hard"):
+        return triplet_cosine_loss(features, labels, *everybodys, margin=value)
+    if kind.startswith("contrastive"):
+        return contrastive_loss(features, labels, *everybodys, scale=value, first=rank() * len(features))
+    raise NotImplementedError(f"golden kind {kind!r}")
+
+
+def backward(method: Method, seed: int, optimizers: dict[str, Adam]) -> dict[str, Tensor]:
+    """One step on this worker's share; gradients are averaged over the workers, as a strategy would."""
+    averaged = {}
+    for update in method.updates(share(batch(seed=seed), rank(), world_size())):
+        method.zero_grad()
+        update.loss.backward()
+        reached = {name: p for name, p in method.named_parameters() if p.grad is not None}
+        means = all_reduce_sum(parameters_to_vector(p.grad for p in reached.values())) / world_size()
+        for (name, parameter), mean in zip(
+            reached.items(), means.split([p.numel() for p in reached.values()]), strict=True
+        ):
+            parameter.grad = mean.view_as(parameter)
+            averaged[f"{update.optimizer}: {name}"] = parameter.grad.clone()
+        if optimizers:
+            optimizers[update.optimizer].step()
+    return averaged
+
+
+def gradients(variant: str) -> dict[str, Tensor]:
+    return backward(synchronise_all(build(variant)), seed=0, optimizers={})
+
+
+def trained(variant: str) -> dict[str, Tensor]:
+    method = synchronise_all(build(variant))
+    owned = method.parameters_of()
+    optimizers = {name: Adam([p for _, p in pairs], lr=3.5e-3, weight_decay=5e-4) for name, pairs in owned.items()}
+    for step in range(STEPS):
+        backward(method, step, optimizers)
+    return {name: value.clone() for name, value in method.state_dict().items()}
+
+
+def synchronise_all(method: Method) -> Method:
+    assert synchronise(method) is method
+    assert not any(type(m) in (nn.BatchNorm1d, nn.BatchNorm2d) for m in method.modules())
+    return method.train()
+
+
+# What must hold
+
+
+Results = dict[int, list[dict[str, Any]]]
+at_workers = pytest.mark.parametrize("workers", WORKERS)
+
+
+def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor], rtol: float, atol: float = 1e-12) -> None:
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        scale = value.double().abs().max().item() if value.numel() else 0.0
+        torch.testing.assert_close(
+            actual[name], value, rtol=rtol, atol=atol + rtol * scale, msg=lambda text, n=name: f"{n}\n{text}"
+        )
+
+
+@at_workers
+def test_gather_holds_all_rows_in_rank_order_and_sums_their_gradients(results: Results, workers: int) -> None:
+    per_worker = [result["gather"] for result in results[workers]]
+    rows = torch.cat([torch.arange(6.0).view(2, 3) + 10 * worker for worker in range(workers)])
+    factor = workers * (workers + 1) / 2  # Σ of the workers' weights
+    for worker, found in enumerate(per_worker):
+        assert torch.equal(found["rows"], rows)
+        assert found["labels"].tolist() == list(range(workers))
+        assert torch.equal(found["d"], factor * torch.arange(1.0, 6 * workers + 1).view(-1, 3)[2 * worker :][:2])
+        assert torch.equal(found["sum"], rows.view(workers, 2, 3).sum(0))
+        assert torch.equal(found["d_sum"], factor * torch.arange(1.0, 7.0).view(2, 3))
+
+
+def test_one_worker_gathers_itself() -> None:
+    x = torch.randn(2, 3)
+    assert gather(x) is x
+    assert all_reduce_sum(x) is x
+    assert (rank(), world_size()) == (0, 1)
+
+
+@at_workers
+@pytest.mark.parametrize("dtype", golden.DTYPES, ids=str)
+def test_batch_norm_of_several_workers_is_that_of_the_global_batch(
+    results: Results, workers: int, dtype: torch.dtype
+) -> None:
+    check_norms([result["batch norm"][str(dtype)] for result in results[workers]], dtype)
+
+
+@at_workers
+def test_batch_norm_weighs_workers_by_their_rows(results: Results, workers: int) -> None:
+    check_norms([result["uneven"] for result in results[workers]], torch.float64)
+
+
+def check_norms(found: list[dict[str, Tensor]], dtype: torch.dtype) -> None:
+    expected = run_norms(*norms_under_test(dtype))
+    whole = {name: torch.cat([part[name] for part in found]) for name in ("outputs", "grad")}
+    for part in found:
+        assert_same(part | whole, expected, rtol=1e-11 if dtype == torch.float64 else 2e-4)
+    for name in expected.keys() - whole.keys():
+        assert all(torch.equal(part[name], found[0][name]) for part in found), f"{name} differs between workers"
+
+
+@at_workers
+def test_batch_norm_keeps_its_statistics_in_float32_under_autocast(results: Results, workers: int) -> None:
+    found = [result["batch norm"]["torch.bfloat16"] for result in results[workers]]
+    alone = results[1][0]["batch norm"]["torch.bfloat16"]
+    for part in found:
+        assert part["outputs"].dtype == alone["outputs"].dtype
+        assert part["grad"].dtype == torch.bfloat16
+        statistics = {n: v for n, v in part.items() if "running" in n}
+        assert_same(statistics, {n: alone[n] for n in statistics}, rtol=1e-2)
+    whole = torch.cat([part["grad"] for part in found])
+    torch.testing.assert_close(whole, alone["grad"], rtol=0.05, atol=0.05)
+
+
+def test_synchronise_keeps_the_objects_that_optimizers_and_checkpoints_hold() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Sequential(nn.BatchNorm2d(4, affine=False)))
+    before = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    network.eval()
+    assert synchronise(network) is network
+    after = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    assert list(after) == list(before)
+    assert all(after[name] is value for name, value in before.items())
+    assert isinstance(network[1], SyncBatchNorm)
+    assert not network[1].training
+    assert isinstance(synchronise(nn.BatchNorm1d(2)), SyncBatchNorm)
+
+
+@pytest.mark.parametrize("dtype", golden.DTYPES, ids=str)
+@pytest.mark.parametrize("case", golden.cases("distributed_pair_losses"))
+def test_golden_distributed_pair_loss(case: golden.Case, dtype: torch.dtype, results: Results) -> None:
+    found = [result["golden"][case.id][dtype] for result in results[case.params["world_size"]]]
+    case.check("loss_per_rank", torch.stack([part["loss"] for part in found]))
+    case.check("global_loss", torch.stack([part["loss"] for part in found]).mean())
+    for part in found:
+        case.check("grad_global", part["grad"])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_same_global_batch_gives_the_same_gradient_on_1_2_4_workers(results: Results, variant: str) -> None:
+    expected = results[1][0]["gradients"][variant]
+    for workers in WORKERS:
+        for result in results[workers]:
+            assert_same(result["gradients"][variant], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("variant", TRAINED)
+def test_ten_steps_give_the_same_weights_and_statistics_on_1_2_4_workers(results: Results, variant: str) -> None:
+    expected = results[1][0]["trained"][variant]
+    for workers in WORKERS:
+        for result in results[workers]:
+            assert_same(result["trained"][variant], expected, rtol=1e-9)
+            for name, value in results[workers][0]["trained"][variant].items():
+                assert torch.equal(result["trained"][variant][name], value), f"{name} differs between workers"

@@ -1,0 +1,170 @@
+"""What every method in METHODS must keep to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+from torch.export import Dim, export
+
+from methods import METHODS
+from methods.method import Batch, DataFacts, Method, MethodError, Update
+from tests.methods.variants import NUM_CLOTHES, NUM_PERSONS, VARIANTS, batch, build, facts
+
+variants = pytest.mark.parametrize("variant", VARIANTS)
+README = Path(__file__).resolve().parents[2] / "methods" / "README.md"
+
+
+def epochs_of(method: Method) -> list[int]:
+    return [stage.first_epoch for stage in method.stages()]
+
+
+def steps(method: Method, epoch: int, whole: Batch) -> list[Update]:
+    """The updates of one step, each back-propagated and stepped with SGD as a loop would."""
+    method.begin_epoch(epoch)
+    owned = method.parameters_of()
+    optimizers = {name: torch.optim.SGD([p for _, p in pairs], lr=0.01) for name, pairs in owned.items()}
+    made = []
+    for update in method.updates(whole):
+        optimizers[update.optimizer].zero_grad()
+        update.loss.backward()
+        optimizers[update.optimizer].step()
+        made.append(update)
+    return made
+
+
+def test_every_method_has_a_variant_here_and_a_row_in_the_readme() -> None:
+    assert {name for name, _ in VARIANTS.values()} == set(METHODS)
+    table = README.read_text(encoding="utf-8")
+    for name in METHODS:
+        assert f"| `{name}` |" in table, f"methods/README.md has no row for {name}"
+
+
+@variants
+def test_each_loss_depends_only_on_its_own_optimizers_parameters(variant: str) -> None:
+    method = build(variant)
+    owned = method.parameters_of()
+    everything = dict(method.named_parameters())
+    for epoch in epochs_of(method):
+        method.begin_epoch(epoch)
+        for update in method.updates(batch()):
+            own = {name for name, _ in owned[update.optimizer]}
+            names = [name for name, parameter in everything.items() if parameter.requires_grad]
+            gradients = torch.autograd.grad(
+                update.loss, [everything[n] for n in names], retain_graph=True, allow_unused=True
+            )
+            reached = {name for name, gradient in zip(names, gradients, strict=True) if gradient is not None}
+            assert reached == own, f"{update.optimizer} in epoch {epoch}: {sorted(reached ^ own)}"
+
+
+@variants
+def test_every_trainable_parameter_belongs_to_one_optimizer(variant: str) -> None:
+    method = build(variant)
+    owned = [pair for pairs in method.parameters_of().values() for pair in pairs]
+    trained = {name: id(p) for name, p in method.named_parameters() if p.requires_grad}
+    assert sorted(name for name, _ in owned) == sorted(trained)
+    assert all(trained[name] == id(parameter) for name, parameter in owned)
+
+
+@variants
+def test_stages_begin_at_0_in_order_and_name_the_optimizers_that_step(variant: str) -> None:
+    method = build(variant)
+    starts = epochs_of(method)
+    assert starts[0] == 0
+    assert starts == sorted(set(starts))
+    for stage in method.stages():
+        assert method.stage_at(stage.first_epoch) == stage
+        assert method.stage_at(stage.first_epoch + 1).first_epoch >= stage.first_epoch
+        updates = steps(method, stage.first_epoch, batch())
+        assert [u.optimizer for u in updates] == sorted(stage.optimizers, key=[u.optimizer for u in updates].index), (
+            "each optimizer of the stage steps once"
+        )
+
+
+@variants
+def test_losses_and_logs_are_finite_scalars(variant: str) -> None:
+    method = build(variant, torch.float32)
+    for epoch in epochs_of(method):
+        for update in steps(method, epoch, batch(torch.float32)):
+            for name, value in {"loss": update.loss, **update.logs}.items():
+                assert value.shape == (), name
+                assert value.isfinite(), name
+            assert not any(value.requires_grad for value in update.logs.values())
+
+
+@variants
+def test_a_dozen_steps_lower_the_identity_loss(variant: str) -> None:
+    method = build(variant, torch.float32)
+    whole = batch(torch.float32)
+    optimizers = {name: torch.optim.Adam([p for _, p in ps], 3e-3) for name, ps in method.parameters_of().items()}
+    seen: list[float] = []
+    for _ in range(12):
+        for update in method.updates(whole):
+            method.zero_grad()
+            update.loss.backward()
+            optimizers[update.optimizer].step()
+        seen.append(float(update.logs["loss/identity"]))
+    assert seen[-1] < 0.9 * seen[0]
+
+
+@variants
+def test_state_comes_back_whole_from_a_state_dict(variant: str) -> None:
+    method = build(variant)
+    steps(method, epochs_of(method)[-1], batch())
+    other = build(variant)
+    other.load_state_dict({name: value.clone() for name, value in method.state_dict().items()})
+    again = [update.loss for update in steps(method, epochs_of(method)[-1], batch(seed=1))]
+    assert [u.loss for u in steps(other, epochs_of(other)[-1], batch(seed=1))] == again
+
+
+@variants
+def test_embedding_is_a_graph_for_any_batch_that_needs_nothing_of_ours(variant: str) -> None:
+    method = build(variant, torch.float32).eval()
+    example = embed_inputs(method, batch(torch.float32))
+    with torch.no_grad():
+        program = export(method, example, dynamic_shapes=tuple({0: Dim("batch")} for _ in example))
+        for images in (1, 3, 16):
+            given = tuple(tensor[:images] for tensor in example)
+            torch.testing.assert_close(program.module()(*given), method.embed(*given))
+
+
+def embed_inputs(method: Method, whole: Batch) -> tuple[Tensor, ...]:
+    """What `embed` takes, by the names the method gives; labels are never among them."""
+    assert set(method.inputs) <= {"images", "parsing"}
+    return tuple(getattr(whole, name) for name in method.inputs)
+
+
+@variants
+def test_an_embedding_depends_on_its_image_alone(variant: str) -> None:
+    method = build(variant).eval()
+    example = embed_inputs(method, batch())
+    together = method.embed(*example)
+    assert together.shape[0] == 16
+    assert not torch.allclose(together.norm(dim=1), torch.ones(16, dtype=together.dtype)), "embed must not normalise"
+    torch.testing.assert_close(method.embed(*(tensor[5:6] for tensor in example)), together[5:6])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_are_frozen_and_refuse_unknown_names(name: str) -> None:
+    settings = METHODS[name].Settings()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.backbone = "resnet18"
+    with pytest.raises(ValidationError, match="epsilonn"):
+        METHODS[name].Settings(epsilonn=0.2)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_facts_that_do_not_fit_are_refused(name: str) -> None:
+    method = METHODS[name]
+    settings = method.Settings(backbone="resnet18", width=1 / 16)
+    with pytest.raises(MethodError, match=r"own_clothes is torch.bool \(8, 5\); expected bool \(5, 8\)"):
+        method(settings, DataFacts(NUM_PERSONS, NUM_CLOTHES, facts().own_clothes.T))
+    without_clothes = DataFacts(NUM_PERSONS, 0, torch.zeros(NUM_PERSONS, 0, dtype=torch.bool))
+    if method.needs_clothes:
+        with pytest.raises(MethodError, match="needs clothes labels"):
+            method(settings, without_clothes)
+    else:
+        method(settings, without_clothes)

@@ -1,0 +1,53 @@
+"""Every method in small, with the settings that change what it computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from methods import METHODS
+from methods.method import Batch, DataFacts, Method
+
+SMALL = {"backbone": "resnet18", "width": 1 / 16}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "baseline": ("baseline", SMALL),
+    "baseline with triplet loss": ("baseline", SMALL | {"triplet_weight": 1.0, "neck_bias": False}),
+    "cal": ("cal", SMALL | {"adversarial_from_epoch": 0}),
+    "cal with triplet loss": ("cal", SMALL | {"adversarial_from_epoch": 0, "triplet_weight": 1.0}),
+    "cal with memory": ("cal", SMALL | {"adversarial_from_epoch": 0, "proxies": "memory", "memory_momentum": 0.5}),
+    "cal, clothes classifier only": ("cal", SMALL | {"adversarial_from_epoch": 0, "objective": "clothes-classifier"}),
+    "cal, negative": ("cal", SMALL | {"adversarial_from_epoch": 0, "objective": "negative"}),
+    "cal, clothes classifier first": ("cal", SMALL | {"clothes_classifier_from_epoch": 0}),
+}
+NUM_PERSONS, NUM_CLOTHES = 5, 8
+
+
+def facts() -> DataFacts:
+    """Five persons; three have two suits of clothes."""
+    wearer = torch.tensor([0, 0, 1, 1, 2, 3, 3, 4])
+    own = torch.nn.functional.one_hot(wearer, NUM_PERSONS).T.bool()
+    return DataFacts(NUM_PERSONS, NUM_CLOTHES, own, clothing_labels=(5, 9))
+
+
+def build(variant: str, dtype: torch.dtype = torch.float64) -> Method:
+    name, settings = VARIANTS[variant]
+    torch.manual_seed(7)
+    return METHODS[name](METHODS[name].Settings(**settings), facts()).to(dtype)
+
+
+def batch(dtype: torch.dtype = torch.float64, seed: int = 0) -> Batch:
+    """Four persons × four images, 32 × 16."""
+    random = torch.Generator().manual_seed(seed)
+    images = torch.randn(16, 3, 32, 16, dtype=dtype, generator=random)
+    person = torch.tensor([0, 1, 3, 4]).repeat_interleave(4)
+    clothes = torch.tensor([0, 1, 1, 0, 2, 3, 3, 3, 5, 6, 6, 5, 7, 7, 7, 7])
+    parsing = torch.randint(0, 20, (16, 32, 16), dtype=torch.uint8, generator=random)
+    return Batch(images, person, clothes, parsing)
+
+
+def share(whole: Batch, worker: int, workers: int) -> Batch:
+    """A worker's contiguous block of the global batch."""
+    rows = slice(worker * len(whole.person) // workers, (worker + 1) * len(whole.person) // workers)
+    assert whole.parsing is not None
+    return Batch(whole.images[rows], whole.person[rows], whole.clothes[rows], whole.parsing[rows])
