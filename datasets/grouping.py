@@ -10,10 +10,14 @@ from datasets.schema import Sample
 class Labelled(Protocol):
     """Whatever has a sample's labels: a Sample, or a file not read yet."""
 
-    person: str
-    clothes: str | None
-    sequence: str | None
-    key: str
+    @property
+    def person(self) -> str: ...
+    @property
+    def clothes(self) -> str | None: ...
+    @property
+    def sequence(self) -> str | None: ...
+    @property
+    def key(self) -> str: ...
 
 
 def cluster_key(item: Labelled) -> tuple[str, str, str, str]:

@@ -66,6 +66,11 @@ class ShardWriter:
         digest = self._tape.whole.hexdigest()
         return Shard(self.path, self.num_rows, len(self.index_tables), self.num_bytes, digest), index
 
+    def abandon(self) -> None:
+        """Ends an unfinished shard: what Parquet still wants to say goes nowhere."""
+        self._tape.is_cut = True
+        self._parquet.close()
+
 
 def read_rows(data: bytes, offset: int, footer: bytes, group: int, columns: list[str]) -> pa.Table:
     """The rows of a row group from its own bytes, which lie at `offset` in the shard; footer: from the index."""
@@ -84,6 +89,7 @@ class _Tape:
         self.whole = hashlib.sha256()
         self.group = hashlib.sha256()
         self.keep: bytearray | None = None
+        self.is_cut = False
         self._file = file
 
     def begin(self) -> int:
@@ -97,7 +103,8 @@ class _Tape:
         self.group.update(view)
         if self.keep is not None:
             self.keep += view
-        self._file.write(view)
+        if not self.is_cut:
+            self._file.write(view)
         self.position += len(view)
         return len(view)
 

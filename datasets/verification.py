@@ -28,7 +28,7 @@ def problems(
     done = 0
     for split in manifest.splits:
         try:
-            index = columns(split, [*PLACE_COLUMNS, *LABEL_COLUMNS])
+            index = columns(split, [*PLACE_COLUMNS, *LABEL_COLUMNS]).unify_dictionaries()
         except (CorruptData, StoreError, pa.ArrowException) as error:
             return [f"{INDEX}: {error}"]
         found += _counts(manifest, split, index)

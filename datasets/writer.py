@@ -144,12 +144,14 @@ def _write_shards(
         path = f"{split}/{number:05d}.parquet"
         with store.create(path) as file:
             writer = ShardWriter(split, path, file)
-            while group is not None and (
-                writer.num_rows == 0 or writer.num_bytes + sum(map(payload, group)) <= shard_bytes
-            ):
-                writer.write(group)
-                group = next(groups, None)
-            shard, rows = writer.close()
+            try:
+                while group and (not writer.num_rows or writer.num_bytes + sum(map(payload, group)) <= shard_bytes):
+                    writer.write(group)
+                    group = next(groups, None)
+                shard, rows = writer.close()
+            except BaseException:
+                writer.abandon()
+                raise
         index.add(rows)
         yield shard
         number += 1
