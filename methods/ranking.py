@@ -135,8 +135,7 @@ def rank(
     def tiles(span: int) -> Iterator[_Tile]:
         for start, rows in blocks():
             for first in range(0, len(query), span):
-                similarity = query[first : first + span] @ rows.T
-                yield _Tile(first, start, similarity[:, : num - start])
+                yield _Tile(first, start, _product(query[first : first + span], rows)[:, : num - start])
 
     span = HOST_QUERIES if query.device.type == "cpu" else DEVICE_QUERIES
     for whole in (False, True):
@@ -280,6 +279,13 @@ def _blocks(gallery: Gallery, num: int, size: int, like: Tensor) -> Iterator[tup
         yield start, torch.cat([*held, like.new_zeros(size - num_held, like.shape[1])])
 
 
+def _product(query: Tensor, rows: Tensor) -> Tensor:
+    """Similarities [q, g]. In float32 on a processor oneDNN makes them: on AMD's it is twice as fast as MKL."""
+    if query.device.type == "cpu" and query.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        return F.linear(query.to_mkldnn(), rows).to_dense()
+    return query @ rows.T
+
+
 def _pieces(gallery: Gallery, size: int) -> Iterable[Tensor]:
     if isinstance(gallery, np.ndarray):  # copies: a memory map may be read-only, which tensors cannot be
         return (torch.from_numpy(np.array(gallery[at : at + size])) for at in range(0, len(gallery), size))
@@ -327,7 +333,7 @@ def _similarities(
                 padded = np.pad(unique, (0, -len(unique) % 64), mode="edge")
                 needed = rows[torch.from_numpy(padded).to(rows.device)] if len(padded) < len(rows) else rows
                 columns = columns if needed is not rows else pairs.gallery[inside] - start
-            product = query[first : first + span] @ needed.T
+            product = _product(query[first : first + span], needed)
             at = torch.from_numpy(pairs.row[inside] - first), torch.from_numpy(columns)
             found[inside] = product[at[0].to(product.device), at[1].to(product.device)].cpu().numpy()
     return found
