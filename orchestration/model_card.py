@@ -1,0 +1,124 @@
+"""The model card: what a person has to know before using a registered model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model comes from. `settings`: the resolved experiment; `metrics`: fractions by the protocol's names."""
+
+    run_id: str
+    experiment: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    data_name: str = ""
+    data_fingerprint: str = ""
+    licence: str = "unknown"
+    source_digest: str = ""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    select: str = "last"
+    select_on_test: bool = False
+
+
+def write_card(
+    name: str, provenance: Provenance, *, size: tuple[int, int], dimensions: int, inputs: tuple[str, ...]
+) -> str:
+    """Markdown. size: (height, width) in pixels."""
+    parts = [
+        f"# {name}",
+        "A network that describes a cropped image of a person so that images of the same person lie close together, "
+        "whatever the person wears.",
+        "## Use",
+        f"Input: `images`, RGB 0…255, {size[0]} × {size[1]} pixels (height × width), or `bytes`, encoded JPEG or PNG of any "
+        f"size{parsing_note(inputs)}. Output: {dimensions} numbers per image, L2-normalised; the dot product of two is "
+        "their similarity.",
+        "Intended for research on person re-identification and for review by people. **Not** intended for surveillance of "
+        "individuals, for decisions about a person without a human check, or for use without a legal ground for processing "
+        "images of the people shown. A similarity is no proof of identity.",
+        "## Data",
+        data_note(provenance),
+        "## Results",
+        results(provenance.metrics),
+        selection_note(provenance),
+        "## Limits",
+        "Trained on one data set's cameras, crops, people and clothes: on others expect less. Errors are not spread evenly "
+        "over people; look at the results per camera and per change of clothes before relying on them. Frames without a "
+        "person, with several, or badly cropped get a descriptor like any other.",
+        "## Trust",
+        "The graph is checked against its digest and for foreign code before it is loaded. All the same: **whoever may "
+        "write to the registry may run code in a service that loads from it.** Guard write access like a deployment.",
+        "## Origin",
+        table({"run": provenance.run_id, "experiment": provenance.experiment, "source": provenance.source_digest}),
+        "### Method and settings",
+        table({key: json.dumps(value) for key, value in interesting(provenance.settings).items()}),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def parsing_note(inputs: tuple[str, ...]) -> str:
+    return ", together with `parsing`, the image's label map" if "parsing" in inputs else ""
+
+
+def data_note(provenance: Provenance) -> str:
+    return (
+        table(
+            {
+                "data set": provenance.data_name,
+                "fingerprint": provenance.data_fingerprint,
+                "licence": provenance.licence,
+            }
+        )
+        + "\n\nThe people in a data set of real images were recorded under its authors' terms; whether they consented, and "
+        "to what, is for those terms to say. Follow them, and delete what they ask to delete. A rendered data set shows "
+        "no real person."
+    )
+
+
+def results(metrics: Mapping[str, float]) -> str:
+    """A row per mode, a column per measure, in percent."""
+    modes = sorted({name.rpartition("/")[0] for name in metrics if "/" in name})
+    measures = [
+        m
+        for m in ("rank-1", "rank-5", "rank-10", "rank-20", "mAP", "mINP")
+        if any(f"{k}/{m}" in metrics for k in modes)
+    ]
+    if not modes or not measures:
+        return "Not evaluated."
+    lines = [f"| mode | {' | '.join(measures)} |", "|---|" + "---:|" * len(measures)]
+    for mode in modes:
+        values = [f"{100 * metrics[f'{mode}/{m}']:.1f}" if f"{mode}/{m}" in metrics else "" for m in measures]
+        lines.append(f"| {mode} | {' | '.join(values)} |")
+    return "\n".join(lines)
+
+
+def selection_note(provenance: Provenance) -> str:
+    if provenance.select_on_test:
+        return "**These numbers are too good: the model was chosen on the test set** (`select_on_test`)."
+    return f"The model is the run's `{provenance.select}` by the experiment's setting; the test set had no part in choosing it."
+
+
+def interesting(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that shape the network, flat."""
+    chosen = {
+        key: settings[key] for key in ("method", "batch", "augment", "optimizers", "epochs", "seed") if key in settings
+    }
+    flat: dict[str, Any] = {}
+    for key, value in chosen.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{k}": v for k, v in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def table(rows: Mapping[str, object]) -> str:
+    lines = [
+        f"| {key} | {str(value).replace('|', chr(92) + '|')} |"
+        for key, value in rows.items()
+        if value not in ("", None)
+    ]
+    return "\n".join(["| | |", "|---|---|", *lines]) if lines else ""

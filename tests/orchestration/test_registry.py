@@ -1,0 +1,416 @@
+"""A registered model: the method's features without redress, and nothing but a graph inside."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+from PIL import Image
+from torch import Tensor, nn
+
+from methods.ranking import describe
+from orchestration import registry, serving, tracking
+from orchestration.errors import RequestError
+from orchestration.export import Descriptor, ExportError, export
+from orchestration.model_card import Provenance, write_card
+from orchestration.serving import RefusedModelError, check_archive, load_graph
+
+SIZE = (32, 16)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+METRICS = {"general/mAP": 0.4, "clothes-changing/mAP": 0.1234, "clothes-changing/rank-1": 0.2}
+
+
+class Tiny(nn.Module):
+    """A network as small as one can be that a mirror image changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.norm.running_mean.uniform_(-1, 1)
+        self.neck = nn.Linear(6 * 8, 5)
+
+    def embed(self, images: Tensor) -> Tensor:
+        features = torch.relu(self.norm(self.convolution(images)))
+        return self.neck(features.mean(2).flatten(1))
+
+
+class TinyWithMaps(Tiny):
+    def embed(self, images: Tensor, parsing: Tensor) -> Tensor:
+        return super().embed(images * (parsing != 5)[:, None])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.fixture(scope="module")
+def uri(home: Path) -> str:
+    return f"sqlite:///{home / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="module")
+def method() -> Tiny:
+    torch.manual_seed(0)
+    return Tiny().eval()
+
+
+@pytest.fixture(scope="module")
+def provenance(home: Path, uri: str) -> Provenance:
+    experiment = {"name": "tiny", "experiment": "registry", "storage": str(home / "runs"), "data": "somewhere/ltcc"}
+    run = tracking.create_run(experiment, "f" * 64, tracking_uri=uri)
+    return Provenance(
+        run_id=run.run_id,
+        experiment="tiny",
+        settings={"method": {"name": "tiny", "tau": 0.0625}, "data": "elsewhere"},
+        data_name="ltcc 1",
+        data_fingerprint="f" * 64,
+        licence="for research only",
+        metrics=METRICS,
+        select_on_test=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def version(method: Tiny, provenance: Provenance, uri: str) -> registry.Version:
+    return registry.register(method, "tiny-ltcc", provenance, size=SIZE, mean=MEAN, std=STD, tracking_uri=uri)
+
+
+@pytest.fixture(scope="module")
+def model(version: registry.Version, uri: str) -> mlflow.pyfunc.PyFuncModel:
+    return registry.load("models:/tiny-ltcc@candidate", tracking_uri=uri)
+
+
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 256, (5, 3, *SIZE), dtype=np.uint8)
+
+
+def features(method: nn.Module, images: np.ndarray, *rest: Tensor) -> np.ndarray:
+    mean, std = (torch.tensor(v)[None, :, None, None] for v in (MEAN, STD))
+    with torch.no_grad():
+        return describe(method.embed, (torch.from_numpy(images) / 255 - mean) / std, *rest, flip=True).numpy()
+
+
+def encode(image: np.ndarray, kind: str = "PNG") -> bytes:
+    """uint8 [3, h, w] or [h, w] → a file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image.transpose(1, 2, 0) if image.ndim == 3 else image).save(buffer, kind, quality=95)
+    return buffer.getvalue()
+
+
+ELSEWHERE = """
+import importlib.abc, json, sys
+import numpy as np
+
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("orchestration", "methods", "datasets", "infra", "tests"):
+            raise ImportError(f"{name} must not be needed")
+
+sys.meta_path.insert(0, Blocked())
+import mlflow
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/tiny-ltcc@candidate")
+images = np.load("images.npy")
+np.save("features.npy", model.predict({"images": images}))
+print(sorted(m for m in sys.modules if m.partition(".")[0] in ("orchestration", "methods", "datasets", "infra")))
+"""
+
+
+def test_a_process_without_redress_gets_the_methods_features(
+    version: registry.Version, method: Tiny, images: np.ndarray, uri: str, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "images.npy", images)
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "MLFLOW_TRACKING_URI")}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", ELSEWHERE, uri], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+    found = np.load(tmp_path / "features.npy")
+    assert found.dtype == np.float32
+    assert found.shape == (5, 5)
+    np.testing.assert_allclose(found, features(method, images), atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+
+
+def test_images_and_bytes_in_every_form_agree(
+    model: mlflow.pyfunc.PyFuncModel, method: Tiny, images: np.ndarray
+) -> None:
+    import pandas
+
+    expected = features(method, images)
+    files = [encode(image) for image in images]
+    forms = {
+        "array": {"images": images},
+        "floats": {"images": images.astype(np.float32)},
+        "list of arrays": {"images": list(images)},
+        "files": {"bytes": files},
+        "frame of files": pandas.DataFrame({"bytes": files}),
+        "frame of arrays": pandas.DataFrame({"images": list(images)}),
+        "one file": {"bytes": files[:1]},
+    }
+    for name, form in forms.items():
+        found = model.predict(form)
+        np.testing.assert_allclose(found, expected[: len(found)], atol=1e-5, err_msg=name)
+
+
+def test_files_of_another_size_are_resized_with_antialiasing(model: mlflow.pyfunc.PyFuncModel) -> None:
+    from torchvision.transforms.v2 import functional as transforms
+
+    large = np.random.default_rng(2).integers(0, 256, (3, 100, 41), dtype=np.uint8)
+    resized = transforms.resize(torch.from_numpy(large).float()[None], list(SIZE), antialias=True)
+    expected = model.predict({"images": resized.numpy()})
+    np.testing.assert_allclose(model.predict({"bytes": [encode(large)]}), expected, atol=1e-5)
+    assert np.isfinite(model.predict({"bytes": [encode(large, "JPEG")]})).all()
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"images": np.zeros((2, 3, 16, 32), np.uint8)}, r"'images' is \[2, 3, 16, 32\]; expected \[B, 3, 32, 16\]"),
+        ({"images": np.full((1, 3, *SIZE), -2.0, np.float32)}, "not normalised"),
+        ({"images": np.full((1, 3, *SIZE), np.nan, np.float32)}, "not normalised"),
+        ({"images": np.full((1, 3, *SIZE), "x")}, "expected .*uint8 or float"),
+        ({"images": [np.zeros((3, *SIZE)), np.zeros((3, 5, 5))]}, "different sizes"),
+        ({"bytes": [b"GIF89a, hardly an image"]}, "row 0 of 'bytes' is not a JPEG or PNG"),
+        ({"bytes": [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\1\0\0\0\1\0\0\x08\x02\0\0\0"]}, "larger than any person image"),
+        ({"bytes": [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\x02\0\0\0"]}, "cannot be decoded"),
+        ({"bytes": [b"\xff\xd8\xff\xe0\0\x10"]}, "not a JPEG or PNG"),
+    ],
+)
+def test_what_the_model_cannot_take_is_named(model: mlflow.pyfunc.PyFuncModel, asked: dict, told: str) -> None:
+    with pytest.raises(Exception, match=told):
+        model.predict(asked)
+
+
+def test_a_model_is_asked_with_images_or_bytes(model: mlflow.pyfunc.PyFuncModel, images: np.ndarray) -> None:
+    with pytest.raises(Exception, match="either 'images' or 'bytes'"):
+        model.predict({"images": list(images), "bytes": [encode(image) for image in images]})
+    with pytest.raises(Exception, match="either 'images' or 'bytes'"):
+        model.predict({"pictures": list(images)})
+
+
+def test_the_version_carries_its_evidence(version: registry.Version, provenance: Provenance, uri: str) -> None:
+    client = MlflowClient(uri)
+    found = client.get_model_version_by_alias("tiny-ltcc", "candidate")
+    assert f"models:/{found.name}/{found.version}" == version.uri
+    assert found.run_id == provenance.run_id
+    assert found.tags["run_id"] == provenance.run_id
+    assert found.tags["data.fingerprint"] == "f" * 64
+    assert found.tags["select_on_test"] == "true"
+    assert found.tags["metric.clothes-changing/mAP"] == "0.123400"
+    assert found.tags["sha256.serving"] == registry.sha256(registry.SERVING.read_bytes())
+    for said in (
+        "12.3",
+        "for research only",
+        "chosen on the test set",
+        "may run code in a service that loads from it",
+        "tau",
+    ):
+        assert said in found.description
+    info = mlflow.models.get_model_info(version.uri)
+    assert [c.name for c in info.signature.inputs.inputs] == ["images", "bytes"]
+    assert info.signature.outputs.inputs[0].shape == (-1, 5)
+    assert client.get_run(provenance.run_id).info.status == "RUNNING", "registering does not end the run"
+
+
+def test_the_model_needs_pinned_libraries_and_none_of_our_files(
+    version: registry.Version, uri: str, tmp_path: Path
+) -> None:
+    folder = Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=str(tmp_path), tracking_uri=uri))
+    lines = (folder / "requirements.txt").read_text().split()
+    assert {line.partition("==")[0] for line in lines} == {"mlflow", "torch", "torchvision", "numpy"}
+    assert all("==" in line for line in lines)
+    assert [p.name for p in folder.rglob("*.py")] == ["serving.py"]
+    everything = b"".join(p.read_bytes() for p in folder.rglob("*") if p.is_file())
+    assert str(registry.SERVING.parents[1]).encode() not in everything, "no path of this machine"
+    example = mlflow.pyfunc.load_model(str(folder)).input_example
+    assert set(example) == {"images"}
+
+
+def test_a_changed_file_is_refused_before_it_is_loaded(
+    version: registry.Version, method: Tiny, uri: str, home: Path
+) -> None:
+    client = MlflowClient(uri)
+    folder = Path(client.get_logged_model(version.model_id).artifact_location.removeprefix("file://"))
+    graph, code = folder / "artifacts" / "graph.pt2", folder / "serving.py"
+    genuine = {path: path.read_bytes() for path in (graph, code)}
+    changed = Tiny()
+    graph.write_bytes(export(Descriptor(changed, MEAN, STD, True), (torch.rand(2, 3, *SIZE) * 255,)))
+    with pytest.raises(RefusedModelError, match=r"graph .* SHA-256"):
+        registry.load(version.uri, tracking_uri=uri)
+    with pytest.raises(Exception, match="the file was changed"):
+        mlflow.pyfunc.load_model(version.uri)
+    graph.write_bytes(genuine[graph])
+    code.write_bytes(genuine[code] + b"\nraise SystemExit('ran')\n")
+    with pytest.raises(RefusedModelError, match="serving"):
+        registry.load(version.uri, tracking_uri=uri)
+    code.write_bytes(genuine[code])
+    registry.load(version.uri, tracking_uri=uri)
+
+
+class Harmful:
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (os.environ["HARM"],)
+
+
+@pytest.fixture(scope="module")
+def archive(method: Tiny) -> bytes:
+    return export(Descriptor(method, MEAN, STD, True), (torch.rand(2, 3, *SIZE) * 255,))
+
+
+def altered(archive: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(archive)) as old:
+        members = {name: old.read(name) for name in old.namelist()}
+    inner = {name.partition("/")[2]: content for name, content in members.items()}
+    change(inner)
+    with zipfile.ZipFile(buffer := io.BytesIO(), "w") as new:
+        for name, content in inner.items():
+            new.writestr(f"graph/{name}", content)
+    return buffer.getvalue()
+
+
+def change_model(replace: Callable[[dict], None]) -> Callable[[dict[str, bytes]], None]:
+    def change(members: dict[str, bytes]) -> None:
+        model = json.loads(members["models/model.json"])
+        replace(model)
+        members["models/model.json"] = json.dumps(model).encode()
+
+    return change
+
+
+def pickled(members: dict[str, bytes]) -> None:
+    torch.save((Harmful(),), buffer := io.BytesIO())
+    members["data/sample_inputs/model.pt"] = buffer.getvalue()
+
+
+def pickled_weight(members: dict[str, bytes]) -> None:
+    path = "data/weights/model_weights_config.json"
+    config = json.loads(members[path])
+    next(iter(config["config"].values()))["use_pickle"] = True
+    members[path] = json.dumps(config).encode()
+    members["data/weights/weight_0"] = pickle.dumps(Harmful())
+
+
+def call(target: str) -> Callable[[dict], None]:
+    return lambda model: model["graph_module"]["graph"]["nodes"][0].update(target=target)
+
+
+def expression(model: dict) -> None:
+    size = model["graph_module"]["graph"]["tensor_values"]["images"]["sizes"][0]
+    size["as_expr"]["expr_str"] = "eval(chr(49))"
+
+
+def placeholder(model: dict) -> None:
+    graph = model["graph_module"]["graph"]
+    graph["inputs"][0]["as_tensor"]["name"] = "x=__import__('os').mkdir('x')"
+
+
+ATTACKS = {
+    "a pickled example": (pickled, "weights_only"),
+    "a pickled weight": (pickled_weight, "weights_only"),
+    "a pickled object": (
+        lambda m: m.update({"data/constants/opaque_obj_0": pickle.dumps(Harmful())}),
+        "members that no",
+    ),
+    "compiled code": (lambda m: m.update({"data/aotinductor/model/a.so": b"\x7fELF"}), "members that no"),
+    "the old format": (lambda m: m.update({"version": b"8.1"}), "members that no"),
+    "a call of Python": (change_model(call("torch.os.mkdir")), "a call of 'torch.os.mkdir'"),
+    "a call of another operator": (change_model(call("torch.ops.image.write_file.default")), "a call of"),
+    "a function among operators": (change_model(call("_operator.attrgetter")), "a call of"),
+    "an expression": (change_model(expression), "the expression"),
+    "guards": (change_model(lambda m: m.update(guards_code=["__import__('os')"])), "code"),
+    "a name that is code": (change_model(placeholder), "the name"),
+    "metadata": (
+        change_model(lambda m: m["graph_module"]["graph"]["nodes"][0].update(metadata={"torch_fn": "torch.os"})),
+        "metadata",
+    ),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_archive_that_carries_code_is_refused(
+    archive: bytes, attack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARM", str(tmp_path / "harmed"))
+    change, told = ATTACKS[attack]
+    data = altered(archive, change)
+    with pytest.raises(RefusedModelError, match=told):
+        load_graph(data, registry.sha256(data))
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_an_unaltered_archive_is_taken_and_a_broken_one_is_not(archive: bytes) -> None:
+    check_archive(archive)
+    check_archive(altered(archive, lambda members: None))
+    with pytest.raises(RefusedModelError):
+        check_archive(archive[: len(archive) // 2])
+    with pytest.raises(RefusedModelError):
+        check_archive(b"not a zip")
+
+
+def test_a_model_with_parsing_takes_maps_as_arrays_and_as_png(
+    provenance: Provenance, uri: str, images: np.ndarray
+) -> None:
+    torch.manual_seed(1)
+    method = TinyWithMaps().eval()
+    inputs = ("images", "parsing")
+    registered = registry.register(
+        method, "with-maps", provenance, size=SIZE, mean=MEAN, std=STD, inputs=inputs, tracking_uri=uri
+    )
+    model = registry.load(registered.uri, tracking_uri=uri)
+    maps = np.random.default_rng(3).integers(0, 20, (5, *SIZE), dtype=np.uint8)
+    expected = features(method, images, torch.from_numpy(maps))
+    np.testing.assert_allclose(model.predict({"images": images, "parsing": maps}), expected, atol=1e-5)
+    files = [encode(image) for image in images]
+    for given in (list(maps), [encode(labels) for labels in maps]):
+        np.testing.assert_allclose(model.predict({"bytes": files, "parsing": given}), expected, atol=1e-5)
+    palette = Image.fromarray(maps[0]).convert("P")
+    palette.save(buffer := io.BytesIO(), "PNG")
+    with pytest.raises(Exception, match="palette"):
+        model.predict({"bytes": files[:1], "parsing": [buffer.getvalue()]})
+    with pytest.raises(Exception, match="needs 'parsing'"):
+        model.predict({"images": list(images)})
+
+
+def test_a_network_whose_graph_gives_other_features_is_not_exported() -> None:
+    class Noisy(Tiny):
+        def embed(self, images: Tensor) -> Tensor:
+            return super().embed(images + torch.rand_like(images))
+
+    example = (torch.rand(3, 3, *SIZE) * 255,)
+    with pytest.raises(ExportError, match="differ by"):
+        export(Descriptor(Noisy(), MEAN, STD, True), example)
+
+
+def test_a_name_that_is_not_registered_is_a_request_gone_wrong(uri: str) -> None:
+    with pytest.raises(RequestError, match="models:/NAME@ALIAS"):
+        registry.load("models:/nosuch@champion", tracking_uri=uri)
+
+
+def test_the_card_says_what_was_not_selected_on_the_test_set() -> None:
+    card = write_card("m", Provenance("r", metrics=METRICS), size=SIZE, dimensions=8, inputs=("images",))
+    assert "the test set had no part" in card
+    assert "| clothes-changing | 20.0 | 12.3 |" in card
+
+
+def test_the_serving_file_imports_nothing_of_ours() -> None:
+    source = Path(serving.__file__).read_text()
+    assert not [
+        line for line in source.splitlines() if line.startswith(("from orch", "from meth", "from data", "import orch"))
+    ]
