@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import shutil
 import tempfile
 import threading
 import uuid
@@ -54,20 +55,24 @@ class Local:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def list(self, place: str) -> list[str]:
-        return [
-            Path(folder, name).relative_to(place).as_posix()
-            for folder, _, names in os.walk(place)
-            for name in names
-            if not _is_temporary(name)
-        ]
+    def sizes(self, place: str) -> dict[str, int]:
+        return {
+            path.relative_to(place).as_posix(): path.stat().st_size
+            for path in _files(place)
+            if not _is_temporary(path.name)
+        }
+
+    def sweep(self, place: str) -> None:
+        for path in _files(place):
+            if _is_temporary(path.name):
+                path.unlink(missing_ok=True)
 
     def delete(self, place: str) -> None:
         Path(place).unlink(missing_ok=True)
 
     def remove_folder(self, place: str) -> None:
-        for folder, _, _ in os.walk(place, topdown=False):
-            os.rmdir(folder)
+        if os.path.isdir(place):
+            shutil.rmtree(place)
 
     def may_pass(self, error: OSError) -> bool:
         return error.errno in self._PASSING
@@ -78,6 +83,10 @@ class Local:
 
     def advice(self, error: OSError) -> str:
         return "Check the path, its permissions and the space left on the disk"
+
+
+def _files(place: str) -> list[Path]:
+    return [Path(folder, name) for folder, _, names in os.walk(place) for name in names]
 
 
 def _sync(path: Path) -> None:
@@ -121,10 +130,13 @@ class S3:
         info = _filesystem().get_file_info(place)
         return info.size if info.type == pafs.FileType.File else None
 
-    def list(self, place: str) -> list[str]:
+    def sizes(self, place: str) -> dict[str, int]:
         found = _filesystem().get_file_info(pafs.FileSelector(place, recursive=True, allow_not_found=True))
-        names = [info.path[len(place) + 1 :] for info in found if info.type == pafs.FileType.File]
-        return [name for name in names if not _is_marker(name) and not _is_temporary(name.rsplit("/", 1)[-1])]
+        sizes = {info.path[len(place) + 1 :]: info.size for info in found if info.type == pafs.FileType.File}
+        return {name: size for name, size in sizes.items() if not _is_marker(name)}
+
+    def sweep(self, place: str) -> None:
+        """Nothing to do: an unfinished upload is no object."""
 
     def delete(self, place: str) -> None:
         try:
@@ -165,7 +177,7 @@ class S3:
 
 
 def _is_marker(name: str) -> bool:
-    return name.endswith(("/", "_$folder$"))
+    return name.endswith(("/", "_$folder$")) or _is_temporary(name.rsplit("/", 1)[-1])
 
 
 def _pour(source: BinaryIO, stream: BinaryIO) -> None:

@@ -23,7 +23,7 @@ from datasets.index import (
 from datasets.manifest import INDEX, MANIFEST, Manifest, Split, read_manifest
 from datasets.schema import SHARD_SCHEMA, Sample
 from datasets.shard_file import read_rows
-from datasets.store import Store, open_store
+from datasets.store import PATIENT, Store, open_store
 from datasets.verification import problems
 from datasets.writer import write_dataset
 
@@ -49,7 +49,7 @@ class Dataset:
         Raises: DataError when one is missing, unfinished, of the wrong size or altered; StoreError when the store
         cannot be reached.
         """
-        store = open_store(address)
+        store = open_store(address)  # impatient: a mistyped endpoint should not take minutes
         if not store.exists(MANIFEST):
             raise DataError(_no_manifest(store))
         manifest = read_manifest(store.read(MANIFEST), store.join(MANIFEST))
@@ -59,6 +59,7 @@ class Dataset:
             dataset._index()
         except CorruptData as error:
             raise DataError(str(error)) from error
+        dataset.store = open_store(address, retry=PATIENT)
         return dataset
 
     @property
@@ -124,8 +125,9 @@ class Dataset:
         self.__init__(**state)  # type: ignore[misc]
 
     def _check_sizes(self) -> None:
+        sizes = {path: size for split in self.manifest.splits for path, size in self.store.sizes(split).items()}
         for shard in (shard for split in self.manifest.splits.values() for shard in split.shards):
-            found = self.store.size(shard.path)
+            found = sizes.get(shard.path)
             if found != shard.bytes:
                 is_there = "is missing" if found is None else f"has {found} bytes"
                 raise DataError(

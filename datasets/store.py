@@ -5,19 +5,21 @@ AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the cloud's 
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from datasets.backends import S3, Local
 from datasets.retry import GaveUp, Retry
 
+T = TypeVar("T")
 DEFAULT = Retry()
+PATIENT = Retry(attempts=12, cap_s=15.0, deadline_s=180.0)  # for work under way: an outage of a minute passes
 
 
 class StoreError(OSError):
@@ -111,10 +113,14 @@ class Store:
 
     def list(self, prefix: str = "") -> list[str]:
         """Paths of all objects below the folder `prefix`, sorted, relative to the store; no temporary files."""
+        return sorted(self.sizes(prefix))
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """The same paths with their bytes, from one listing."""
         place = self._place(prefix)
-        found = self._try("list", prefix, lambda: self._backend.list(place))
+        found = self._try("list", prefix, lambda: self._backend.sizes(place))
         base = f"{prefix.strip('/')}/" if prefix else ""
-        return sorted(base + name for name in found)
+        return {base + name: size for name, size in found.items()}
 
     def delete(self, path: str) -> None:
         """Removes the object; no error when it is not there."""
@@ -127,6 +133,11 @@ class Store:
             list(pool.map(self.delete, self.list(prefix)))
         place = self._place(prefix)
         self._try("delete", prefix, lambda: self._backend.remove_folder(place))
+
+    def sweep(self) -> None:
+        """Removes what killed writings left behind; nobody else may be writing below the address."""
+        place = self._place("")
+        self._try("sweep", "", lambda: self._backend.sweep(place))
 
     @cached_property
     def _backend(self) -> Local | S3:
@@ -141,7 +152,7 @@ class Store:
             raise StoreError(f"{path!r} leads out of {self.address}; expected a relative path without '..'")
         return self.join(path).removeprefix("s3://") if path else self.address.removeprefix("s3://")
 
-    def _try(self, verb: str, path: str, operation):  # type: ignore[no-untyped-def]
+    def _try(self, verb: str, path: str, operation: Callable[[], T]) -> T:
         backend = self._backend
         try:
             return self.retry.call(operation, backend.may_pass)

@@ -88,6 +88,7 @@ def _clear(store: Store, overwrite: bool) -> None:
         if not overwrite:
             raise DataError(f"{store.address} holds a finished data set; choose another address or ask to overwrite it")
         store.delete(MANIFEST)
+    store.sweep()
     for path in store.list():
         if path == INDEX or _OURS.fullmatch(path):
             store.delete(path)

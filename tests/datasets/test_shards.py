@@ -226,6 +226,7 @@ class TestRefusals:
     def test_rewriting_leaves_no_old_shards(self, tmp_path):
         tiny_dataset(tmp_path, persons=12, row_group_bytes=12_000, shard_bytes=20_000)
         (tmp_path / "notes.txt").write_text("mine")
+        (tmp_path / "train/.00003.parquet.0123.tmp").write_text("left by a killed conversion")
         tiny_dataset(tmp_path, persons=2, overwrite=True)
         assert len(list((tmp_path / "train").iterdir())) == 1
         assert (tmp_path / "notes.txt").read_text() == "mine"

@@ -13,7 +13,9 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from datasets.retry import GaveUp, Retry
+from datasets.shards import Dataset
 from datasets.store import MissingObject, StoreError, open_store
+from tests.tiny import tiny_dataset
 
 QUICK = Retry(attempts=4, base_s=0.01, cap_s=0.02, deadline_s=20)
 BUCKET = "reid"
@@ -96,6 +98,7 @@ class TestEveryStore:
         assert store.list() == ["a/x", "a/y/z", "ab/c", "b"]
         assert store.list("a") == ["a/x", "a/y/z"]
         assert store.list("nothing") == []
+        assert store.sizes("a") == {"a/x": 1, "a/y/z": 1}
         assert store.sub("a").list() == ["x", "y/z"]
 
     def test_deletes_one_and_all(self, store):
@@ -185,6 +188,16 @@ def test_temporary_files_are_not_listed(tmp_path):
     (tmp_path / ".shard.0123.tmp").write_bytes(b"half")
     (tmp_path / "a").write_bytes(b"1")
     assert open_store(str(tmp_path)).list() == ["a"]
+
+
+def test_sweeping_removes_only_what_killed_writings_left(tmp_path):
+    (tmp_path / "split").mkdir()
+    (tmp_path / "split/.00000.parquet.0123.tmp").write_bytes(b"half")
+    (tmp_path / "split/.keep").write_bytes(b"1")
+    (tmp_path / "a.tmp").write_bytes(b"1")
+    open_store(str(tmp_path)).sweep()
+    assert open_store(str(tmp_path)).list() == ["a.tmp", "split/.keep"]
+    assert len(list((tmp_path / "split").iterdir())) == 1
 
 
 def test_a_full_or_forbidden_disk_is_not_asked_twice(tmp_path):
@@ -365,3 +378,15 @@ class TestTrouble:
             urllib.request.urlopen(urllib.request.Request(url, method="PUT", data=b"")).read()
         open_store(s3).write("a/b", b"1")
         assert open_store(s3).list() == ["a/b"]
+
+
+def test_a_data_set_is_written_and_read_on_s3_through_passing_trouble(flaky, s3, tmp_path):
+    flaky(*["503", "drop"] * 2)
+    there = tiny_dataset(f"{s3}/tiny", row_group_bytes=8000, shard_bytes=20_000)
+    flaky("500", "drop")
+    dataset = Dataset.open(there)
+    here = Dataset.open(tiny_dataset(tmp_path, row_group_bytes=8000, shard_bytes=20_000))
+    assert dataset.fingerprint == here.fingerprint
+    flaky("drop", "503")
+    assert list(dataset.samples("train")) == list(here.samples("train"))
+    assert dataset.verify() == []
