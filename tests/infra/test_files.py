@@ -1,0 +1,160 @@
+"""The files of infra/ and the cluster launcher's: valid for the tools that read them, as far as those can be asked here."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+INFRA = ROOT / "infra"
+VERSIONS = dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+SECRETS = ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "RAY_AUTH_TOKEN", "POSTGRES_PASSWORD")
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def launcher() -> dict[str, Any]:
+    return load(ROOT / "ray_cluster.yaml")
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    return load(INFRA / "compose.yaml")
+
+
+@pytest.fixture(scope="module")
+def rayjob() -> dict[str, Any]:
+    return load(INFRA / "kubernetes" / "rayjob.yaml")
+
+
+def environment_names() -> set[str]:
+    text = (INFRA / "redress.env.example").read_text()
+    return set(re.findall(r"^([A-Z_]+)=", text, re.MULTILINE))
+
+
+def test_ray_accepts_the_cluster_file(launcher: dict[str, Any]) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = prepare_config(launcher)
+    validate_config(config)
+    assert config["available_node_types"]["head"]["max_workers"] == 0
+
+
+def test_aws_accepts_every_node_type(launcher: dict[str, Any]) -> None:
+    import botocore.session
+    from botocore.validate import ParamValidator
+
+    ec2 = botocore.session.get_session().get_service_model("ec2")
+    shape = ec2.operation_model("RunInstances").input_shape
+    for name, node in launcher["available_node_types"].items():
+        report = ParamValidator().validate({"MinCount": 1, "MaxCount": 1, **node["node_config"]}, shape)
+        assert not report.has_errors(), f"{name}: {report.generate_report()}"
+
+
+def test_both_kinds_of_node_start_with_the_token_and_the_services_addresses(launcher: dict[str, Any]) -> None:
+    for role in ("head", "worker"):
+        start = launcher[f"{role}_start_ray_commands"][-1]
+        assert "RAY_AUTH_MODE=token" in start
+        assert ". ~/.redress.env" in start
+    assert {"~/.ray/auth_token", "~/.redress.env"} <= set(launcher["file_mounts"])
+    assert "--dashboard-host=127.0.0.1" in launcher["head_start_ray_commands"][-1]
+
+
+def test_the_options_of_every_ray_start_exist(launcher: dict[str, Any], compose: dict[str, Any]) -> None:
+    from ray.scripts.scripts import start
+
+    known = {option for parameter in start.params for option in parameter.opts}
+    commands = [launcher["head_start_ray_commands"][-1], launcher["worker_start_ray_commands"][-1]]
+    commands += [service["command"] for service in compose["services"].values() if "ray start" in str(service)]
+    assert len(commands) == 4
+    for command in commands:
+        words = shlex.split(command[command.index("ray start") :])
+        unknown = {word.split("=")[0] for word in words if word.startswith("--")} - known
+        assert not unknown, f"{command}: {unknown}"
+
+
+def test_the_head_is_no_spot_instance_and_the_spot_workers_are(launcher: dict[str, Any]) -> None:
+    types = launcher["available_node_types"]
+    assert "InstanceMarketOptions" not in types[launcher["head_node_type"]]["node_config"]
+    assert types["gpu-spot"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
+
+
+def test_compose_asks_for_nothing_that_the_example_environment_lacks(compose: dict[str, Any]) -> None:
+    used = set(re.findall(r"\$\{([A-Z_]+)", (INFRA / "compose.yaml").read_text()))
+    assert used <= environment_names(), used - environment_names()
+
+
+def test_compose_publishes_on_the_loopback_alone_and_pins_its_images(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:"), f"{name} publishes {port}"
+        image = service.get("image", "redress")
+        assert image == "redress" or re.search(r":[0-9.]+$", image), f"{name}: {image} has no version"
+
+
+def test_compose_services_refer_to_what_is_there(compose: dict[str, Any]) -> None:
+    names = set(compose["services"])
+    for name, service in compose["services"].items():
+        assert set(service.get("depends_on", ())) <= names, name
+        assert {entry["source"] for entry in service.get("configs", ())} <= set(compose["configs"]), name
+        assert {entry.split(":")[0] for entry in service.get("volumes", ())} <= set(compose["volumes"]), name
+        if "build" in service:
+            context = (INFRA / service["build"]["context"]).resolve()
+            assert (context / service["build"]["dockerfile"]).is_file(), name
+
+
+def test_the_example_environment_holds_no_secret() -> None:
+    text = (INFRA / "redress.env.example").read_text()
+    for name in SECRETS:
+        assert re.search(rf"^{name}=$", text, re.MULTILINE), f"{name} has a value"
+
+
+def test_what_the_image_copies_is_there() -> None:
+    sources = re.findall(r"^COPY (.+) \S+$", (INFRA / "Dockerfile").read_text(), re.MULTILINE)
+    names = {name for line in sources for name in line.split()}
+    assert {"datasets", "methods", "orchestration", "requirements.lock"} <= names
+    allowed = (INFRA / "Dockerfile.dockerignore").read_text()
+    for name in names:
+        assert (ROOT / name).exists(), name
+        assert f"!{name}\n" in allowed, f"{name} is not in the build's context"
+
+
+def test_the_versions_named_are_the_locked_ones(rayjob: dict[str, Any]) -> None:
+    assert rayjob["spec"]["rayClusterSpec"]["rayVersion"] == VERSIONS["ray"]
+    pins = dict(re.findall(r'"([a-z]+)(?:\[\w+\])?==([^"]+)"', (INFRA / "mlflow.Dockerfile").read_text()))
+    assert pins == {name: VERSIONS[name] for name in ("mlflow", "pyarrow")}
+
+
+def test_the_rayjob_is_protected_ends_and_takes_secrets_from_kubernetes(rayjob: dict[str, Any]) -> None:
+    spec = rayjob["spec"]
+    assert spec["shutdownAfterJobFinishes"] is True
+    assert spec["rayClusterSpec"]["authOptions"]["mode"] == "token"
+    groups = [spec["rayClusterSpec"]["headGroupSpec"], *spec["rayClusterSpec"]["workerGroupSpecs"]]
+    for group in groups:
+        pod = group["template"]["spec"]
+        mounted = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
+        assert mounted <= {volume["name"] for volume in pod["volumes"]}
+        assert all(container["envFrom"] == [{"secretRef": {"name": "redress"}}] for container in pod["containers"])
+    assert groups[1]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+def test_python_versions_of_images_and_nodes_are_supported() -> None:
+    supported = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    assert supported == ">=3.11,<3.14", "Ubuntu 24.04 has Python 3.12, the MLflow image names 3.12: look at both"
+
+
+def test_the_readme_knows_every_service_and_file(compose: dict[str, Any]) -> None:
+    text = (INFRA / "README.md").read_text()
+    for file in ("compose.yaml", "ray_cluster.yaml", "kubernetes/rayjob.yaml", "redress.env.example"):
+        assert file in text
+    for name in ("s3", "mlflow", "postgres", "head"):
+        assert f"{name}:" in text, name
