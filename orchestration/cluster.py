@@ -1,39 +1,93 @@
-"""The Ray cluster that a command runs on: the one it was started in or pointed at, else one of its own on this machine."""
+"""The Ray cluster that a command runs on: the one it was started in or pointed at, else one of its own here."""
 
 from __future__ import annotations
 
 import logging
 import os
+import secrets
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from orchestration.errors import RequestError
+
+if TYPE_CHECKING:
+    from orchestration.experiment import Experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 EXCLUDES = [".venv", ".git", "runs", "demo", "build"]
+# Ray reads these when it is imported. What they silence says nothing about a run.
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+}
 
 
 def connect() -> None:
     """Connect to Ray unless this process already is.
 
     Inside a job that is the job's cluster, which has this source tree already; with RAY_ADDRESS set it is the cluster
-    there, and its workers get this source tree as working directory. Otherwise a local cluster starts, with its dashboard
-    (without it Ray Train floods the log). Object-store keys are no part of this: each node has them in its environment.
+    there, and its workers get this source tree as working directory. Otherwise a local cluster starts, on loopback and
+    with a token of its own; it has a dashboard, without which Ray Train floods the log. Object-store keys are no part of
+    this: each node has them in its environment.
     """
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    is_job, address = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ, os.environ.get("RAY_ADDRESS")
+    if not is_job and not address:
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     import ray
 
+    quiet_logs()
     if ray.is_initialized():
         return
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+    if is_job:
         ray.init(**quiet)
-    elif os.environ.get("RAY_ADDRESS"):
+    elif address:
         ray.init(runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDES}, **quiet)
     else:
         runtime_env = {"env_vars": {"PYTHONPATH": python_path()}}
         ray.init(runtime_env=runtime_env, include_dashboard=True, num_cpus=max(2, os.cpu_count() or 2), **quiet)
 
 
+def quiet_logs() -> None:
+    """Ray's controllers tell each change of state; a run's story is told by its progress and its journal."""
+    for name in ("ray", "ray.train", "ray.data", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def python_path() -> str:
     """The repository root first: these folders are not installed, and one shares its name with a known library."""
     rest = os.environ.get("PYTHONPATH")
     return f"{ROOT}{os.pathsep}{rest}" if rest else str(ROOT)
+
+
+def use_gpu(experiment: Experiment) -> bool:
+    """Whether each worker gets a GPU: as the experiment says; "auto" where the cluster has enough of them."""
+    wanted = experiment.resources.gpu
+    if wanted == "auto":
+        return total("GPU") >= experiment.workers
+    return bool(wanted)
+
+
+def check_resources(experiment: Experiment) -> None:
+    """Raises RequestError where the connected cluster can never hold the workers: Ray itself would wait for ever."""
+    needs = {"CPU": experiment.workers * experiment.resources.cpus}
+    if use_gpu(experiment):
+        needs["GPU"] = experiment.workers
+    for resource, needed in needs.items():
+        if needed > total(resource) + 1e-6:
+            raise RequestError(
+                f"{experiment.workers} workers need {needed:g} {resource}s, the Ray cluster has {total(resource):g}. "
+                "Set workers lower, resources.cpus to a fraction, or RAY_ADDRESS to a larger cluster."
+            )
+
+
+def total(resource: str) -> float:
+    import ray
+
+    return float(ray.cluster_resources().get(resource, 0))
