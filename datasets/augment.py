@@ -1,0 +1,266 @@
+"""Batched transforms of images together with their masks: resize, crop, flip, normalise, erase, in CAL's published order.
+
+Draws are one table for the global batch, made from a seed tuple and then sliced: no draw depends on the worker. A row of
+it is one sample's, whatever the settings are, so changing one setting leaves the other draws alone. Images stay uint8 (as
+Pillow and torchvision keep them between their steps) until they are normalised once into the result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ERASE_ATTEMPTS = 100  # as published; the boxes asked for nearly always fit at once
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What to do with a training image. The defaults are pad-and-crop; CAL publishes enlarge-and-crop instead.
+
+    height, width: pixels of the result. flip, crop_probability, erase: probabilities. pad: pixels of black (label 0 in
+    masks) around the image, out of which the crop is taken. enlarge: factor by which the resized image is resized again
+    before the crop (CAL: 1.125 with probability 0.5, and no pad). erase_area: share of the image; erase_aspect: height
+    over width, drawn uniformly as CAL's code does (torchvision draws its logarithm); erase_fill: the colour, given after
+    normalisation, as published. mean, std: of RGB in 0…1.
+
+    Raises: ValueError naming the setting that is out of its range.
+    """
+
+    height: int
+    width: int
+    flip: float = 0.5
+    pad: int = 10
+    enlarge: float = 1.0
+    crop_probability: float = 1.0
+    erase: float = 0.5
+    erase_area: tuple[float, float] = (0.02, 0.4)
+    erase_aspect: tuple[float, float] = (0.3, 3.3)
+    erase_fill: tuple[float, float, float] = (0.4914, 0.4822, 0.4465)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "height": self.height >= 1,
+            "width": self.width >= 1,
+            "flip": 0 <= self.flip <= 1,
+            "pad": 0 <= self.pad < min(self.height, self.width),
+            "enlarge": self.enlarge >= 1,
+            "crop_probability": 0 <= self.crop_probability <= 1,
+            "erase": 0 <= self.erase <= 1,
+            "erase_area": 0 < self.erase_area[0] <= self.erase_area[1] <= 1,
+            "erase_aspect": 0 < self.erase_aspect[0] <= self.erase_aspect[1],
+            "std": min(self.std) > 0,
+        }
+        wrong = [f"{name} = {getattr(self, name)}" for name, is_allowed in allowed.items() if not is_allowed]
+        if wrong:
+            raise ValueError(
+                f"augmentation cannot have {', '.join(wrong)}: sizes are at least 1, probabilities within 0…1, the pad "
+                "is less than height and width, enlarge at least 1, pairs go from low to high, std is above 0"
+            )
+
+    @property
+    def enlarged(self) -> tuple[int, int]:
+        """Height and width before the crop, where the crop applies."""
+        return round(self.height * self.enlarge), round(self.width * self.enlarge)
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """One row per sample. On the host, wherever the images are."""
+
+    flip: Tensor  # bool [num]
+    crop: Tensor  # bool [num]
+    corner: Tensor  # int64 [num, 2]: top and left of the window in the (enlarged) image; beyond it lies the padding
+    box: (
+        Tensor  # int64 [num, 4]: top, left, height and width of what is erased in the result; height 0 where nothing is
+    )
+
+    def __len__(self) -> int:
+        return len(self.flip)
+
+    def slice(self, start: int, stop: int) -> Draws:
+        """The rows of one worker's part of the global batch."""
+        return Draws(*(getattr(self, field.name)[start:stop] for field in fields(self)))
+
+
+def draw(settings: Augmentation, num: int, seed: tuple[int, ...]) -> Draws:
+    """The draws of a global batch of `num` samples; `seed` is (seed, epoch, batch) or the like, integers from 0 on."""
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
+    once, attempts = rng.random((num, 7)), rng.random((num, ERASE_ATTEMPTS, 2))
+    crop = once[:, 1] < settings.crop_probability
+    size = np.array([settings.height, settings.width])
+    spare = np.array(settings.enlarged) - size + 2 * settings.pad
+    corner = np.where(crop[:, None], np.floor(once[:, 2:4] * (spare + 1)) - settings.pad, 0)
+    box = _boxes(settings, attempts, once[:, 5:7])
+    box[once[:, 4] >= settings.erase] = 0
+    return Draws(
+        flip=torch.from_numpy(once[:, 0] < settings.flip),
+        crop=torch.from_numpy(crop),
+        corner=torch.from_numpy(corner.astype(np.int64)),
+        box=torch.from_numpy(box),
+    )
+
+
+def _boxes(settings: Augmentation, attempts: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """The first of each sample's attempts that fits, at its place: int64 [num, 4]; zeros where none fits."""
+    (smallest, largest), (flattest, tallest) = settings.erase_area, settings.erase_aspect
+    area = (smallest + attempts[..., 0] * (largest - smallest)) * settings.height * settings.width
+    aspect = flattest + attempts[..., 1] * (tallest - flattest)
+    tried = np.rint(np.sqrt(np.stack([area * aspect, area / aspect], axis=-1)))  # height and width
+    size = np.array([settings.height, settings.width])
+    fits = (tried[..., 0] < size[0]) & (tried[..., 1] < size[1])
+    chosen = np.take_along_axis(tried, fits.argmax(1)[:, None, None], axis=1)[:, 0]
+    corner = np.floor(place * (size - chosen + 1))
+    return np.where(fits.any(1)[:, None], np.concatenate([corner, chosen], axis=1), 0).astype(np.int64)
+
+
+def augment(
+    images: Tensor,
+    parsing: Tensor | None,
+    draws: Draws,
+    settings: Augmentation,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[Tensor, Tensor | None]:
+    """Training images [B, 3, H, W] in `dtype` and masks uint8 [B, H, W], on the device of the images.
+
+    images: uint8 [B, 3, h, w], fastest when channels_last. parsing: uint8 [B, h, w] of the same h and w, or None. Both
+    are resized, cropped and flipped alike; erasing leaves the masks as they are, for it hides a person and changes no
+    truth about where it is. Raises: ValueError for another dtype or shape, or a draw that is not one per image.
+    """
+    _check(images, parsing)
+    if len(draws) != len(images):
+        raise ValueError(f"{len(draws)} draws for {len(images)} images: slice the table to this worker's part")
+    moved = _moved(_resized(images, settings.height, settings.width), draws, settings)
+    result = _normalised(moved, settings, dtype)
+    _erase(result, draws.box, settings.erase_fill)
+    if parsing is None:
+        return result, None
+    return result, _moved(_resized_labels(parsing, settings.height, settings.width)[:, None], draws, settings)[:, 0]
+
+
+def prepare(images: Tensor, settings: Augmentation, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Test images [B, 3, H, W] in `dtype` from uint8 [B, 3, h, w]: resized and normalised."""
+    _check(images, None)
+    return _normalised(_resized(images, settings.height, settings.width), settings, dtype)
+
+
+def prepare_parsing(parsing: Tensor, settings: Augmentation) -> Tensor:
+    """Test masks uint8 [B, H, W] from uint8 [B, h, w]: resized to the nearest label."""
+    return _resized_labels(parsing, settings.height, settings.width)
+
+
+def _check(images: Tensor, parsing: Tensor | None) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(f"images must be uint8 [B, 3, h, w]; got {images.dtype} {list(images.shape)}")
+    expected = (len(images), *images.shape[2:])
+    if parsing is not None and (parsing.dtype != torch.uint8 or parsing.shape != expected):
+        raise ValueError(f"parsing must be uint8 {list(expected)}; got {parsing.dtype} {list(parsing.shape)}")
+
+
+def _resized(images: Tensor, height: int, width: int) -> Tensor:
+    """uint8 [B, 3, height, width], antialiased bilinear."""
+    if images.shape[2:] == (height, width):
+        return images
+    if images.device.type == "cpu":  # vector instructions for bytes, where the channels lie together
+        images = images.contiguous(memory_format=torch.channels_last)
+        return F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+    resized = F.interpolate(images.float(), (height, width), mode="bilinear", antialias=True)
+    return resized.round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _resized_labels(parsing: Tensor, height: int, width: int) -> Tensor:
+    if parsing.shape[1:] == (height, width):
+        return parsing
+    return F.interpolate(parsing[:, None], (height, width), mode="nearest-exact")[:, 0]
+
+
+def _moved(pictures: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
+    """Each picture's window, enlarged first and mirrored afterwards where it was drawn: uint8 [B, C, H, W]."""
+    size = settings.height, settings.width
+    if settings.enlarged == size:
+        return _windows(pictures, draws.corner, draws.flip, size)
+    moved = torch.empty_like(pictures)
+    for is_chosen, chosen in ((draws.crop, settings.enlarged), (~draws.crop, size)):
+        rows = is_chosen.nonzero()[:, 0]
+        if len(rows):
+            at = rows.to(pictures.device)
+            moved[at] = _windows(_enlarged(pictures[at], chosen), draws.corner[rows], draws.flip[rows], size)
+    return moved
+
+
+def _enlarged(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    return _resized(pictures, *size) if pictures.shape[1] == 3 else _resized_labels(pictures[:, 0], *size)[:, None]
+
+
+def _windows(pictures: Tensor, corner: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
+    """Windows of `size` [B, C, H, W] out of pictures [B, C, h, w]; what lies outside of these is 0."""
+    if pictures.shape[2:] == size and not corner.any() and not flip.any():
+        return pictures
+    windows = _windows_by_slices if pictures.device.type == "cpu" else _windows_by_index
+    return windows(pictures, corner, flip, size)
+
+
+def _windows_by_slices(pictures: Tensor, corner: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
+    """On a host, where a slice is a copy of memory and an index is not."""
+    (height, width), (h, w) = size, pictures.shape[2:]
+    together = torch.channels_last if pictures.stride(1) == 1 else torch.contiguous_format
+    windows = torch.empty(*pictures.shape[:2], *size, dtype=torch.uint8, memory_format=together).zero_()
+    for window, picture, (top, left), mirrored in zip(windows, pictures, corner.tolist(), flip.tolist(), strict=True):
+        rows = slice(max(-top, 0), min(h - top, height))
+        columns = slice(max(-left, 0), min(w - left, width))
+        part = picture[:, rows.start + top : rows.stop + top, columns.start + left : columns.stop + left]
+        if mirrored:
+            part, columns = part.flip(-1), slice(width - columns.stop, width - columns.start)
+        window[:, rows, columns] = part
+    return windows
+
+
+def _windows_by_index(pictures: Tensor, corner: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
+    """On a device: one gather for the batch."""
+    (height, width), (h, w), device = size, pictures.shape[2:], pictures.device
+    corner, flip = corner.to(device, non_blocking=True), flip.to(device, non_blocking=True)
+    column = torch.arange(width, device=device)
+    x = torch.where(flip[:, None], width - 1 - column, column) + corner[:, 1:]  # [B, W]
+    y = torch.arange(height, device=device) + corner[:, :1]  # [B, H]
+    is_inside = ((y >= 0) & (y < h))[:, :, None] & ((x >= 0) & (x < w))[:, None]  # [B, H, W]
+    place = (y.clamp(0, h - 1)[:, :, None] * w + x.clamp(0, w - 1)[:, None]).flatten(1)
+    found = pictures.flatten(2).gather(2, place[:, None].expand(-1, pictures.shape[1], -1))
+    return found.unflatten(2, size) * is_inside[:, None]
+
+
+def _normalised(images: Tensor, settings: Augmentation, dtype: torch.dtype) -> Tensor:
+    """(image / 255 - mean) / std in one multiplication and addition, channel by channel."""
+    exact = dtype if dtype == torch.float64 else torch.float32
+    scale = [1 / (255 * std) for std in settings.std]
+    shift = [-mean / std for mean, std in zip(settings.mean, settings.std, strict=True)]
+    if images.device.type != "cpu":
+        scale_C11, shift_C11 = (
+            torch.tensor(x, dtype=exact, device=images.device)[:, None, None] for x in (scale, shift)
+        )
+        return torch.addcmul(shift_C11, images.to(exact), scale_C11).to(dtype)
+    result = torch.empty(images.shape, dtype=exact)
+    for image, planes in zip(images, result, strict=True):  # one at a time: it stays in the cache from step to step
+        planes.copy_(image)
+        for plane, factor, offset in zip(planes, scale, shift, strict=True):
+            torch.add(torch.tensor(offset, dtype=exact), plane, alpha=factor, out=plane)
+    return result.to(dtype)
+
+
+def _erase(images: Tensor, box: Tensor, fill: tuple[float, float, float]) -> None:
+    """In place: the colour `fill` where a box [B, 4] says so."""
+    colour = torch.tensor(fill, dtype=images.dtype, device=images.device)[:, None, None]
+    if images.device.type == "cpu":
+        for number in box[:, 2].nonzero()[:, 0].tolist():
+            top, left, height, width = box[number].tolist()
+            images[number, :, top : top + height, left : left + width] = colour
+        return
+    top, left, height, width = box.to(images.device, non_blocking=True)[:, :, None].unbind(1)  # [B, 1] each
+    y, x = (torch.arange(length, device=images.device) for length in images.shape[2:])
+    is_erased = ((y >= top) & (y < top + height))[:, :, None] & ((x >= left) & (x < left + width))[:, None]
+    torch.where(is_erased[:, None], colour, images, out=images)

@@ -1,0 +1,211 @@
+"""Augmentation: against torchvision step by step, image and mask together, and draws that no worker can change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as tv
+
+from datasets import augment as module
+from datasets.augment import Augmentation, Draws, augment, draw, prepare, prepare_parsing
+
+SMALL = Augmentation(height=24, width=12, pad=4)
+CAL = replace(SMALL, pad=0, enlarge=1.125, crop_probability=0.5)
+OFF = replace(SMALL, flip=0, pad=0, crop_probability=0, erase=0)
+AS_IS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # normalising then changes nothing
+ODD_SIZES = [(256, 128), (128, 64), (301, 117), (500, 260), (384, 192)]
+
+
+def pictures(num: int, height: int, width: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, (num, 3, height, width), dtype=torch.uint8, generator=torch.manual_seed(seed))
+
+
+def masks(num: int, height: int, width: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, 20, (num, height, width), dtype=torch.uint8, generator=torch.manual_seed(seed))
+
+
+def one_by_one(images: Tensor, parsing: Tensor, draws: Draws, how: Augmentation) -> tuple[Tensor, Tensor]:
+    """The published order, sample by sample with torchvision v2."""
+    size = [how.height, how.width]
+    results, labels = [], []
+    for i in range(len(images)):
+        image = tv.resize(images[i], size, antialias=True)
+        label = tv.resize(parsing[i][None], size, InterpolationMode.NEAREST_EXACT)
+        if draws.crop[i]:
+            image = tv.resize(image, list(how.enlarged), antialias=True)
+            label = tv.resize(label, list(how.enlarged), InterpolationMode.NEAREST_EXACT)
+        top, left = (int(x) + how.pad for x in draws.corner[i])
+        image, label = (tv.crop(tv.pad(x, [how.pad]), top, left, *size) for x in (image, label))
+        if draws.flip[i]:
+            image, label = tv.horizontal_flip(image), tv.horizontal_flip(label)
+        image = tv.normalize(image.double() / 255, list(how.mean), list(how.std))
+        top, left, height, width = draws.box[i].tolist()
+        if height:
+            image = tv.erase(
+                image, top, left, height, width, torch.tensor(how.erase_fill, dtype=torch.float64)[:, None, None]
+            )
+        results.append(image)
+        labels.append(label[0])
+    return torch.stack(results), torch.stack(labels)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("how", [SMALL, CAL, replace(CAL, pad=3)], ids=["pad", "enlarge", "both"])
+def test_equals_torchvision_sample_by_sample(how: Augmentation, channels_last: bool) -> None:
+    images, parsing, draws = pictures(40, 17, 9), masks(40, 17, 9), draw(how, 40, (1, 2, 3))
+    expected, expected_parsing = one_by_one(images, parsing, draws, how)
+    if channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        result, result_parsing = augment(images, parsing, draws, how, dtype)
+        assert result.dtype == dtype
+        tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.02}[dtype]
+        torch.testing.assert_close(result.double(), expected, atol=tolerance, rtol=0)
+        assert result_parsing is not None
+        torch.testing.assert_close(result_parsing, expected_parsing)
+    assert draws.flip.any()
+    assert not draws.flip.all()
+    assert draws.box.any()
+
+
+@pytest.mark.parametrize("size", ODD_SIZES, ids=str)
+def test_resizing_is_within_one_level_of_torchvision(size: tuple[int, int]) -> None:
+    how = replace(OFF, height=384, width=192, **AS_IS)
+    images, parsing = pictures(3, *size), masks(3, *size)
+    expected = v2.Resize((384, 192), antialias=True)(images)
+    expected_parsing = v2.Resize((384, 192), InterpolationMode.NEAREST_EXACT)(parsing)
+    for result in (prepare(images, how), augment(images, None, draw(how, 3, (0,)), how)[0]):
+        assert (result - expected.float()).abs().max() <= 1 + 1e-4
+    for labels in (prepare_parsing(parsing, how), augment(images, parsing, draw(how, 3, (0,)), how)[1]):
+        assert torch.equal(labels, expected_parsing)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([SMALL, CAL, replace(CAL, pad=5, crop_probability=1.0)]), st.booleans())
+def test_image_and_mask_move_together(seed: int, how: Augmentation, along_rows: bool) -> None:
+    """Each pixel carries its coordinate in the mask and in the image: wherever it goes, the two still agree."""
+    how = replace(how, erase=0, **AS_IS)
+    y, x = torch.meshgrid(torch.arange(1, 25), torch.arange(1, 13), indexing="ij")
+    parsing = (6 * (y if along_rows else x)).to(torch.uint8).expand(8, -1, -1)
+    result, moved = augment(parsing[:, None].expand(-1, 3, -1, -1), parsing, draw(how, 8, (seed,)), how)
+    assert moved is not None
+    assert torch.equal(moved == 0, result[:, 0].round() == 0)  # the padding
+    assert (result[:, 0] - moved).abs().max() <= (1e-3 if how.enlarge == 1 else 6 / 2 + 1)  # half a pixel, one level
+
+
+def test_a_batch_equals_its_samples_and_a_slice_of_draws_its_part_of_the_table() -> None:
+    images, parsing, draws = pictures(12, 17, 9), masks(12, 17, 9), draw(CAL, 12, (7, 0, 3))
+    whole, whole_parsing = augment(images, parsing, draws, CAL)
+    assert whole_parsing is not None
+    for size in (1, 3, 4):
+        for start in range(0, 12, size):
+            rows = slice(start, start + size)
+            part, part_parsing = augment(images[rows], parsing[rows], draws.slice(start, start + size), CAL)
+            assert torch.equal(part, whole[rows])
+            assert part_parsing is not None
+            assert torch.equal(part_parsing, whole_parsing[rows])
+
+
+def test_without_probability_it_is_the_test_transform() -> None:
+    images, parsing = pictures(5, 17, 9), masks(5, 17, 9)
+    result, labels = augment(images, parsing, draw(OFF, 5, (0,)), OFF)
+    assert torch.equal(result, prepare(images, OFF))
+    assert labels is not None
+    assert torch.equal(labels, prepare_parsing(parsing, OFF))
+    same_size = pictures(5, 24, 12)
+    assert torch.equal(augment(same_size, None, draw(OFF, 5, (0,)), replace(OFF, **AS_IS))[0], same_size.float())
+
+
+def test_augmenting_leaves_its_input_alone() -> None:
+    images, parsing = pictures(5, 24, 12), masks(5, 24, 12)
+    before, before_parsing = images.clone(), parsing.clone()
+    augment(images, parsing, draw(SMALL, 5, (0,)), SMALL)
+    assert torch.equal(images, before)
+    assert torch.equal(parsing, before_parsing)
+
+
+def test_indexing_on_a_device_equals_slicing_on_the_host() -> None:
+    corner = torch.tensor([[-3, 2], [0, 0], [2, -4], [4, 4]])
+    flip = torch.tensor([True, False, True, False])
+    for images in (pictures(4, 24, 12), pictures(4, 28, 16), masks(4, 24, 12)[:, None]):
+        sliced = module._windows_by_slices(images, corner, flip, (24, 12))
+        assert torch.equal(sliced, module._windows_by_index(images, corner, flip, (24, 12)))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("how", [SMALL, CAL, replace(CAL, pad=3)], ids=["pad", "enlarge", "both"])
+def test_a_gpu_augments_as_the_host_does(how: Augmentation) -> None:
+    how = replace(how, height=384, width=192, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    images, parsing, draws = pictures(16, 256, 128), masks(16, 256, 128), draw(how, 16, (0,))
+    result, labels = augment(images, parsing, draws, how)
+    on_gpu, labels_on_gpu = augment(images.cuda(), parsing.cuda(), draws, how)
+    assert on_gpu.is_cuda
+    assert (on_gpu.cpu() - result).abs().max() <= 2.01 / 255  # one level per resizing
+    assert labels is not None
+    assert labels_on_gpu is not None
+    assert torch.equal(labels_on_gpu.cpu(), labels)
+    assert (prepare(images.cuda(), how).cpu() - prepare(images, how)).abs().max() <= 1.01 / 255
+
+
+def test_draws_depend_on_the_seed_alone() -> None:
+    first, again, other = (draw(CAL, 64, seed) for seed in ((1, 2, 3), (1, 2, 3), (1, 2, 4)))
+    for name in ("flip", "crop", "corner", "box"):
+        assert torch.equal(getattr(first, name), getattr(again, name))
+        assert not torch.equal(getattr(first, name), getattr(other, name))
+    unflipped = draw(replace(CAL, flip=0), 64, (1, 2, 3))
+    assert not unflipped.flip.any()
+    assert torch.equal(unflipped.box, first.box)
+    assert torch.equal(unflipped.corner, first.corner)
+
+
+def test_draws_are_distributed_as_published() -> None:
+    how = Augmentation(height=384, width=192)
+    draws = draw(how, 20_000, (0,))
+    assert draws.flip.double().mean() == pytest.approx(0.5, abs=0.02)
+    assert draws.corner.min() == -10
+    assert draws.corner.max() == 10
+    counts = np.bincount(draws.corner[:, 0].numpy() + 10, minlength=21)
+    assert (abs(counts - 20_000 / 21) < 150).all()
+    top, left, height, width = draws.box.double()[draws.box[:, 2] > 0].T
+    assert len(top) / 20_000 == pytest.approx(0.5, abs=0.02)
+    share = height * width / (384 * 192)
+    assert 0.019 < share.min() < 0.03
+    assert 0.35 < share.max() < 0.41
+    assert 0.29 < (height / width).min() < 0.32
+    assert 3.2 < (height / width).max() < 3.4
+    assert (top + height).max() == 384  # a box may touch every border
+    assert (left + width).max() == 192
+    assert top.min() == left.min() == 0
+    cropped = draw(replace(how, pad=0, enlarge=1.125, crop_probability=0.5), 20_000, (0,))
+    assert cropped.crop.double().mean() == pytest.approx(0.5, abs=0.02)
+    assert cropped.corner.max(0).values.tolist() == [432 - 384, 216 - 192]
+    assert cropped.corner.min() == 0
+    assert not cropped.corner[~cropped.crop].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"flip": 1.5}, "flip = 1.5"), ({"pad": 12}, "pad = 12"), ({"erase_area": (0.4, 0.02)}, r"erase_area = \(0.4")],
+    ids=["flip", "pad", "area"],
+)
+def test_settings_out_of_range_are_named(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=f"augmentation cannot have {message}"):
+        replace(SMALL, **change)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_augmented_is_refused() -> None:
+    draws = draw(SMALL, 2, (0,))
+    with pytest.raises(ValueError, match=r"images must be uint8 \[B, 3, h, w\]; got torch.float32"):
+        augment(pictures(2, 8, 8).float(), None, draws, SMALL)
+    with pytest.raises(ValueError, match=r"parsing must be uint8 \[2, 8, 8\]; got torch.uint8 \[2, 8, 9\]"):
+        augment(pictures(2, 8, 8), masks(2, 8, 9), draws, SMALL)
+    with pytest.raises(ValueError, match="2 draws for 3 images"):
+        augment(pictures(3, 8, 8), None, draws, SMALL)
