@@ -62,6 +62,12 @@ class Local:
             if not _is_temporary(path.name)
         }
 
+    def children(self, place: str) -> list[str]:
+        if not os.path.isdir(place):
+            return []
+        found = [entry.name + "/" * entry.is_dir() for entry in os.scandir(place)]
+        return [name for name in found if not _is_temporary(name)]
+
     def sweep(self, place: str) -> None:
         for path in _files(place):
             if _is_temporary(path.name):
@@ -134,6 +140,11 @@ class S3:
         found = _filesystem().get_file_info(pafs.FileSelector(place, recursive=True, allow_not_found=True))
         sizes = {info.path[len(place) + 1 :]: info.size for info in found if info.type == pafs.FileType.File}
         return {name: size for name, size in sizes.items() if not _is_marker(name)}
+
+    def children(self, place: str) -> list[str]:
+        found = _filesystem().get_file_info(pafs.FileSelector(place, allow_not_found=True))
+        names = [info.base_name + "/" * (info.type == pafs.FileType.Directory) for info in found]
+        return [name for name in names if name.endswith("/") or not _is_marker(name)]
 
     def sweep(self, place: str) -> None:
         """Nothing to do: an unfinished upload is no object."""

@@ -206,7 +206,7 @@ class Dataset:
 
 def _no_manifest(store: Store) -> str:
     """Why there is no data set: nothing there, or something unfinished, with what is there."""
-    found = store.list()
+    found = store.children()
     if not found:
         return f"there is no data set at {store.address}: nothing is there; check the address"
     some = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")

@@ -1,5 +1,6 @@
 """Writes a data set: samples → row groups of whole persons → shards, then the index, then the manifest."""
 
+import contextlib
 import hashlib
 import io
 import re
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from datasets.errors import DataError
 from datasets.grouping import payload, row_groups
 from datasets.index import DICTIONARY_COLUMNS, INDEX_GROUP_ROWS, INDEX_SCHEMA
-from datasets.manifest import INDEX, MANIFEST, Index, Manifest, Shard, Split
+from datasets.manifest import INDEX, MANIFEST, Index, Manifest, Shard, Split, read_manifest
 from datasets.protocols import PROTOCOLS
 from datasets.schema import LABEL_MAPS, Sample
 from datasets.shard_file import ShardWriter
@@ -22,7 +23,7 @@ from datasets.store import Store, open_store
 ROW_GROUP_BYTES = 16 << 20
 SHARD_BYTES = 256 << 20
 _SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_OURS = re.compile(r"[a-z][a-z0-9_]*/\d{5}\.parquet")
+_SHARD_NAME = re.compile(r"\d{5,}\.parquet")
 
 
 def write_dataset(
@@ -51,7 +52,7 @@ def write_dataset(
     """
     _check_names(splits, label_map, protocol)
     store = open_store(address)
-    _clear(store, overwrite)
+    _clear(store, splits, overwrite)
     index = _IndexWriter()
     written: dict[str, Split] = {}
     for split, samples in splits.items():
@@ -82,16 +83,24 @@ def _check_names(splits: Mapping[str, Iterable[Sample]], label_map: str | None, 
         raise DataError(f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
 
 
-def _clear(store: Store, overwrite: bool) -> None:
-    """Makes room: the manifest goes first, so that what is half replaced never looks finished."""
+def _clear(store: Store, splits: Iterable[str], overwrite: bool) -> None:
+    """Makes room: the manifest goes first, so that what is half replaced never looks finished.
+
+    Only shards of these splits and of the data set that stood here are removed, whatever else lies at the address.
+    """
+    folders = set(splits)
     if store.exists(MANIFEST):
         if not overwrite:
             raise DataError(f"{store.address} holds a finished data set; choose another address or ask to overwrite it")
+        with contextlib.suppress(DataError):
+            folders |= set(read_manifest(store.read(MANIFEST), store.join(MANIFEST)).splits)
         store.delete(MANIFEST)
-    store.sweep()
-    for path in store.list():
-        if path == INDEX or _OURS.fullmatch(path):
-            store.delete(path)
+    store.delete(INDEX)
+    for folder in sorted(folders):
+        store.sweep(folder)
+        for path in store.list(folder):
+            if _SHARD_NAME.fullmatch(path.removeprefix(f"{folder}/")):
+                store.delete(path)
 
 
 @dataclass

@@ -226,10 +226,12 @@ class TestRefusals:
     def test_rewriting_leaves_no_old_shards(self, tmp_path):
         tiny_dataset(tmp_path, persons=12, row_group_bytes=12_000, shard_bytes=20_000)
         (tmp_path / "notes.txt").write_text("mine")
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other/00000.parquet").write_text("mine")
         (tmp_path / "train/.00003.parquet.0123.tmp").write_text("left by a killed conversion")
         tiny_dataset(tmp_path, persons=2, overwrite=True)
         assert len(list((tmp_path / "train").iterdir())) == 1
-        assert (tmp_path / "notes.txt").read_text() == "mine"
+        assert (tmp_path / "notes.txt").read_text() == (tmp_path / "other/00000.parquet").read_text() == "mine"
 
     def test_an_interrupted_rewriting_leaves_no_finished_data_set(self, tiny):
         def broken():
@@ -413,7 +415,12 @@ class TestOpening:
         Path(tiny, MANIFEST).unlink()
         with pytest.raises(DataError) as caught:
             Dataset.open(tiny)
-        for word in ("has no manifest.json", "interrupted", "address is wrong", "train/00000.parquet", INDEX):
+        for word in (
+            "has no manifest.json",
+            "interrupted",
+            "address is wrong",
+            "There is gallery/, index.parquet, query/, train/",
+        ):
             assert word in str(caught.value)
 
     def test_nothing_there_is_another_message(self, tmp_path):

@@ -98,6 +98,9 @@ class TestEveryStore:
         assert store.list() == ["a/x", "a/y/z", "ab/c", "b"]
         assert store.list("a") == ["a/x", "a/y/z"]
         assert store.list("nothing") == []
+        assert store.children() == ["a/", "ab/", "b"]
+        assert store.children("a") == ["x", "y/"]
+        assert store.children("nothing") == []
         assert store.sizes("a") == {"a/x": 1, "a/y/z": 1}
         assert store.sub("a").list() == ["x", "y/z"]
 
