@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,8 @@ class Descriptor(nn.Module):
     def forward(self, images: Tensor, parsing: Tensor | None = None) -> Tensor:
         normalised = (images / 255 - self.mean) / self.std
         rest = () if parsing is None else (parsing,)
-        return describe(self.method.embed, normalised, *rest, flip=self.flip)
+        embed: Callable[..., Tensor] = self.method.embed  # type: ignore[assignment]
+        return describe(embed, normalised, *rest, flip=self.flip)
 
 
 def export(descriptor: Descriptor, example: tuple[Tensor, ...]) -> bytes:

@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
+from mlflow.pyfunc import PyFuncModel
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 from torch import Tensor, nn
@@ -75,7 +76,7 @@ def register(
     graph = export(descriptor, tensors)
     with torch.no_grad():
         features = torch.export.load(io.BytesIO(graph)).module(check_guards=False)(*tensors)
-    settings = {
+    settings: dict[str, Any] = {
         "height": size[0],
         "width": size[1],
         "inputs": list(inputs),
@@ -196,7 +197,7 @@ def register_checkpoint(address: str, name: str, run_id: str, metrics: Mapping[s
     ).uri
 
 
-def load(uri: str, *, tracking_uri: str | None = None) -> mlflow.pyfunc.PyFuncModel:
+def load(uri: str, *, tracking_uri: str | None = None) -> PyFuncModel:
     """A registered model (models:/name/version or models:/name@alias), after its files were checked against its tags.
 
     Raises: RequestError where there is none; RefusedModelError where a file is not what was registered or carries code.
@@ -238,7 +239,7 @@ def find_version(client: MlflowClient, uri: str) -> mlflow.entities.model_regist
 
 def signature(inputs: tuple[str, ...], dimensions: int) -> ModelSignature:
     """`images` or `bytes`: MLflow's tensor schemas know no alternatives, so shapes are checked by the serving file."""
-    columns = [ColSpec(AnyType(), key, required=False) for key in inputs]
+    columns: list[ColSpec | TensorSpec] = [ColSpec(AnyType(), key, required=False) for key in inputs]
     columns.append(ColSpec(DataType.binary, "bytes", required=False))
     return ModelSignature(Schema(columns), Schema([TensorSpec(np.dtype("float32"), (-1, dimensions))]))
 

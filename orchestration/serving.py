@@ -15,16 +15,16 @@ import io
 import json
 import re
 import struct
-import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mlflow.models import set_model
+from mlflow.pyfunc import PythonModel
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
@@ -32,9 +32,6 @@ MAX_FILE_BYTES = 64 << 20
 MAX_PIXELS = 64 << 20
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8"
-
-# With a type hint MLflow would turn every pixel into a Python object.
-warnings.filterwarnings("ignore", message=".*Add type hints to the `predict` method")
 
 
 class InputError(ValueError):
@@ -45,8 +42,10 @@ class RefusedModelError(RuntimeError):
     """The model's files are not what was registered, or contain more than a graph and its numbers."""
 
 
-class Embedder(mlflow.pyfunc.PythonModel):
+class Embedder(PythonModel):
     """Person images → descriptors that stay with the person when the clothes change."""
+
+    _skip_type_hint_validation = True  # else MLflow warns, at every load, that pixels are not typed one by one
 
     def load_context(self, context: Any) -> None:
         settings = json.loads(Path(context.artifacts["settings"]).read_text())
@@ -182,11 +181,11 @@ def image_size(data: bytes, where: str) -> tuple[int, int]:
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
-    """uint8 [3, h, w] → float32 [1, 3, H, W]: antialiased bilinear, as in training."""
-    floats = image[None].float()
-    if floats.shape[2:] == (height, width):
-        return floats
-    return F.interpolate(floats, (height, width), mode="bilinear", antialias=True).clamp(0, 255)
+    """uint8 [3, h, w] → float32 [1, 3, H, W]: antialiased bilinear on bytes, as in training."""
+    images = image[None].contiguous(memory_format=torch.channels_last)
+    if images.shape[2:] != (height, width):
+        images = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
+    return images.float().contiguous()
 
 
 # Loading a graph. `torch.export.load` unpickles some members of the archive, evaluates expressions and looks functions up
@@ -304,4 +303,4 @@ def container_types(spec: Any) -> Iterator[Any]:
         yield from container_types(spec.get("children_spec", []))
 
 
-mlflow.models.set_model(Embedder())
+set_model(Embedder())

@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 from PIL import Image
 from torch import Tensor, nn
 
+from datasets.augment import Augmentation, prepare
 from methods.ranking import describe
 from orchestration import registry, serving, tracking
 from orchestration.errors import RequestError
@@ -169,14 +170,14 @@ def test_images_and_bytes_in_every_form_agree(
         np.testing.assert_allclose(found, expected[: len(found)], atol=1e-5, err_msg=name)
 
 
-def test_files_of_another_size_are_resized_with_antialiasing(model: mlflow.pyfunc.PyFuncModel) -> None:
-    from torchvision.transforms.v2 import functional as transforms
-
-    large = np.random.default_rng(2).integers(0, 256, (3, 100, 41), dtype=np.uint8)
-    resized = transforms.resize(torch.from_numpy(large).float()[None], list(SIZE), antialias=True)
-    expected = model.predict({"images": resized.numpy()})
-    np.testing.assert_allclose(model.predict({"bytes": [encode(large)]}), expected, atol=1e-5)
-    assert np.isfinite(model.predict({"bytes": [encode(large, "JPEG")]})).all()
+def test_files_of_another_size_give_what_evaluation_gives(model: mlflow.pyfunc.PyFuncModel, method: Tiny) -> None:
+    settings = Augmentation(height=SIZE[0], width=SIZE[1], mean=MEAN, std=STD)
+    for shape in ((3, 100, 41), (3, 20, 30)):
+        image = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
+        with torch.no_grad():
+            expected = describe(method.embed, prepare(torch.from_numpy(image)[None], settings)).numpy()
+        np.testing.assert_allclose(model.predict({"bytes": [encode(image)]}), expected, atol=1e-5)
+        assert np.isfinite(model.predict({"bytes": [encode(image, "JPEG")]})).all()
 
 
 @pytest.mark.parametrize(
