@@ -58,8 +58,11 @@ class Cluster:
 
 
 @contextmanager
-def ray_nodes(num_nodes: int = 2, *, cpus: int = 2) -> Iterator[Cluster]:
+def ray_nodes(num_nodes: int = 2, *, cpus: int = 2, environment: Mapping[str, str] | None = None) -> Iterator[Cluster]:
     """Run a cluster of `num_nodes` nodes with `cpus` each; node i has one of the resource `node-i`.
+
+    environment: what every process on the nodes has besides, such as addresses and keys of an object store. A job's
+    runtime environment is no place for keys: the dashboard shows it.
 
     Logs and sockets lie in short folders of the system's temporary directory: a socket's path may have 107 bytes.
     """
@@ -72,6 +75,7 @@ def ray_nodes(num_nodes: int = 2, *, cpus: int = 2) -> Iterator[Cluster]:
             "RAY_USAGE_STATS_ENABLED": "0",
             "PYTHONWARNINGS": "ignore",
         }
+        node_env = env | dict(environment or {})
         port, dashboard_port = free_port(), free_port()
         cluster = Cluster(f"{HOST}:{port}", f"http://{HOST}:{dashboard_port}", token, env)
         head = ["--head", f"--port={port}", f"--dashboard-port={dashboard_port}", f"--dashboard-host={HOST}"]
@@ -79,7 +83,9 @@ def ray_nodes(num_nodes: int = 2, *, cpus: int = 2) -> Iterator[Cluster]:
             role = [*head, "--include-dashboard=true"] if i == 0 else [f"--address={cluster.address}"]
             folder = home / f"n{i}"
             folder.mkdir()
-            node = Process([BIN / "ray", "start", *role, *node_options(i, cpus, folder)], folder / "log", env, folder)
+            node = Process(
+                [BIN / "ray", "start", *role, *node_options(i, cpus, folder)], folder / "log", node_env, folder
+            )
             stack.callback(node.stop)
             cluster.nodes.append(node)
             if i == 0:

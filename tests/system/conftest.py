@@ -35,9 +35,10 @@ def tracking_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def two_nodes() -> Iterator[Cluster]:
-    """A Ray cluster of two nodes with token authentication."""
-    with ray_nodes(2) as cluster:
+def two_nodes(object_store: ObjectStore, tracking_server: str) -> Iterator[Cluster]:
+    """A Ray cluster of two nodes with token authentication, whose nodes know the object store and the MLflow server."""
+    environment = object_store.environment | {"MLFLOW_TRACKING_URI": tracking_server}
+    with ray_nodes(2, environment=environment) as cluster:
         yield cluster
 
 
