@@ -60,8 +60,8 @@ def trunk(outfit: Outfit, walk: tuple[int, ...], size: int) -> Array:
     middle = columns // 2
     half = max(1, columns // 12)
     if outfit.top in ("jacket", "coat", "vest"):  # worn open over something else, or closed with a seam
-        if outfit.loose > 0.45:
-            open_half = max(1, int(columns * 0.17))
+        if outfit.loose > 0.65:
+            open_half = max(1, int(columns * 0.13))
             image[:, :, middle - open_half : middle + open_half] = np.array(outfit.inner, np.float32)[:, None, None]
         else:
             image[:, :, middle - half : middle + half] *= np.float32(0.6)

@@ -119,7 +119,8 @@ def paint(body: Body) -> None:
     parts.append((-1.0, partial(hips, body)))
     parts.append((0.0, partial(neck, body, skull)))
     parts.append((0.01, partial(trunk, body)))
-    parts.append((-0.01 if seen_from_front else 0.6, partial(hair_lengths_behind, body, skull)))
+    hair_order = -0.01 if seen_from_front else 0.6  # behind the neck, or over the back
+    parts.append((hair_order, partial(hair_lengths, body.canvas, body.person, skull)))
     parts.append((0.55, partial(crown, body, skull)))
     if outfit.bag != "none":
         front = _bag_depth(body)
@@ -140,12 +141,6 @@ def _skull(body: Body) -> Skull:
     height = view.scale * half * zoom
     width = height * person.head_width * (1 + 0.12 * abs(sin(view.yaw)))
     return Skull(x, y, width, height, view.yaw, 0.10 * sin(view.yaw) * (1 + 4 * person.stoop))
-
-
-def hair_lengths_behind(body: Body, skull: Skull) -> None:
-    """Hair over the back (painted last) or behind the neck (painted before the trunk)."""
-    if cos(body.view.yaw) <= 0 or body.person.hair_style in ("bob", "long"):
-        hair_lengths(body.canvas, body.person, skull)
 
 
 def crown(body: Body, skull: Skull) -> None:
@@ -194,11 +189,11 @@ def trunk(body: Body) -> None:
     """The upper garment from the collar to its hem."""
     person, view, outfit = body.person, body.view, body.outfit
     loose = 0.35 + outfit.loose if outfit.top in ("coat", "jacket", "hoodie", "sweater") else 0.55 * outfit.loose
-    ease = 0.004 + 0.014 * loose
-    fat = 1 + 0.16 * person.build
+    ease = 0.003 + 0.011 * loose
+    fat = 1 + 0.22 * person.build
     belly = 0.030 * person.belly
     shoulder, hip = person.shoulder, person.hip
-    waist = (0.45 * shoulder + 0.55 * hip) * (0.86 if person.female else 0.93) * (1 + 0.10 * person.build) + belly * 0.5
+    waist = (0.45 * shoulder + 0.55 * hip) * (0.86 if person.female else 0.93) * (1 + 0.14 * person.build) + belly * 0.5
     sections = [  # lateral and sagittal half widths, collar to hip
         (0.042, 0.036),
         (shoulder * 0.86 - person.shoulder_drop * 0.8, 0.052 * fat),
@@ -288,7 +283,7 @@ def leg(body: Body, side: int) -> None:
     """Bare leg, sock, shoe and trouser leg."""
     view, pose, outfit = body.view, body.pose, body.outfit
     hip, knee, ankle = (view.spot(p[side]) for p in (pose.hips, pose.knees, pose.ankles))
-    thigh, calf, bone = body.girth(0.050, 0.22), body.girth(0.034, 0.18), body.girth(0.020, 0.10)
+    thigh, calf, bone = body.girth(0.050, 0.26), body.girth(0.034, 0.22), body.girth(0.020, 0.10)
     bare = outfit.hem < 0.9
     if bare:
         skin = _dim(body.person.skin, 0.95)
@@ -371,7 +366,7 @@ def arm(body: Body, side: int) -> None:
     """Bare arm, sleeve, hand or glove."""
     view, pose, outfit = body.view, body.pose, body.outfit
     shoulder, elbow, wrist, hand = (view.spot(p[side]) for p in (pose.shoulders, pose.elbows, pose.wrists, pose.hands))
-    top, mid, end = body.girth(0.030, 0.24), body.girth(0.023, 0.20), body.girth(0.016, 0.12)
+    top, mid, end = body.girth(0.028, 0.28), body.girth(0.023, 0.25), body.girth(0.016, 0.12)
     skin = body.person.skin
     palm = view.scale * 0.019
     tube(

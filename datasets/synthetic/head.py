@@ -27,10 +27,10 @@ HAIRLINES = {
 # Extra hair around the skull: how much wider and higher at full volume, how far it hangs (head heights).
 VOLUMES = {
     "buzz": (0.04, 0.04, 0.0),
-    "short": (0.16, 0.16, 0.0),
-    "quiff": (0.06, 0.34, 0.0),
-    "curly": (0.50, 0.42, 0.0),
-    "bob": (0.34, 0.16, 0.95),
+    "short": (0.20, 0.20, 0.0),
+    "quiff": (0.08, 0.46, 0.0),
+    "curly": (0.62, 0.55, 0.0),
+    "bob": (0.42, 0.18, 0.95),
     "long": (0.26, 0.14, 1.75),
     "ponytail": (0.06, 0.08, 0.0),
     "bun": (0.06, 0.08, 0.0),
@@ -54,7 +54,7 @@ class Skull:
 
 
 def hair_behind(canvas: Canvas, person: Person, skull: Skull) -> None:
-    """Hair that the skull covers: volume around it, and lengths down the neck seen from the front."""
+    """Hair around the skull, as far as the skull does not cover it."""
     if person.hair_style == "bald":
         return
     wide, high, _ = VOLUMES[person.hair_style]
@@ -67,8 +67,6 @@ def hair_behind(canvas: Canvas, person: Person, skull: Skull) -> None:
         person.hair,
         HAIR,
     )
-    if cos(skull.yaw) > 0:
-        hair_lengths(canvas, person, skull)
 
 
 def hair_lengths(canvas: Canvas, person: Person, skull: Skull) -> None:

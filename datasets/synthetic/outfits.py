@@ -96,7 +96,7 @@ PATTERNS = {
 }
 SHOES = {"sneakers": 3.0, "boots": 1.4, "shoes": 1.8, "sandals": 0.5}
 BAGS = {"none": 3.0, "backpack": 1.3, "shoulder bag": 0.9, "handbag": 0.8}
-HATS = {"none": 9.0, "cap": 0.8, "beanie": 0.6, "hat": 0.4}
+HATS = {"none": 14.0, "cap": 0.8, "beanie": 0.6, "hat": 0.4}
 SHORT_SLEEVES = ("t-shirt", "polo shirt", "tank top", "vest")
 WHOLE_BODY = ("dress", "jumpsuit")
 
@@ -195,7 +195,7 @@ def outfit(seed: int, person: int, number: int, female: bool) -> Outfit:
         hat_paint=_any_colour(rng)[1],
         scarf=_any_colour(rng)[1] if cold and rng.random() < 0.25 else None,
         gloves=_any_colour(rng)[1] if cold and rng.random() < 0.25 else None,
-        sunglasses=rng.random() < 0.06,
+        sunglasses=rng.random() < 0.05,
         fabric=int(rng.integers(1 << 30)),
     )
 
@@ -204,8 +204,8 @@ def resembling(other: Outfit, seed: int, person: int, number: int) -> Outfit:
     """What `other` is when somebody else wears nearly the same: kinds and colours alike, shades, fit and shoes not."""
     rng = draws(seed, OUTFIT, person, number, 1)
     shoe_colour, shoe = _any_colour(rng, SHOE_COLOURS)
-    lower = jitter(rng, other.lower, 0.05)
-    colour = jitter(rng, other.colour, 0.05)
+    lower = jitter(rng, other.lower, 0.09)
+    colour = jitter(rng, other.colour, 0.09)
     return replace(
         other,
         colour=colour,

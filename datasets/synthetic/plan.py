@@ -53,12 +53,23 @@ def _never_changes(preset: Preset, place: int) -> bool:
 
 def _wardrobe(preset: Preset, seed: int, numbers: list[int]) -> dict[tuple[int, int], Outfit]:
     """Every outfit worn, by (person, outfit): each drawn for its person alone."""
-    worn = {}
+    worn: dict[tuple[int, int], Outfit] = {}
     for place, number in enumerate(numbers):
         female = person(seed, number).female
         for one in range(1 if _never_changes(preset, place) else preset.outfits):
-            worn[number, one] = outfit(seed, number, one, female)
+            others = [worn[number, earlier] for earlier in range(one)]
+            worn[number, one] = _unlike(others, seed, number, one, female)
     return worn
+
+
+def _unlike(others: list[Outfit], seed: int, number: int, one: int, female: bool) -> Outfit:
+    """An outfit whose top has another colour than the person's others: who changes, changes visibly."""
+    tops = {other.top_colour for other in others}
+    for attempt in range(8):
+        drawn = outfit(seed, number, one + 100 * attempt, female)
+        if drawn.top_colour not in tops:
+            break
+    return drawn
 
 
 def _share(preset: Preset, seed: int, worn: dict[tuple[int, int], Outfit]) -> dict[tuple[int, int], Outfit]:
@@ -95,10 +106,10 @@ def _ltcc(job: Job) -> list[tuple[str, tuple[int, ...]]]:
 
 def _prcc(job: Job) -> list[tuple[str, tuple[int, ...]]]:
     """PRCC: camera A shows everybody in the first outfit; B asks in the same, C in another one."""
-    if job.clothes > 0:
-        return [("query_diff", job.frames)]
     if job.camera == 0:
         return [("gallery", job.frames)] if job.session == 0 else []
+    if job.clothes > 0:
+        return [("query_diff", job.frames)]
     return [("query_same", job.frames)]
 
 

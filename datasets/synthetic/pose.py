@@ -80,7 +80,7 @@ def pose(person: Person, phase: float, pace: float = 1.0) -> Pose:
     twist = 0.10 * person.swing * pace * sin(phase)
     shoulders, arms = [], []
     for side, shift in ((1.0, 0.0), (-1.0, pi)):
-        wide = person.shoulder * 0.86
+        wide = person.shoulder * 0.82
         point = (side * wide * cos(twist), neck[1] - side * wide * sin(twist), neck[2] - 0.036 - person.shoulder_drop)
         shoulders.append(lift(point))
         arms.append(_arm(person, shoulders[-1], side, phase + shift, pace))

@@ -69,12 +69,14 @@ def render_person(past: Passage, frame: int, size: tuple[int, int]) -> tuple[Pix
 
 def _light(eye: Camera, moves: Walk) -> Light:
     x, z = eye.light
-    return Light(0.8 * x, -0.55, z, moves.ambient, 0.85 - 0.6 * moves.ambient)
+    length = sqrt(x * x + 0.3 + z * z)
+    diffuse = (0.94 - moves.ambient) / (0.8 * z / length)  # cameras expose: what faces them is about as bright anywhere
+    return Light(x / length, -0.55 / length, z / length, moves.ambient, diffuse)
 
 
 def _view(past: Passage, frame: int, rng: np.random.Generator, size: tuple[int, int]) -> View:
     height, width = size
-    stature = 0.90 * (past.person.stature / 1.72) ** 0.4 * (1 + spread(rng, 0.035))
+    stature = 0.88 * (past.person.stature / 1.72) ** 0.8 * (1 + spread(rng, 0.025))
     foot = min(0.975, 0.5 + stature * 0.5 + spread(rng, 0.02))
     return View(
         x=width * (0.5 + spread(rng, 0.045)),
