@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.ray_nodes import Cluster
+from tests.servers.ray_nodes import Cluster, num_alive, ray_nodes
 
 pytestmark = pytest.mark.system
 
@@ -48,3 +48,12 @@ def test_the_job_address_refuses_a_request_without_the_token(two_nodes: Cluster,
 def test_an_exit_status_of_the_job_reaches_the_submitting_shell(two_nodes: Cluster, tmp_path: Path) -> None:
     done = two_nodes.submit(["python", "-c", "raise SystemExit(2)"], working_dir=tmp_path)
     assert done.returncode == 1, "ray job submit knows only 0 and 1: programs read --result instead"
+
+
+def test_a_second_cluster_stops_its_own_processes_alone(two_nodes: Cluster) -> None:
+    with ray_nodes(1, cpus=1) as other:
+        assert num_alive(other) == 1
+        family = [process for node in other.nodes for process in node.family()]
+        assert len(family) > 5
+    assert [process for process in family if process.is_running()] == []
+    assert num_alive(two_nodes) == 2
