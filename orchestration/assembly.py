@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from datasets.augment import Augmentation
 from datasets.schema import LABEL_MAPS
 from datasets.shards import Dataset, SplitIndex
-from datasets.stream import HostBatch, Stream, plan_epoch
+from datasets.stream import HostBatch, Plan, Stream, plan_epoch
 from methods import METHODS
 from methods.distributed import synchronise
 from methods.method import DataFacts, Method
@@ -94,8 +94,8 @@ def build_feed(
     )
     batch = experiment.batch
 
-    def batches(epoch: int, first_batch: int) -> Iterator[HostBatch]:
-        plan = plan_epoch(
+    def plan(epoch: int) -> Plan:
+        return plan_epoch(
             index,
             dataset.fingerprint,
             sampler=batch.sampler,
@@ -106,13 +106,15 @@ def build_feed(
             seed=experiment.seed,
             epoch=epoch,
         )
-        return stream.epoch(plan, first_batch=first_batch, worker=worker, workers=workers)
 
-    return Feed(batches, augmentation, batch.people * batch.images, experiment.seed), stream
+    def batches(epoch: int, first_batch: int) -> Iterator[HostBatch]:
+        return stream.epoch(plan(epoch), first_batch=first_batch, worker=worker, workers=workers)
+
+    def num_batches(epoch: int) -> int:
+        return len(plan(epoch).rows)
+
+    return Feed(batches, num_batches, augmentation, batch.people * batch.images, experiment.seed), stream
 
 
 def input_dtype(experiment: Experiment) -> torch.dtype:
     return DTYPES[experiment.precision]
-
-
-Batches = Callable[[int, int], Iterator[HostBatch]]

@@ -62,9 +62,11 @@ class Callbacks(Protocol):
 
 @dataclass(frozen=True)
 class Feed:
-    """Where batches come from. `batches(epoch, first_batch)` yields this worker's share of each global batch."""
+    """Where batches come from. `batches(epoch, first_batch)` yields this worker's share of each global batch;
+    `num_batches(epoch)` is how many global batches the epoch has."""
 
     batches: Callable[[int, int], Iterator[HostBatch]]
+    num_batches: Callable[[int], int]
     augmentation: Augmentation
     global_batch: int
     seed: int

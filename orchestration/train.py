@@ -10,12 +10,18 @@ from datasets.protocols import PROTOCOLS, Protocol, check
 from datasets.shards import DataError, Dataset
 from datasets.store import Store, StoreError, open_store
 from methods import METHODS
-from orchestration import assembly, checkpoint, cluster, registry, tracking
+from methods.method import MethodError
+from orchestration import assembly, checkpoint, cluster, registry, tracking, weights
 from orchestration.errors import RequestError
 from orchestration.evaluate import Evaluation, evaluate
 from orchestration.experiment import Experiment
 from orchestration.progress import Progress
 from orchestration.worker import FAILURE, Assignment, train_worker
+
+WEIGHTS = "weights.safetensors"
+# Settings that a resumed run may change: the sequence of batches and the mathematics stay the same.
+MAY_CHANGE = ("name", "workers", "threads", "stream", "resources", "checkpoint", "evaluate", "max_failures", "epochs",
+              "storage", "register", "select", "data", "weights", "init_from")  # fmt: skip
 
 
 class TrainingFailedError(RuntimeError):
@@ -71,7 +77,8 @@ def train(
     """
     progress = progress or Progress()
     prepared = prepare(experiment)
-    assembly.check_weights(experiment)
+    backbone = fetch_backbone(prepared)
+    init_from = init_from or experiment.init_from
     if init_from:
         checkpoint.find(init_from)
     progress.say("connecting to Ray")
@@ -81,7 +88,10 @@ def train(
     try:
         store = open_store(run.storage)
         if resume:
+            check_same_experiment(experiment, store)
             store.delete(FAILURE)
+        if backbone is not None:
+            store.write(WEIGHTS, backbone)
         fit(prepared, run, store, init_from, progress)
         result = finish(prepared, run, store, progress)
     except BaseException:
@@ -98,7 +108,13 @@ def fit(prepared: Prepared, run: tracking.TrackedRun, store: Store, init_from: s
 
     experiment = prepared.experiment
     resources = {"CPU": experiment.resources.cpus}
-    assignment = Assignment(experiment.resolved(), run.storage, prepared.facts, init_from)
+    assignment = Assignment(
+        experiment=experiment.resolved(),
+        run=run.storage,
+        facts=prepared.facts,
+        init_from=init_from,
+        weights=WEIGHTS if experiment.weights else None,
+    )
     trainer = TorchTrainer(
         train_worker,
         train_loop_config=asdict(assignment),
@@ -111,12 +127,53 @@ def fit(prepared: Prepared, run: tracking.TrackedRun, store: Store, init_from: s
             failure_config=FailureConfig(max_failures=experiment.max_failures),
         ),
     )
-    progress.start_training(experiment, prepared.facts)
-    with run.forward(on_records=progress.on_records):
+    label = f"training {experiment.name}"
+    with progress.training_bar(label, num_steps(prepared)) as on_records, run.forward(on_records=on_records):
         failure = run_trainer(trainer, store)
-    progress.end_training()
     if failure:
         raise TrainingFailedError(f"{failure['type']}: {failure['message']}")
+
+
+def num_steps(prepared: Prepared) -> int:
+    """About how many steps the run has: epochs differ by a few batches."""
+    feed, stream = assembly.build_feed(
+        prepared.experiment, prepared.dataset, METHODS[prepared.experiment.method.name], worker=0, workers=1
+    )
+    stream.close()
+    return prepared.experiment.epochs * feed.num_batches(0)
+
+
+def fetch_backbone(prepared: Prepared) -> bytes | None:
+    """The pre-trained backbone that the experiment names, tried on the method, as safetensors bytes for the workers."""
+    experiment = prepared.experiment
+    if not experiment.weights:
+        return None
+    method = assembly.build_method(experiment, prepared.facts)
+    state = weights.fetch(experiment.weights, method.weights_address())
+    try:
+        method.load_backbone(state)
+    except MethodError as error:
+        raise RequestError(f"weights = {experiment.weights}: {error}") from error
+    return checkpoint.to_bytes(state)
+
+
+def check_same_experiment(experiment: Experiment, store: Store) -> None:
+    """A resumed run goes on with the experiment it began with; only what does not change the training may differ."""
+    found = checkpoint.latest(store)
+    if found is None:
+        return
+    began, now = tracking.flatten(found.experiment), tracking.flatten(experiment.resolved())
+    changed = {
+        key: (began.get(key), now.get(key))
+        for key in sorted({*began, *now})
+        if began.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
+    }
+    if changed:
+        listed = "\n".join(f"  {key}: began with {old}, now {new}" for key, (old, new) in changed.items())
+        raise RequestError(
+            f"run {store.address} began with another experiment:\n{listed}\n"
+            "Resume with the same settings, or start a new run with --init-from."
+        )
 
 
 def run_trainer(trainer: Any, store: Store) -> dict[str, str] | None:
