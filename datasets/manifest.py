@@ -26,7 +26,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class Split:
-    """Counts of one split. clothes: pairs (person, clothes). masks: rows with a parsing mask."""
+    """Counts of one split. clothes: pairs (person, clothes). masks: rows with a parsing mask.
+
+    image_size: (height, width) where the headers of all images say the same, else None.
+    """
 
     rows: int
     persons: int
@@ -35,6 +38,7 @@ class Split:
     sequences: int
     masks: int
     shards: tuple[Shard, ...]
+    image_size: tuple[int, int] | None = None
 
     @property
     def groups(self) -> int:
@@ -111,8 +115,11 @@ def read_manifest(data: bytes, address: str) -> Manifest:
 
 
 def _from_plain(content: Mapping[str, Any]) -> Manifest:
-    splits = {
-        name: Split(**{**split, "shards": tuple(Shard(**shard) for shard in split["shards"])})
-        for name, split in content["splits"].items()
-    }
+    splits = {name: _split(split) for name, split in content["splits"].items()}
     return Manifest(**{**content, "splits": splits, "index": Index(**content["index"])})
+
+
+def _split(plain: Mapping[str, Any]) -> Split:
+    size = plain.get("image_size")
+    shards = tuple(Shard(**shard) for shard in plain["shards"])
+    return Split(**{**plain, "shards": shards, "image_size": None if size is None else (int(size[0]), int(size[1]))})

@@ -180,7 +180,9 @@ def _draw_lane(dealt: list[int], units: Units, chunks: Chunks, pool: Pool, windo
     coming = next(waiting, None)
     num_open = 0
     while True:
-        while coming is not None and (num_open + groups[coming] <= max(window, groups[coming]) or not pool.holds(people)):
+        while coming is not None and (
+            num_open + groups[coming] <= max(window, groups[coming]) or not pool.holds(people)
+        ):
             pool.admit(persons[coming])
             num_open += groups[coming]
             coming = next(waiting, None)

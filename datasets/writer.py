@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datasets.decode import image_size
 from datasets.errors import DataError
 from datasets.grouping import payload, row_groups
 from datasets.index import DICTIONARY_COLUMNS, INDEX_GROUP_ROWS, INDEX_SCHEMA
@@ -115,11 +116,14 @@ class _Counts:
     clothes: set[tuple[str, str]] = field(default_factory=set)
     cameras: set[str] = field(default_factory=set)
     sequences: set[str] = field(default_factory=set)
+    sizes: set[tuple[int, int] | None] = field(default_factory=set)
 
     def watch(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         for sample in samples:
             self.rows += 1
             self.masks += sample.parsing is not None
+            if len(self.sizes) < 2:
+                self.sizes.add(image_size(sample.image))
             self.persons.add(sample.person)
             if sample.clothes is not None:
                 self.clothes.add((sample.person, sample.clothes))
@@ -140,6 +144,7 @@ class _Counts:
             len(self.sequences),
             self.masks,
             shards,
+            next(iter(self.sizes)) if len(self.sizes) == 1 else None,
         )
 
 
