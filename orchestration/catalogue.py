@@ -1,0 +1,57 @@
+"""`redress registry list | show | register`: what the registry has, as plain data."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from orchestration import registry, tracking
+from orchestration.errors import RequestError
+from orchestration.runs import show_run
+from orchestration.scoring import locate
+
+METRIC = "metric."
+
+
+def list_models(*, tracking_uri: str | None = None) -> list[dict[str, Any]]:
+    """Every version of every registered model, the newest of each first."""
+    client = tracking.connect(tracking_uri)
+    versions = []
+    for model in client.search_registered_models():
+        found = client.search_model_versions(f"name='{model.name}'")
+        versions += sorted(found, key=lambda version: -int(version.version))
+    return [summary(client, version) for version in versions]
+
+
+def show_model(uri: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
+    """One version with its tags and model card. Raises: RequestError where there is none."""
+    client = tracking.connect(tracking_uri)
+    version = registry.find_version(client, uri)
+    return summary(client, version) | {"tags": dict(version.tags), "card": version.description or ""}
+
+
+def register_run(run: str, name: str) -> dict[str, Any]:
+    """Register the model of a run (id, storage, or one of its checkpoints) under `name`, as candidate."""
+    located = locate(run)
+    if located.run_id is None:
+        raise RequestError(
+            f"{run}: no run of redress lies there ({tracking.DESCRIPTION} is missing). Name a run's id or storage."
+        )
+    metrics = show_run(located.run_id)["metrics"]
+    model = registry.register_checkpoint(located.checkpoint.address, name, located.run_id, metrics)
+    return {"run_id": located.run_id, "checkpoint": located.checkpoint.address, "model": model, "metrics": metrics}
+
+
+def summary(client: MlflowClient, version: ModelVersion) -> dict[str, Any]:
+    aliases = client.get_registered_model(version.name).aliases
+    created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
+    return {
+        "model": f"models:/{version.name}/{version.version}",
+        "aliases": sorted(alias for alias, number in aliases.items() if str(number) == str(version.version)),
+        "run_id": version.run_id,
+        "created": created.isoformat(timespec="seconds"),
+        "metrics": {k.removeprefix(METRIC): float(v) for k, v in version.tags.items() if k.startswith(METRIC)},
+    }

@@ -1,0 +1,236 @@
+"""The command line: words → one call of `orchestration.commands` → a table or JSON, and an exit status.
+
+0 done, 1 failed while working, 2 the request was wrong, 130 interrupted. Imports of weight happen in the commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from datasets.errors import DataError
+from orchestration.errors import RequestError
+
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+OVERRIDES = "settings to change, such as batch.people=16; values are YAML"
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells mistakes like everything else does: one message, exit status 2."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise RequestError(f"{message}\n{self.format_usage().strip()}\nMore: {self.prog} --help")
+
+
+def main(words: Sequence[str] | None = None, answer: int | None = None) -> int:
+    """Run one command and return its exit status. answer: the descriptor that takes the JSON (stdout where None)."""
+    words = list(sys.argv[1:] if words is None else words)
+    common = argparse.Namespace(json="--json" in words, debug="--debug" in words, result=None)
+    result: dict[str, Any] = {"status": DONE, "command": None}
+    show: Callable[[dict[str, Any]], None] = print
+    try:
+        common, _ = common_options().parse_known_args(words)
+        arguments = parse(words)
+        result["command"] = arguments.command_name
+        check_result(common.result)
+        show = show_with(arguments.show)
+        result |= call(arguments)
+    except KeyboardInterrupt:
+        result |= failure(INTERRUPTED, "KeyboardInterrupt", "interrupted")
+    except (RequestError, DataError) as error:
+        result |= failure(WRONG, type(error).__name__, str(error))
+    except Exception as error:
+        result |= failure(FAILED, type(error).__name__, str(error))
+    if "error" in result and common.debug:
+        traceback.print_exc()
+    return tell(result, common, show, answer)
+
+
+def failure(status: int, kind: str, message: str) -> dict[str, Any]:
+    return {"status": status, "error": {"type": kind, "message": message}}
+
+
+def tell(
+    result: dict[str, Any], common: argparse.Namespace, show: Callable[[dict[str, Any]], None], answer: int | None
+) -> int:
+    """The result to where it was asked for; returns the exit status."""
+    if error := result.get("error"):
+        unexpected = result["status"] == FAILED and not common.debug
+        kind = f"{error['type']}: " if result["status"] == FAILED else ""
+        hint = "\n(--debug shows where)" if unexpected else ""
+        print(f"{kind}{error['message']}{hint}", file=sys.stderr)
+    text = json.dumps(result, indent=1, default=str, ensure_ascii=False)
+    if common.result:
+        try:
+            write_result(common.result, text)
+        except (OSError, RequestError) as error:
+            print(f"--result {common.result} cannot be written: {error}", file=sys.stderr)
+            result["status"] = result["status"] or FAILED
+    if common.json:
+        line = f"{json.dumps(result, default=str, ensure_ascii=False)}\n".encode()
+        sys.stdout.flush()
+        with os.fdopen(os.dup(1) if answer is None else answer, "wb") as stream:
+            stream.write(line)
+    elif "error" not in result:
+        show(result)
+    return int(result["status"])
+
+
+def check_result(address: str | None) -> None:
+    """A result that can be written nowhere is found out before the work, not after it."""
+    if address:
+        from datasets.store import open_store
+        from orchestration.commands import before_work
+
+        with before_work():
+            open_store(address)
+
+
+def write_result(address: str, text: str) -> None:
+    from datasets.store import open_store
+
+    folder, _, name = address.rpartition("/")
+    open_store(folder or ("/" if address.startswith("/") else ".")).write(name, text.encode())
+
+
+def call(arguments: argparse.Namespace) -> dict[str, Any]:
+    from orchestration import commands
+
+    command: Callable[[argparse.Namespace], dict[str, Any]] = getattr(commands, arguments.run)
+    return command(arguments)
+
+
+def show_with(name: str) -> Callable[[dict[str, Any]], None]:
+    def show(result: dict[str, Any]) -> None:
+        from orchestration import tables
+
+        getattr(tables, name)(result)
+
+    return show
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The command and its words. Overrides may stand before, between and behind options."""
+    arguments, rest = parser().parse_known_args(words)
+    strange = [word for word in rest if word.startswith("-") or not hasattr(arguments, "overrides")]
+    if strange:
+        raise RequestError(f"redress {arguments.command_name} knows no {' '.join(strange)}. See its --help")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return arguments
+
+
+def common_options() -> Parser:
+    common = Parser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
+    common.add_argument(
+        "--result", metavar="ADDRESS", help="write the same object to a path or s3://…, also on failure"
+    )
+    common.add_argument("--debug", action="store_true", help="show tracebacks")
+    return common
+
+
+def parser() -> Parser:
+    top = Parser(prog="redress", description="Train networks that recognise a person whatever they wear.")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    common = common_options()
+
+    def add(group: Any, name: str, run: str, help: str, show: str | None = None, path: str = "") -> Parser:
+        made: Parser = group.add_parser(name, help=help, description=help, parents=[common])
+        made.set_defaults(run=run, show=show or run, command_name=f"{path} {name}".strip())
+        return made
+
+    train = add(commands, "train", "train", "train, evaluate, keep the run in MLflow")
+    train.add_argument(
+        "overrides", nargs="*", metavar="EXPERIMENT [key=value …]", help=f"a recipe or YAML file; {OVERRIDES}"
+    )
+    train.add_argument("--resume", metavar="RUN", help="go on with a run: its id, or its storage's address")
+    train.add_argument(
+        "--init-from", metavar="ADDRESS", help="the checkpoint or run whose weights training starts from"
+    )
+
+    evaluate = add(commands, "evaluate", "evaluate", "score a model by its data set's protocol")
+    evaluate.add_argument("model", metavar="MODEL", help="a run's id or storage, a checkpoint, or models:/NAME/VERSION")
+    evaluate.add_argument("overrides", nargs="*", metavar="key=value", help="such as data=ADDRESS, evaluate.batch=64")
+
+    data = commands.add_parser("data", help="make and look at data sets").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    synth = add(data, "synth", "data_synth", "render a data set of people who do not exist", path="data")
+    synth.add_argument("address", metavar="ADDRESS")
+    synth.add_argument("--preset", default="default", help="how many people and images: default, demo, tiny")
+    synth.add_argument("--splits", default="ltcc", help="whose logic divides the test people: ltcc or prcc")
+    synth.add_argument("--seed", type=int, default=1)
+    synth.add_argument("--size", metavar="HxW", type=size, help="pixels, such as 128x64, instead of the preset's")
+    synth.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
+    inspect = add(data, "inspect", "data_inspect", "counts, sizes, clothes per person, a contact sheet", path="data")
+    inspect.add_argument("address", metavar="ADDRESS")
+    inspect.add_argument("--sheet", metavar="PNG", help="write a contact sheet with masks overlaid")
+    verify = add(data, "verify", "data_verify", "read everything and check it against its digests", path="data")
+    verify.add_argument("address", metavar="ADDRESS")
+    holdout = add(data, "holdout", "data_holdout", "move train people to a validation set", path="data")
+    holdout.add_argument("address", metavar="SOURCE")
+    holdout.add_argument("destination", metavar="DESTINATION")
+    holdout.add_argument("--persons", type=share, default=0.1, help="a share of train's people, or their number")
+    holdout.add_argument("--seed", type=int, default=1)
+    holdout.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
+
+    runs = commands.add_parser("runs", help="what MLflow has of our runs").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    listed = add(runs, "list", "runs_list", "the newest runs", path="runs")
+    listed.add_argument("--experiment", help="of one MLflow experiment")
+    listed.add_argument("--limit", type=int, default=50)
+    shown = add(runs, "show", "runs_show", "everything of one run", path="runs")
+    shown.add_argument("run", metavar="RUN")
+    sync = add(runs, "sync", "runs_sync", "deliver what a run's storage has and MLflow lacks", path="runs")
+    sync.add_argument("run", metavar="RUN")
+
+    registry = commands.add_parser("registry", help="registered models").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    add(registry, "list", "registry_list", "every registered model and its versions", path="registry")
+    register = add(registry, "register", "registry_register", "register a run's model as candidate", path="registry")
+    register.add_argument("model", metavar="RUN", help="a run's id or storage, or a checkpoint of it")
+    register.add_argument("name", metavar="NAME")
+    version = add(registry, "show", "registry_show", "a version, its evidence and its model card", path="registry")
+    version.add_argument("model", metavar="MODEL", help="models:/NAME/VERSION or models:/NAME@ALIAS")
+
+    experiments = commands.add_parser("experiments", help="the recipes that come with redress", parents=[common])
+    experiments.set_defaults(run="experiments_list", show="experiments_list", command_name="experiments")
+    recipes = experiments.add_subparsers(metavar="COMMAND")
+    recipe = add(
+        recipes, "show", "experiments_show", "every setting of an experiment, as it would run", path="experiments"
+    )
+    recipe.add_argument("name", metavar="EXPERIMENT", help="a recipe or YAML file")
+    recipe.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+
+    demo = add(commands, "demo", "demo", "the whole of it in minutes: render, train, evaluate, register, load back")
+    demo.add_argument(
+        "directory", nargs="?", default="demo", metavar="FOLDER", help="where everything lands (default: demo)"
+    )
+    return top
+
+
+def size(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: expected HEIGHTxWIDTH in pixels, such as 128x64")
+    return int(height), int(width)
+
+
+def share(text: str) -> int | float:
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number: expected a share such as 0.1, or people such as 12"
+        ) from None

@@ -1,0 +1,198 @@
+"""What each command does with its words: one call, whose answer is plain data."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from orchestration.errors import RequestError
+
+if TYPE_CHECKING:
+    from orchestration.experiment import Experiment
+
+Answer = dict[str, Any]
+
+
+@contextmanager
+def before_work() -> Iterator[None]:
+    """What cannot be opened now was asked for wrongly; the same failure in the midst of work is another matter."""
+    from datasets.errors import DataError
+    from datasets.store import StoreError
+
+    try:
+        yield
+    except (DataError, StoreError) as error:
+        raise RequestError(str(error)) from error
+
+
+def train(words: Namespace) -> Answer:
+    from orchestration.train import train as run
+
+    experiment = wanted_experiment(words)
+    return run(experiment, resume=words.resume, init_from=experiment.init_from)
+
+
+def wanted_experiment(words: Namespace) -> Experiment:
+    """The experiment named first; with --resume it may be left out, and is the run's own."""
+    from orchestration.experiment import load, override
+
+    given = list(words.overrides)
+    if words.init_from:
+        given.append(f"init_from={words.init_from}")
+    if words.overrides and "=" not in words.overrides[0]:
+        return load(given[0], given[1:])
+    if not words.resume:
+        raise RequestError(
+            "train which experiment? redress train EXPERIMENT [key=value …]; `redress experiments` lists them."
+        )
+    from orchestration import checkpoint, tracking
+
+    with before_work():
+        found = checkpoint.find(tracking.open_run(words.resume).storage)
+    return override(found.experiment, given)
+
+
+def evaluate(words: Namespace) -> Answer:
+    from orchestration.scoring import score
+
+    return score(words.model, words.overrides)
+
+
+def data_synth(words: Namespace) -> Answer:
+    from datasets.store import open_store
+    from datasets.synthetic.dataset import num_images, render_dataset
+    from orchestration.progress import Progress
+
+    with before_work():
+        total = num_images(words.preset, words.splits, words.seed)
+        open_store(words.address).exists("manifest.json")
+    with Progress().bar("rendering people") as bar:
+        manifest = render_dataset(
+            words.address,
+            preset=words.preset,
+            splits=words.splits,
+            seed=words.seed,
+            size=words.size,
+            overwrite=words.overwrite,
+            progress=lambda done: bar(done, total),
+        )
+    return written(words.address, manifest)
+
+
+def data_holdout(words: Namespace) -> Answer:
+    from datasets.holdout import holdout
+    from datasets.shards import Dataset
+    from orchestration.progress import Progress
+
+    with before_work():
+        dataset = Dataset.open(words.address)
+    total = sum(len(dataset.index(split)) for split in dataset.splits)
+    with Progress().bar("writing") as bar:
+        manifest = holdout(
+            words.address,
+            words.destination,
+            persons=words.persons,
+            seed=words.seed,
+            overwrite=words.overwrite,
+            progress=lambda done: bar(done, total),
+        )
+    return written(words.destination, manifest)
+
+
+def written(address: str, manifest: Any) -> Answer:
+    return {
+        "address": address,
+        "name": manifest.name,
+        "version": manifest.version,
+        "fingerprint": manifest.fingerprint,
+        "images": {name: split.rows for name, split in manifest.splits.items()},
+    }
+
+
+def data_inspect(words: Namespace) -> Answer:
+    from datasets.inspect import inspect
+    from datasets.shards import Dataset
+
+    with before_work():
+        Dataset.open(words.address)
+    return inspect(words.address, sheet=words.sheet)
+
+
+def data_verify(words: Namespace) -> Answer:
+    from datasets.shards import Dataset
+    from orchestration.progress import Progress
+
+    with before_work():
+        dataset = Dataset.open(words.address)
+    with Progress().bar("verifying row groups") as bar:
+        problems = dataset.verify(bar)
+    return {
+        "status": 1 if problems else 0,
+        "address": words.address,
+        "fingerprint": dataset.fingerprint,
+        "problems": problems,
+    }
+
+
+def runs_list(words: Namespace) -> Answer:
+    from orchestration.runs import list_runs
+
+    return {"runs": list_runs(words.experiment, limit=words.limit)}
+
+
+def runs_show(words: Namespace) -> Answer:
+    from orchestration.runs import show_run
+
+    return named(show_run(words.run))
+
+
+def runs_sync(words: Namespace) -> Answer:
+    from orchestration.runs import sync
+
+    return sync(words.run)
+
+
+def registry_list(words: Namespace) -> Answer:
+    from orchestration.catalogue import list_models
+
+    return {"models": list_models()}
+
+
+def registry_show(words: Namespace) -> Answer:
+    from orchestration.catalogue import show_model
+
+    return named(show_model(words.model))
+
+
+def registry_register(words: Namespace) -> Answer:
+    from orchestration.catalogue import register_run
+
+    return register_run(words.model, words.name)
+
+
+def named(answer: Answer) -> Answer:
+    """`status` is the command's: a run's or version's own is its `state`."""
+    return {("state" if key == "status" else key): value for key, value in answer.items()}
+
+
+def experiments_list(words: Namespace) -> Answer:
+    from orchestration.recipes import recipes, summary
+
+    return {"experiments": {name: summary(name) for name in recipes()}}
+
+
+def experiments_show(words: Namespace) -> Answer:
+    from orchestration import recipes
+    from orchestration.experiment import load
+
+    has_data = "data" in recipes.read(recipes.find(words.name)) or any(w.startswith("data=") for w in words.overrides)
+    tree = load(words.name, words.overrides if has_data else [*words.overrides, "data=not://given"]).resolved()
+    return {"experiment": tree if has_data else tree | {"data": None}}
+
+
+def demo(words: Namespace) -> Answer:
+    from orchestration.demo import demo as run
+
+    return run(words.directory)

@@ -1,0 +1,76 @@
+"""`redress evaluate`: the model of an earlier run, scored again, on its own data or others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets.store import StoreError, open_store
+from orchestration import checkpoint, tracking
+from orchestration.checkpoint import Checkpoint
+from orchestration.errors import RequestError
+from orchestration.evaluate import evaluate, open_for_evaluation
+from orchestration.experiment import override
+from orchestration.progress import Progress
+
+
+@dataclass(frozen=True)
+class Located:
+    """A model's checkpoint and the run that it is of: storage's address and id (None where nothing tells)."""
+
+    checkpoint: Checkpoint
+    run: str
+    run_id: str | None
+
+
+def locate(model: str) -> Located:
+    """The checkpoint of a run (id or storage), at an address, or of a registered version (models:/…).
+
+    Raises: RequestError where there is none.
+    """
+    try:
+        address = model
+        if model.startswith("models:/"):
+            from orchestration import registry
+
+            version = registry.find_version(tracking.connect(), model)
+            address = version.tags.get("checkpoint") or tracking.open_run(version.run_id or "").storage
+        elif re.fullmatch(r"[0-9a-f]{32}", model):
+            address = tracking.open_run(model).storage
+        found = checkpoint.find(tracking.absolute(address))
+        run = found.address.rpartition(f"/{checkpoint.FOLDER}/")[0] or found.address
+        store = open_store(run)
+        described = json.loads(store.read(tracking.DESCRIPTION)) if store.exists(tracking.DESCRIPTION) else {}
+    except StoreError as error:
+        raise RequestError(str(error)) from error
+    return Located(found, run, described.get("run_id"))
+
+
+def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | None = None) -> dict[str, Any]:
+    """Evaluate `model` by the experiment that it was trained with and `key=value` overrides (data, evaluate.batch …).
+
+    Features, results and pictures go to `<run>/evaluations/…`, one folder for each model, data set and way of embedding.
+    Raises: RequestError before work starts.
+    """
+    progress = progress or Progress()
+    located = locate(model)
+    experiment = override(located.checkpoint.experiment, overrides, source="the run")
+    dataset, _ = open_for_evaluation(experiment.data)
+    told_apart = [located.checkpoint.digests, dataset.fingerprint, experiment.evaluate.flip]
+    digest = hashlib.sha256(json.dumps(told_apart, sort_keys=True).encode()).hexdigest()
+    destination = open_store(located.run).join("evaluations", digest[:16])
+    with progress.bar("evaluating") as bar:
+        result = evaluate(located.checkpoint.address, experiment, destination, progress=bar)
+    return {
+        "run_id": located.run_id,
+        "run": located.run,
+        "model": model,
+        "checkpoint": located.checkpoint.address,
+        "data": experiment.data,
+        "metrics": result.metrics,
+        "pictures": [f"{destination}/{name}" for name in result.pictures],
+    }

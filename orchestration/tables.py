@@ -1,0 +1,163 @@
+"""Answers as people read them: tables on stdout, percent instead of fractions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Answer = dict[str, Any]
+METRICS = ("rank-1", "rank-5", "rank-10", "mAP", "mINP")
+
+
+def console() -> Console:
+    """stdout, as wide as it needs to be where it is no terminal."""
+    shown = Console(highlight=False)
+    return shown if shown.is_terminal else Console(highlight=False, width=200)
+
+
+def facts(pairs: Mapping[str, Any]) -> None:
+    """One fact a line; what is not there is left out."""
+    there = {name: str(value) for name, value in pairs.items() if value not in (None, "", [], {})}
+    width = max(map(len, there), default=0)
+    for name, value in there.items():
+        print(f"{name:{width}}  " + value.replace("\n", "\n" + " " * (width + 2)))
+
+
+def rows(title: str, columns: Sequence[str], lines: Sequence[Sequence[Any]]) -> None:
+    table = Table(*columns, title=title or None, title_justify="left")
+    for line in lines:
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in line))
+    console().print(table)
+
+
+def percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def metrics_table(title: str, metrics: Mapping[str, float]) -> None:
+    """Modes down, metrics across, in percent."""
+    modes = list(dict.fromkeys(name.rpartition("/")[0] for name in metrics))
+    shown = [metric for metric in METRICS if any(f"{mode}/{metric}" in metrics for mode in modes)]
+    lines = [[mode, *(percent(metrics.get(f"{mode}/{metric}")) for metric in shown)] for mode in modes]
+    rows(f"{title}, %", ["mode", *shown], lines)
+
+
+def train(answer: Answer) -> None:
+    metrics_table("evaluation", answer["metrics"])
+    pictures = "\n".join(answer["pictures"])
+    facts({"run": answer["run_id"], "storage": answer["run"], "model": answer["model"], "pictures": pictures})
+
+
+def evaluate(answer: Answer) -> None:
+    metrics_table(f"{answer['model']} on {answer['data']}", answer["metrics"])
+    facts({"checkpoint": answer["checkpoint"], "pictures": "\n".join(answer["pictures"])})
+
+
+def data_synth(answer: Answer) -> None:
+    images = ", ".join(f"{split} {count}" for split, count in answer["images"].items())
+    facts({"data set": answer["address"], "images": images, "fingerprint": answer["fingerprint"]})
+
+
+data_holdout = data_synth
+
+
+def data_inspect(answer: Answer) -> None:
+    facts(
+        {key: answer[key] for key in ("address", "name", "version", "licence", "fingerprint", "label_map", "protocol")}
+    )
+    splits = answer["splits"]
+    columns = ["split", "images", "persons", "clothes", "cameras", "masks", "sizes", "outfits: people"]
+    lines = []
+    for name, split in splits.items():
+        sizes = ", ".join(f"{size} ({count})" for size, count in split["sizes"].items())
+        outfits = ", ".join(f"{number}: {people}" for number, people in (split["clothes_per_person"] or {}).items())
+        counts = [split[key] for key in ("images", "persons", "clothes", "cameras", "masks")]
+        lines.append([name, *counts, sizes, outfits])
+    rows("", columns, lines)
+    scores = [
+        [mode, kind, percent(score["rank1"]), percent(score.get("random"))]
+        for mode, kinds in answer["trivial"].items()
+        for kind, score in kinds.items()
+    ]
+    if scores:
+        rows("what colours alone give, %", ["mode", "nearest by", "rank-1", "at random"], scores)
+    facts({"contact sheet": answer["sheet"]})
+
+
+def data_verify(answer: Answer) -> None:
+    for problem in answer["problems"]:
+        console().print(problem, markup=False)
+    count = len(answer["problems"])
+    console().print(f"{answer['address']}: {f'{count} problems' if count else 'every byte as it was written'}")
+
+
+def runs_list(answer: Answer) -> None:
+    lines = [
+        [run["run_id"], run["name"], run["status"], run["started"], main_metrics(run["metrics"]), run["data"]]
+        for run in answer["runs"]
+    ]
+    rows("", ["run", "name", "state", "started", "rank-1 by mode, %", "data"], lines)
+
+
+def main_metrics(metrics: Mapping[str, float]) -> str:
+    firsts = {name.removesuffix("/rank-1"): value for name, value in metrics.items() if name.endswith("/rank-1")}
+    return "  ".join(f"{mode} {percent(value)}" for mode, value in firsts.items())
+
+
+def runs_show(answer: Answer) -> None:
+    facts({key: answer[key] for key in ("run_id", "name", "state", "started", "seconds", "data", "storage", "models")})
+    if answer["metrics"]:
+        metrics_table("evaluation", answer["metrics"])
+    rows("", ["setting", "value"], list(answer["settings"].items()))
+    facts({"files": "\n".join(answer["files"])})
+
+
+def runs_sync(answer: Answer) -> None:
+    console().print(f"run {answer['run_id']}: {answer['delivered']} records delivered, {answer['waiting']} waiting")
+
+
+def registry_list(answer: Answer) -> None:
+    lines = [
+        [model["model"], ", ".join(model["aliases"]), model["run_id"], main_metrics(model["metrics"])]
+        for model in answer["models"]
+    ]
+    rows("", ["model", "aliases", "run", "rank-1 by mode, %"], lines)
+
+
+def registry_show(answer: Answer) -> None:
+    facts({key: answer[key] for key in ("model", "aliases", "run_id", "created")})
+    if answer["metrics"]:
+        metrics_table("evaluation", answer["metrics"])
+    console().print(answer["card"], markup=False)
+
+
+def registry_register(answer: Answer) -> None:
+    console().print(f"{answer['model']} is registered, as candidate")
+
+
+def experiments_list(answer: Answer) -> None:
+    facts(answer["experiments"])
+
+
+def experiments_show(answer: Answer) -> None:
+    import yaml
+
+    print(yaml.safe_dump(answer["experiment"], sort_keys=False, allow_unicode=True), end="")
+
+
+def demo(answer: Answer) -> None:
+    from orchestration.demo import table
+
+    console().print(table(answer))
+    facts(
+        {
+            "model": answer["model"],
+            "pictures": "\n".join(answer["pictures"]),
+            "look at the runs": answer["mlflow_ui"],
+            "seconds": round(answer["seconds"]),
+        }
+    )
