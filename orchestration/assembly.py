@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from pydantic import BaseModel
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from datasets.augment import Augmentation
@@ -51,9 +52,10 @@ def data_facts(described: dict[str, Any]) -> DataFacts:
 def build_method(experiment: Experiment, described: dict[str, Any]) -> Method:
     """The experiment's method with weights drawn from its seed, the same on every worker."""
     torch.manual_seed(experiment.seed)
-    method = METHODS[experiment.method.name](experiment.method, data_facts(described))
+    constructor: Callable[[BaseModel, DataFacts], Method] = METHODS[experiment.method.name]
+    method = constructor(experiment.method, data_facts(described))
     if experiment.sync_batch_norm:
-        method = synchronise(method)
+        synchronise(method)
     return method.to(torch.float64 if experiment.precision == "float64" else torch.float32)
 
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +29,8 @@ SETTINGS = {
 }
 
 
-def connect() -> None:
-    """Connect to Ray unless this process already is.
+def connect(say: Callable[[str], None] | None = None) -> None:
+    """Connect to Ray unless this process already is; `say` is told which one.
 
     Inside a job that is the job's cluster, which has this source tree already; with RAY_ADDRESS set it is the cluster
     there, and its workers get this source tree as working directory. Otherwise a local cluster starts, on loopback and
@@ -39,19 +43,40 @@ def connect() -> None:
     if not is_job and not address:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what fails is raised; the rest is Ray's own chatter
     import ray
 
     quiet_logs()
     if ray.is_initialized():
         return
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if is_job:
-        ray.init(**quiet)
-    elif address:
-        ray.init(runtime_env={"working_dir": str(ROOT), "excludes": EXCLUDES}, **quiet)
-    else:
-        runtime_env = {"env_vars": {"PYTHONPATH": python_path()}}
-        ray.init(runtime_env=runtime_env, include_dashboard=True, num_cpus=max(2, os.cpu_count() or 2), **quiet)
+    if say:
+        say("connecting to the job's Ray" if is_job else f"connecting to Ray at {address}" if address else "starting Ray")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address and not is_job:
+        options["runtime_env"] = {"working_dir": str(ROOT), "excludes": EXCLUDES}
+    elif not is_job:
+        options["runtime_env"] = {"env_vars": {"PYTHONPATH": python_path()}}
+        options |= {"include_dashboard": True, "num_cpus": max(2, os.cpu_count() or 2)}
+    with stderr_unless_it_fails():
+        ray.init(**options)
+
+
+@contextmanager
+def stderr_unless_it_fails() -> Iterator[None]:
+    """Keeps back what native code writes to descriptor 2, and shows it where the block raises."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            file.seek(0)
+            os.write(kept, file.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def quiet_logs() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from rich.table import Table
 
-from datasets.synthetic import render_dataset
+from datasets.synthetic.dataset import render_dataset
 from orchestration import registry
 from orchestration.errors import RequestError
 from orchestration.experiment import load, recipes

@@ -63,7 +63,9 @@ class DataParallel:
 
     def __init__(self, parameters: dict[str, Sequence[Parameter]], bucket_bytes: int = BUCKET_BYTES) -> None:
         self.rank, self.workers = dist.get_rank(), dist.get_world_size()
-        self.group = dist.new_group()
+        group = dist.new_group()
+        assert isinstance(group, dist.ProcessGroup)
+        self.group = group
         self.buckets = {name: fixed_buckets(owned, bucket_bytes) for name, owned in parameters.items()}
         self.active: str | None = None
         self.next_bucket = 0

@@ -81,8 +81,7 @@ def train(
     init_from = init_from or experiment.init_from
     if init_from:
         checkpoint.find(init_from)
-    progress.say("connecting to Ray")
-    cluster.connect()
+    cluster.connect(progress.say)
     cluster.check_resources(experiment)
     run = tracking.start_run(experiment, prepared.dataset.fingerprint, resume=resume)
     try:
@@ -116,7 +115,7 @@ def fit(prepared: Prepared, run: tracking.TrackedRun, store: Store, init_from: s
         weights=WEIGHTS if experiment.weights else None,
     )
     trainer = TorchTrainer(
-        train_worker,
+        train_worker,  # type: ignore[arg-type]  # what it returns becomes `Result.return_value`
         train_loop_config=asdict(assignment),
         scaling_config=ScalingConfig(
             num_workers=experiment.workers, use_gpu=cluster.use_gpu(experiment), resources_per_worker=resources

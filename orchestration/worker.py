@@ -69,7 +69,7 @@ class Keeper:
             self.journal.flush()
             due = position.epoch % settings.every_epochs == 0 or position.epoch == self.experiment.epochs
         else:
-            due = bool(settings.every_batches) and position.batch % settings.every_batches == 0
+            due = settings.every_batches is not None and position.batch % settings.every_batches == 0
         if due:
             self.save(position, end_of_epoch=end_of_epoch, keep=settings.keep)
 
