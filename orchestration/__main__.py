@@ -2,7 +2,6 @@
 
 import os
 import sys
-from multiprocessing import parent_process
 
 
 def run() -> int:
@@ -19,6 +18,8 @@ def run() -> int:
     return main(sys.argv[1:], answer)
 
 
-# A process spawned by ours runs this file again, for what it defines.
-if __name__ == "__main__" and parent_process() is None:
+if __name__ == "__main__":
+    # A spawned process imports its parent's main module again, unless this says that it is a package's. Else it would
+    # run the launcher, and with it the command.
+    sys.modules["__main__"].__spec__ = __spec__
     sys.exit(run())
