@@ -22,6 +22,7 @@ from torch.nn import functional
 MAX_PIXELS = 1 << 26  # a crop has thousands; what claims more is a decompression bomb
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
 _JPEG = b"\xff\xd8"
 _GREY, _PALETTE = 0, 3  # colour types of PNG
 _RGB = 3  # of the decoder's modes
@@ -125,7 +126,7 @@ def _check_size(size: tuple[int, int] | None, key: str) -> None:
 def _open_png(data: bytes | np.ndarray, key: str) -> Image.Image:
     encoded = bytes(data)
     _check_size(png_size(encoded), key)
-    if encoded.rfind(b"IEND") < 0:
+    if encoded.rfind(_PNG_END) < 0:
         raise DecodeError(f"{key} cannot be decoded: the PNG is truncated, its end is missing")
     try:
         return PngImageFile(io.BytesIO(encoded))

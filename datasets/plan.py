@@ -88,6 +88,8 @@ def plan_epoch(
     """
     if sampler not in SAMPLERS:
         raise DataError(f"there is no sampler {sampler!r}; there are {', '.join(SAMPLERS)}")
+    if people < 1:
+        raise DataError(f"a batch of {people} people is empty; batch.people must be at least 1")
     if lanes < 1 or people % lanes:
         raise DataError(
             f"batch.people={people} does not divide over batch.lanes={lanes}; "
@@ -95,13 +97,13 @@ def plan_epoch(
         )
     if window != "all" and window < 1:
         raise DataError(f'batch.window={window} holds no row group; expected at least 1, or "all"')
-    check(index.person, people, images)
     entropy = [int(fingerprint, 16), seed, epoch]
     rng = np.random.default_rng(entropy)
     if window == "all":
         rows = SAMPLERS[sampler](index.person, people, images, rng)
     else:
         chunks = cut(index.person, images, rng)
+        check(sampler, chunks, people, images)
         units = find_units(index.person, index.group, len(index.groups))
         drawn = []
         for lane, dealt in enumerate(deal(units, np.diff(chunks.first), lanes, rng)):

@@ -32,7 +32,12 @@ class Chunks:
 
 
 def cut(person: np.ndarray, images: int, rng: np.random.Generator) -> Chunks:
-    """Each person's images in random order, in chunks of `images`. person: int [N], classes from 0."""
+    """Each person's images in random order, in chunks of `images`. person: int [N], classes from 0.
+
+    Raises: DataError when `images` is less than 1.
+    """
+    if images < 1:
+        raise DataError(f"{images} images of each person are no batch; batch.images must be at least 1")
     shuffled = rng.permutation(len(person))
     # stable, so that the same seed gives the same order whatever sorting network the processor is given
     order = shuffled[np.argsort(person[shuffled], kind="stable")]
@@ -123,24 +128,24 @@ def distinct(person: np.ndarray, people: int, images: int, rng: np.random.Genera
     person: int [N], each row's person, classes from 0. Rows of one person stand together.
     Raises: DataError when there are fewer persons than `people`.
     """
-    check(person, people, images)
-    chunks = cut(person, images, rng)
-    pool = DistinctPool(chunks.first, rng)
-    pool.admit(range(len(chunks.first) - 1))
+    pieces = cut(person, images, rng)
+    check("distinct", pieces, people, images)
+    pool = DistinctPool(pieces.first, rng)
+    pool.admit(range(len(pieces.first) - 1))
     drawn: list[int] = []
     while pool.holds(people):
         drawn += pool.draw(people)
-    return chunks.rows[drawn].reshape(-1, people * images)
+    return pieces.rows[drawn].reshape(-1, people * images)
 
 
 def chunks(person: np.ndarray, people: int, images: int, rng: np.random.Generator) -> np.ndarray:
     """An epoch of batches of `people` chunks, all shuffled together: int64 [batches, people × images].
 
     person: int [N], each row's person, classes from 0. Rows of one chunk stand together.
-    Raises: DataError when there are fewer persons than `people`.
+    Raises: DataError when there are fewer chunks than `people`.
     """
-    check(person, people, images)
     pieces = cut(person, images, rng)
+    check("chunks", pieces, people, images)
     order = rng.permutation(len(pieces.rows))
     whole = len(order) - len(order) % people
     return pieces.rows[order[:whole]].reshape(-1, people * images)
@@ -153,16 +158,17 @@ SAMPLERS: dict[str, Callable[[np.ndarray, int, int, np.random.Generator], np.nda
 POOLS: dict[str, Callable[[np.ndarray, np.random.Generator], Pool]] = {"distinct": DistinctPool, "chunks": ChunkPool}
 
 
-def check(person: np.ndarray, people: int, images: int) -> None:
-    """Raises: DataError when no batch of `people` × `images` can be formed of these rows."""
-    if people < 1 or images < 1:
-        raise DataError(f"a batch of {people} people × {images} images is empty; both must be at least 1")
-    identities = int(np.count_nonzero(np.bincount(person))) if len(person) else 0
-    if people > identities:
-        raise DataError(
-            f"a batch of {people} people × {images} images needs {people} identities, the data has {identities}; "
-            f"set batch.people to at most {identities}, or train on more people"
-        )
+def check(sampler: str, pieces: Chunks, people: int, images: int) -> None:
+    """Raises: DataError when the sampler cannot fill one batch of `people` × `images` from these chunks."""
+    identities = int(np.count_nonzero(np.diff(pieces.first)))
+    available = identities if sampler == "distinct" else len(pieces.rows)
+    if people <= available:
+        return
+    counted = f"{identities} identities" + ("" if sampler == "distinct" else f" in {available} chunks of {images}")
+    raise DataError(
+        f"a batch of {people} people × {images} images ({sampler}) is larger than the data, which has {counted}; "
+        f"set batch.people to at most {available}, or train on more people"
+    )
 
 
 def _starts(counts: np.ndarray) -> np.ndarray:
