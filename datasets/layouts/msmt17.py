@@ -1,0 +1,75 @@
+"""MSMT17 V1 (Wei et al., CVPR 2018): lists decide; person numbers begin anew in test, so the folder is part of them."""
+
+from collections.abc import Iterator
+
+from datasets.layouts.layout import Entry, Layout, name, number
+from datasets.layouts.tree import Tree
+
+_NAME = name("<person>_<index>_<camera>_<…>", r"(\d+)_\d+_(\d+)_.+")
+_FOLDERS = {"train": "train", "val": "train", "query": "test", "gallery": "test"}
+_LINE = "expected <person>/<file> <person number>"
+
+
+def _read(tree: Tree) -> Iterator[Entry]:
+    there = {part: {path: person for person, path in tree.nested(part)} for part in ("train", "test")}
+    entries: dict[str, Entry | None] = {}
+    seen: dict[str, tuple[str, str]] = {}
+    for split, folder in _FOLDERS.items():
+        for at, line in tree.lines(f"list_{split}.txt"):
+            where = f"list_{split}.txt, line {at}"
+            path = _listed(tree, folder, line, where)
+            if path is None:
+                continue
+            if path in seen:
+                tree.report(where, f"{path} is listed in {seen[path][1]} already", "leave each image in one list, once")
+                if seen[path][0] != split:  # nobody knows which of the two it belongs to
+                    entries[path] = None
+                continue
+            seen[path] = split, where
+            if path not in there[folder]:
+                tree.report(path, f"listed in {where} but not there", "add the image, or take the line out")
+            elif found := _NAME.read(tree, path):
+                entries[path] = Entry(split, path, f"{folder}/{there[folder][path]}", camera=number(found[2]))
+    for path in (path for images in there.values() for path in images if path not in seen):
+        tree.pass_over(path, "images that no list names")
+    yield from (entry for entry in entries.values() if entry)
+
+
+def _listed(tree: Tree, folder: str, line: str, where: str) -> str | None:
+    """The path that a line names, None after a report."""
+    columns = line.split()
+    person = columns[0].partition("/")[0]
+    if len(columns) != 2 or columns[0].count("/") != 1 or not (person + columns[1]).isdigit():
+        tree.report(where, f"{line!r} cannot be read", _LINE)
+    elif int(person) != int(columns[1]):
+        problem = f"person number {columns[1]}, but the folder is {person}"
+        tree.report(where, problem, "mend the line or rename the folder")
+    else:
+        return f"{folder}/{columns[0]}"
+    return None
+
+
+MSMT17 = Layout(
+    name="msmt17",
+    root="MSMT17_V1",
+    places={split: (f"list_{split}.txt", folder) for split, folder in _FOLDERS.items()},
+    names=_NAME,
+    read=_read,
+    protocol="msmt17",
+    version="V1",
+    licence=(
+        "By agreement with the authors, academic research only, no redistribution; a later release (V2) has faces masked. "
+        "The people filmed cannot be assumed to have consented to anything beyond research."
+    ),
+    official={
+        "persons": 4101,
+        "cameras": 15,
+        "images": 126441,
+        "train/persons": 1041,
+        "train/images": 30248,
+        "val/images": 2373,
+        "gallery/persons": 3060,
+        "query/images": 11659,
+        "gallery/images": 82161,
+    },
+)
