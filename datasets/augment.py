@@ -7,6 +7,7 @@ Pillow and torchvision keep them between their steps) until they are normalised 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -182,36 +183,38 @@ def _resized_labels(parsing: Tensor, height: int, width: int) -> Tensor:
 
 def _moved(pictures: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
     """Each picture's window, enlarged first and mirrored afterwards where it was drawn: uint8 [B, C, H, W]."""
-    size = settings.height, settings.width
-    if settings.enlarged == size:
-        return _windows(pictures, draws.corner, draws.flip, size)
-    moved = torch.empty_like(pictures)
-    for is_chosen, chosen in ((draws.crop, settings.enlarged), (~draws.crop, size)):
-        rows = is_chosen.nonzero()[:, 0]
-        if len(rows):
-            at = rows.to(pictures.device)
-            moved[at] = _windows(_enlarged(pictures[at], chosen), draws.corner[rows], draws.flip[rows], size)
+    size, enlarges = (settings.height, settings.width), settings.enlarged != (settings.height, settings.width)
+    if pictures.device.type == "cpu":
+        chosen = draws.crop.tolist() if enlarges else [False] * len(pictures)
+        singles = [
+            _enlarged(picture[None], settings)[0] if is_chosen else picture
+            for picture, is_chosen in zip(pictures, chosen, strict=True)
+        ]
+        return _windows_by_slices(singles, draws.corner, draws.flip, size)
+    moved = _windows_by_index(pictures, draws.corner, draws.flip, size)
+    if enlarges and draws.crop.any():
+        rows = draws.crop.nonzero()[:, 0]
+        at = rows.to(pictures.device)
+        moved[at] = _windows_by_index(_enlarged(pictures[at], settings), draws.corner[rows], draws.flip[rows], size)
     return moved
 
 
-def _enlarged(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    return _resized(pictures, *size) if pictures.shape[1] == 3 else _resized_labels(pictures[:, 0], *size)[:, None]
+def _enlarged(pictures: Tensor, settings: Augmentation) -> Tensor:
+    if pictures.shape[1] == 3:
+        return _resized(pictures, *settings.enlarged)
+    return _resized_labels(pictures[:, 0], *settings.enlarged)[:, None]
 
 
-def _windows(pictures: Tensor, corner: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
-    """Windows of `size` [B, C, H, W] out of pictures [B, C, h, w]; what lies outside of these is 0."""
-    if pictures.shape[2:] == size and not corner.any() and not flip.any():
-        return pictures
-    windows = _windows_by_slices if pictures.device.type == "cpu" else _windows_by_index
-    return windows(pictures, corner, flip, size)
+def _windows_by_slices(pictures: Sequence[Tensor], corner: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
+    """Windows of `size` [B, C, H, W] out of pictures [C, h, w], each of its own size; what lies outside of these is 0.
 
-
-def _windows_by_slices(pictures: Tensor, corner: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
-    """On a host, where a slice is a copy of memory and an index is not."""
-    (height, width), (h, w) = size, pictures.shape[2:]
-    together = torch.channels_last if pictures.stride(1) == 1 else torch.contiguous_format
-    windows = torch.empty(*pictures.shape[:2], *size, dtype=torch.uint8, memory_format=together).zero_()
+    On a host, where a slice is a copy of memory and an index is not.
+    """
+    height, width = size
+    together = torch.channels_last if pictures[0].stride(0) == 1 else torch.contiguous_format
+    windows = torch.empty(len(pictures), len(pictures[0]), *size, dtype=torch.uint8, memory_format=together).zero_()
     for window, picture, (top, left), mirrored in zip(windows, pictures, corner.tolist(), flip.tolist(), strict=True):
+        h, w = picture.shape[1:]
         rows = slice(max(-top, 0), min(h - top, height))
         columns = slice(max(-left, 0), min(w - left, width))
         part = picture[:, rows.start + top : rows.stop + top, columns.start + left : columns.stop + left]
@@ -222,7 +225,7 @@ def _windows_by_slices(pictures: Tensor, corner: Tensor, flip: Tensor, size: tup
 
 
 def _windows_by_index(pictures: Tensor, corner: Tensor, flip: Tensor, size: tuple[int, int]) -> Tensor:
-    """On a device: one gather for the batch."""
+    """The same from pictures [B, C, h, w] of one size, on a device: one gather for the batch."""
     (height, width), (h, w), device = size, pictures.shape[2:], pictures.device
     corner, flip = corner.to(device, non_blocking=True), flip.to(device, non_blocking=True)
     column = torch.arange(width, device=device)
@@ -244,7 +247,8 @@ def _normalised(images: Tensor, settings: Augmentation, dtype: torch.dtype) -> T
             torch.tensor(x, dtype=exact, device=images.device)[:, None, None] for x in (scale, shift)
         )
         return torch.addcmul(shift_C11, images.to(exact), scale_C11).to(dtype)
-    result = torch.empty(images.shape, dtype=exact)
+    # numpy asks for huge pages: filling this many small ones for the first time would take longer than all the rest
+    result = torch.from_numpy(np.empty(images.shape, np.float64 if exact == torch.float64 else np.float32))
     for image, planes in zip(images, result, strict=True):  # one at a time: it stays in the cache from step to step
         planes.copy_(image)
         for plane, factor, offset in zip(planes, scale, shift, strict=True):

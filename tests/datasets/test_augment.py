@@ -135,8 +135,20 @@ def test_indexing_on_a_device_equals_slicing_on_the_host() -> None:
     corner = torch.tensor([[-3, 2], [0, 0], [2, -4], [4, 4]])
     flip = torch.tensor([True, False, True, False])
     for images in (pictures(4, 24, 12), pictures(4, 28, 16), masks(4, 24, 12)[:, None]):
-        sliced = module._windows_by_slices(images, corner, flip, (24, 12))
+        sliced = module._windows_by_slices(list(images), corner, flip, (24, 12))
         assert torch.equal(sliced, module._windows_by_index(images, corner, flip, (24, 12)))
+
+
+@pytest.mark.parametrize("how", [SMALL, CAL, replace(CAL, pad=3)], ids=["pad", "enlarge", "both"])
+def test_on_a_device_all_of_it_stays_there(how: Augmentation) -> None:
+    images, parsing = (
+        pictures(6, 17, 9).to("meta"),
+        masks(6, 17, 9).to("meta"),
+    )  # has no values: reading one would raise
+    result, labels = augment(images, parsing, draw(how, 6, (0,)), how, torch.bfloat16)
+    assert labels is not None
+    assert (result.device.type, result.dtype, list(result.shape)) == ("meta", torch.bfloat16, [6, 3, 24, 12])
+    assert (labels.device.type, labels.dtype, list(labels.shape)) == ("meta", torch.uint8, [6, 24, 12])
 
 
 @pytest.mark.gpu
