@@ -11,12 +11,14 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.servers.process import BIN, HOST, Process, clean_environment, free_port
+from tests.servers.process import BIN, HOST, Process, clean_environment, free_port, listens
 
 OBJECT_STORE_BYTES = 160 << 20
+START_S = 120  # a node takes 8 s on two idle cores
 
 
 @dataclass
@@ -81,20 +83,22 @@ def ray_nodes(num_nodes: int = 2, *, cpus: int = 2, environment: Mapping[str, st
         head = ["--head", f"--port={port}", f"--dashboard-port={dashboard_port}", f"--dashboard-host={HOST}"]
         for i in range(num_nodes):
             role = [*head, "--include-dashboard=true"] if i == 0 else [f"--address={cluster.address}"]
-            folder = home / f"n{i}"
+            folder, agent_port = home / f"n{i}", free_port()
             folder.mkdir()
             node = Process(
-                [BIN / "ray", "start", *role, *node_options(i, cpus, folder)], folder / "log", node_env, folder
+                [BIN / "ray", "start", *role, *node_options(i, cpus, folder, agent_port)],
+                folder / "log",
+                node_env,
+                folder,
             )
             stack.callback(node.stop)
             cluster.nodes.append(node)
-            if i == 0:
-                node.wait_until(lambda: num_alive(cluster) >= 1, timeout_s=90)
-        cluster.nodes[-1].wait_until(lambda: num_alive(cluster) == num_nodes, timeout_s=90)
+            node.wait_until(partial(listens, agent_port), timeout_s=START_S)
+        cluster.nodes[-1].wait_until(lambda: num_alive(cluster) == num_nodes, timeout_s=START_S)
         yield cluster
 
 
-def node_options(i: int, cpus: int, folder: Path) -> list[str]:
+def node_options(i: int, cpus: int, folder: Path, agent_port: int) -> list[str]:
     return [
         "--block",
         f"--node-ip-address={HOST}",
@@ -103,6 +107,8 @@ def node_options(i: int, cpus: int, folder: Path) -> list[str]:
         f"--temp-dir={folder}",
         f"--resources={json.dumps({f'node-{i}': 1})}",
         f"--ray-client-server-port={free_port()}",
+        # By default every cluster's agent wants port 52365; the one that does not get it takes no jobs.
+        f"--dashboard-agent-listen-port={agent_port}",
         "--disable-usage-stats",
     ]
 
