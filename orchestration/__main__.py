@@ -19,6 +19,7 @@ def run() -> int:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # our `datasets`, not a library's
     # A spawned process imports its parent's main module again, unless this says that it is a package's. Else it would
     # run the launcher, and with it the command.
     sys.modules["__main__"].__spec__ = __spec__

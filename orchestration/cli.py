@@ -43,19 +43,20 @@ def main(words: Sequence[str] | None = None, answer: int | None = None) -> int:
         check_result(common.result)
         show = show_with(arguments.show)
         result |= call(arguments)
-    except KeyboardInterrupt:
-        result |= failure(INTERRUPTED, "KeyboardInterrupt", "interrupted")
-    except (RequestError, DataError) as error:
-        result |= failure(WRONG, type(error).__name__, str(error))
-    except Exception as error:
-        result |= failure(FAILED, type(error).__name__, str(error))
-    if "error" in result and common.debug:
-        traceback.print_exc()
+    except (Exception, KeyboardInterrupt) as error:
+        result |= failure(error)
+        if common.debug:
+            traceback.print_exc()
     return tell(result, common, show, answer)
 
 
-def failure(status: int, kind: str, message: str) -> dict[str, Any]:
-    return {"status": status, "error": {"type": kind, "message": message}}
+def failure(error: BaseException) -> dict[str, Any]:
+    """The part of the answer that says what went wrong, and whose fault it was."""
+    if isinstance(error, RequestError | DataError):
+        status = WRONG
+    else:
+        status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
+    return {"status": status, "error": {"type": type(error).__name__, "message": str(error) or "no message"}}
 
 
 def tell(
@@ -64,7 +65,7 @@ def tell(
     """The result to where it was asked for; returns the exit status."""
     if error := result.get("error"):
         unexpected = result["status"] == FAILED and not common.debug
-        kind = f"{error['type']}: " if result["status"] == FAILED else ""
+        kind = "" if result["status"] == WRONG else f"{error['type']}: "
         hint = "\n(--debug shows where)" if unexpected else ""
         print(f"{kind}{error['message']}{hint}", file=sys.stderr)
     text = json.dumps(result, indent=1, default=str, ensure_ascii=False)

@@ -20,8 +20,8 @@ class Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for (key, _), name in zip(node.value, keys, strict=True):
-            if keys.count(name) > 1:
+        for place, ((key, _), name) in enumerate(zip(node.value, keys, strict=True)):
+            if name in keys[:place]:
                 raise yaml.MarkedYAMLError(problem=f"key {name!r} stands there twice", problem_mark=key.start_mark)
         return super().construct_mapping(node, deep)
 

@@ -1,0 +1,157 @@
+"""The lines that hold the house up: who may import whom, who may name a method, whose `datasets` is imported."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from methods import METHODS
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = ("datasets", "methods", "orchestration", "tests", "benchmarks", "infra")
+MAY_IMPORT = {"datasets": set(), "methods": set(), "orchestration": {"datasets", "methods"}}
+# Beside the standard library.
+LIBRARIES = {
+    "datasets": {"torch", "torchvision", "numpy", "pyarrow", "PIL"},
+    "methods": {"torch", "torchvision", "numpy", "pydantic"},
+    "orchestration/loop.py": {"torch"},
+    "orchestration/strategy.py": {"torch"},
+}
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Top-level packages that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import of {node.module}"
+            yield str(node.module).partition(".")[0]
+
+
+def sources(place: str) -> list[Path]:
+    path = ROOT / place
+    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_imports_point_downwards_only(package: str) -> None:
+    allowed = MAY_IMPORT[package] | {package}
+    wrong = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources(package)
+        for name in imports(path)
+        if name in OURS and name not in allowed
+    }
+    assert not wrong
+
+
+@pytest.mark.parametrize("place", LIBRARIES)
+def test_what_a_bare_gpu_box_runs_imports_no_more_than_that_has(place: str) -> None:
+    allowed = LIBRARIES[place] | set(OURS) | set(sys.stdlib_module_names)
+    wrong = {
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources(place)
+        for name in imports(path)
+        if name not in allowed
+    }
+    assert not wrong
+
+
+def modules_behind(module: str) -> set[str]:
+    """Our modules that importing `module` needs at its top level, itself included."""
+    found: set[str] = set()
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        path = ROOT / (name.replace(".", "/") + ".py")
+        path = path if path.exists() else ROOT / name.replace(".", "/") / "__init__.py"
+        if name in found or not path.exists():
+            continue
+        found.add(name)
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in MAY_IMPORT:
+                todo += [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def test_the_loop_needs_nothing_else_of_orchestration() -> None:
+    behind = {name for name in modules_behind("orchestration.loop") if name.startswith("orchestration.")}
+    assert behind == {"orchestration.loop", "orchestration.strategy"}
+
+
+def words_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Names, attributes and strings of a file with their lines; docstrings and comments are prose."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    prose = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+            yield node.lineno, node.value
+        elif isinstance(node, ast.Name):
+            yield node.lineno, node.id
+        elif isinstance(node, ast.Attribute):
+            yield node.lineno, node.attr
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, f"{node.module} {' '.join(alias.name for alias in node.names)}"
+
+
+def test_no_file_of_orchestration_names_a_method() -> None:
+    names = {name for method, cls in METHODS.items() for name in (method, method.replace("-", "_"), cls.__name__)}
+    pattern = re.compile(rf"(?<![a-z0-9])({'|'.join(map(re.escape, sorted(names)))})(?![a-z0-9])", re.IGNORECASE)
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {word!r}"
+        for path in sources("orchestration")
+        for line, word in words_of(path)
+        if pattern.search(word)
+    ]
+    assert not found
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A folder on the path with another package `datasets`, as a well-known library's."""
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "__init__.py").write_text("raise ImportError('this is the library')")
+    return tmp_path
+
+
+def run(command: list[str], path: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Every command imports our `datasets.errors` before it does anything."""
+    return subprocess.run(
+        command, cwd=cwd, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_with_a_library_of_that_name_redress_sees_our_datasets_from_anywhere(library: Path) -> None:
+    launcher = Path(sys.executable).with_name("redress")
+    for cwd in (ROOT, library):
+        done = run([str(launcher), "experiments"], str(library), cwd)
+        assert done.returncode == 0, done.stderr
+
+
+def test_with_a_library_of_that_name_python_m_orchestration_sees_our_datasets(library: Path) -> None:
+    for cwd, path in (
+        (ROOT, str(library)),
+        (library, f"{ROOT}{os.pathsep}{library}"),
+        (library, f"{library}{os.pathsep}{ROOT}"),
+    ):
+        done = run([sys.executable, "-m", "orchestration", "experiments"], path, cwd)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_process_without_our_root_first_sees_the_library(library: Path) -> None:
+    done = run([sys.executable, "-c", "import datasets"], str(library), library)
+    assert "this is the library" in done.stderr
