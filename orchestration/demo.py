@@ -18,13 +18,14 @@ from typing import Any
 
 from rich.table import Table
 
-from datasets.synthetic.dataset import render_dataset
+from datasets.synthetic.dataset import num_images, render_dataset
 from orchestration import registry
 from orchestration.errors import RequestError
 from orchestration.experiment import load, recipes
 from orchestration.progress import Progress
 from orchestration.train import train
 
+PRESET, PROTOCOL = "demo", "ltcc"
 MODEL = "demo"
 METRICS = ("rank-1", "mAP")
 CHOSEN_BY = "clothes-changing/mAP"
@@ -50,8 +51,9 @@ def demo(directory: str = "demo", *, overrides: Sequence[str] = (), progress: Pr
     root = empty_folder(Path(directory))
     os.environ["MLFLOW_TRACKING_URI"] = tracking_uri = f"sqlite:///{root / 'mlflow.db'}"
     data = str(root / "data")
+    total = num_images(PRESET, PROTOCOL)
     with progress.bar("rendering people") as bar:
-        render_dataset(data, preset="demo", splits="ltcc", progress=bar)
+        render_dataset(data, preset=PRESET, splits=PROTOCOL, progress=lambda done: bar(done, total))
     runs = {}
     for recipe in [name for name in recipes() if name.endswith("-demo")]:
         experiment = load(recipe, [f"data={data}", f"storage={root / 'runs'}", *overrides])

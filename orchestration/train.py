@@ -19,6 +19,7 @@ from orchestration.progress import Progress
 from orchestration.worker import FAILURE, Assignment, train_worker
 
 WEIGHTS = "weights.safetensors"
+EXACT_BELOW_ROWS = 100_000
 # Settings that a resumed run may change: the sequence of batches and the mathematics stay the same.
 MAY_CHANGE = ("name", "workers", "threads", "stream", "resources", "checkpoint", "evaluate", "max_failures", "epochs",
               "storage", "register", "select", "data", "weights", "init_from")  # fmt: skip
@@ -134,12 +135,13 @@ def fit(prepared: Prepared, run: tracking.TrackedRun, store: Store, init_from: s
 
 
 def num_steps(prepared: Prepared) -> int:
-    """About how many steps the run has: epochs differ by a few batches."""
-    feed, stream = assembly.build_feed(
-        prepared.experiment, prepared.dataset, METHODS[prepared.experiment.method.name], worker=0, workers=1
-    )
+    """How many steps the run has; of large data about how many, for epochs differ by a few batches."""
+    experiment, dataset = prepared.experiment, prepared.dataset
+    feed, stream = assembly.build_feed(experiment, dataset, METHODS[experiment.method.name], worker=0, workers=1)
     stream.close()
-    return prepared.experiment.epochs * feed.num_batches(0)
+    if dataset.split("train").rows > EXACT_BELOW_ROWS:
+        return experiment.epochs * feed.num_batches(0)
+    return sum(feed.num_batches(epoch) for epoch in range(experiment.epochs))
 
 
 def fetch_backbone(prepared: Prepared) -> bytes | None:
