@@ -11,9 +11,9 @@ import threading
 import time
 import weakref
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -183,7 +183,7 @@ class _Epoch:
         self.failure: BaseException | None = None  # of the scheduler itself
         self.taken = first_batch  # batches before it are with the consumer
         self.batches: dict[int, _Filling] = {}
-        self.held: dict[int, Future[Group]] = {group: _finished(value) for group, value in held.items()}
+        self.held = {group: _Held(value) for group, value in held.items()}
         self.claims: Counter[int] = Counter()  # uses of a row group that are on their way
         self.num_reading = 0
         self.was_read: set[int] = set()
@@ -231,8 +231,7 @@ class _Epoch:
 
     def held_groups(self) -> dict[int, Group]:
         """What the closed epoch leaves in memory."""
-        done = {group: read for group, read in self.held.items() if read.done() and not read.cancelled()}
-        return {group: read.result() for group, read in done.items() if not read.exception()}
+        return {number: held.group for number, held in self.held.items() if held.group is not None}
 
     def _is_done(self, number: int) -> bool:
         return number in self.batches and self.batches[number].num_left == 0
@@ -282,63 +281,66 @@ class _Epoch:
             for group in use.drop:
                 del self.held[group]
             self.num_reading += 1
-            self.held[use.group] = self.readers.submit(self._read, use.group)
+            self.held[use.group] = _Held()
+            self.readers.submit(self._read, use.group, self.held[use.group])
         self.claims[use.group] += 1
         return True
 
-    def _read(self, group: int) -> Group:
-        stream = self.stream
+    def _read(self, number: int, held: _Held) -> None:
+        stream, place = self.stream, self.index.groups[number]
+        group: Group | None = None
+        failure: Exception | None = None
         try:
             columns = ("image", "parsing") if stream.parsing else ("image",)
-            table = stream.dataset.read_group(stream.name, group, columns)
-            return Group(Encoded.of(table["image"]), Encoded.of(table["parsing"]) if stream.parsing else None)
+            table = stream.dataset.read_group(stream.name, number, columns)
+            group = Group(Encoded.of(table["image"]), Encoded.of(table["parsing"]) if stream.parsing else None)
         except Exception as error:
-            place = self.index.groups[group]
             error.add_note(f"in split {stream.name!r}, shard {place.shard}, row group {place.group}")
-            raise
-        finally:
-            with self.changed:
-                self.num_reading -= 1
-                stream.stats.groups_read += 1
-                stream.stats.groups_reread += group in self.was_read
-                stream.stats.bytes_read += self.index.groups[group].length
-                self.was_read.add(group)
-                self.changed.notify_all()
+            failure = error
+        with self.changed:
+            held.group, held.failure = group, failure
+            self.num_reading -= 1
+            stream.stats.groups_read += 1
+            stream.stats.groups_reread += number in self.was_read
+            stream.stats.bytes_read += place.length
+            self.was_read.add(number)
+            for piece in held.waiting:
+                self._submit(piece, held)
+            held.waiting.clear()
+            self.changed.notify_all()
 
     def _decode(self, use: Use) -> None:
         """Gives the batch's images in this row group to the decoders, once it is read."""
         rows = self.rows[use.batch]
         if use.batch not in self.batches:
             self.batches[use.batch] = _Filling.empty(len(rows), self.stream.size, self.stream.parsing)
-        batch, read = self.batches[use.batch], self.held[use.group]
+        held = self.held[use.group]
         places = np.flatnonzero(self.index.group[rows] == use.group)
-        pieces = [places[start : start + TASK_IMAGES] for start in range(0, len(places), TASK_IMAGES)]
-        self.claims[use.group] += len(pieces) - 1
-        for piece in pieces:
-            read.add_done_callback(self._when_read(batch, use.group, rows[piece], piece))
+        starts = range(0, len(places), TASK_IMAGES)
+        self.claims[use.group] += len(starts) - 1
+        for start in starts:
+            piece = _Piece(self.batches[use.batch], use.group, rows, places[start : start + TASK_IMAGES])
+            if held.group is None and held.failure is None:
+                held.waiting.append(piece)
+            else:
+                self._submit(piece, held)
 
-    def _when_read(
-        self, batch: _Filling, group: int, rows: np.ndarray, places: np.ndarray
-    ) -> Callable[[Future[Group]], None]:
-        def submit(read: Future[Group]) -> None:
-            # the decoders take no more work once the epoch is closed, and nobody waits for this batch then
-            if not read.cancelled() and not self.is_closed:
-                self.decoders.submit(self._fill, batch, group, read, rows, places)
+    def _submit(self, piece: _Piece, held: _Held) -> None:
+        if not self.is_closed:  # nobody waits for the batch then
+            self.decoders.submit(self._fill, piece, held)
 
-        return submit
-
-    def _fill(self, batch: _Filling, group: int, read: Future[Group], rows: np.ndarray, places: np.ndarray) -> None:
-        failure: Exception | None = None
+    def _fill(self, piece: _Piece, held: _Held) -> None:
+        failure: Exception | None = held.failure
         try:
-            encoded = read.result()
-            for row, place in zip(rows.tolist(), places.tolist(), strict=True):
-                self._fill_one(batch, encoded, row, place)
+            if held.group is not None:
+                for place in piece.places.tolist():
+                    self._fill_one(piece.batch, held.group, int(piece.rows[place]), place)
         except Exception as error:
             failure = error
         with self.changed:
-            batch.failure = batch.failure or failure
-            batch.num_left -= len(places)
-            self.claims[group] -= 1
+            piece.batch.failure = piece.batch.failure or failure
+            piece.batch.num_left -= len(piece.places)
+            self.claims[piece.group] -= 1
             self.changed.notify_all()
 
     def _fill_one(self, batch: _Filling, encoded: Group, row: int, place: int) -> None:
@@ -387,7 +389,20 @@ class _Filling:
         return cls(np.empty((num, *size, 3), np.uint8), masks, num)
 
 
-def _finished(group: Group) -> Future[Group]:
-    future: Future[Group] = Future()
-    future.set_result(group)
-    return future
+@dataclass(eq=False)
+class _Piece:
+    """Places of a batch whose images lie in one row group. rows: the batch's."""
+
+    batch: _Filling
+    group: int
+    rows: np.ndarray
+    places: np.ndarray
+
+
+@dataclass(eq=False)
+class _Held:
+    """A row group in memory, or on its way there: then neither it nor what failed is set. waiting: to be decoded."""
+
+    group: Group | None = None
+    failure: Exception | None = None
+    waiting: list[_Piece] = field(default_factory=list)
