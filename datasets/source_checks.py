@@ -1,0 +1,114 @@
+"""Whether a source's images and masks are what they should be: decoded whole, of one size, labels within the map."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datasets.decode import DecodeError, decode_image, decode_parsing
+from datasets.layouts.layout import Entry
+from datasets.layouts.tree import Offender
+from datasets.masks import Masks, mask_name
+
+MAX_FILE_BYTES = 64 << 20  # a crop has kilobytes
+_MEND_IMAGE = "copy it again from where it is whole, or take it out"
+_MEND_MASK = "make the mask again"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found of one entry. image, mask: 16-byte digests of the files as they are, empty where unread."""
+
+    image: bytes
+    mask: bytes
+    offenders: tuple[Offender, ...]
+
+
+@dataclass
+class _Problems:
+    path: str
+    found: list[Offender] = field(default_factory=list)
+
+    def add(self, problem: str, remedy: str) -> None:
+        self.found.append(Offender(self.path, problem, remedy))
+
+
+def check(root: Path, entry: Entry, masks: Masks | None) -> Checked:
+    """Decodes an entry's image, and its mask if masks are given. Nothing is repaired or filled in."""
+    problems = _Problems(entry.path)
+    image = _read(root / entry.path, problems, "", _MEND_IMAGE)
+    size = None if image is None else _image_size(image, problems)
+    mask = None if masks is None else _read_mask(masks, problems)
+    if masks is not None and mask is not None:
+        _check_mask(mask, masks, size, problems)
+    return Checked(digest(image), digest(mask), tuple(problems.found))
+
+
+def digest(data: bytes | None) -> bytes:
+    """16 bytes, or none for nothing."""
+    return b"" if data is None else hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _read(path: Path, problems: _Problems, what: str, remedy: str) -> bytes | None:
+    """A file's bytes, None after a report."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        problems.add(f"{what}cannot be read: {error.strerror or error}", "look at the file and its permissions")
+        return None
+    if not data:
+        problems.add(f"{what}cannot be decoded: it is empty (0 bytes)", remedy)
+    elif len(data) > MAX_FILE_BYTES:
+        problems.add(f"{what}is larger than {MAX_FILE_BYTES >> 20} MiB, too much for one image", remedy)
+    else:
+        return data
+    return None
+
+
+def _image_size(image: bytes, problems: _Problems) -> tuple[int, int] | None:
+    """(height, width)."""
+    try:
+        height, width = decode_image(image, problems.path).shape[1:]
+    except DecodeError as error:
+        problems.add(_reason(error, problems.path), _MEND_IMAGE)
+        return None
+    return height, width
+
+
+def _read_mask(masks: Masks, problems: _Problems) -> bytes | None:
+    name = mask_name(problems.path)
+    if name not in masks.names:
+        problems.add(f"mask missing: there is no {masks.root / name}", "add it, or convert without masks")
+        return None
+    if name in masks.outside:
+        problems.add(f"mask {name} is a symbolic link that leads out of {masks.root}", "put the file itself there")
+        return None
+    return _read(masks.root / name, problems, f"mask {name} ", _MEND_MASK)
+
+
+def _check_mask(mask: bytes, masks: Masks, size: tuple[int, int] | None, problems: _Problems) -> None:
+    name = mask_name(problems.path)
+    try:
+        labels = decode_parsing(mask, name)
+    except DecodeError as error:
+        problems.add(f"mask {name} {_reason(error, name)}", _MEND_MASK)
+        return
+    height, width = labels.shape
+    if size is not None and (height, width) != size and not masks.resize:
+        problems.add(
+            f"mask {name} is {width}×{height} (width × height), its image {size[1]}×{size[0]}",
+            f"{_MEND_MASK}, or have masks resized",
+        )
+    largest = masks.label_map.num_labels - 1
+    if int(labels.max()) > largest:
+        beyond = sorted(set(labels[labels > largest].tolist()))
+        problems.add(
+            f"mask {name} has label {', '.join(map(str, beyond))}; {masks.label_map.name} has labels 0 to {largest}",
+            f"{_MEND_MASK}, or name the label map it was made with",
+        )
+
+
+def _reason(error: DecodeError, key: str) -> str:
+    return str(error).removeprefix(f"{key} ")

@@ -1,0 +1,101 @@
+"""What a source holds beside what its authors say it holds, and what in it looks like a mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from datasets.layouts.layout import Entry, Layout
+from datasets.protocols import Protocol
+
+_JUNK = "junk"  # bad boxes are nobody's images
+_SHOWN = 100
+
+
+@dataclass(frozen=True)
+class Count:
+    """what: "images", "train/persons" …. official: what publications say, empty where they are silent."""
+
+    what: str
+    found: int
+    official: tuple[int, ...] = ()
+
+    @property
+    def differs(self) -> bool:
+        return bool(self.official) and self.found not in self.official
+
+    def __str__(self) -> str:
+        official = f"   official {' or '.join(f'{count:,}' for count in self.official)}" if self.official else ""
+        return f"{self.what:24} {self.found:>9,}{official}{'   differs' if self.differs else ''}"
+
+
+@dataclass
+class _Labels:
+    images: int = 0
+    persons: set[str] = field(default_factory=set)
+    clothes: set[tuple[str, str]] = field(default_factory=set)
+    cameras: set[str] = field(default_factory=set)
+    sequences: set[str] = field(default_factory=set)
+
+    def add(self, entry: Entry) -> None:
+        self.images += 1
+        self.persons.add(entry.person)
+        if entry.clothes is not None:
+            self.clothes.add((entry.person, entry.clothes))
+        if entry.camera is not None:
+            self.cameras.add(entry.camera)
+        if entry.sequence is not None:
+            self.sequences.add(entry.sequence)
+
+    def counts(self, prefix: str) -> Iterator[tuple[str, int]]:
+        yield f"{prefix}images", self.images
+        for name in ("persons", "clothes", "cameras", "sequences"):
+            if number := len(getattr(self, name)):
+                yield f"{prefix}{name}", number
+
+
+def counts(layout: Layout, entries: Iterable[Entry]) -> list[Count]:
+    """Of all splits together (junk left out) and of each."""
+    whole, parts = _Labels(), dict[str, _Labels]()
+    for entry in entries:
+        parts.setdefault(entry.split, _Labels()).add(entry)
+        if entry.split != _JUNK:
+            whole.add(entry)
+    found = dict(whole.counts(""))
+    for split, labels in parts.items():
+        found.update(labels.counts(f"{split}/"))
+    found = {what: 0 for what in layout.official if what not in found} | found
+    return [Count(what, number, _official(layout, what)) for what, number in found.items()]
+
+
+def _official(layout: Layout, what: str) -> tuple[int, ...]:
+    told = layout.official.get(what, ())
+    return told if isinstance(told, tuple) else (told,)
+
+
+def lonely_queries(protocol: Protocol, entries: Iterable[Entry]) -> list[str]:
+    """A warning for each query person whom the gallery does not show."""
+    persons: dict[str, set[str]] = {}
+    for entry in entries:
+        persons.setdefault(entry.split, set()).add(entry.person)
+    pairs = dict.fromkeys(
+        (mode.query, mode.gallery) for mode in protocol.modes if {mode.query, mode.gallery} <= set(persons)
+    )
+    return [
+        f"{query} person {person} has no image in {gallery}: its queries will not count"
+        for query, gallery in pairs
+        for person in sorted(persons[query] - persons[gallery])
+    ]
+
+
+def same_images(digests: Mapping[bytes, list[Entry]]) -> list[str]:
+    """A warning for each image that stands in several splits, or under several persons, byte for byte."""
+    found = []
+    for twins in digests.values():
+        splits, persons = {entry.split for entry in twins}, {entry.person for entry in twins}
+        if len(splits) > 1 or len(persons) > 1:
+            where = " and ".join(sorted(splits)) if len(splits) > 1 else f"persons {' and '.join(sorted(persons))}"
+            files = ", ".join(dict.fromkeys(entry.path for entry in twins))
+            found.append(f"the same bytes in {where}: {files}; take it out of one of them")
+    rest = len(found) - _SHOWN
+    return found[:_SHOWN] + ([f"and {rest} more images that stand in several places"] if rest > 0 else [])
