@@ -28,11 +28,11 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def listens(port: int) -> bool:
-    """Whether something accepts connections on this port of the loopback."""
+def listens(port: int, host: str = HOST) -> bool:
+    """Whether something accepts connections on this port of a loopback address."""
     with socket.socket() as s:
         s.settimeout(1)
-        return s.connect_ex((HOST, port)) == 0
+        return s.connect_ex((host, port)) == 0
 
 
 class Process:

@@ -79,7 +79,7 @@ def ray_nodes(num_nodes: int = 2, *, cpus: int = 2, environment: Mapping[str, st
         }
         node_env = env | dict(environment or {})
         port, dashboard_port = free_port(), free_port()
-        cluster = Cluster(f"{HOST}:{port}", f"http://{HOST}:{dashboard_port}", token, env)
+        cluster = Cluster(f"{node_address(0)}:{port}", f"http://{HOST}:{dashboard_port}", token, env)
         head = ["--head", f"--port={port}", f"--dashboard-port={dashboard_port}", f"--dashboard-host={HOST}"]
         for i in range(num_nodes):
             role = [*head, "--include-dashboard=true"] if i == 0 else [f"--address={cluster.address}"]
@@ -93,15 +93,20 @@ def ray_nodes(num_nodes: int = 2, *, cpus: int = 2, environment: Mapping[str, st
             )
             stack.callback(node.stop)
             cluster.nodes.append(node)
-            node.wait_until(partial(listens, agent_port), timeout_s=START_S)
+            node.wait_until(partial(listens, agent_port, node_address(i)), timeout_s=START_S)
         cluster.nodes[-1].wait_until(lambda: num_alive(cluster) == num_nodes, timeout_s=START_S)
         yield cluster
+
+
+def node_address(i: int) -> str:
+    """Each node's own loopback address, as machines have; 127.0.0.1 Ray would replace by the network card's."""
+    return f"127.0.0.{2 + i}"
 
 
 def node_options(i: int, cpus: int, folder: Path, agent_port: int) -> list[str]:
     return [
         "--block",
-        f"--node-ip-address={HOST}",
+        f"--node-ip-address={node_address(i)}",
         f"--num-cpus={cpus}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",
         f"--temp-dir={folder}",
