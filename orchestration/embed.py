@@ -107,14 +107,27 @@ def embed(
     cpus: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write the features of every row of `splits` below `job.destination`. `progress(images done, images in all)`."""
+    """Write the features of every row of `splits` below `job.destination`, but for those that are there already.
+
+    progress: called with images done and in all.
+    """
     import ray.data
 
-    dataset = Dataset.open(job.data)
-    items: list[dict[str, Any]] = [
-        {"split": split, "group": group} for split in splits for group in range(len(dataset.index(split).groups))
-    ]
-    total = sum(len(dataset.index(split)) for split in splits)
+    dataset, store = Dataset.open(job.data), open_store(job.destination)
+    items: list[dict[str, Any]] = []
+    finished = total = 0
+    for split in splits:
+        written = set(store.list(split))
+        for group, place in enumerate(dataset.index(split).groups):
+            total += place.rows
+            if feature_path(split, group) in written:
+                finished += place.rows
+            else:
+                items.append({"split": split, "group": group})
+    if progress:
+        progress(finished, total)
+    if not items:
+        return
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -126,7 +139,6 @@ def embed(
         num_cpus=cpus,
         num_gpus=1 if job.gpu else 0,
     )
-    finished = 0
     for batch in done.iter_batches(batch_size=1, prefetch_batches=0):
         finished += int(batch["rows"].sum())
         if progress:
@@ -141,7 +153,7 @@ def load_features(store: Store, split: str, num_rows: int) -> Tensor:
     features: np.ndarray | None = None
     seen = np.zeros(num_rows, dtype=bool)
     for path in store.list(split):
-        table = pq.read_table(io.BytesIO(store.read(f"{split}/{path}" if not path.startswith(split) else path)))
+        table = pq.read_table(io.BytesIO(store.read(path)))
         rows = table["row"].to_numpy()
         flat = table["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         values = flat.reshape(len(rows), -1)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +25,7 @@ from orchestration.errors import RequestError
 from orchestration.experiment import Experiment
 
 CMC_RANKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50)
+EMBEDDING = "embedding.json"
 SHOWN_QUERIES = 8
 SHOWN_RANKS = 10
 
@@ -65,13 +68,15 @@ def evaluate(
     """Score the checkpoint (or a run's newest) at `model` on `experiment.data` and leave features and results in `destination`.
 
     `<destination>/features/<split>/…parquet` holds descriptors by row of the index, `<destination>/queries.parquet` each
-    query's average precision and the position of its first match, by mode.
+    query's average precision and the position of its first match, by mode. Descriptors that an earlier evaluation left
+    there are taken up where `<destination>/embedding.json` says that they are of this model and these data.
     Raises: RequestError before work starts where data, protocol or checkpoint are not usable.
     """
     dataset, protocol = open_for_evaluation(experiment.data, validation=validation)
     found = checkpoint.find(model)
     cluster.connect()
     store = open_store(destination)
+    keep_only(store, {"model": found.digests, "data": dataset.fingerprint, "flip": experiment.evaluate.flip})
     splits = sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)})
     job = EmbeddingJob(
         model=found.address,
@@ -95,6 +100,14 @@ def evaluate(
         for name, data in result.pictures.items():
             store.write(name, data)
     return result
+
+
+def keep_only(store: Store, embedding: dict[str, Any]) -> None:
+    """Take away descriptors that come of anything but `embedding` (plain JSON), and leave its description there."""
+    text = json.dumps(embedding, indent=1, sort_keys=True).encode()
+    if not store.exists(EMBEDDING) or store.read(EMBEDDING) != text:
+        store.delete_tree("features")
+        store.write(EMBEDDING, text)
 
 
 def rank_modes(protocol: Protocol, indexes: dict[str, SplitIndex], features: dict[str, Tensor]) -> Evaluation:
