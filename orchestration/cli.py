@@ -105,7 +105,7 @@ def write_result(address: str, text: str) -> None:
 def call(arguments: argparse.Namespace) -> dict[str, Any]:
     from orchestration import commands
 
-    command: Callable[[argparse.Namespace], dict[str, Any]] = getattr(commands, arguments.run)
+    command: Callable[[argparse.Namespace], dict[str, Any]] = getattr(commands, arguments.function)
     return command(arguments)
 
 
@@ -146,7 +146,7 @@ def parser() -> Parser:
 
     def add(group: Any, name: str, run: str, help: str, show: str | None = None, path: str = "") -> Parser:
         made: Parser = group.add_parser(name, help=help, description=help, parents=[common])
-        made.set_defaults(run=run, show=show or run, command_name=f"{path} {name}".strip())
+        made.set_defaults(function=run, show=show or run, command_name=f"{path} {name}".strip())
         return made
 
     train = add(commands, "train", "train", "train, evaluate, keep the run in MLflow")
@@ -206,7 +206,7 @@ def parser() -> Parser:
     version.add_argument("model", metavar="MODEL", help="models:/NAME/VERSION or models:/NAME@ALIAS")
 
     experiments = commands.add_parser("experiments", help="the recipes that come with redress", parents=[common])
-    experiments.set_defaults(run="experiments_list", show="experiments_list", command_name="experiments")
+    experiments.set_defaults(function="experiments_list", show="experiments_list", command_name="experiments")
     recipes = experiments.add_subparsers(metavar="COMMAND")
     recipe = add(
         recipes, "show", "experiments_show", "every setting of an experiment, as it would run", path="experiments"

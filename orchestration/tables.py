@@ -90,9 +90,9 @@ def data_inspect(answer: Answer) -> None:
 
 def data_verify(answer: Answer) -> None:
     for problem in answer["problems"]:
-        console().print(problem, markup=False)
+        print(problem)
     count = len(answer["problems"])
-    console().print(f"{answer['address']}: {f'{count} problems' if count else 'every byte as it was written'}")
+    print(f"{answer['address']}: {f'{count} problems' if count else 'every byte as it was written'}")
 
 
 def runs_list(answer: Answer) -> None:
@@ -117,7 +117,7 @@ def runs_show(answer: Answer) -> None:
 
 
 def runs_sync(answer: Answer) -> None:
-    console().print(f"run {answer['run_id']}: {answer['delivered']} records delivered, {answer['waiting']} waiting")
+    print(f"run {answer['run_id']}: {answer['delivered']} records delivered, {answer['waiting']} waiting")
 
 
 def registry_list(answer: Answer) -> None:
@@ -132,11 +132,11 @@ def registry_show(answer: Answer) -> None:
     facts({key: answer[key] for key in ("model", "aliases", "run_id", "created")})
     if answer["metrics"]:
         metrics_table("evaluation", answer["metrics"])
-    console().print(answer["card"], markup=False)
+    print(answer["card"])
 
 
 def registry_register(answer: Answer) -> None:
-    console().print(f"{answer['model']} is registered, as candidate")
+    print(f"{answer['model']} is registered, as candidate")
 
 
 def experiments_list(answer: Answer) -> None:
