@@ -105,17 +105,17 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     if store.exists(FAILURE):
         return {"failure": json.loads(store.read(FAILURE))}
     try:
-        return asdict(run(assignment, store))
+        return asdict(run(assignment, store, worker_device()))
     except FINAL_ERRORS as error:
         failure = {"type": type(error).__name__, "message": str(error)}
         store.write(FAILURE, json.dumps(failure).encode())
         raise
 
 
-def run(assignment: Assignment, store: Store) -> Position:
+def run(assignment: Assignment, store: Store, device: torch.device) -> Position:
+    """Train to the last epoch in this process, with the others of its process group where there is one."""
     experiment = Experiment.from_resolved(assignment.experiment)
     torch.set_num_threads(experiment.threads)
-    device = worker_device()
     method = assembly.build_method(experiment, assignment.facts)
     found = common_checkpoint(store)
     if found is None:
