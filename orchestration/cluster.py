@@ -50,7 +50,7 @@ def connect(say: Callable[[str], None] | None = None) -> None:
     if ray.is_initialized():
         return
     if say:
-        say("connecting to the job's Ray" if is_job else f"connecting to Ray at {address}" if address else "starting Ray")
+        say("connecting to Ray" if is_job or address else "starting Ray")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address and not is_job:
         options["runtime_env"] = {"working_dir": str(ROOT), "excludes": EXCLUDES}
