@@ -32,7 +32,7 @@ def check_root(layout: Layout, root: Path, known: Iterable[Layout], without: tup
     if looks_like:
         raise DataError(f"{text}. The tree looks like {' or '.join(looks_like)}; give that as the layout")
     hint = f"; expected the folder {layout.root}, which has {', '.join(layout.required(without))}"
-    for near in _near(root):
+    for near in sorted(_near(root), key=lambda near: near.name != layout.root):  # masks lie in a tree like the images'
         if _missing(layout, near, without) is None and _names_fit(layout, near):
             raise DataError(f"{text}{hint}. {near} has them: give that as the source")
     only_a_split = [split for split, places in layout.places.items() if missing in places]
