@@ -292,7 +292,7 @@ def test_a_wrong_name_is_told_the_layout_that_fits(
     assert f"The tree looks like {name};" in message
 
 
-def test_names_of_layouts_label_maps_and_protocols_are_checked(tree: Callable[[str], Fixture]) -> None:
+def test_names_of_data_sets_label_maps_and_protocols_are_checked(tree: Callable[[str], Fixture]) -> None:
     fixture = tree("ltcc")
     assert "Meant ltcc?" in refusal(Fixture("ltc", fixture.root, fixture.parsing, fixture.expected))
     assert "Meant lip20?" in refusal(fixture, labels="lip-20")
