@@ -10,9 +10,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a model comes from. `settings`: the resolved experiment; `metrics`: fractions by the protocol's names."""
+    """Where a model comes from. `settings`: the resolved experiment; `metrics`: fractions by the protocol's names;
+    `checkpoint`: its address."""
 
     run_id: str
+    checkpoint: str = ""
     experiment: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     data_name: str = ""

@@ -144,6 +144,7 @@ def create_version(
     tags |= {f"metric.{key}": f"{value:.6f}" for key, value in provenance.metrics.items()}
     tags |= {
         "run_id": provenance.run_id,
+        "checkpoint": provenance.checkpoint,
         "data.fingerprint": provenance.data_fingerprint,
         "source.digest": provenance.source_digest,
         "select_on_test": str(provenance.select_on_test).lower(),
@@ -175,6 +176,7 @@ def register_checkpoint(address: str, name: str, run_id: str, metrics: Mapping[s
     tags = tracking.connect().get_run(run_id).data.tags
     provenance = Provenance(
         run_id=run_id,
+        checkpoint=tracking.without_secret(address),
         experiment=experiment.name,
         settings=tracking.redact(experiment.resolved()),
         data_name=f"{dataset.manifest.name} {dataset.manifest.version}",
