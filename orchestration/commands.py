@@ -81,6 +81,37 @@ def data_synth(words: Namespace) -> Answer:
     return written(words.address, manifest)
 
 
+def data_convert(words: Namespace) -> Answer:
+    from datasets.convert import convert
+    from datasets.store import open_store
+    from orchestration.progress import Progress
+
+    with before_work():
+        open_store(words.address).exists("manifest.json")
+    with Progress().bar("converting") as bar:
+        done = convert(
+            words.layout,
+            words.source,
+            words.address,
+            parsing=words.parsing,
+            labels=words.labels,
+            quarantine=words.quarantine,
+            resize_masks=words.resize_masks,
+            without=words.without,
+            dry_run=words.dry_run,
+            overwrite=words.overwrite,
+            progress=lambda phase, count, total: bar(count, total, note=phase),
+        )
+    report = {
+        "layout": done.layout,
+        "notes": done.lines(),
+        "warnings": done.warnings,
+        "passed_over": done.passed_over,
+        "quarantined": [str(offender) for offender in done.quarantined],
+    }
+    return report | (written(words.address, done.manifest) if done.manifest else {"address": None})
+
+
 def data_holdout(words: Namespace) -> Answer:
     from datasets.holdout import holdout
     from datasets.shards import Dataset

@@ -65,6 +65,15 @@ def data_synth(answer: Answer) -> None:
 data_holdout = data_synth
 
 
+def data_convert(answer: Answer) -> None:
+    for note in answer["notes"]:
+        print(note)
+    if answer["address"]:
+        data_synth(answer)
+    else:
+        print("a dry run: nothing was written")
+
+
 def data_inspect(answer: Answer) -> None:
     facts(
         {key: answer[key] for key in ("address", "name", "version", "licence", "fingerprint", "label_map", "protocol")}

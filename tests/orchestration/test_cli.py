@@ -12,11 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from orchestration.cli import main
-from tests.tiny import tiny_dataset
+from tests.tiny import png, tiny_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 REDRESS = Path(sys.executable).with_name("redress")
@@ -140,6 +141,23 @@ def test_a_data_set_is_rendered_inspected_and_verified(capfd: pytest.CaptureFixt
     assert sheet.read_bytes().startswith(b"\x89PNG")
     assert answer(capfd, "data", "verify", address)["problems"] == []
     assert "overwrite" in answer(capfd, *words)["error"]["message"]
+
+
+def test_a_public_data_set_is_converted(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    source = tmp_path / "LTCC_ReID"
+    for split in ("train", "query", "test"):
+        (source / split).mkdir(parents=True)
+        for name in ("001_1_c1_000001", "001_1_c2_000002", "001_2_c3_000003", "002_1_c1_000004", "002_1_c2_000005"):
+            (source / split / f"{name}.png").write_bytes(png(np.zeros((32, 16), dtype=np.uint8)))
+    words = ["data", "convert", "ltcc", str(source), str(tmp_path / "shards")]
+    assert answer(capfd, *words, "--dry-run")["address"] is None
+    assert not (tmp_path / "shards").exists()
+    assert answer(capfd, *words)["images"] == {"train": 5, "query": 5, "gallery": 5}
+    assert answer(capfd, "data", "inspect", str(tmp_path / "shards"))["splits"]["train"]["persons"] == 2
+    (source / "train" / "000_x_c1_000001.png").write_bytes(b"")
+    refused = answer(capfd, *words, "--overwrite")
+    assert refused["status"] == 2
+    assert "000_x_c1_000001.png" in refused["error"]["message"]
 
 
 def test_people_are_shown_tables(data: str, capfd: pytest.CaptureFixture[str]) -> None:
