@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import threading
 import time
@@ -22,6 +23,7 @@ from datasets.errors import CorruptData, DataError
 from datasets.index import SplitIndex
 from datasets.manifest import Split
 from datasets.plan import Plan, plan_epoch
+from datasets.prefetch import BATCHES_AHEAD, Filling
 from datasets.schema import Sample
 from datasets.shards import Dataset, write_dataset
 from datasets.store import StoreError
@@ -167,6 +169,14 @@ def test_no_more_encoded_bytes_are_alive_than_the_cache_holds(dataset: Dataset) 
             time.sleep(0.001)
         assert watched.most_alive <= cache_bytes + 2 * largest
         assert watched.most_alive > watched.largest
+
+
+def test_delivered_batches_are_let_go_while_their_row_groups_stay(dataset: Dataset) -> None:
+    ours = stream(dataset)
+    for _ in ours.epoch(plan(dataset)):
+        gc.collect()
+        assert sum(isinstance(thing, Filling) for thing in gc.get_objects()) <= BATCHES_AHEAD + 1
+    assert ours.stats.groups_reread == 0
 
 
 def mixed(sizes: list[tuple[int, int]]) -> Iterator[Sample]:
