@@ -24,6 +24,7 @@ from orchestration.loop import Position
 
 FORMAT = 1
 FOLDER = "checkpoints"
+SHOWN_DIFFERENCES = 4
 FILES = ("model.safetensors", "optimizers.safetensors")
 
 
@@ -192,5 +193,18 @@ def to_bytes(tensors: dict[str, Tensor]) -> bytes:
 
 
 def load_method_state(method: nn.Module, checkpoint: Checkpoint) -> None:
-    """The parameters and buffers alone, for evaluation and `--init-from`."""
-    method.load_state_dict(load_tensors(checkpoint, FILES[0]))
+    """The parameters and buffers alone, for evaluation and `--init-from`. RequestError naming those that do not fit."""
+    state, wanted = load_tensors(checkpoint, FILES[0]), method.state_dict()
+    shapes = {name: (shape(wanted.get(name)), shape(state.get(name))) for name in sorted({*wanted, *state})}
+    differing = [f"{name} is {has}, expected {needs}" for name, (needs, has) in shapes.items() if needs != has]
+    if differing:
+        more = f" … ({len(differing)} in all)" if len(differing) > SHOWN_DIFFERENCES else ""
+        raise RequestError(
+            f"the model of checkpoint {checkpoint.address} does not fit: "
+            f"{'; '.join(differing[:SHOWN_DIFFERENCES])}{more}. Use one of the same method, backbone and training people."
+        )
+    method.load_state_dict(state)
+
+
+def shape(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else "×".join(map(str, tensor.shape)) or "scalar"

@@ -24,6 +24,7 @@ from orchestration.embed import EmbeddingJob, embed, load_features
 from orchestration.errors import RequestError
 from orchestration.experiment import Experiment
 
+REPORTED_RANKS = (1, 5, 10, 20)
 CMC_RANKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50)
 EMBEDDING = "embedding.json"
 SHOWN_QUERIES = 8
@@ -54,6 +55,16 @@ def open_for_evaluation(data: str, *, validation: bool = False) -> tuple[Dataset
     except (DataError, StoreError) as error:
         raise RequestError(str(error)) from error
     return dataset, protocol
+
+
+def metric_names(dataset: Dataset, protocol: Protocol) -> dict[str, str]:
+    """What an evaluation will give: each metric's name, and the split of its queries. Ranks beyond the gallery are none."""
+    names: dict[str, str] = {}
+    for mode in protocol.modes:
+        num_gallery = len(protocols.rows(mode, dataset.index(mode.gallery)))
+        ranks = [f"rank-{k}" for k in REPORTED_RANKS if k <= num_gallery]
+        names |= {f"{mode.name}/{measure}": mode.query for measure in (*ranks, "mAP", "mINP")}
+    return names
 
 
 def evaluate(
@@ -126,7 +137,7 @@ def rank_modes(protocol: Protocol, indexes: dict[str, SplitIndex], features: dic
             ranks=CMC_RANKS,
         )
         rankings[mode.name] = ranking
-        for k in (1, 5, 10, 20):
+        for k in REPORTED_RANKS:
             if (value := ranking.cmc[k]) is not None:
                 metrics[f"{mode.name}/rank-{k}"] = value
         metrics[f"{mode.name}/mAP"] = ranking.mAP

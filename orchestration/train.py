@@ -6,14 +6,13 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from datasets.protocols import PROTOCOLS, Protocol, check
 from datasets.shards import DataError, Dataset
 from datasets.store import Store, StoreError, open_store
 from methods import METHODS
 from methods.method import MethodError
 from orchestration import assembly, checkpoint, cluster, registry, tracking, weights
 from orchestration.errors import RequestError
-from orchestration.evaluate import Evaluation, evaluate
+from orchestration.evaluate import Evaluation, evaluate, metric_names, open_for_evaluation
 from orchestration.experiment import Experiment
 from orchestration.progress import Progress
 from orchestration.worker import FAILURE, Assignment, train_worker
@@ -31,23 +30,21 @@ class TrainingFailedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Prepared:
-    """An experiment whose data, protocol and method fit together."""
+    """An experiment whose data and method fit together."""
 
     experiment: Experiment
     dataset: Dataset
-    protocol: Protocol
     facts: dict[str, Any]
+    num_steps: int
 
 
 def prepare(experiment: Experiment) -> Prepared:
     """Everything that can be found wrong before a worker starts. Raises RequestError with the mend."""
     method = METHODS[experiment.method.name]
+    dataset, _ = open_for_evaluation(experiment.data)
     try:
-        dataset = Dataset.open(experiment.data)
         index = dataset.index("train")
-        protocol = PROTOCOLS[dataset.manifest.protocol]
-        check(protocol, dataset)
-    except (DataError, StoreError) as error:
+    except DataError as error:
         raise RequestError(str(error)) from error
     where = f"data {experiment.data}"
     if method.needs_parsing and not index.has_parsing:
@@ -64,7 +61,31 @@ def prepare(experiment: Experiment) -> Prepared:
             f"{where}: a batch of {experiment.batch.people} people × {experiment.batch.images} images needs "
             f"{experiment.batch.people} identities; split 'train' has {index.num_persons}. Set batch.people lower."
         )
-    return Prepared(experiment, dataset, protocol, assembly.describe_data(index, dataset.manifest.label_map))
+    if experiment.select != "last":
+        check_selection(experiment)
+    try:
+        steps = num_steps(experiment, dataset)
+    except DataError as error:
+        raise RequestError(f"{where}: {error}") from error
+    return Prepared(experiment, dataset, assembly.describe_data(index, dataset.manifest.label_map), steps)
+
+
+def check_selection(experiment: Experiment) -> None:
+    """The data have the split, and their protocol the metric, that the checkpoint is to be chosen by."""
+    split, metric = selection(experiment)
+    dataset, protocol = open_for_evaluation(experiment.data, validation=split.startswith("val_"))
+    names = metric_names(dataset, protocol)
+    if names.get(metric) != split:
+        listed = ", ".join(f"best:{query}/{name}" for name, query in names.items())
+        raise RequestError(
+            f"select = {experiment.select}: protocol {protocol.name!r} has no such metric. There are {listed}."
+        )
+
+
+def selection(experiment: Experiment) -> tuple[str, str]:
+    """Split and metric of `select: best:SPLIT/METRIC`."""
+    split, _, metric = experiment.select.removeprefix("best:").partition("/")
+    return split, metric
 
 
 def train(
@@ -80,16 +101,16 @@ def train(
     prepared = prepare(experiment)
     backbone = fetch_backbone(prepared)
     init_from = init_from or experiment.init_from
-    if init_from:
-        checkpoint.find(init_from)
+    if init_from and not resume:
+        check_initial_weights(prepared, init_from)
     cluster.connect(progress.say)
     cluster.check_resources(experiment)
+    if resume:
+        check_same_experiment(experiment, tracking.open_run(resume).store)
     run = tracking.start_run(experiment, prepared.dataset.fingerprint, resume=resume)
     try:
         store = open_store(run.storage)
-        if resume:
-            check_same_experiment(experiment, store)
-            store.delete(FAILURE)
+        store.delete(FAILURE)
         if backbone is not None:
             store.write(WEIGHTS, backbone)
         fit(prepared, run, store, init_from, progress)
@@ -128,20 +149,28 @@ def fit(prepared: Prepared, run: tracking.TrackedRun, store: Store, init_from: s
         ),
     )
     label = f"training {experiment.name}"
-    with progress.training_bar(label, num_steps(prepared)) as on_records, run.forward(on_records=on_records):
+    with progress.training_bar(label, prepared.num_steps) as on_records, run.forward(on_records=on_records):
         failure = run_trainer(trainer, store)
     if failure:
         raise TrainingFailedError(f"{failure['type']}: {failure['message']}")
 
 
-def num_steps(prepared: Prepared) -> int:
-    """How many steps the run has; of large data about how many, for epochs differ by a few batches."""
-    experiment, dataset = prepared.experiment, prepared.dataset
+def num_steps(experiment: Experiment, dataset: Dataset) -> int:
+    """How many steps the run has; of large data about how many, for epochs differ by a few batches. Raises: DataError."""
     feed, stream = assembly.build_feed(experiment, dataset, METHODS[experiment.method.name], worker=0, workers=1)
     stream.close()
     if dataset.split("train").rows > EXACT_BELOW_ROWS:
         return experiment.epochs * feed.num_batches(0)
     return sum(feed.num_batches(epoch) for epoch in range(experiment.epochs))
+
+
+def check_initial_weights(prepared: Prepared, address: str) -> None:
+    """The weights that training is to start from are there and fit the method. RequestError otherwise."""
+    method = assembly.build_method(prepared.experiment, prepared.facts)
+    try:
+        checkpoint.load_method_state(method, checkpoint.find(address))
+    except (RequestError, StoreError, checkpoint.CorruptCheckpointError) as error:
+        raise RequestError(f"init_from = {address}: {error}") from error
 
 
 def fetch_backbone(prepared: Prepared) -> bytes | None:
@@ -235,7 +264,7 @@ def choose_checkpoint(experiment: Experiment, store: Store, progress: Progress) 
 def selection_score(
     experiment: Experiment, candidate: checkpoint.Checkpoint, store: Store, progress: Progress
 ) -> float:
-    split, metric = experiment.select.removeprefix("best:").split("/", 1)
+    split, metric = selection(experiment)
     destination = store.join("selection", f"{candidate.position.step:08d}")
     with progress.bar(f"selecting: epoch {candidate.position.epoch}") as bar:
         result: Evaluation = evaluate(

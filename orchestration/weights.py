@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from datasets.store import StoreError, open_store
+from datasets.store import open_store
 from orchestration.errors import RequestError
 
 HUB = "imagenet"
@@ -30,7 +30,7 @@ def fetch(weights: str, published: str | None) -> dict[str, Tensor]:
         if weights.endswith(".safetensors"):
             return safetensors.torch.load(data)
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (StoreError, OSError, pickle.UnpicklingError, RuntimeError, safetensors.SafetensorError) as error:
+    except (OSError, EOFError, pickle.UnpicklingError, RuntimeError, safetensors.SafetensorError) as error:
         raise RequestError(
             f"weights = {weights}: cannot be read ({error}). Expected {HUB!r}, or the path or s3:// address of a "
             ".safetensors or .pth state dict without pickled code."

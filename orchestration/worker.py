@@ -13,8 +13,9 @@ import torch.distributed as dist
 from datasets.shards import CorruptData, DataError, Dataset
 from datasets.store import Store, open_store
 from methods import METHODS
-from methods.method import Method
+from methods.method import Method, MethodError
 from orchestration import assembly, checkpoint, loop
+from orchestration.errors import RequestError
 from orchestration.experiment import Experiment
 from orchestration.journal import Journal, JournalError, ReplayMismatch, environment
 from orchestration.loop import NonFiniteLossError, Position, StepReport
@@ -25,6 +26,8 @@ FAILURE = "failure.json"
 FINAL_ERRORS = (
     CorruptData,
     DataError,
+    MethodError,
+    RequestError,
     ReplayMismatch,
     JournalError,
     NonFiniteLossError,
