@@ -58,7 +58,7 @@ def camera(seed: int, number: int) -> Camera:
         base=max(0.06, 0.62 - 1.5 * pitch + between(rng, -0.06, 0.06)),
         light=(between(rng, -0.7, 0.7), between(rng, 0.5, 0.9)),
         contrast=between(rng, 0.88, 1.10),
-        cast=(1 + spread(rng, 0.03), 1 + spread(rng, 0.015), 1 + spread(rng, 0.04)),
+        cast=(1 + spread(rng, 0.025), 1 + spread(rng, 0.015), 1 + spread(rng, 0.03)),
         softness=between(rng, 0.25, 0.75),
         noise=between(rng, 0.004, 0.016),
         quality=int(between(rng, 80, 93)),
@@ -73,7 +73,7 @@ def walk(seed: int, person: int, outfit: int, camera: Camera, number: int) -> Wa
     if rng.random() < 0.12:
         yaw = between(rng, 0.0, 2 * pi)
     stands = rng.random() < 0.10
-    warm = spread(rng, 0.032)
+    warm = spread(rng, 0.028)
     return Walk(
         yaw=yaw,
         turn=spread(rng, 0.10),
@@ -82,7 +82,7 @@ def walk(seed: int, person: int, outfit: int, camera: Camera, number: int) -> Wa
         step=between(rng, 1.0, 2.2),
         place=float(rng.random()),
         drift=(0.02 if stands else between(rng, 0.15, 0.5)) * (1 if rng.random() < 0.5 else -1),
-        gain=1 + spread(rng, 0.06),
+        gain=1 + spread(rng, 0.05),
         ambient=between(rng, 0.42, 0.68),
         cast=(1 + warm + spread(rng, 0.016), 1 + spread(rng, 0.014), 1 - warm + spread(rng, 0.016)),
         softness=camera.softness * between(rng, 0.7, 1.5),

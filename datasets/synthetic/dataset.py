@@ -75,6 +75,11 @@ def num_images(preset: str | Preset = "default", splits: str = "ltcc", seed: int
     return sum(len(job.frames) for jobs in plan(find_preset(preset), splits, seed).values() for job in jobs)
 
 
+def _cores() -> int:
+    """Cores this process may use; macOS cannot tell and gives all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def render_dataset(
     address: str,
     *,
@@ -98,7 +103,7 @@ def render_dataset(
     if size is not None:
         chosen = replace(chosen, height=size[0], width=size[1])
     jobs = plan(chosen, splits, seed)
-    workers = workers or len(os.sched_getaffinity(0))
+    workers = workers or _cores()
     if sum(map(len, jobs.values())) < PARALLEL_FROM:
         workers = 1
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers > 1 else None

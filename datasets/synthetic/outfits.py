@@ -85,19 +85,20 @@ FEMALE_BOTTOMS = {
     "shorts": 1.0,
 }
 PATTERNS = {
-    "plain": 3.2,
-    "striped": 1.2,
-    "checked": 0.9,
-    "dotted": 0.5,
+    "plain": 3.0,
+    "striped": 1.3,
+    "checked": 1.0,
+    "dotted": 0.6,
     "printed": 1.2,
     "two-tone": 1.0,
     "pinstriped": 0.4,
-    "camouflage": 0.3,
+    "camouflage": 0.4,
 }
 SHOES = {"sneakers": 3.0, "boots": 1.4, "shoes": 1.8, "sandals": 0.5}
-BAGS = {"none": 3.0, "backpack": 1.3, "shoulder bag": 0.9, "handbag": 0.8}
+BAGS = {"none": 2.0, "backpack": 1.3, "shoulder bag": 0.9, "handbag": 0.8}
 HATS = {"none": 14.0, "cap": 0.8, "beanie": 0.6, "hat": 0.4}
 SHORT_SLEEVES = ("t-shirt", "polo shirt", "tank top", "vest")
+HABIT = 0.65  # how often somebody keeps the usual shoes, and the usual bag, in another outfit
 WHOLE_BODY = ("dress", "jumpsuit")
 
 
@@ -161,6 +162,7 @@ def _hem(rng: np.random.Generator, top: str, bottom: str) -> float:
 def outfit(seed: int, person: int, number: int, female: bool) -> Outfit:
     """Outfit `number` of a person of the world `seed`."""
     rng = draws(seed, OUTFIT, person, number)
+    habits = draws(seed, OUTFIT, person)
     top = choose(rng, FEMALE_TOPS if female else MALE_TOPS)
     bottom = choose(rng, FEMALE_BOTTOMS if female else MALE_BOTTOMS)
     top_colour, colour = _any_colour(rng)
@@ -169,6 +171,13 @@ def outfit(seed: int, person: int, number: int, female: bool) -> Outfit:
         bottom, bottom_colour, lower = top, top_colour, colour
     shoe_colour, shoe = _any_colour(rng, SHOE_COLOURS)
     bag_colour, bag_paint = _any_colour(rng)
+    shoes, bag = choose(rng, SHOES), choose(rng, BAGS)
+    usual_shoes, usual_bag = choose(habits, SHOES), choose(habits, BAGS)
+    usual_shoe, usual_paint = _any_colour(habits, SHOE_COLOURS), _any_colour(habits)
+    if rng.random() < HABIT:
+        shoes, (shoe_colour, shoe) = usual_shoes, usual_shoe
+    if rng.random() < HABIT:
+        bag, (bag_colour, bag_paint) = usual_bag, usual_paint
     cold = top in ("coat", "jacket", "sweater")
     second = _any_colour(rng)[1]
     return Outfit(
@@ -183,12 +192,12 @@ def outfit(seed: int, person: int, number: int, female: bool) -> Outfit:
         bottom_colour=bottom_colour,
         lower=lower,
         hem=_hem(rng, top, bottom),
-        shoes=choose(rng, SHOES),
+        shoes=shoes,
         shoe_colour=shoe_colour,
         shoe=shoe,
         sock=_any_colour(rng, SHOE_COLOURS)[1],
         inner=_any_colour(rng)[1],
-        bag=choose(rng, BAGS),
+        bag=bag,
         bag_colour=bag_colour,
         bag_paint=bag_paint,
         hat=choose(rng, HATS),

@@ -69,7 +69,7 @@ def person(seed: int, number: int) -> Person:
     female = rng.random() < 0.5
     skin_name = choose(rng, SKIN_SHARE)
     hair_name = choose(rng, HAIR_SHARE[skin_name])
-    build = max(-1.2, min(2.0, spread(rng, 1.0)))
+    build = max(-1.3, min(2.2, spread(rng, 1.15)))
     return Person(
         number=number,
         female=female,
@@ -95,9 +95,9 @@ def person(seed: int, number: int) -> Person:
         stance=between(rng, 0.015, 0.080),
         toe_out=between(rng, -0.05, 0.5),
         skin_name=skin_name,
-        skin=jitter(rng, SKINS[skin_name], 0.02),
+        skin=jitter(rng, SKINS[skin_name], 0.01),
         hair_name=hair_name,
-        hair=jitter(rng, HAIRS[hair_name], 0.02),
+        hair=jitter(rng, HAIRS[hair_name], 0.01),
         hair_style=choose(rng, FEMALE_STYLES if female else MALE_STYLES),
         hair_volume=between(rng, 0.0, 1.0),
         hair_length=between(rng, 0.0, 1.0),

@@ -63,11 +63,11 @@ def _wardrobe(preset: Preset, seed: int, numbers: list[int]) -> dict[tuple[int, 
 
 
 def _unlike(others: list[Outfit], seed: int, number: int, one: int, female: bool) -> Outfit:
-    """An outfit whose top has another colour than the person's others: who changes, changes visibly."""
-    tops = {other.top_colour for other in others}
+    """An outfit in other colours than the person's others: who changes, changes visibly."""
+    worn = {(other.top_colour, other.bottom_colour) for other in others}
     for attempt in range(8):
         drawn = outfit(seed, number, one + 100 * attempt, female)
-        if drawn.top_colour not in tops:
+        if (drawn.top_colour, drawn.bottom_colour) not in worn:
             break
     return drawn
 

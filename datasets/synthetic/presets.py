@@ -22,7 +22,7 @@ class Preset:
     frames: int = 2
     height: int = 96
     width: int = 48
-    shared: float = 0.25
+    shared: float = 0.24
     unchanging: int = 6
 
     def __post_init__(self) -> None:

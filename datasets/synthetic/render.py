@@ -76,7 +76,7 @@ def _light(eye: Camera, moves: Walk) -> Light:
 
 def _view(past: Passage, frame: int, rng: np.random.Generator, size: tuple[int, int]) -> View:
     height, width = size
-    stature = 0.88 * (past.person.stature / 1.72) ** 0.8 * (1 + spread(rng, 0.025))
+    stature = 0.87 * (past.person.stature / 1.72) * (1 + spread(rng, 0.018))
     foot = min(0.975, 0.5 + stature * 0.5 + spread(rng, 0.02))
     return View(
         x=width * (0.5 + spread(rng, 0.045)),
