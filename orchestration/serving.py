@@ -25,8 +25,9 @@ import torch
 import torch.nn.functional as F
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
+from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
+from torchvision.io import ImageReadMode, decode_jpeg
 
 MAX_FILE_BYTES = 64 << 20
 MAX_PIXELS = 64 << 20
@@ -141,17 +142,18 @@ def rows(column: Any, name: str) -> Sequence[Any]:
 
 def decode_rgb(data: Any, number: int) -> Tensor:
     """An encoded image → uint8 [3, h, w]."""
-    return decode(data, number, "bytes", ImageReadMode.RGB)
+    return decode(data, number, "bytes", "RGB")
 
 
 def decode_map(data: bytes, number: int) -> np.ndarray:
     """A label map → uint8 [h, w]. A palette's PNG would decode to its colours, so only plain grey ones are taken."""
     if not data.startswith(PNG) or data[24:26] != b"\x08\x00":
         raise InputError(f"row {number} of 'parsing' is not an 8-bit single-channel PNG; palette maps: give an array")
-    return decode(data, number, "parsing", ImageReadMode.UNCHANGED)[0].numpy()
+    return decode(data, number, "parsing", "L")[0].numpy()
 
 
-def decode(data: Any, number: int, name: str, mode: ImageReadMode) -> Tensor:
+def decode(data: Any, number: int, name: str, mode: str) -> Tensor:
+    """uint8 [channels, h, w]. PNG is left to Pillow: torchvision 0.29's decoder ends the process on a damaged one."""
     where = f"row {number} of '{name}'"
     if not isinstance(data, (bytes, bytearray)):
         raise InputError(f"{where} is {type(data).__name__}; expected the bytes of a JPEG or PNG file")
@@ -159,8 +161,12 @@ def decode(data: Any, number: int, name: str, mode: ImageReadMode) -> Tensor:
     if len(data) > MAX_FILE_BYTES or width * height > MAX_PIXELS:
         raise InputError(f"{where} has {len(data)} bytes, {width}×{height} pixels: larger than any person image")
     try:
-        return decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode)
-    except RuntimeError as error:
+        if data.startswith(JPEG):
+            return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            pixels = np.array(image.convert(mode))
+        return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
+    except (RuntimeError, OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{where} cannot be decoded: {str(error).splitlines()[0]}") from error
 
 
