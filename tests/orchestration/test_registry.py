@@ -366,7 +366,7 @@ def test_an_unaltered_archive_is_taken_and_a_broken_one_is_not(archive: bytes) -
 
 
 def test_a_damaged_png_is_refused_and_does_not_end_the_process() -> None:
-    whole = encode(np.random.default_rng(0).integers(0, 256, (24, 12, 3), dtype=np.uint8))
+    whole = encode(np.random.default_rng(0).integers(0, 256, (3, 24, 12), dtype=np.uint8))
     for length in range(30, len(whole) - 12, 40):
         with pytest.raises(serving.InputError, match="row 3 of 'bytes' cannot be decoded"):
             serving.decode_rgb(whole[:length], 3)
