@@ -26,7 +26,7 @@ from orchestration.embed import load_features
 from orchestration.errors import RequestError
 from orchestration.evaluate import Evaluation, evaluate
 from orchestration.experiment import Experiment, load
-from orchestration.loop import Position
+from tests.orchestration.checkpoints import checkpoint_of
 from tests.tiny import tiny_dataset
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -51,22 +51,9 @@ def experiment(place: Path) -> Experiment:
     return load("baseline-demo", [*settings, *sizes])
 
 
-def checkpoint_of(experiment: Experiment, folder: Path, seed: int) -> str:
-    """A model of random weights, as training leaves it."""
-    dataset = Dataset.open(experiment.data)
-    facts = assembly.describe_data(dataset.index("train"), dataset.manifest.label_map)
-    wanted = experiment.model_copy(update={"seed": seed})
-    method = assembly.build_method(wanted, facts)
-    checkpoint.save(
-        open_store(str(folder)), method, assembly.build_optimization(wanted, method).optimizers, Position(1, 0, seed),
-        end_of_epoch=True, experiment=wanted.resolved(), facts=facts,
-    )  # fmt: skip
-    return str(folder)
-
-
 @pytest.fixture(scope="module")
 def scored(experiment: Experiment, place: Path, ray_cluster: str) -> Scored:
-    model = checkpoint_of(experiment, place / "model", seed=1)
+    model = checkpoint_of(experiment, str(place / "model"), seed=1)
     folder = place / "evaluation"
     expected = {split: features_here(model, experiment, split) for split in SPLITS}
     return Scored(model, experiment, folder, evaluate(model, experiment, str(folder)), expected)
@@ -160,7 +147,7 @@ def test_rows_without_descriptors_are_counted(scored: Scored, tmp_path: Path) ->
 
 def test_another_model_and_a_killed_actor_leave_no_row_wrong(scored: Scored, place: Path, ray_cluster: str) -> None:
     """The descriptors at the destination are of another model, and an actor dies while they are made anew."""
-    other = checkpoint_of(scored.experiment, place / "other", seed=2)
+    other = checkpoint_of(scored.experiment, str(place / "other"), seed=2)
     before = written(scored.folder)
     with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(kill_an_actor, ray_cluster, scored.folder, before)
@@ -196,7 +183,7 @@ def written(folder: Path) -> dict[str, int]:
 
 
 def test_what_cannot_be_scored_ends_before_work(experiment: Experiment, place: Path) -> None:
-    model = checkpoint_of(experiment, place / "model", seed=1)
+    model = checkpoint_of(experiment, str(place / "model"), seed=1)
     with pytest.raises(RequestError, match=r"val_query.*redress data holdout"):
         evaluate(model, experiment, str(place / "nowhere"), validation=True)
     with pytest.raises(RequestError, match=r"no checkpoint at .*empty.*redress runs list"):
