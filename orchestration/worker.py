@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 
+from datasets.decode import DecodeError
 from datasets.shards import CorruptData, DataError, Dataset
 from datasets.store import Store, open_store
 from methods import METHODS
@@ -26,6 +27,7 @@ FAILURE = "failure.json"
 FINAL_ERRORS = (
     CorruptData,
     DataError,
+    DecodeError,
     MethodError,
     RequestError,
     ReplayMismatch,
