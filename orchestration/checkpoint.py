@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -193,17 +194,44 @@ def to_bytes(tensors: dict[str, Tensor]) -> bytes:
 
 
 def load_method_state(method: nn.Module, checkpoint: Checkpoint) -> None:
-    """The parameters and buffers alone, for evaluation and `--init-from`. RequestError naming those that do not fit."""
+    """The parameters and buffers alone, as evaluation needs them. RequestError naming those that do not fit."""
     state, wanted = load_tensors(checkpoint, FILES[0]), method.state_dict()
     shapes = {name: (shape(wanted.get(name)), shape(state.get(name))) for name in sorted({*wanted, *state})}
-    differing = [f"{name} is {has}, expected {needs}" for name, (needs, has) in shapes.items() if needs != has]
-    if differing:
-        more = f" … ({len(differing)} in all)" if len(differing) > SHOWN_DIFFERENCES else ""
-        raise RequestError(
-            f"the model of checkpoint {checkpoint.address} does not fit: "
-            f"{'; '.join(differing[:SHOWN_DIFFERENCES])}{more}. Use one of the same method, backbone and training people."
-        )
+    refuse({name: pair for name, pair in shapes.items() if pair[0] != pair[1]}, checkpoint)
     method.load_state_dict(state)
+
+
+def load_initial_state(method: nn.Module, checkpoint: Checkpoint, class_counts: Collection[int]) -> list[str]:
+    """Start `method` from another run's weights, for other people or another method on the same backbone.
+
+    What has one row per class (classifiers, memories) need not fit, nor be there on both sides: it keeps its new values.
+    class_counts: numbers of persons and clothes classes of the new training set.
+    Returns the names that start anew. Raises: RequestError naming what else does not fit.
+    """
+    state, wanted = load_tensors(checkpoint, FILES[0]), method.state_dict()
+    then = (checkpoint.facts["num_persons"], len(checkpoint.facts["clothes_owner"]))
+    anew = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
+    by_class = {name for name in anew if has_rows(wanted[name], class_counts) and has_rows(state.get(name), then)}
+    left_out = {name for name in state if name not in wanted and has_rows(state[name], then)}
+    names = {*wanted, *state} - by_class - left_out
+    shapes = {name: (shape(wanted.get(name)), shape(state.get(name))) for name in sorted(names)}
+    refuse({name: pair for name, pair in shapes.items() if pair[0] != pair[1]}, checkpoint)
+    method.load_state_dict({name: state[name] for name in wanted if name not in by_class}, strict=False)
+    return sorted(by_class)
+
+
+def has_rows(tensor: Tensor | None, counts: Collection[int]) -> bool:
+    return tensor is None or (tensor.dim() > 0 and tensor.shape[0] in counts)
+
+
+def refuse(differing: dict[str, tuple[str, str]], checkpoint: Checkpoint) -> None:
+    if differing:
+        listed = [f"{name} is {has}, expected {needs}" for name, (needs, has) in differing.items()]
+        more = f" … ({len(listed)} in all)" if len(listed) > SHOWN_DIFFERENCES else ""
+        raise RequestError(
+            f"the model of checkpoint {checkpoint.address} does not fit: {'; '.join(listed[:SHOWN_DIFFERENCES])}{more}. "
+            "Use one of the same backbone."
+        )
 
 
 def shape(tensor: Tensor | None) -> str:

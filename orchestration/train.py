@@ -15,7 +15,7 @@ from orchestration.errors import RequestError
 from orchestration.evaluate import Evaluation, evaluate, metric_names, open_for_evaluation
 from orchestration.experiment import Experiment
 from orchestration.progress import Progress
-from orchestration.worker import FAILURE, Assignment, train_worker
+from orchestration.worker import FAILURE, Assignment, class_counts, train_worker
 
 WEIGHTS = "weights.safetensors"
 EXACT_BELOW_ROWS = 100_000
@@ -102,7 +102,8 @@ def train(
     backbone = fetch_backbone(prepared)
     init_from = init_from or experiment.init_from
     if init_from and not resume:
-        check_initial_weights(prepared, init_from)
+        anew = check_initial_weights(prepared, init_from)
+        progress.say(f"weights of {init_from}; anew for these people: {', '.join(anew) or 'nothing'}")
     cluster.connect(progress.say)
     cluster.check_resources(experiment)
     if resume:
@@ -164,11 +165,14 @@ def num_steps(experiment: Experiment, dataset: Dataset) -> int:
     return sum(feed.num_batches(epoch) for epoch in range(experiment.epochs))
 
 
-def check_initial_weights(prepared: Prepared, address: str) -> None:
-    """The weights that training is to start from are there and fit the method. RequestError otherwise."""
+def check_initial_weights(prepared: Prepared, address: str) -> list[str]:
+    """The weights that training is to start from are there and fit the method; which of its tensors start anew.
+
+    Raises: RequestError.
+    """
     method = assembly.build_method(prepared.experiment, prepared.facts)
     try:
-        checkpoint.load_method_state(method, checkpoint.find(address))
+        return checkpoint.load_initial_state(method, checkpoint.find(address), class_counts(prepared.facts))
     except (RequestError, StoreError, checkpoint.CorruptCheckpointError) as error:
         raise RequestError(f"init_from = {address}: {error}") from error
 

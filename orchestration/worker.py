@@ -178,7 +178,8 @@ def common_checkpoint(store: Store) -> checkpoint.Checkpoint | None:
 
 def load_initial_weights(assignment: Assignment, method: Method) -> None:
     if assignment.init_from:
-        checkpoint.load_method_state(method, checkpoint.find(assignment.init_from))
+        found = checkpoint.find(assignment.init_from)
+        checkpoint.load_initial_state(method, found, class_counts(assignment.facts))
     elif assignment.weights:
         method.load_backbone(safetensors.torch.load(open_store(assignment.run).read(assignment.weights)))
 
@@ -191,3 +192,8 @@ def batch_keys(dataset: Dataset, rows: list[int]) -> list[str]:
         dist.all_gather_object(shares, rows)
     keys = dataset.index("train").keys()
     return [keys[row] for share in shares for row in share]
+
+
+def class_counts(facts: dict[str, Any]) -> tuple[int, int]:
+    """Persons and clothes classes of the training set."""
+    return facts["num_persons"], len(facts["clothes_owner"])

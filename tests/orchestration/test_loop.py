@@ -15,9 +15,11 @@ from datasets.store import open_store
 from datasets.stream import HostBatch
 from methods import METHODS
 from orchestration import assembly, checkpoint, loop
+from orchestration.errors import RequestError
 from orchestration.experiment import Experiment, load
 from orchestration.loop import NonFiniteLossError, Position, StepReport
 from orchestration.strategy import build_strategy
+from orchestration.worker import class_counts
 from tests.orchestration.processes import in_processes
 from tests.tiny import tiny_dataset
 
@@ -193,3 +195,26 @@ def test_only_the_newest_checkpoints_are_kept(data: str, tmp_path: Path) -> None
         )  # fmt: skip
     assert checkpoint.complete_folders(store) == ["checkpoints/00000002", "checkpoints/00000003"]
     assert not (tmp_path / "checkpoints/00000001/model.safetensors").exists()
+
+
+def test_other_people_start_from_the_weights_of_a_run_with_classifiers_of_their_own(data: str, tmp_path: Path) -> None:
+    wanted = experiment(data, "baseline-demo").resolved()
+    train(wanted, Recorder(stop_after=2), run=str(tmp_path / "run"))
+    found = checkpoint.find(str(tmp_path / "run"))
+    others = Dataset.open(tiny_dataset(tmp_path / "others", persons=9))
+    facts = assembly.describe_data(others.index("train"), others.manifest.label_map)
+    method = assembly.build_method(experiment(data), facts)  # CAL, from a baseline
+    new = method.classifier.weight.detach().clone()
+    anew = checkpoint.load_initial_state(method, found, class_counts(facts))
+    assert anew == ["classifier.bias", "classifier.weight", "clothes_classifier.weight"]
+    assert torch.equal(method.classifier.weight, new)
+    trained = checkpoint.load_tensors(found, "model.safetensors")
+    assert all(torch.equal(trained[n], t) for n, t in method.state_dict().items() if n.startswith("encoder."))
+
+
+def test_another_backbone_cannot_start_from_a_run(data: str, tmp_path: Path) -> None:
+    train(experiment(data, "baseline-demo").resolved(), Recorder(stop_after=2), run=str(tmp_path))
+    facts = assembly.describe_data(Dataset.open(data).index("train"), None)
+    method = assembly.build_method(experiment(data, "baseline-demo", "method.width=0.25"), facts)
+    with pytest.raises(RequestError, match=r"encoder.*expected.*same backbone"):
+        checkpoint.load_initial_state(method, checkpoint.find(str(tmp_path)), class_counts(facts))
