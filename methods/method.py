@@ -6,6 +6,7 @@ loop, optimizers, workers, files and tracking are not its business.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -70,7 +71,7 @@ class Stage:
     optimizers: tuple[str, ...]
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """The base of all methods. Called as a module, a method is its own `embed` (each says `forward = embed`).
 
     Settings: the pydantic model of its settings, with the paper's values as defaults.
@@ -103,13 +104,13 @@ class Method(nn.Module):
         """Each optimizer's trainable parameters, named as in `state_dict`, in registration order."""
         return {"model": trainable(self)}
 
+    @abstractmethod
     def updates(self, batch: Batch) -> Iterator[Update]:
         """The updates of one step. Each is back-propagated and stepped before the generator goes on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
         """images [B, 3, H, W] → descriptor [B, D], not normalised. In eval mode; no label of test data comes in."""
-        raise NotImplementedError
 
     def weights_address(self) -> str | None:
         """Where the published pre-trained weights of the backbone are; None where there are none of its shape."""
