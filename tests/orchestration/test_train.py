@@ -220,14 +220,14 @@ def test_training_starts_from_the_weights_of_another_run(selected: dict[str, Any
     assert losses(fresh)[0] != losses(here)[0]
 
 
-def test_initial_weights_that_do_not_fit_are_named(data: str, held: str, place: Path) -> None:
-    """The data set without the holdout has other people."""
-    initial = checkpoint_of(small(held, place), str(place / "of-held"), seed=7)
-    with pytest.raises(RequestError, match=r"(?s)init_from = .*classifier.bias is 22, expected 30.*same method"):
-        train(small(data, place / "unfit"), init_from=initial)
+def test_initial_weights_that_do_not_fit_are_named(data: str, place: Path) -> None:
+    wider = checkpoint_of(small(data, place, "method.width=0.25"), str(place / "wider"), seed=7)
+    told = r"(?s)init_from = .*backbone\.bn1\.bias is 16, expected 8;.*in all.*Use one of the same backbone"
+    with pytest.raises(RequestError, match=told):
+        train(small(data, place / "misfits"), init_from=wider)
     with pytest.raises(RequestError, match=r"init_from = .*no checkpoint at .*nothing-here"):
-        train(small(data, place / "unfit"), init_from=str(place / "nothing-here"))
-    assert not (place / "unfit").exists()
+        train(small(data, place / "misfits"), init_from=str(place / "nothing-here"))
+    assert not (place / "misfits").exists()
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
