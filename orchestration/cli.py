@@ -81,7 +81,11 @@ def tell(
         with os.fdopen(os.dup(1) if answer is None else answer, "wb") as stream:
             stream.write(line)
     elif "error" not in result:
-        show(result)
+        try:
+            show(result)
+            sys.stdout.flush()
+        except BrokenPipeError:  # `redress … | head`: the reader has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return int(result["status"])
 
 

@@ -138,7 +138,7 @@ def registry_list(answer: Answer) -> None:
 
 
 def registry_show(answer: Answer) -> None:
-    facts({key: answer[key] for key in ("model", "aliases", "run_id", "created")})
+    facts({key: answer[key] for key in ("model", "run_id", "created")} | {"aliases": ", ".join(answer["aliases"])})
     if answer["metrics"]:
         metrics_table("evaluation", answer["metrics"])
     print(answer["card"])

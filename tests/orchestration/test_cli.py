@@ -103,6 +103,15 @@ def test_a_wrong_request_ends_with_one_message_and_status_2(
     assert os.listdir(tmp_path) == []
 
 
+def test_a_reader_that_leaves_early_is_no_failure() -> None:
+    shown = subprocess.run(
+        f"{REDRESS} experiments show cal-ltcc | head -n 1; exit ${{PIPESTATUS[0]}}",
+        shell=True, executable="bash", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert shown.returncode == 0
+    assert shown.stderr == ""
+
+
 def test_debug_shows_the_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "verify", "/nowhere", "--debug"]) == 2
     assert "Traceback" in capfd.readouterr().err
