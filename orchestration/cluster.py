@@ -39,8 +39,8 @@ def connect(say: Callable[[str], None] | None = None) -> None:
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    is_job, address = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ, os.environ.get("RAY_ADDRESS")
-    if not is_job and not address:
+    in_job, address = is_job(), os.environ.get("RAY_ADDRESS")
+    if not in_job and not address:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what fails is raised; the rest is Ray's own chatter
@@ -50,11 +50,11 @@ def connect(say: Callable[[str], None] | None = None) -> None:
     if ray.is_initialized():
         return
     if say:
-        say("connecting to Ray" if is_job or address else "starting Ray")
+        say("connecting to Ray" if in_job or address else "starting Ray")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address and not is_job:
+    if address and not in_job:
         options["runtime_env"] = {"working_dir": str(ROOT), "excludes": EXCLUDES}
-    elif not is_job:
+    elif not in_job:
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": python_path()}}
         options |= {"include_dashboard": True, "num_cpus": max(2, os.cpu_count() or 2)}
     with stderr_unless_it_fails():
@@ -99,17 +99,28 @@ def use_gpu(experiment: Experiment) -> bool:
     return bool(wanted)
 
 
-def check_resources(experiment: Experiment) -> None:
-    """Raises RequestError where the connected cluster can never hold the workers: Ray itself would wait for ever."""
+def check_resources(experiment: Experiment, say: Callable[[str], None]) -> None:
+    """Raises RequestError where the connected cluster can never hold the workers: Ray itself would wait for ever.
+
+    A cluster that this process did not start may grow when it is asked: then `say` is told that training waits for it.
+    """
     needs = {"CPU": experiment.workers * experiment.resources.cpus}
     if use_gpu(experiment):
         needs["GPU"] = experiment.workers
-    for resource, needed in needs.items():
-        if needed > total(resource) + 1e-6:
+    lacking = {resource: needed for resource, needed in needs.items() if needed > total(resource) + 1e-6}
+    for resource, needed in lacking.items():
+        found = f"{experiment.workers} workers need {needed:g} {resource}s, the Ray cluster has {total(resource):g}"
+        if is_job() or os.environ.get("RAY_ADDRESS"):
+            say(f"{found} now: training starts when it has grown")
+        else:
             raise RequestError(
-                f"{experiment.workers} workers need {needed:g} {resource}s, the Ray cluster has {total(resource):g}. "
-                "Set workers lower, resources.cpus to a fraction, or RAY_ADDRESS to a larger cluster."
+                f"{found}. Set workers lower, resources.cpus to a fraction, or RAY_ADDRESS to a larger cluster."
             )
+
+
+def is_job() -> bool:
+    """Whether this process was started by `ray job submit`."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
 
 
 def total(resource: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ __all__ = ["Experiment", "load", "override", "recipes"]
 COMMAND_LINE = "command line"
 ADDRESSES = ("data", "storage", "weights", "init_from")
 NEEDED = {"data": "is needed: the address of a data set, data=FOLDER or data=s3://…; `redress data synth` makes one"}
+NO_PATH = re.compile(r"://|^models:/|^[0-9a-f]{32}$")  # addresses, registered models, ids of runs
 ROUNDS = 4  # mistakes can hide others
 
 
@@ -133,6 +135,6 @@ def make_absolute(tree: dict[str, Any]) -> dict[str, Any]:
     tree.setdefault("storage", Experiment.model_fields["storage"].default)
     for key in ADDRESSES:
         address = tree.get(key)
-        if isinstance(address, str) and "://" not in address and not (key == "weights" and address == HUB):
+        if isinstance(address, str) and not NO_PATH.search(address) and not (key == "weights" and address == HUB):
             tree[key] = str(Path(address).expanduser().absolute())
     return tree

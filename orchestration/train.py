@@ -15,6 +15,7 @@ from orchestration.errors import RequestError
 from orchestration.evaluate import Evaluation, evaluate, metric_names, open_for_evaluation
 from orchestration.experiment import Experiment
 from orchestration.progress import Progress
+from orchestration.scoring import locate
 from orchestration.worker import FAILURE, Assignment, class_counts, train_worker
 
 WEIGHTS = "weights.safetensors"
@@ -102,10 +103,10 @@ def train(
     backbone = fetch_backbone(prepared)
     init_from = init_from or experiment.init_from
     if init_from and not resume:
-        anew = check_initial_weights(prepared, init_from)
+        init_from, anew = check_initial_weights(prepared, init_from)
         progress.say(f"weights of {init_from}; anew for these people: {', '.join(anew) or 'nothing'}")
     cluster.connect(progress.say)
-    cluster.check_resources(experiment)
+    cluster.check_resources(experiment, progress.say)
     if resume:
         check_same_experiment(experiment, tracking.open_run(resume).store)
     run = tracking.start_run(experiment, prepared.dataset.fingerprint, resume=resume)
@@ -165,16 +166,16 @@ def num_steps(experiment: Experiment, dataset: Dataset) -> int:
     return sum(feed.num_batches(epoch) for epoch in range(experiment.epochs))
 
 
-def check_initial_weights(prepared: Prepared, address: str) -> list[str]:
-    """The weights that training is to start from are there and fit the method; which of its tensors start anew.
-
-    Raises: RequestError.
+def check_initial_weights(prepared: Prepared, model: str) -> tuple[str, list[str]]:
+    """The checkpoint that training is to start from (of a run, at an address, of a registered version) and which of the
+    method's tensors start anew. Raises: RequestError where it is not there or does not fit the method.
     """
     method = assembly.build_method(prepared.experiment, prepared.facts)
     try:
-        return checkpoint.load_initial_state(method, checkpoint.find(address), class_counts(prepared.facts))
+        found = locate(model).checkpoint
+        return found.address, checkpoint.load_initial_state(method, found, class_counts(prepared.facts))
     except (RequestError, StoreError, checkpoint.CorruptCheckpointError) as error:
-        raise RequestError(f"init_from = {address}: {error}") from error
+        raise RequestError(f"init_from = {model}: {error}") from error
 
 
 def fetch_backbone(prepared: Prepared) -> bytes | None:

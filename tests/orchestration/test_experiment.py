@@ -107,6 +107,8 @@ def test_paths_become_absolute_and_addresses_stay(tmp_path: Path, monkeypatch: p
     assert experiment.data == str(tmp_path / "some/data")
     assert experiment.storage == str(tmp_path / "runs")
     assert experiment.init_from == str(tmp_path / "old/run")
+    for no_path in ("0123456789abcdef" * 2, "models:/cal-ltcc@candidate"):
+        assert load("cal-ltcc", ["data=d", f"init_from={no_path}"]).init_from == no_path
     assert experiment.weights == "imagenet"
     assert load("cal-ltcc", [DATA, "storage=s3://reid/runs"]).storage == "s3://reid/runs"
 
