@@ -19,7 +19,7 @@ from typing import Any
 from rich.table import Table
 
 from datasets.synthetic.dataset import num_images, render_dataset
-from orchestration import registry
+from orchestration import registry, tracking
 from orchestration.errors import RequestError
 from orchestration.experiment import load, recipes
 from orchestration.progress import Progress
@@ -71,9 +71,15 @@ def demo(directory: str = "demo", *, overrides: Sequence[str] = (), progress: Pr
         "model": model,
         "loaded": loaded,
         "mlflow_ui": f"{Path(sys.executable).with_name('mlflow')} ui --backend-store-uri {tracking_uri}",
+        "mlflow_page": f"http://127.0.0.1:5000/#/experiments/{experiment_of(chosen['run_id'])}/runs",
         "pictures": [picture for run in runs.values() for picture in run["pictures"]],
         "seconds": time.monotonic() - started,
     }
+
+
+def experiment_of(run_id: str) -> str:
+    """MLflow's id of the experiment that a run is in."""
+    return str(tracking.connect().get_run(run_id).info.experiment_id)
 
 
 def empty_folder(root: Path) -> Path:

@@ -166,7 +166,7 @@ def demo(answer: Answer) -> None:
         {
             "model": answer["model"],
             "pictures": "\n".join(answer["pictures"]),
-            "look at the runs": answer["mlflow_ui"],
+            "look at the runs": f"{answer['mlflow_ui']}\nthen open {answer['mlflow_page']}",
             "seconds": round(answer["seconds"]),
         }
     )
