@@ -100,7 +100,7 @@ def results(metrics: Mapping[str, float]) -> str:
 def selection_note(provenance: Provenance) -> str:
     if provenance.select_on_test:
         return "**These numbers are too good: the model was chosen on the test set** (`select_on_test`)."
-    return f"The model is the run's `{provenance.select}` by the experiment's setting; the test set had no part in choosing it."
+    return f"Chosen within its run by `select: {provenance.select}`; in that the test set had no part."
 
 
 def interesting(settings: Mapping[str, Any]) -> dict[str, Any]:

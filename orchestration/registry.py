@@ -161,8 +161,13 @@ def create_version(
     return Version(name, str(created.version), f"models:/{name}/{created.version}", model_id, dict(digests))
 
 
-def register_checkpoint(address: str, name: str, run_id: str, metrics: Mapping[str, float]) -> str:
-    """Register the checkpoint at `address` of that run under `name`; returns models:/name/version."""
+def register_checkpoint(
+    address: str, name: str, run_id: str, metrics: Mapping[str, float], *, chosen_on_test: bool = False
+) -> str:
+    """Register the checkpoint at `address` of that run under `name`; returns models:/name/version.
+
+    chosen_on_test: the run was preferred to others by its test results, which tags and model card then say.
+    """
     from datasets.shards import Dataset
     from orchestration import assembly, checkpoint
     from orchestration.experiment import Experiment
@@ -185,7 +190,7 @@ def register_checkpoint(address: str, name: str, run_id: str, metrics: Mapping[s
         source_digest=tags.get("source.digest", ""),
         metrics={key: value for key, value in metrics.items() if value is not None},
         select=experiment.select,
-        select_on_test=experiment.select_on_test,
+        select_on_test=experiment.select_on_test or chosen_on_test,
     )
     return register(
         method,

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from orchestration import registry
+from orchestration.catalogue import show_model
 from orchestration.cli import main
 from orchestration.scoring import locate
 from tests.tiny import tiny_dataset
@@ -94,6 +96,13 @@ def test_a_run_is_registered_listed_and_shown(
     assert shown["run_id"] == trained["run_id"]
     assert shown["metrics"] == pytest.approx(trained["metrics"], abs=1e-5)
     assert shown["card"] in capfd.readouterr().out
+
+
+def test_a_run_preferred_for_its_test_results_is_registered_as_chosen_on_test(trained: dict[str, Any]) -> None:
+    made = [trained["checkpoint"], "of-tests", trained["run_id"], trained["metrics"]]
+    told = [show_model(registry.register_checkpoint(*made, chosen_on_test=flag)) for flag in (False, True)]
+    assert [version["tags"]["select_on_test"] for version in told] == ["false", "true"]
+    assert ["chosen on the test set" in version["card"] for version in told] == [False, True]
 
 
 @pytest.mark.parametrize(

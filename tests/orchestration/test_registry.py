@@ -413,7 +413,7 @@ def test_a_name_that_is_not_registered_is_a_request_gone_wrong(uri: str) -> None
 
 def test_the_card_says_what_was_not_selected_on_the_test_set() -> None:
     card = write_card("m", Provenance("r", metrics=METRICS), size=SIZE, dimensions=8, inputs=("images",))
-    assert "the test set had no part" in card
+    assert "in that the test set had no part" in card
     assert "| clothes-changing | 20.0 | 12.3 |" in card
 
 
