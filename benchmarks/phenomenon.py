@@ -20,7 +20,7 @@ from torch.nn import functional
 from torchvision.models.resnet import BasicBlock
 
 from datasets.inspect import trivial_scores
-from datasets.sampling import distinct
+from datasets.sampling import SAMPLERS, BatchShape, Labels
 from datasets.shards import Dataset
 from datasets.synthetic.dataset import render_dataset
 from datasets.trivial import rank1
@@ -72,10 +72,12 @@ def augmented(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 def batches(person: np.ndarray, steps: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """`steps` batches of P × K rows."""
+    sampler, labels = SAMPLERS["distinct"], Labels(person, np.full(len(person), -1))
     while steps > 0:
-        for rows in distinct(person, PEOPLE, IMAGES, rng)[:steps]:
+        chunks = sampler.chunks(labels, BatchShape(PEOPLE, IMAGES), rng)
+        for drawn in sampler.meet(chunks, PEOPLE, rng)[:steps]:
             steps -= 1
-            yield rows
+            yield chunks.rows[drawn].ravel()
 
 
 def train(dataset: Dataset, steps: int, width: float, seed: int) -> nn.Module:

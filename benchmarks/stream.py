@@ -1,4 +1,4 @@
-"""The stream's speed, memory and reads, and the planner at ten million images: `python -m benchmarks.stream [--json]`.
+"""The stream's speed, memory and reads: `python -m benchmarks.stream [--json]`. At ten million images: `benchmarks.scale`.
 
 128×256 JPEGs in row groups of 1 MB. Rates are per core (CPU time of all threads), best of several rounds taken in turn
 with the usual per-image pipeline. Peaks of memory are those of a process of its own.
@@ -21,7 +21,6 @@ import torch
 
 from benchmarks.augment import PAD, crops, usual
 from datasets.augment import augment, draw
-from datasets.index import GroupPlace, SplitIndex
 from datasets.plan import Plan, plan_epoch
 from datasets.schema import Sample
 from datasets.shards import Dataset, write_dataset
@@ -39,8 +38,6 @@ TARGETS: dict[str, tuple[str, float]] = {
     "reads of each byte, 4 workers": ("<=", 1.0),
     "reads of each byte, 8 workers": ("<=", 1.0),
     "data wait, share of 0.3 s steps": ("<=", 0.03),
-    "plan of 10 million, s": ("<=", 30.0),
-    "plan of 10 million, GiB at the peak": ("<=", 2.0),
 }
 
 
@@ -61,7 +58,6 @@ def main() -> None:
         results |= memory(small, large)
         results |= reads(small)
         results |= waiting(small)
-    results |= child("planning")
     if args.json:
         print(json.dumps(results))
         return
@@ -207,29 +203,7 @@ def stream_once(address: str) -> dict[str, float]:
     return {"MiB": peak_mib()}
 
 
-def planning(rows: int = 10_000_000, persons: int = 500_000) -> dict[str, float]:
-    """An index of labels alone: persons of 1 to about 180 images, a thousand images to a row group."""
-    rng = np.random.default_rng(0)
-    weight = rng.gamma(2.0, 1.0, persons)
-    counts = np.maximum(rng.poisson(weight / weight.sum() * rows), 1)
-    person = np.repeat(np.arange(persons), counts)
-    group = np.unique((np.cumsum(counts) - 1) // 1000, return_inverse=True)[1].repeat(counts)
-    places = tuple(GroupPlace("s", g, 0, 16 << 20, "", int(n)) for g, n in enumerate(np.bincount(group)))
-    one = np.zeros(len(person), dtype=np.int64)
-    index = SplitIndex(
-        "train", person, one, one, one, group, one, [], [], [], [], places, False, lambda split, column: []
-    )  # type: ignore[arg-type, return-value]
-    results, before = {"index of 10 million, GiB at the peak": peak_mib() / 1024}, time.process_time()
-    found = plan_epoch(
-        index, "ab" * 32, sampler="distinct", people=PEOPLE, images=IMAGES, window=8, lanes=LANES, seed=1, epoch=0
-    )
-    results["plan of 10 million, s"] = time.process_time() - before
-    results["plan of 10 million, GiB at the peak"] = peak_mib() / 1024
-    results["plan of 10 million, rows never drawn, share"] = found.never_drawn() / len(index)
-    return results
-
-
-CHILDREN: dict[str, Callable[..., dict[str, float]]] = {"stream_once": stream_once, "planning": planning}
+CHILDREN: dict[str, Callable[..., dict[str, float]]] = {"stream_once": stream_once}
 
 if __name__ == "__main__":
     main()

@@ -72,6 +72,19 @@ def hold(order: Uses, num_bytes: Sequence[int], capacity: int, held: Iterable[in
         yield Use(int(order.batch[number]), group, is_held, tuple(drop))
 
 
+def bytes_needed(order: Uses, num_bytes: Sequence[int]) -> int:
+    """The least capacity with which `hold` reads no row group twice. num_bytes: of each row group."""
+    if not len(order.group):
+        return 0
+    groups, first = np.unique(order.group, return_index=True)
+    last = len(order.group) - 1 - np.unique(order.group[::-1], return_index=True)[1]
+    change = np.zeros(len(order.group) + 1, dtype=np.int64)
+    sizes = np.asarray(num_bytes, dtype=np.int64)[groups]
+    np.add.at(change, first, sizes)
+    np.add.at(change, last + 1, -sizes)
+    return int(change.cumsum().max())
+
+
 def _next_uses(group: np.ndarray) -> np.ndarray:
     """int64 [U]: the number of the next use of the same group, U where there is none."""
     following = np.full(len(group), len(group), dtype=np.int64)

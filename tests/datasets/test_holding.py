@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.holding import Uses, hold, uses
+from datasets.holding import Uses, bytes_needed, hold, uses
 
 
 def reads(groups: list[int], num_bytes: list[int], capacity: int, held: tuple[int, ...] = ()) -> int:
@@ -56,6 +56,18 @@ def test_no_other_order_reads_less(groups: list[int], room: int) -> None:
 def test_capacity_holds_for_row_groups_of_any_size(groups: list[int], num_bytes: list[int], capacity: int) -> None:
     assert reads(groups, num_bytes, capacity) >= len(set(groups))
     assert reads(groups, num_bytes, sum(num_bytes)) == len(set(groups))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 7), max_size=40), st.lists(st.integers(1, 9), min_size=8, max_size=8))
+def test_the_bytes_needed_are_the_least_with_which_nothing_is_read_twice(
+    groups: list[int], num_bytes: list[int]
+) -> None:
+    needed = bytes_needed(Uses(np.arange(len(groups)), np.array(groups, dtype=np.int64)), num_bytes)
+    once = len(set(groups))
+    assert reads(groups, num_bytes, needed) == once
+    if needed > max((num_bytes[group] for group in groups), default=0):  # a row group alone is held whatever it has
+        assert reads(groups, num_bytes, needed - 1) > once
 
 
 def test_a_row_group_larger_than_the_capacity_is_held_alone() -> None:
