@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -274,13 +273,3 @@ def test_too_few_row_groups_for_the_lanes_are_refused() -> None:
     with pytest.raises(DataError, match=r"1 row groups of 'train' fall into 1 units.*window=all or fewer lanes.*1, 2"):
         plan(index)
     assert plan(index, window="all").num_batches == 1
-
-
-def test_a_large_index_is_planned_in_seconds() -> None:
-    """A million rows; benchmarks/stream.py plans ten."""
-    person = np.repeat(np.arange(50_000), 20)
-    index = index_of(person, np.arange(len(person)) // 1000)
-    began = time.process_time()
-    found = plan(index, window=8, people=16, images=4, lanes=8)
-    assert time.process_time() - began < 10
-    assert found.never_drawn() < 0.01 * len(index)
