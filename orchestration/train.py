@@ -75,7 +75,7 @@ def check_selection(experiment: Experiment) -> None:
     """The data have the split, and their protocol the metric, that the checkpoint is to be chosen by."""
     split, metric = selection(experiment)
     dataset, protocol = open_for_evaluation(experiment.data, validation=split.startswith("val_"))
-    names = metric_names(dataset, protocol)
+    names = metric_names(dataset, protocol, reranked=experiment.evaluate.rerank is not None)
     if names.get(metric) != split:
         listed = ", ".join(f"best:{query}/{name}" for name, query in names.items())
         raise RequestError(
