@@ -102,6 +102,8 @@ def evaluate(
         for split, index in indexes.items()
     }
     result = rank_modes(protocol, indexes, descriptors, dataset.manifest, reranking=settings.rerank, progress=progress)
+    if progress and settings.rerank:  # of the whole, images are what was asked for
+        progress(*[sum(map(len, indexes.values()))] * 2)
     store.write("queries.parquet", query_table(protocol, indexes, result.rankings))
     if draw_pictures:
         result.pictures["cmc.png"] = pictures.cmc_curves({m: r.cmc for m, r in result.rankings.items()})

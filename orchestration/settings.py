@@ -135,7 +135,7 @@ class EvaluateSettings(Settings):
     flip: bool = True  # add the embedding of the mirror image; not of clips, as published
     clip_length: int = Field(default=8, ge=1)  # frames per clip, where tracklets are ranked
     clip_stride: int = Field(default=4, ge=1)  # from one frame of a clip to its next
-    rerank: RerankSettings | None = None  # also score each mode re-ranked, as <mode>-reranked/…
+    rerank: RerankSettings | None = None  # {}: also score each mode re-ranked, as <mode>-reranked/…
 
 
 class ResourceSettings(Settings):
