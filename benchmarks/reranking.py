@@ -103,7 +103,7 @@ def labels(num: int, seed: int) -> Labels:
 def features(of: Labels, seed: int) -> Tensor:
     centres = torch.randn(PERSONS, DIMENSIONS, generator=torch.Generator().manual_seed(0))
     noise = torch.randn(len(of), DIMENSIONS, generator=torch.Generator().manual_seed(seed))
-    return F.normalize(centres[torch.from_numpy(of.person)] + 4 * noise, dim=1)
+    return F.normalize(centres[torch.from_numpy(of.person)] + 2.5 * noise, dim=1)
 
 
 def ours(query: Tensor, gallery: Tensor) -> Iterable[Tensor]:

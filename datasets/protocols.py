@@ -237,6 +237,8 @@ def _unlabelled(protocol: Protocol, mode: Mode, index: SplitIndex) -> str | None
         return None
     if (index.sequence < 0).any():
         return f"{index.split} has {int((index.sequence < 0).sum())} images without a sequence, so no tracklets"
+    if num := index.frames().count(None):
+        return f"{index.split} has {num} images without a frame, so no order of a tracklet's images"
     kinds = np.unique(np.stack([index.sequence, index.person, index.clothes, index.camera]), axis=1)[0]
     mixed = kinds[1:][kinds[1:] == kinds[:-1]]
     if len(mixed):

@@ -154,6 +154,14 @@ class TestTracklets:
         with pytest.raises(DataError, match=message):
             check(PROTOCOLS["ccvid"], dataset)
 
+    def test_frames_in_no_order_are_no_tracklets(self, tmp_path):
+        sample = Sample(b"image", None, "1", "a", "k1", "s", None, "x")
+        content = {"query": [sample], "gallery": [sample]}
+        about = {"name": "x", "version": "1", "licence": "none", "label_map": None, "protocol": "ccvid"}
+        write_dataset(str(tmp_path), content, **about)
+        with pytest.raises(DataError, match="query has 1 images without a frame, so no order"):
+            check(PROTOCOLS["ccvid"], Dataset.open(str(tmp_path)))
+
 
 class TestCheck:
     @pytest.mark.parametrize("name", ["ltcc", "prcc", "general"])

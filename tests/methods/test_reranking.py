@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from methods import reranking
-from methods.ranking import RULES, Labels, rank, rank_distances
+from methods.ranking import RULES, Labels, rank
 from methods.ranking_parts import rank_blocks
 from methods.reranking import rerank
 
@@ -139,16 +139,12 @@ def test_neighbours_in_common_bring_people_together() -> None:
     assert (found[2:] > found[:2].max()).all()
 
 
-def test_blocks_of_queries_rank_as_one_matrix_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    query, gallery = people(4, 50, 120)
-    of_query, of_gallery = labels(2, 50), labels(3, 120)
-    of_query.person[10:20] = 99  # a block without a valid query
-    whole = rank_distances(torch.from_numpy(final(query, gallery)), of_query, of_gallery, "general")
-    monkeypatch.setattr(reranking, "TILE", 1200)  # 10 queries
-    parts = rank_blocks(rerank(query, gallery).blocks(), of_query, of_gallery, "general")
-    np.testing.assert_array_equal(parts.per_query_ap, whole.per_query_ap)
-    assert parts.metrics("m") == pytest.approx(whole.metrics("m"), rel=1e-12)
-    assert parts.num_valid == whole.num_valid == 40
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_distances_of_the_host() -> None:
+    query, gallery = people(6, 60, 900)
+    found = final(query.cuda(), gallery.cuda())
+    np.testing.assert_allclose(found, final(query, gallery), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(
