@@ -56,6 +56,39 @@ def find_tracklets(index: SplitIndex) -> Tracklets:
     return Tracklets(rows.astype(np.int64), first)
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """The pieces of a split's tracklets, S samples of training, out of which clips of `length` frames are drawn.
+
+    rows: int64 [N], the frames of piece s are rows[first[s] : first[s + 1]]. person, clothes: int64 [S].
+    """
+
+    rows: np.ndarray
+    first: np.ndarray
+    person: np.ndarray
+    clothes: np.ndarray
+    length: int
+    stride: int
+
+    def draw(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A clip of each of these pieces: rows of the split, int64 [*samples.shape, length]."""
+        first = self.first[samples]
+        uniforms = rng.random((samples.size, self.length))
+        frames = draw_clips((self.first[samples + 1] - first).ravel(), self.length, self.stride, uniforms)
+        return self.rows[first[..., None] + frames.reshape(*samples.shape, self.length)]
+
+
+def cut_pieces(index: SplitIndex, length: int, stride: int, step: int = PIECE_FRAMES) -> Pieces:
+    """The pieces of a split. Raises: DataError where it has no tracklets."""
+    tracklets = find_tracklets(index)
+    counts = np.diff(tracklets.first)
+    starts = [first + start for first, n in zip(tracklets.first.tolist(), counts.tolist(), strict=False)
+              for start, _ in pieces(n, step)]  # fmt: skip
+    first = np.array([*starts, len(index)], dtype=np.int64)
+    heads = tracklets.rows[first[:-1]]
+    return Pieces(tracklets.rows, first, index.person[heads], index.clothes[heads], length, stride)
+
+
 def pieces(num_frames: int, step: int = PIECE_FRAMES) -> list[tuple[int, int]]:
     """The training pieces [start, end) of a tracklet: `step` frames each, the last with the remainder as well."""
     num = max(num_frames // step, 1)

@@ -41,6 +41,7 @@ class Baseline(Method):
     """
 
     Settings = BaselineSettings
+    takes_clips = True
 
     def __init__(self, settings: BaselineSettings, facts: DataFacts) -> None:
         super().__init__(facts)
