@@ -7,14 +7,13 @@ any division serves all modes: two images in one outfit from two cameras and ano
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from datasets.index import SplitIndex
 from datasets.protocols import Labels, Protocol, Rule, labels, valid_queries
 
-DRAWS = 5
+DRAWS = 10
 
 
 @dataclass(frozen=True)
@@ -40,14 +39,15 @@ def divide(protocol: Protocol, index: SplitIndex, rng: np.random.Generator) -> D
     can = {rule: several & (np.bincount(everything.person, rows, num_persons) > 0) for rule, rows in can_ask.items()}
     for mode in protocol.validation().modes:
         reasons[f"give mode {mode.name!r} ({mode.rule} rule) no valid query"] = is_labelled & ~can[mode.rule]
-    is_query = np.zeros(len(index), dtype=bool)
     pending = ~np.any(list(reasons.values()), axis=0)
+    cell, person = _cells(everything.take(units.first_row)), everything.person[units.first_row]
     good = np.all(list(can_ask.values()), axis=0)[units.first_row]
-    draws = [partial(_one_of_each, _cells(everything.take(units.first_row)))] * DRAWS + [partial(_one_alone, good)]
-    for draw in draws:
-        asks = draw(everything.person[units.first_row], rng)[units.of_row]
-        is_query = np.where(pending[everything.person], asks, is_query)
-        pending &= ~_served(everything, is_query, pending, list(rules))
+    asks = np.zeros(len(cell), dtype=bool)
+    for draw, of_unit in [(_one_of_each, cell)] * DRAWS + [(_one_alone, good)]:
+        still = np.flatnonzero(pending[person])
+        asks[still] = draw(of_unit[still], person[still], rng)
+        pending &= ~_served(everything, asks[units.of_row], pending, list(rules))
+    is_query = asks[units.of_row]
     return Division(is_query, ~pending & ~np.any(list(reasons.values()), axis=0), reasons)
 
 
@@ -99,7 +99,7 @@ def _one_of_each(cell: np.ndarray, person: np.ndarray, rng: np.random.Generator)
     asks = np.zeros(len(cell), dtype=bool)
     order = np.lexsort((chance, cell))
     firsts = order[np.diff(cell[order], prepend=-1) != 0]
-    is_single = np.bincount(cell)[cell] == 1
+    is_single = np.bincount(cell)[cell] == 1 if len(cell) else asks
     asks[firsts[~is_single[firsts]]] = True
     singles = np.flatnonzero(is_single)
     singles = singles[np.lexsort((chance[singles], person[singles]))]

@@ -58,7 +58,7 @@ class Embedder:
         self.method = assembly.build_method(self.experiment, found.facts)
         checkpoint.load_method_state(self.method, found)
         self.method.to(self.device).eval()
-        self.columns = ("image", "parsing") if self.method.needs_parsing else ("image",)
+        self.columns = ("image", "parsing") if "parsing" in self.method.inputs else ("image",)
         self.dataset = Dataset.open(job.data)
         self.work: dict[str, Work] = {}
         self.store = open_store(job.destination)
@@ -113,7 +113,7 @@ class Embedder:
         dtype = assembly.input_dtype(self.experiment)
         images = [prepare(decode_image(one["image"])[None], self.augmentation, dtype) for one in encoded]
         made = [torch.cat(images).to(self.device)]
-        if self.method.needs_parsing:
+        if "parsing" in self.method.inputs:
             maps = [prepare_parsing(decode_parsing(one["parsing"])[None], self.augmentation) for one in encoded]
             made.append(torch.cat(maps).to(self.device))
         return made

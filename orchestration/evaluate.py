@@ -13,15 +13,17 @@ from datasets.decode import decode_image
 from datasets.protocols import PROTOCOLS, Mode, Protocol, check
 from datasets.shards import DataError, Dataset, SplitIndex
 from datasets.store import Store, StoreError, open_store
+from methods import METHODS
 from orchestration import checkpoint, cluster, pictures
 from orchestration.checkpoint import Checkpoint
 from orchestration.embed import EmbeddingJob, GroupReader, embed, load_features
 from orchestration.errors import RequestError
 from orchestration.experiment import Experiment
+from orchestration.mistakes import either
 from orchestration.modes import REPORTED_RANKS, RERANKED, Evaluation, query_table, rank_modes
 from orchestration.settings import EvaluateSettings
 
-__all__ = ["Evaluation", "evaluate", "metric_names", "open_for_evaluation"]
+__all__ = ["Evaluation", "check_method", "evaluate", "metric_names", "open_for_evaluation"]
 
 EMBEDDING = "embedding.json"
 
@@ -36,6 +38,16 @@ def open_for_evaluation(data: str, *, validation: bool = False) -> tuple[Dataset
     except (DataError, StoreError) as error:
         raise RequestError(str(error)) from error
     return dataset, protocol
+
+
+def check_method(name: str, protocol: Protocol, data: str) -> None:
+    """A protocol of tracklets needs a method that takes clips. Raises: RequestError."""
+    able = [other for other, method in METHODS.items() if method.takes_clips]
+    if protocol.sample == "tracklet" and name not in able:
+        raise RequestError(
+            f"{data}: protocol {protocol.name!r} ranks tracklets by their clips, and method {name!r} takes single images. "
+            f"Take a data set of images, or a model of {either(able)}."
+        )
 
 
 def metric_names(dataset: Dataset, protocol: Protocol, *, reranked: bool = False) -> dict[str, str]:
@@ -80,6 +92,7 @@ def evaluate(
     """
     dataset, protocol = open_for_evaluation(experiment.data, validation=validation)
     found = checkpoint.find(model)
+    check_method(found.experiment["method"]["name"], protocol, experiment.data)
     cluster.connect()
     store = open_store(destination)
     settings = experiment.evaluate

@@ -24,12 +24,15 @@ from datasets.protocols import PROTOCOLS
 from datasets.schema import Sample
 from datasets.shards import Dataset, write_dataset
 from datasets.store import open_store
+from methods import METHODS
 from orchestration import assembly, checkpoint
 from orchestration.embed import load_features
+from orchestration.errors import RequestError
 from orchestration.evaluate import embedding, evaluate
 from orchestration.experiment import Experiment, load
 from orchestration.scoring import score
 from orchestration.settings import EvaluateSettings
+from orchestration.train import train
 from tests import layouts
 from tests.layouts import Fixture
 from tests.orchestration.checkpoints import checkpoint_of
@@ -176,6 +179,16 @@ def test_descriptors_of_other_clips_are_kept_apart(video: Video) -> None:
         ]
     ]
     assert len({json.dumps(one, sort_keys=True) for one in told}) == 4  # images have no clips
+
+
+def test_a_method_of_single_images_is_refused_before_work(video: Video, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS["baseline"], "takes_clips", False)
+    with pytest.raises(
+        RequestError, match=r"'ccvid' ranks tracklets by their clips, and method 'baseline' takes single im"
+    ):
+        score(video.model)
+    with pytest.raises(RequestError, match="Take a data set of images, or a model of cal"):
+        train(video.experiment)
 
 
 def test_held_out_people_are_scored_by_their_tracklets(video: Video, place: Path, ray_cluster: str) -> None:
