@@ -4,10 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from datasets.division import Division, divide
 from datasets.errors import DataError
 from datasets.index import SplitIndex
 from datasets.manifest import Manifest
-from datasets.protocols import PROTOCOLS, Protocol, labels, valid_queries
+from datasets.protocols import PROTOCOLS
 from datasets.shards import Dataset, write_dataset
 from datasets.store import open_store
 from datasets.writer import ROW_GROUP_BYTES, SHARD_BYTES
@@ -26,12 +27,12 @@ def holdout(
 ) -> Manifest:
     """Writes the data set at `address` to `destination` with some train people moved to val_query and val_gallery.
 
-    persons: a share of train's (float) or their number (int). People who change clothes and cameras keep their share.
-    Query: of each person, outfit and camera one image (or tracklet); of those with a single one, every second.
-    The same arguments give the same data set, whatever the machine.
+    persons: a share of train's (float) or their number (int). Only people are taken who can be asked about in every mode
+    of the protocol (`datasets.division` says how their images become query and gallery), and of those with so many
+    outfits and cameras their share. The same arguments give the same data set, whatever the machine.
 
-    Raises: DataError, before anything is written, when there is a validation set already, too few people, or a mode
-    of the protocol would have no valid query; StoreError.
+    Raises: DataError, before anything is written, when there is a validation set already, or too few people of whom
+    every mode can ask; StoreError.
     """
     source = Dataset.open(address)
     if open_store(destination).address == source.address:
@@ -41,10 +42,17 @@ def holdout(
     index = source.index("train")
     protocol = PROTOCOLS[source.manifest.protocol]
     rng = np.random.default_rng(np.random.SeedSequence([seed]))
-    people = choose_persons(index, _how_many(persons, index, address), rng)
-    query, gallery = split_rows(protocol, index, people, rng)
-    _check_modes(protocol, index, query, gallery, address)
-    rows = {"train": np.flatnonzero(~np.isin(index.person, people)), "val_query": query, "val_gallery": gallery}
+    count = _how_many(persons, index, address)
+    division = divide(protocol, index, rng)
+    if count > division.is_able.sum():
+        raise DataError(_too_few(count, division, index, protocol.name, address))
+    people = choose_persons(index, np.flatnonzero(division.is_able), count, rng)
+    is_out = np.isin(index.person, people)
+    rows = {
+        "train": np.flatnonzero(~is_out),
+        "val_query": np.flatnonzero(is_out & division.is_query),
+        "val_gallery": np.flatnonzero(is_out & ~division.is_query),
+    }
     splits = {split: source.samples("train", chosen) for split, chosen in rows.items()}
     splits |= {split: source.samples(split) for split in source.splits if split != "train"}
     manifest = source.manifest
@@ -66,36 +74,14 @@ def holdout(
     )
 
 
-def choose_persons(index: SplitIndex, count: int, rng: np.random.Generator) -> np.ndarray:
-    """int64 [count], ascending: people drawn so that those with several outfits and cameras keep their share."""
-    able = (_num_values(index, index.clothes) > 1) & (_num_values(index, index.camera) > 1)
-    num_able = min(int(able.sum()), max(round(count * able.mean()), min(1, int(able.sum()))))
-    num_able = max(num_able, count - int((~able).sum()))
-    changing, steady = rng.permutation(np.flatnonzero(able)), rng.permutation(np.flatnonzero(~able))
-    return np.sort(np.concatenate([changing[:num_able], steady[: count - num_able]]))
-
-
-def split_rows(
-    protocol: Protocol, index: SplitIndex, people: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """The rows (int64, ascending) of the chosen people that become query, and gallery."""
-    camera = labels(protocol, index).camera
-    unit = index.sequence if protocol.sample == "tracklet" else np.arange(len(index))
-    queries = []
-    for person in people.tolist():
-        rows = np.flatnonzero(index.person == person)
-        cells = np.unique(np.stack([index.clothes[rows], camera[rows]]), axis=1, return_inverse=True)[1].ravel()
-        single = []
-        for cell in range(cells.max() + 1):
-            units = rng.permutation(np.unique(unit[rows[cells == cell]]))
-            if len(units) > 1:
-                queries.append(rows[unit[rows] == units[0]])
-            else:
-                single.append(rows[unit[rows] == units[0]])
-        queries += [single[at] for at in rng.permutation(len(single))[1::2]]
-    query = np.sort(np.concatenate(queries)) if queries else np.empty(0, dtype=np.int64)
-    everything = np.flatnonzero(np.isin(index.person, people))
-    return query, np.setdiff1d(everything, query)
+def choose_persons(index: SplitIndex, able: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """int64 [count], ascending: out of the `able` (int64), at random, but with every number of outfits and cameras in
+    its share, to one person."""
+    outfits, cameras = (_num_values(index, column)[able] for column in (index.clothes, index.camera))
+    alike = able[np.lexsort((rng.random(len(able)), cameras, outfits))]
+    step = len(able) / count  # every so-many-th, from a random start
+    places = np.floor((rng.random() + np.arange(count)) * step).astype(np.int64)
+    return np.sort(alike[np.minimum(places, len(able) - 1)])
 
 
 def _how_many(persons: float | int, index: SplitIndex, address: str) -> int:
@@ -113,12 +99,12 @@ def _num_values(index: SplitIndex, column: np.ndarray) -> np.ndarray:
     return np.bincount(np.unique(np.stack([index.person, column]), axis=1)[0], minlength=index.num_persons)
 
 
-def _check_modes(protocol: Protocol, index: SplitIndex, query: np.ndarray, gallery: np.ndarray, address: str) -> None:
-    everything = labels(protocol, index)
-    for mode in protocol.validation().modes:
-        if not valid_queries(mode.rule, everything.take(query), everything.take(gallery)).any():
-            raise DataError(
-                f"the people drawn from train of {address} give mode {mode.name!r} ({mode.rule} rule) no valid query: "
-                "hold out more persons, or others with another seed; see `redress data inspect` for outfits and "
-                "cameras per person"
-            )
+def _too_few(count: int, division: Division, index: SplitIndex, protocol: str, address: str) -> str:
+    num_able = int(division.is_able.sum())
+    why = "; ".join(f"{int(who.sum())} {reason}" for reason, who in division.reasons.items() if who.any())
+    mend = f"Hold out {num_able} or fewer" if num_able >= 2 else "Choose models without a validation set (select=last)"
+    return (
+        f"{count} persons were to be held out of train of {address}, and only {num_able} of its {index.num_persons} can "
+        f"be asked about in every mode of protocol {protocol!r}. Of the others, {why}. {mend}; see `redress data inspect` "
+        "for outfits and cameras per person"
+    )

@@ -81,13 +81,13 @@ def _clothes_per_person(index: SplitIndex) -> dict[str, int] | None:
 def trivial_scores(dataset: Dataset) -> dict[str, dict[str, Any]]:
     """Per mode of the data set's protocol: rank-1 of mean clothes colours and of mean skin-and-hair colours.
 
-    Empty where a split of the protocol is missing or has no masks.
+    Modes of single-shot draws are left out. Empty where a split of the protocol is missing or has no masks.
     """
     protocol = PROTOCOLS.get(dataset.manifest.protocol)
     name = dataset.manifest.label_map
     if protocol is None or name is None:
         return {}
-    modes = [mode for mode in protocol.modes if {mode.query, mode.gallery} <= set(dataset.splits)]
+    modes = [m for m in protocol.modes if not m.draws and {m.query, m.gallery} <= set(dataset.splits)]
     used = {split for mode in modes for split in (mode.query, mode.gallery)}
     if any(dataset.manifest.splits[split].masks < dataset.manifest.splits[split].rows for split in used):
         return {}

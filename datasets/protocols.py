@@ -11,8 +11,11 @@ from typing import Literal
 
 import numpy as np
 
+from datasets import single_shot
+from datasets.clips import Tracklets, find_tracklets
 from datasets.errors import DataError
 from datasets.index import SplitIndex
+from datasets.manifest import Manifest
 
 Rule = Literal["general", "same-clothes", "clothes-changing"]
 RULES: tuple[Rule, ...] = typing.get_args(Rule)
@@ -23,6 +26,7 @@ class Mode:
     """One line of a protocol's results: metrics are called `<name>/rank-1` and so on.
 
     cameras: only these of query and gallery count (numbers without leading zeros); None is all.
+    draws: 0 ranks the whole gallery; else metrics are means over so many draws of one image per person (single-shot).
     """
 
     name: str
@@ -30,6 +34,7 @@ class Mode:
     gallery: str
     rule: Rule
     cameras: tuple[str, ...] | None = None
+    draws: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,13 @@ class Protocol:
         """The same modes on val_query and val_gallery.
 
         A mode that the test split gets from its choice of queries or cameras (PRCC, VC-Clothes) is got by the rule of
-        its name: held-out people have one query set.
+        its name: held-out people have one query set. Their gallery shows every outfit from every camera, and one image
+        out of it would be the asked outfit or not by chance: there is no single-shot mode.
         """
         modes = tuple(
             Mode(mode.name, "val_query", "val_gallery", mode.name if mode.name in RULES else mode.rule)
             for mode in self.modes
+            if not mode.draws
         )
         return replace(self, modes=modes)
 
@@ -76,9 +83,12 @@ PROTOCOLS: dict[str, Protocol] = {
             (
                 Mode("same-clothes", "query_same", "gallery", "general"),
                 Mode("clothes-changing", "query_diff", "gallery", "general"),
+                Mode("same-clothes-single-shot", "query_same", "gallery", "general", draws=single_shot.DRAWS),
+                Mode("clothes-changing-single-shot", "query_diff", "gallery", "general", draws=single_shot.DRAWS),
             ),
             "camera",
-            f"Yang et al., PAMI 2019 (PRCC): gallery camera A, queries B and C; all of A as gallery: {_CAL}",
+            "Yang et al., PAMI 2019 (PRCC): gallery camera A, queries B and C, one image per person in ten draws "
+            f"(single-shot); all of A (multi-shot): {_CAL}",
         ),
         Protocol(
             "vcclothes",
@@ -136,12 +146,34 @@ def labels(protocol: Protocol, index: SplitIndex) -> Labels:
     return Labels(index.person, camera, index.clothes)
 
 
-def rows(mode: Mode, index: SplitIndex) -> np.ndarray:
-    """int64: the rows of a split that take part in the mode, ascending."""
-    if mode.cameras is None:
+def samples(protocol: Protocol, index: SplitIndex) -> np.ndarray:
+    """int64, ascending: the row of everything that is ranked. A tracklet's is that of its middle frame.
+
+    Raises: DataError where rows have no sequence or frame to be tracklets by.
+    """
+    if protocol.sample == "image":
         return np.arange(len(index))
+    return middle_frames(find_tracklets(index))
+
+
+def middle_frames(tracklets: Tracklets) -> np.ndarray:
+    """int64 [T], ascending: the row that stands for each tracklet."""
+    return tracklets.rows[(tracklets.first[:-1] + tracklets.first[1:]) // 2]
+
+
+def rows(protocol: Protocol, mode: Mode, index: SplitIndex) -> np.ndarray:
+    """int64: those of a split's `samples` that take part in the mode, ascending."""
+    there = samples(protocol, index)
+    if mode.cameras is None:
+        return there
     wanted = [number for number, name in enumerate(index.camera_names) if (name.lstrip("0") or "0") in mode.cameras]
-    return np.flatnonzero(np.isin(index.camera, wanted))
+    return there[np.isin(index.camera[there], wanted)]
+
+
+def galleries(protocol: Protocol, mode: Mode, index: SplitIndex, manifest: Manifest) -> list[np.ndarray]:
+    """The rows (int64, ascending) of each gallery that the mode's queries are ranked against: one, or one per draw."""
+    whole = rows(protocol, mode, index)
+    return single_shot.galleries(index, whole, mode.draws, manifest.extra) if mode.draws else [whole]
 
 
 def valid_queries(rule: Rule, query: Labels, gallery: Labels) -> np.ndarray:
@@ -165,6 +197,8 @@ class Indexed(typing.Protocol):
     @property
     def address(self) -> str: ...
     @property
+    def manifest(self) -> Manifest: ...
+    @property
     def splits(self) -> tuple[str, ...]: ...
     def indexes(self, *splits: str) -> tuple[SplitIndex, ...]: ...
 
@@ -185,34 +219,56 @@ def check(protocol: Protocol, dataset: Indexed) -> None:
             raise DataError(
                 f"{where}: there is no split {' and no '.join(missing)}; there are {', '.join(dataset.splits)}{advice}"
             )
-        reason = _reason_against(protocol, mode, *dataset.indexes(mode.query, mode.gallery))
+        query, gallery = dataset.indexes(mode.query, mode.gallery)
+        reason = _unlabelled(protocol, mode, query) or _unlabelled(protocol, mode, gallery)
+        reason = reason or _reason_against(protocol, mode, query, gallery, dataset.manifest)
         if reason:
             raise DataError(f"{where}: {reason}")
 
 
-def _reason_against(protocol: Protocol, mode: Mode, query: SplitIndex, gallery: SplitIndex) -> str | None:
-    """Why a mode cannot be scored, None where it can."""
-    for index in (query, gallery):
-        if mode.rule != "general" and not index.has_clothes:
-            return f"{index.split} has {int((index.clothes < 0).sum())} images without a clothes label"
-        column = {"camera": index.camera, "sequence": index.sequence, None: None}[protocol.camera]
-        if column is not None and (column < 0).any() and protocol.name != "general":
-            return f"{index.split} has {int((column < 0).sum())} images without a {protocol.camera}"
-    query_rows, gallery_rows = rows(mode, query), rows(mode, gallery)
-    if not len(query_rows) or not len(gallery_rows):
+def _unlabelled(protocol: Protocol, mode: Mode, index: SplitIndex) -> str | None:
+    """Which labels that the mode compares a split lacks, None where it has them."""
+    if mode.rule != "general" and not index.has_clothes:
+        return f"{index.split} has {int((index.clothes < 0).sum())} images without a clothes label"
+    column = {"camera": index.camera, "sequence": index.sequence, None: None}[protocol.camera]
+    if column is not None and (column < 0).any() and protocol.name != "general":
+        return f"{index.split} has {int((column < 0).sum())} images without a {protocol.camera}"
+    if protocol.sample == "image":
+        return None
+    if (index.sequence < 0).any():
+        return f"{index.split} has {int((index.sequence < 0).sum())} images without a sequence, so no tracklets"
+    if num := index.frames().count(None):
+        return f"{index.split} has {num} images without a frame, so no order of a tracklet's images"
+    kinds = np.unique(np.stack([index.sequence, index.person, index.clothes, index.camera]), axis=1)[0]
+    mixed = kinds[1:][kinds[1:] == kinds[:-1]]
+    if len(mixed):
+        name = index.sequence_names[mixed[0]]
+        return (
+            f"sequence {name!r} of {index.split} has several persons, outfits or cameras, and a tracklet has one each"
+        )
+    return None
+
+
+def _reason_against(
+    protocol: Protocol, mode: Mode, query: SplitIndex, gallery: SplitIndex, manifest: Manifest
+) -> str | None:
+    """Why labelled splits give a mode no valid query, None where they give some."""
+    query_rows, drawn = rows(protocol, mode, query), galleries(protocol, mode, gallery, manifest)
+    if not len(query_rows) or not len(drawn[0]):
         split, index = (mode.query, query) if not len(query_rows) else (mode.gallery, gallery)
         return (
             f"{split} has no image of cameras {', '.join(mode.cameras or ())}; it has {', '.join(index.camera_names)}"
         )
-    of_query, of_gallery = labels(protocol, query).take(query_rows), labels(protocol, gallery).take(gallery_rows)
-    if valid_queries(mode.rule, of_query, of_gallery).any():
+    of_query, of_gallery = labels(protocol, query).take(query_rows), labels(protocol, gallery)
+    if all(valid_queries(mode.rule, of_query, of_gallery.take(chosen)).any() for chosen in drawn):
         return None
     if not np.isin(of_query.person, of_gallery.person).any():
         return f"no valid query: none of the persons of {mode.query} is in {mode.gallery}"
     needed = {"general": "", "same-clothes": " in the same clothes", "clothes-changing": " in other clothes"}[mode.rule]
+    draw = " of some draw of one image per person" if mode.draws else ""
     return (
         f"no valid query: none of the {len(query_rows)} queries has an image of its person from another "
-        f"{protocol.camera or 'image'}{needed} in {mode.gallery}"
+        f"{protocol.camera or 'image'}{needed} in {mode.gallery}{draw}"
     )
 
 

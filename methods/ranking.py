@@ -59,6 +59,9 @@ class Labels:
     def __len__(self) -> int:
         return len(self.person)
 
+    def take(self, rows: np.ndarray | slice) -> Labels:
+        return Labels(self.person[rows], self.camera[rows], self.clothes[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
@@ -69,7 +72,7 @@ class Ranking:
     mINP: float  # noqa: N815
     num_valid: int
     per_query_ap: np.ndarray  # float64 [Q], NaN where the query has no match
-    first_match: np.ndarray  # int64 [Q], position of the first match counted from 1, -1 where there is none
+    first_match: np.ndarray  # float64 [Q], position of the first match counted from 1, -1 where there is none
 
     def metrics(self, prefix: str) -> dict[str, float]:
         """{prefix/rank-1: …, prefix/mAP: …, prefix/mINP: …}; ranks beyond the gallery's size are left out."""
@@ -135,7 +138,7 @@ def rank(
     def tiles(span: int) -> Iterator[_Tile]:
         for start, rows in blocks():
             for first in range(0, len(query), span):
-                yield _Tile(first, start, _product(query[first : first + span], rows)[:, : num - start])
+                yield _Tile(first, start, dot_products(query[first : first + span], rows)[:, : num - start])
 
     span = HOST_QUERIES if query.device.type == "cpu" else DEVICE_QUERIES
     for whole in (False, True):
@@ -279,7 +282,7 @@ def _blocks(gallery: Gallery, num: int, size: int, like: Tensor) -> Iterator[tup
         yield start, torch.cat([*held, like.new_zeros(size - num_held, like.shape[1])])
 
 
-def _product(query: Tensor, rows: Tensor) -> Tensor:
+def dot_products(query: Tensor, rows: Tensor) -> Tensor:
     """Similarities [q, g]. In float32 on a processor oneDNN makes them, on AMD's in half of MKL's time.
 
     In the last bit, products of MKL, OpenBLAS, cuBLAS and of one row at a time all differ from each other; oneDNN adds
@@ -337,7 +340,7 @@ def _similarities(
                 padded = np.pad(unique, (0, -len(unique) % 64), mode="edge")
                 needed = rows[torch.from_numpy(padded).to(rows.device)] if len(padded) < len(rows) else rows
                 columns = columns if needed is not rows else pairs.gallery[inside] - start
-            product = _product(query[first : first + span], needed)
+            product = dot_products(query[first : first + span], needed)
             at = torch.from_numpy(pairs.row[inside] - first), torch.from_numpy(columns)
             found[inside] = product[at[0].to(product.device), at[1].to(product.device)].cpu().numpy()
     return found
@@ -448,7 +451,7 @@ def _summary(pairs: _Pairs, before: np.ndarray, ranks: Sequence[int]) -> Ranking
     average_precision = np.bincount(row, number / position, minlength=len(pairs.queries)) / num_matches
     per_query_ap = np.full(pairs.num_queries, np.nan)
     per_query_ap[pairs.queries] = average_precision
-    first_match = np.full(pairs.num_queries, -1, dtype=np.int64)
+    first_match = np.full(pairs.num_queries, -1.0)
     first_match[pairs.queries] = first
     return Ranking(
         cmc={rank: float(np.mean(first <= rank)) if rank <= pairs.num_gallery else None for rank in ranks},

@@ -164,7 +164,7 @@ def parser() -> Parser:
 
     evaluate = add(commands, "evaluate", "evaluate", "score a model by its data set's protocol")
     evaluate.add_argument("model", metavar="MODEL", help="a run's id or storage, a checkpoint, or models:/NAME/VERSION")
-    evaluate.add_argument("overrides", nargs="*", metavar="key=value", help="such as data=ADDRESS, evaluate.batch=64")
+    evaluate.add_argument("overrides", nargs="*", metavar="key=value", help="such as data=ADDRESS, evaluate.rerank={}")
 
     data = commands.add_parser("data", help="make and look at data sets").add_subparsers(
         metavar="COMMAND", required=True

@@ -1,7 +1,7 @@
 """Embedding a data set's evaluation splits: a Ray Data job whose actors read through `datasets.shards`.
 
-Work is cut into (split, row group) items. An actor writes each item's features as one Parquet file, so a second run over
-the same folder goes on where the first stopped.
+Work is cut into (split, row group) items: the images of the group, or the tracklets that begin in it. An actor writes each
+item's features as one Parquet file, so a second run over the same folder goes on where the first stopped.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -18,29 +18,35 @@ import torch
 from torch import Tensor
 
 from datasets.augment import prepare, prepare_parsing
+from datasets.clips import Tracklets, find_tracklets, test_clips
 from datasets.decode import decode_image, decode_parsing
+from datasets.protocols import middle_frames
 from datasets.shards import Dataset, SplitIndex
 from datasets.store import Store, open_store
-from methods.ranking import describe
+from methods.ranking import describe, describe_tracks
 from orchestration import assembly, checkpoint
 from orchestration.experiment import Experiment
 
 
 @dataclass(frozen=True)
 class EmbeddingJob:
-    """What every actor is told. `flip`: average the views x and flipped x; `batch`: images per forward pass."""
+    """What every actor is told. `batch`: images per forward pass. `flip`: add the embeddings of mirror images.
+
+    clip: frames and stride of the clips that tracklets are cut into; None embeds image by image.
+    """
 
     model: str
     data: str
     destination: str
     batch: int
     flip: bool
+    clip: tuple[int, int] | None
     threads: int
     gpu: bool
 
 
 class Embedder:
-    """One actor: a method in evaluation mode, applied to one row group at a time."""
+    """One actor: a method in evaluation mode, applied to one row group's images or tracklets at a time."""
 
     def __init__(self, job: EmbeddingJob) -> None:
         torch.set_num_threads(job.threads)
@@ -52,8 +58,9 @@ class Embedder:
         self.method = assembly.build_method(self.experiment, found.facts)
         checkpoint.load_method_state(self.method, found)
         self.method.to(self.device).eval()
+        self.columns = ("image", "parsing") if "parsing" in self.method.inputs else ("image",)
         self.dataset = Dataset.open(job.data)
-        self.indexes: dict[str, SplitIndex] = {}
+        self.work: dict[str, Work] = {}
         self.store = open_store(job.destination)
 
     def __call__(self, items: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -61,38 +68,93 @@ class Embedder:
         return {**items, "rows": np.array(rows, dtype=np.int64)}
 
     def embed_group(self, split: str, group: int) -> int:
-        path = feature_path(split, group)
-        if split not in self.indexes:
-            self.indexes[split] = self.dataset.index(split)
-        index = self.indexes[split]
-        rows = np.flatnonzero(index.group == group)
-        rows = rows[np.argsort(index.row_in_group[rows], kind="stable")]
-        if self.store.exists(path):
-            return len(rows)
-        columns = ("image", "parsing") if self.method.needs_parsing else ("image",)
-        table = self.dataset.read_group(split, group, columns)
-        parts = [self.embed_batch(table, start) for start in range(0, len(rows), self.job.batch)]
-        features = torch.cat(parts).numpy()
-        buffer = io.BytesIO()
-        column = pa.FixedSizeListArray.from_arrays(pa.array(features.reshape(-1)), features.shape[1])
-        pq.write_table(pa.table({"row": pa.array(rows), "feature": column}), buffer)
-        self.store.write(path, buffer.getvalue())
-        return len(rows)
+        """Write the descriptors of the images, or of the tracklets that begin, in a row group; returns how many images."""
+        if split not in self.work:
+            self.work[split] = divide(self.dataset.index(split), self.job.clip)
+        work, path = self.work[split], feature_path(split, group)
+        if not self.store.exists(path):
+            rows, features = (self.embed_images if self.job.clip is None else self.embed_tracklets)(work, group)
+            buffer = io.BytesIO()
+            column = pa.FixedSizeListArray.from_arrays(pa.array(features.numpy().reshape(-1)), features.shape[1])
+            pq.write_table(pa.table({"row": pa.array(rows), "feature": column}), buffer)
+            self.store.write(path, buffer.getvalue())
+        return work.images[group]
 
     @torch.inference_mode()
-    def embed_batch(self, table: pa.Table, start: int) -> Tensor:
-        """Descriptors of the group's next images: float32 [b, D], L2-normalised, on the CPU."""
-        part = table.slice(start, self.job.batch)
-        dtype = assembly.input_dtype(self.experiment)
-        images = torch.cat([self.prepared(data.as_py(), dtype) for data in part["image"]]).to(self.device)
-        if not self.method.needs_parsing:
-            return describe(self.method.embed, images, flip=self.job.flip).float().cpu()
-        maps = [decode_parsing(data.as_py())[None] for data in part["parsing"]]
-        parsing = torch.cat([prepare_parsing(m, self.augmentation) for m in maps]).to(self.device)
-        return describe(self.method.embed, images, parsing, flip=self.job.flip).float().cpu()
+    def embed_images(self, work: Work, group: int) -> tuple[np.ndarray, Tensor]:
+        """Rows int64 [n], and descriptors float32 [n, D]."""
+        table = self.dataset.read_group(work.index.split, group, self.columns)
+        batches = (table.slice(at, self.job.batch).to_pylist() for at in range(0, len(table), self.job.batch))
+        features = [describe(self.method.embed, *self.inputs(batch), flip=self.job.flip) for batch in batches]
+        rows = np.flatnonzero(work.index.group == group)
+        return rows[np.argsort(work.index.row_in_group[rows], kind="stable")], torch.cat(features).float().cpu()
 
-    def prepared(self, data: bytes, dtype: torch.dtype) -> Tensor:
-        return prepare(decode_image(data)[None], self.augmentation, dtype)
+    @torch.inference_mode()
+    def embed_tracklets(self, work: Work, group: int) -> tuple[np.ndarray, Tensor]:
+        """Rows of the tracklets' middle frames int64 [n], and the mean of their clips float32 [n, D]."""
+        assert work.tracklets is not None
+        length, stride = cast("tuple[int, int]", self.job.clip)
+        features, bounds = [], [0]
+        chosen = np.flatnonzero(work.index.group[work.tracklets.first[:-1]] == group)
+        read = GroupReader(self.dataset, work.index, self.columns)
+        for tracklet in chosen.tolist():
+            rows = work.tracklets.rows[work.tracklets.first[tracklet] : work.tracklets.first[tracklet + 1]]
+            frames = read(rows)
+            clips = test_clips(len(rows), length, stride)  # [C, length]
+            for some in np.split(clips, range(0, len(clips), max(1, self.job.batch // length))[1:]):
+                inputs = self.inputs([frames[frame] for frame in some.ravel()])
+                features.append(self.method.embed(*(x.unflatten(0, some.shape) for x in inputs)))
+            bounds.append(bounds[-1] + len(clips))
+        spans = torch.tensor([bounds[:-1], bounds[1:]]).T
+        return middle_frames(work.tracklets)[chosen], describe_tracks(torch.cat(features), spans).float().cpu()
+
+    def inputs(self, encoded: list[dict[str, bytes]]) -> list[Tensor]:
+        """What `embed` takes: images [n, 3, H, W] and, where the method needs them, parsing maps [n, H, W]."""
+        dtype = assembly.input_dtype(self.experiment)
+        images = [prepare(decode_image(one["image"])[None], self.augmentation, dtype) for one in encoded]
+        made = [torch.cat(images).to(self.device)]
+        if "parsing" in self.method.inputs:
+            maps = [prepare_parsing(decode_parsing(one["parsing"])[None], self.augmentation) for one in encoded]
+            made.append(torch.cat(maps).to(self.device))
+        return made
+
+
+@dataclass(frozen=True)
+class Work:
+    """A split in items of work: the images of each row group, or of the tracklets that begin in it."""
+
+    index: SplitIndex
+    images: dict[int, int]  # row group → how many
+    tracklets: Tracklets | None = None
+
+
+def divide(index: SplitIndex, clip: tuple[int, int] | None) -> Work:
+    """Raises: DataError where tracklets are wanted and rows have no sequence or frame."""
+    if clip is None:
+        return Work(index, {group: place.rows for group, place in enumerate(index.groups)})
+    tracklets = find_tracklets(index)
+    images = np.bincount(index.group[tracklets.first[:-1]], np.diff(tracklets.first), minlength=len(index.groups))
+    return Work(index, {group: int(count) for group, count in enumerate(images) if count}, tracklets)
+
+
+class GroupReader:
+    """Encoded images by rows of the index. Holds the last row group: neighbours lie together."""
+
+    def __init__(self, dataset: Dataset, index: SplitIndex, columns: tuple[str, ...]) -> None:
+        self.dataset, self.index, self.columns = dataset, index, columns
+        self.last: tuple[int, pa.Table] | None = None
+
+    def __call__(self, rows: np.ndarray) -> list[dict[str, bytes]]:
+        """The columns of some rows (int64 [n]), in their order."""
+        found: dict[int, dict[str, bytes]] = {}
+        for group in np.unique(self.index.group[rows]).tolist():
+            if self.last is None or self.last[0] != group:
+                self.last = None  # before the next is read
+                self.last = group, self.dataset.read_group(self.index.split, group, self.columns)
+            inside = rows[self.index.group[rows] == group]
+            taken = self.last[1].take(pa.array(self.index.row_in_group[inside])).to_pylist()
+            found |= dict(zip(inside.tolist(), taken, strict=True))
+        return [found[row] for row in rows.tolist()]
 
 
 def feature_path(split: str, group: int) -> str:
@@ -107,7 +169,7 @@ def embed(
     cpus: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write the features of every row of `splits` below `job.destination`, but for those that are there already.
+    """Write the features of every image (or tracklet) of `splits` below `job.destination`, but for those there already.
 
     progress: called with images done and in all.
     """
@@ -118,10 +180,10 @@ def embed(
     finished = total = 0
     for split in splits:
         written = set(store.list(split))
-        for group, place in enumerate(dataset.index(split).groups):
-            total += place.rows
+        for group, images in divide(dataset.index(split), job.clip).images.items():
+            total += images
             if feature_path(split, group) in written:
-                finished += place.rows
+                finished += images
             else:
                 items.append({"split": split, "group": group})
     if progress:
@@ -145,25 +207,36 @@ def embed(
             progress(finished, total)
 
 
-def load_features(store: Store, split: str, num_rows: int) -> Tensor:
-    """Features of one split in the order of its index: float32 [num_rows, D].
+@dataclass(frozen=True)
+class Descriptors:
+    """L2-normalised features of a split, and the rows that they stand for."""
 
-    Raises: RuntimeError where a row has none.
-    """
+    rows: np.ndarray  # int64 [S], ascending
+    features: Tensor  # float32 [S, D]
+
+    def of(self, rows: np.ndarray) -> Tensor:
+        """float32 [n, D] of some of the rows; no copy of all."""
+        if len(rows) == len(self.rows):
+            return self.features
+        return self.features[torch.from_numpy(np.searchsorted(self.rows, rows))]
+
+
+def load_features(store: Store, split: str, rows: np.ndarray) -> Descriptors:
+    """The features of a split's `rows` (int64, ascending). Raises: RuntimeError where a row has none."""
     features: np.ndarray | None = None
-    seen = np.zeros(num_rows, dtype=bool)
+    seen = np.zeros(len(rows), dtype=bool)
     for path in store.list(split):
         table = pq.read_table(io.BytesIO(store.read(path)))
-        rows = table["row"].to_numpy()
+        places = np.searchsorted(rows, table["row"].to_numpy())
         flat = table["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        values = flat.reshape(len(rows), -1)
+        values = flat.reshape(len(places), -1)
         if features is None:
-            features = np.empty((num_rows, values.shape[1]), dtype=np.float32)
-        features[rows] = values
-        seen[rows] = True
+            features = np.empty((len(rows), values.shape[1]), dtype=np.float32)
+        features[places] = values
+        seen[places] = True
     if features is None or not seen.all():
         raise RuntimeError(
-            f"{store.address}: {int((~seen).sum())} of {num_rows} rows of split {split!r} have no features. "
+            f"{store.address}: {int((~seen).sum())} of {len(rows)} rows of split {split!r} have no features. "
             "Delete the folder and evaluate again."
         )
-    return torch.from_numpy(features)
+    return Descriptors(rows, torch.from_numpy(features))

@@ -52,13 +52,15 @@ def draw_shown(axes: Axes, shown: Shown) -> None:
 
 def cmc_curves(curves: dict[str, dict[int, float | None]]) -> bytes:
     """Share of queries whose first match is within rank k, a line per mode. `curves[mode][k]` is a fraction or None."""
-    figure, axes = plt.subplots(figsize=(5, 3.4))
+    figure, axes = plt.subplots(figsize=(8, 3.4))
     for mode, cmc in curves.items():
         points = [(k, 100 * v) for k, v in cmc.items() if v is not None]
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=f"{mode} ({points[0][1]:.1f} at rank 1)")
     axes.set(xlabel="rank", ylabel="queries matched, %", ylim=(0, 102), title="Cumulative match characteristic")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(
+        fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1)
+    )  # beside them: many modes would hide their curves
     return to_png(figure)
 
 

@@ -13,7 +13,7 @@ from datasets.store import StoreError, open_store
 from orchestration import checkpoint, tracking
 from orchestration.checkpoint import Checkpoint
 from orchestration.errors import RequestError
-from orchestration.evaluate import evaluate, open_for_evaluation
+from orchestration.evaluate import embedding, evaluate, open_for_evaluation
 from orchestration.experiment import override
 from orchestration.progress import Progress
 
@@ -59,8 +59,8 @@ def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | Non
     progress = progress or Progress()
     located = locate(model)
     experiment = override(located.checkpoint.experiment, overrides, source="the run")
-    dataset, _ = open_for_evaluation(experiment.data)
-    told_apart = [located.checkpoint.digests, dataset.fingerprint, experiment.evaluate.flip]
+    dataset, protocol = open_for_evaluation(experiment.data)
+    told_apart = embedding(located.checkpoint, dataset, protocol, experiment.evaluate)
     digest = hashlib.sha256(json.dumps(told_apart, sort_keys=True).encode()).hexdigest()
     destination = open_store(located.run).join("evaluations", digest[:16])
     with progress.bar("evaluating") as bar:

@@ -131,9 +131,20 @@ class CheckpointSettings(Settings):
     keep: Annotated[int, Field(ge=1)] | None = 2  # the newest so many; none: all
 
 
+class RerankSettings(Settings):
+    """k-reciprocal encoding (`methods.reranking`), with the paper's values."""
+
+    k1: int = Field(default=20, ge=1)  # neighbours that may describe an entry
+    k2: int = Field(default=6, ge=1)  # nearest entries whose descriptions are averaged; 1: none
+    weight: Probability = 0.3  # λ: share of the original distance in the final one
+
+
 class EvaluateSettings(Settings):
     batch: int = Field(default=128, ge=1)  # images per forward pass
-    flip: bool = True  # add the embedding of the mirror image
+    flip: bool = True  # add the embedding of the mirror image; not of clips, as published
+    clip_length: int = Field(default=8, ge=1)  # frames per clip, where tracklets are ranked
+    clip_stride: int = Field(default=4, ge=1)  # from one frame of a clip to its next
+    rerank: RerankSettings | None = None  # {}: also score each mode re-ranked, as <mode>-reranked/…
 
 
 class ResourceSettings(Settings):

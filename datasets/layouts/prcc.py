@@ -1,16 +1,15 @@
 """PRCC (Yang et al., PAMI 2019): cameras A and B show one outfit, C another; val has more images of train's people."""
 
-import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from datasets.layouts.layout import Entry, Layout, name
 from datasets.layouts.tree import Tree
+from datasets.single_shot import RECORD, draw
 
 _IN_TRAIN = name("<A, B or C>_cropped_rgb<number> (camera is A, B or C)", r"([ABC])_cropped_rgb\d+")
 _IN_TEST = name("cropped_rgb<number>", r"cropped_rgb\d+")
 _OF_CAMERA = {"A": "gallery", "B": "query_same", "C": "query_diff"}
 _CLOTHES = {"A": "AB", "B": "AB", "C": "C"}
-SINGLE_SHOT_SEED, SINGLE_SHOT_DRAWS = 3, 10
 
 
 def _read(tree: Tree) -> Iterator[Entry]:
@@ -25,19 +24,8 @@ def _read(tree: Tree) -> Iterator[Entry]:
                 gallery += [(person, path)] if camera == "A" else []
                 yield Entry(split, path, person, _CLOTHES[camera], camera)
     if gallery:
-        tree.extra["single_shot_galleries"] = single_shot_galleries(gallery)
-
-
-def single_shot_galleries(gallery: Sequence[tuple[str, str]]) -> list[list[str]]:
-    """Ten galleries of one image per person, drawn as CAL's published code does.
-
-    gallery: (person, path), sorted. The published listing is unsorted, so its own draws differ between machines.
-    """
-    of_person: dict[str, list[str]] = {}
-    for person, path in gallery:
-        of_person.setdefault(person, []).append(path)
-    rng = random.Random(SINGLE_SHOT_SEED)
-    return [[rng.choice(paths) for paths in of_person.values()] for _ in range(SINGLE_SHOT_DRAWS)]
+        drawn = draw(person for person, _ in gallery)
+        tree.extra[RECORD] = [[gallery[place][1] for place in places] for places in drawn]
 
 
 PRCC = Layout(

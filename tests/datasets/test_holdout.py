@@ -1,10 +1,13 @@
 """A validation set of other people, made from train."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 
 from datasets.holdout import choose_persons, holdout
-from datasets.protocols import PROTOCOLS, check
+from datasets.protocols import PROTOCOLS, check, labels, valid_queries
 from datasets.schema import Sample
 from datasets.shards import DataError, Dataset, write_dataset
 from tests.tiny import tiny_dataset
@@ -59,20 +62,24 @@ def test_the_same_seed_gives_the_same_data_set_and_another_other_people(tmp_path
 
 def people(tmp_path, *rows: tuple[str, str, str, str | None], protocol: str = "ltcc") -> str:
     """A data set of (person, clothes, camera, sequence)."""
-    train = [Sample(b"i", None, p, c, k, s, None, str(n)) for n, (p, c, k, s) in enumerate(rows)]
+    train = [Sample(b"i", None, p, c, k, s, str(n), str(n)) for n, (p, c, k, s) in enumerate(rows)]
     address = str(tmp_path / "people")
     write_dataset(address, {"train": train}, name="x", version="1", licence="none", label_map=None, protocol=protocol)
     return address
 
 
-def test_people_who_change_keep_their_share(tmp_path):
+def test_people_with_so_many_outfits_and_cameras_keep_their_share(tmp_path):
     changing = [(f"a{p:02d}", c, k, None) for p in range(4) for c in "xy" for k in ("1", "2")]
     steady = [(f"b{p:02d}", "x", k, None) for p in range(16) for k in ("1", "2")]
     index = Dataset.open(people(tmp_path, *changing, *steady)).index("train")
-    for count, expected in ((2, 1), (5, 1), (10, 2), (15, 3), (18, 4)):
-        drawn = choose_persons(index, count, np.random.default_rng(0))
+    counts = set()
+    for count, seed in itertools.product((2, 5, 10, 15, 18), range(4)):
+        drawn = choose_persons(index, np.arange(20), count, np.random.default_rng(seed))
         assert len(set(drawn.tolist())) == count
-        assert sum(index.person_names[p].startswith("a") for p in drawn) == expected
+        num_changing = sum(index.person_names[p].startswith("a") for p in drawn)
+        assert math.floor(count / 5) <= num_changing <= math.ceil(count / 5)
+        counts.add(tuple(drawn.tolist()))
+    assert len(counts) > 10
 
 
 def test_single_images_are_shared_out_between_query_and_gallery(tmp_path):
@@ -95,6 +102,30 @@ def test_tracklets_stay_whole(tmp_path):
     query, gallery = Dataset.open(str(tmp_path / "held")).indexes("val_query", "val_gallery")
     assert not set(query.sequence.tolist()) & set(gallery.sequence.tolist())
     assert len(query) == len(gallery) == 3 * 2 * 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("protocol", "rows"),
+    [
+        ("deepchange", [("day", "1", f"{t}") for t in (1, 2, 2)]),  # one camera, two tracklets
+        ("last", [("film", None, None)] * 3),
+        ("celebreid", [(None, None, None)] * 2),
+        ("vcclothes", [(c, k, None) for c, k in ("a1", "a2", "b3", "b4")]),
+        ("market1501", [(None, "1", None), (None, "2", None)]),
+    ],
+)
+def test_every_held_out_person_is_asked_about_in_every_mode(tmp_path, protocol, rows):
+    can = [(f"can{p}", c, k, s and f"{p}{s}") for p in range(5) for c, k, s in rows]
+    cannot = [(f"not{p}", *rows[0]) for p in range(5)]
+    manifest = holdout(people(tmp_path, *can, *cannot, protocol=protocol), str(tmp_path / "held"), persons=4)
+    assert all(name.startswith("can") for name in manifest.extra["holdout"]["persons"])
+    validation = PROTOCOLS[protocol].validation()
+    held = Dataset.open(str(tmp_path / "held"))
+    check(validation, held)
+    sides = held.indexes("val_query", "val_gallery")
+    for mode in validation.modes:
+        valid = valid_queries(mode.rule, *(labels(validation, side) for side in sides))
+        assert len(set(sides[0].person[valid].tolist())) == 4
 
 
 def test_captions_and_records_stay(tmp_path):
@@ -121,6 +152,20 @@ class TestRefusals:
         ):
             holdout(source, str(tmp_path / "held"), persons=persons)
         assert not (tmp_path / "held").exists()
+
+    def test_too_few_who_can_be_asked_about_are_counted_with_what_the_others_lack(self, tmp_path):
+        able = [(f"a{p}", c, k, None) for p in range(3) for c in "xy" for k in "12"]
+        steady = [(f"b{p}", "x", k, None) for p in range(5) for k in "12"]
+        lonely = [(f"c{p}", "x", "1", None) for p in range(2)]
+        source = people(tmp_path, *able, *steady, *lonely)
+        told = (
+            r"4 persons .* only 3 of its 10 can be asked about in every mode of protocol 'ltcc'.*2 give mode 'general' .*"
+            r"2 give mode 'same-clothes' .*7 give mode 'clothes-changing' .*Hold out 3 or fewer; see `redress data inspect`"
+        )
+        with pytest.raises(DataError, match=told):
+            holdout(source, str(tmp_path / "held"), persons=4)
+        assert not (tmp_path / "held").exists()
+        holdout(source, str(tmp_path / "held"), persons=3)
 
     def test_the_source_is_not_its_own_destination(self, tmp_path):
         source = tiny_dataset(tmp_path / "source")

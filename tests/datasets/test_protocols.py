@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.protocols import PROTOCOLS, RULES, Labels, check, labels, rows, valid_queries
+from datasets.protocols import PROTOCOLS, RULES, Labels, check, labels, rows, samples, valid_queries
 from datasets.schema import Sample
 from datasets.shards import DataError, Dataset, write_dataset
 from tests.tiny import tiny_dataset
@@ -52,7 +52,15 @@ class TestTable:
         ("name", "expected"),
         [
             ("ltcc", ["general", "same-clothes", "clothes-changing"]),
-            ("prcc", ["same-clothes", "clothes-changing"]),
+            (
+                "prcc",
+                [
+                    "same-clothes",
+                    "clothes-changing",
+                    "same-clothes-single-shot",
+                    "clothes-changing-single-shot",
+                ],
+            ),
             ("vcclothes", ["general", "same-clothes", "clothes-changing"]),
             ("ccvid", ["general", "same-clothes", "clothes-changing"]),
             ("deepchange", ["general"]),
@@ -66,10 +74,12 @@ class TestTable:
         assert [mode.name for mode in PROTOCOLS[name].modes] == expected
 
     def test_prcc_changes_clothes_by_its_query_set(self):
-        modes = {mode.name: (mode.query, mode.gallery, mode.rule) for mode in PROTOCOLS["prcc"].modes}
+        modes = {mode.name: (mode.query, mode.gallery, mode.rule, mode.draws) for mode in PROTOCOLS["prcc"].modes}
         assert modes == {
-            "same-clothes": ("query_same", "gallery", "general"),
-            "clothes-changing": ("query_diff", "gallery", "general"),
+            "same-clothes": ("query_same", "gallery", "general", 0),
+            "clothes-changing": ("query_diff", "gallery", "general", 0),
+            "same-clothes-single-shot": ("query_same", "gallery", "general", 10),
+            "clothes-changing-single-shot": ("query_diff", "gallery", "general", 10),
         }
 
     def test_what_stands_for_the_camera(self):
@@ -81,7 +91,7 @@ class TestTable:
     def test_validation_has_the_same_modes_on_the_held_out_people(self, name):
         protocol = PROTOCOLS[name]
         validation = protocol.validation()
-        assert [mode.name for mode in validation.modes] == [mode.name for mode in protocol.modes]
+        assert [mode.name for mode in validation.modes] == [mode.name for mode in protocol.modes if not mode.draws]
         for mode in validation.modes:
             assert (mode.query, mode.gallery, mode.cameras) == ("val_query", "val_gallery", None)
             assert mode.rule == mode.name
@@ -94,7 +104,7 @@ def write(path, protocol: str, **splits: str) -> Dataset:
     for split, text in splits.items():
         parts = [[None if part == "-" else part for part in row.split()] for row in text.split(",")]
         content[split] = [
-            Sample(b"image", None, person, clothes, camera, sequence, None, f"{split}/{number}")
+            Sample(b"image", None, person, clothes, camera, sequence, str(number), f"{split}/{number}")
             for number, (person, camera, clothes, sequence) in enumerate(parts)
         ]
     write_dataset(str(path), content, name="x", version="1", licence="none", label_map=None, protocol=protocol)
@@ -104,8 +114,8 @@ def write(path, protocol: str, **splits: str) -> Dataset:
 class TestReadingLabels:
     def test_camera_subsets_ignore_leading_zeros(self, tmp_path):
         index = write(tmp_path, "vcclothes", query="1 01 a -,1 02 a -,1 03 a -,2 4 b -,2 10 b -").index("query")
-        general, same, changing = PROTOCOLS["vcclothes"].modes
-        assert [rows(mode, index).tolist() for mode in (general, same, changing)] == [[0, 1, 2, 3, 4], [1, 2], [2, 3]]
+        protocol = PROTOCOLS["vcclothes"]
+        assert [rows(protocol, mode, index).tolist() for mode in protocol.modes] == [[0, 1, 2, 3, 4], [1, 2], [2, 3]]
 
     def test_the_tracklet_stands_for_the_camera_in_deepchange(self, tmp_path):
         index = write(tmp_path, "deepchange", query="1 C1 day 7,1 C1 day 8").index("query")
@@ -121,6 +131,36 @@ class TestReadingLabels:
         camera = labels(PROTOCOLS["ccvid"], write(tmp_path, "ccvid", query=text).index("query")).camera
         assert camera[0] == camera[1] != camera[2] >= 0
         assert camera[3] == -1
+
+
+class TestTracklets:
+    def test_the_middle_frame_stands_for_its_tracklet(self, tmp_path):
+        index = write(tmp_path, "ccvid", query="1 k1 a s1," * 3 + "1 k1 b s2," * 4 + "2 k1 a s3").index("query")
+        protocol = PROTOCOLS["ccvid"]
+        assert [rows(protocol, mode, index).tolist() for mode in protocol.modes] == [[1, 5, 7]] * 3
+        assert samples(PROTOCOLS["ltcc"], index).tolist() == list(range(8))
+
+    @pytest.mark.parametrize(
+        ("gallery", "message"),
+        [
+            ("1 k2 a -,1 k2 a s", "gallery has 1 images without a sequence, so no tracklets"),
+            ("1 k2 a s,1 k3 a s", "sequence 's' of gallery has several persons, outfits or cameras"),
+            ("1 k2 a s,2 k2 a s", "sequence 's' of gallery has several persons, outfits or cameras"),
+            ("1 k1 a s,2 k2 a t", "none of the 1 queries has an image of its person from another camera in gallery"),
+        ],
+    )
+    def test_what_cannot_be_ranked_by_tracklets_says_why(self, tmp_path, gallery, message):
+        dataset = write(tmp_path, "ccvid", query="1 k1 a q,1 k1 a q", gallery=gallery)
+        with pytest.raises(DataError, match=message):
+            check(PROTOCOLS["ccvid"], dataset)
+
+    def test_frames_in_no_order_are_no_tracklets(self, tmp_path):
+        sample = Sample(b"image", None, "1", "a", "k1", "s", None, "x")
+        content = {"query": [sample], "gallery": [sample]}
+        about = {"name": "x", "version": "1", "licence": "none", "label_map": None, "protocol": "ccvid"}
+        write_dataset(str(tmp_path), content, **about)
+        with pytest.raises(DataError, match="query has 1 images without a frame, so no order"):
+            check(PROTOCOLS["ccvid"], Dataset.open(str(tmp_path)))
 
 
 class TestCheck:

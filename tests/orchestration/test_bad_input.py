@@ -63,8 +63,11 @@ def refused(match: str, data: str | Path, storage: Path, *overrides: str) -> Non
         ("baseline-demo", ["method.labl_smoothing=0.1"], r"method\.labl_smoothing.*Meant label_smoothing\?"),
         ("baseline-demo", ["epochs=many"], r"epochs = many.*expected a whole number"),
         ("baseline-demo", ["batch.people=10", "workers=4"], r"10 people × 8 images do not divide over 4 workers"),
+        ("baseline-demo", ["evaluate.rerank.k1=0"], r"evaluate\.rerank\.k1 = 0 .*must be at least 1"),
+        ("baseline-demo", ["evaluate.rerank.k=9"], r"evaluate\.rerank has no such setting; it has k1, k2, weight"),
+        ("baseline-demo", ["evaluate.clip_length=0"], r"evaluate\.clip_length = 0 .*must be at least 1"),
     ],
-    ids=["experiment", "key", "type", "combination"],
+    ids=["experiment", "key", "type", "combination", "k1", "rerank", "clip"],
 )
 def test_wrong_words(name: str, overrides: list[str], told: str) -> None:
     with pytest.raises(RequestError, match=told):
@@ -177,13 +180,16 @@ def test_a_selection_that_the_data_cannot_give(data: str, tmp_path: Path) -> Non
 
 
 def test_metrics_are_known_before_the_evaluation(tmp_path: Path) -> None:
-    """A gallery of 16 has no rank-20."""
+    """A gallery of 16 has no rank-20, one of two images no rank-5."""
     dataset, protocol = open_for_evaluation(tiny_dataset(tmp_path / "few", splits="prcc", test_persons=2, images=8))
     assert len(dataset.index("gallery")) == 16
     names = metric_names(dataset, protocol)
     measures = ("rank-1", "rank-5", "rank-10", "mAP", "mINP")
     modes = {"same-clothes": "query_same", "clothes-changing": "query_diff"}
-    assert names == {f"{mode}/{measure}": split for mode, split in modes.items() for measure in measures}
+    expected = {f"{mode}/{measure}": split for mode, split in modes.items() for measure in measures}
+    for mode, split in modes.items():
+        expected |= {f"{mode}-single-shot/{measure}": split for measure in ("rank-1", "mAP", "mINP")}
+    assert names == expected
 
 
 @pytest.mark.ray

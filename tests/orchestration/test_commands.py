@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,16 @@ def test_evaluating_again_gives_the_same_metrics(
     assert f"{100 * trained['metrics']['general/mAP']:.1f}" in shown
 
 
-def test_other_data_have_an_evaluation_of_their_own(trained: dict[str, Any], place: Path) -> None:
+def test_other_data_have_an_evaluation_of_their_own(
+    trained: dict[str, Any], place: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     other = tiny_dataset(place / "other", persons=4, splits="prcc", seed=5)
-    told = ask("evaluate", trained["run_id"], f"data={other}", result=place / "evaluate.json")
-    assert "clothes-changing/mAP" in told["metrics"]
+    words = trained["run_id"], f"data={other}", "evaluate.rerank.k1=3"
+    told = ask("evaluate", *words, result=place / "evaluate.json")
+    shown = capfd.readouterr().out
+    for mode, kind, way in product(("same-clothes", "clothes-changing"), ("", "-single-shot"), ("", "-reranked")):
+        assert f"{mode}{kind}{way}/mAP" in told["metrics"]
+        assert f"{mode}{kind}{way} " in shown
     assert "general/mAP" not in told["metrics"]
 
 

@@ -79,7 +79,8 @@ def labels_here(data: str, split: str) -> Labels:
 
 
 def features_there(folder: Path, data: str, split: str) -> Tensor:
-    return load_features(open_store(str(folder / "features")), split, len(Dataset.open(data).index(split)))
+    rows = np.arange(len(Dataset.open(data).index(split)))
+    return load_features(open_store(str(folder / "features")), split, rows).features
 
 
 def test_descriptors_are_those_computed_in_this_process(scored: Scored) -> None:
@@ -142,7 +143,7 @@ def test_rows_without_descriptors_are_counted(scored: Scored, tmp_path: Path) ->
         (tmp_path / "query" / file.name).write_bytes(file.read_bytes())
     missing, total = len(pq.read_table(files[0])), len(Dataset.open(scored.experiment.data).index("query"))
     with pytest.raises(RuntimeError, match=rf"{missing} of {total} rows of split 'query' have no features.*again"):
-        load_features(open_store(str(tmp_path)), "query", total)
+        load_features(open_store(str(tmp_path)), "query", np.arange(total))
 
 
 def test_another_model_and_a_killed_actor_leave_no_row_wrong(scored: Scored, place: Path, ray_cluster: str) -> None:
