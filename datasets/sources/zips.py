@@ -83,9 +83,8 @@ class _ZipReader:
             except zlib.error as error:
                 raise BadMember(f"its packed bytes are damaged ({error})") from error
         if len(data) != size:
-            raise BadMember(
-                f"it unpacks to {'more' if len(data) > size else f'{len(data)} bytes, not'} the {size} promised"
-            )
+            found = "more than" if len(data) > size else f"{len(data)} bytes, not"
+            raise BadMember(f"it unpacks to {found} the {size} promised")
         if zlib.crc32(data) != crc:
             raise BadMember("its bytes differ from the archive's checksum (CRC)")
         return data
