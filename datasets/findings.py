@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.ahead import in_order
 from datasets.layouts.layout import Entry
 from datasets.masks import Masks, mask_name
 from datasets.source_checks import DIGEST_BYTES, Checked, check
@@ -127,20 +127,10 @@ def plan_digest(about: str, entries: Sequence[Entry], findings: Findings, number
 
 
 def ahead(items: Sequence[T], work: Callable[[T], R], threads: int) -> Iterator[list[R]]:
-    """The results in order, some at a time, a few times ahead of the one who takes them."""
+    """The results in order, some at a time."""
+
+    def each(at: int) -> list[R]:
+        return [work(item) for item in items[at : at + _CHUNK]]
+
     with ThreadPoolExecutor(threads) as pool:
-        pending: deque[Future[list[R]]] = deque()
-        try:
-            for at in range(0, len(items), _CHUNK):
-                pending.append(pool.submit(_each, work, items[at : at + _CHUNK]))
-                if len(pending) > 2 * threads:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
-
-
-def _each(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    return [work(item) for item in items]
+        yield from in_order(pool, each, range(0, len(items), _CHUNK), ahead=2 * threads)

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -38,10 +39,12 @@ class ShardWriter:
 
     def write(self, samples: list[Sample]) -> None:
         """Appends one row group."""
-        columns = {name: [getattr(sample, name) for sample in samples] for name in SHARD_SCHEMA.names[:-1]}
-        columns["checksum"] = [checksum(sample.image, sample.parsing) for sample in samples]
+        columns = {name: [getattr(sample, name) for sample in samples] for name in LABEL_COLUMNS}
+        encoded = {name: _binary([getattr(sample, name) for sample in samples]) for name in _ENCODED}
+        checksums = [checksum(sample.image, sample.parsing) for sample in samples]
+        rows = pa.table(encoded | columns | {"checksum": checksums}, schema=SHARD_SCHEMA)
         offset = self._tape.begin()
-        self._parquet.write_table(pa.table(columns, schema=SHARD_SCHEMA), row_group_size=len(samples))
+        self._parquet.write_table(rows, row_group_size=len(samples))
         place = {
             "split": self.split,
             "shard": self.path,
@@ -50,10 +53,9 @@ class ShardWriter:
             "length": self._tape.position - offset,
             "sha256": self._tape.group.hexdigest(),
         }
-        rows: dict[str, Sequence[object]] = {name: [value] * len(samples) for name, value in place.items()}
-        rows |= {name: columns[name] for name in LABEL_COLUMNS}
-        rows |= {"row": range(len(samples)), "footer": [None] * len(samples)}
-        self.index_tables.append(pa.table(rows, schema=INDEX_SCHEMA))
+        of_index: dict[str, Sequence[object]] = {name: [value] * len(samples) for name, value in place.items()}
+        of_index |= columns | {"row": range(len(samples)), "footer": [None] * len(samples)}
+        self.index_tables.append(pa.table(of_index, schema=INDEX_SCHEMA))
         self.num_rows += len(samples)
 
     def close(self) -> tuple[Shard, pa.Table]:
@@ -77,6 +79,14 @@ def read_rows(data: bytes, offset: int, footer: bytes, group: int, columns: list
     metadata = pq.read_metadata(pa.BufferReader(footer))
     with pq.ParquetFile(_Window(data, offset), metadata=metadata, pre_buffer=False) as shard:
         return shard.read_row_group(group, columns=columns, use_threads=False)
+
+
+def _binary(values: list[bytes | None]) -> pa.Array:
+    """A binary column in one copy; Arrow's own would grow by doubling."""
+    ends = np.cumsum([0, *(len(value or b"") for value in values)], dtype=np.int32)
+    valid = None if None not in values else pa.array([value is not None for value in values]).buffers()[1]
+    data = pa.py_buffer(b"".join(value or b"" for value in values))
+    return pa.Array.from_buffers(pa.binary(), len(values), [valid, pa.py_buffer(ends), data])
 
 
 class _Tape:

@@ -1,11 +1,15 @@
 """Reads everything a data set says it has, and says what is not so."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from datasets.ahead import in_order
+from datasets.encoded import Encoded
 from datasets.errors import CorruptData
 from datasets.index import PLACE_COLUMNS, GroupPlace, group_places
 from datasets.manifest import INDEX, MANIFEST, Manifest, Shard
@@ -13,6 +17,7 @@ from datasets.schema import LABEL_COLUMNS, SHARD_SCHEMA, checksum
 from datasets.shard_file import read_rows
 from datasets.store import Store, StoreError
 
+_THREADS = max(2, len(os.sched_getaffinity(0)))
 Columns = Callable[[str, Sequence[str]], pa.Table]
 
 
@@ -21,6 +26,7 @@ def problems(
 ) -> list[str]:
     """Every problem of a data set, each with file and place; none when all is as the manifest says.
 
+    Row groups are gone through on all processors; memory holds a few of them and the labels of a split.
     columns: reads columns of a split from the index. progress: called with (row groups done, row groups in all).
     """
     found: list[str] = []
@@ -34,15 +40,19 @@ def problems(
         found += _counts(manifest, split, index)
         places, _, footers = group_places(index)
         firsts = dict(zip(places, _begins(places), strict=True))
+        inside: dict[str, list[GroupPlace]] = {}
+        for place in places:
+            inside.setdefault(place.shard, []).append(place)
         for shard in manifest.splits[split].shards:
-            inside = [place for place in places if place.shard == shard.path]
-            for problem in _shard(store, shard, inside, footers.get(shard.path), index, firsts):
-                if problem is None:
-                    done += 1
-                    if progress is not None:
-                        progress(done, total)
-                else:
-                    found.append(problem)
+            with ThreadPoolExecutor(_THREADS) as pool:
+                where = inside.get(shard.path, []), footers.get(shard.path)
+                for problem in _shard(store, shard, *where, index, firsts, pool):
+                    if problem is None:
+                        done += 1
+                        if progress is not None:
+                            progress(done, total)
+                    else:
+                        found.append(problem)
     return found + _strangers(store, manifest)
 
 
@@ -78,6 +88,7 @@ def _shard(
     footer: bytes | None,
     index: pa.Table,
     firsts: dict[GroupPlace, int],
+    pool: ThreadPoolExecutor,
 ) -> Iterator[str | None]:
     """The problems of one shard; None each time a row group was gone through."""
     if len(places) != shard.groups or sum(place.rows for place in places) != shard.rows:
@@ -86,13 +97,17 @@ def _shard(
         size = store.size(shard.path)
         if size != shard.bytes:
             yield f"{shard.path}: " + ("missing" if size is None else f"{size} bytes, expected {shard.bytes}")
-        if size is None or footer is None:
+        if size is None or footer is None or not places:
             return
-        whole = hashlib.sha256(store.read(shard.path, 0, places[0].offset))
-        for place in places:
+
+        def group(place: GroupPlace) -> tuple[bytes, list[str]]:
             data = store.read(shard.path, place.offset, place.length)
-            whole.update(data)
-            yield from _group(place, data, footer, index.slice(firsts[place], place.rows))
+            return data, list(_group(place, data, footer, index.slice(firsts[place], place.rows)))
+
+        whole = hashlib.sha256(store.read(shard.path, 0, places[0].offset))
+        for data, found in in_order(pool, group, places, ahead=_THREADS + 1):
+            whole.update(data)  # beside the digests of the next groups
+            yield from found
             yield None
         whole.update(store.read(shard.path, places[-1].offset + places[-1].length))
         if whole.hexdigest() != shard.sha256:
@@ -115,11 +130,11 @@ def _group(place: GroupPlace, data: bytes, footer: bytes, index: pa.Table) -> It
         yield f"{where}: {len(rows)} rows, {INDEX} says {place.rows}"
         return
     for name in LABEL_COLUMNS:
-        if rows[name].to_pylist() != index[name].to_pylist():
+        if not rows[name].equals(index[name].cast(pa.string())):
             yield f"{where}: column {name} differs from {INDEX}"
-    images, masks, digests, keys = (rows[name].to_pylist() for name in ("image", "parsing", "checksum", "key"))
-    for row, (image, mask, digest, key) in enumerate(zip(images, masks, digests, keys, strict=True)):
-        if checksum(image, mask) != digest:
+    images, masks = Encoded.of(rows["image"]), Encoded.of(rows["parsing"])
+    for row, (digest, key) in enumerate(zip(rows["checksum"].to_pylist(), rows["key"].to_pylist(), strict=True)):
+        if checksum(images[row], masks[row]) != digest:
             yield f"{where}, row {row} ({key}): image and parsing differ from their checksum"
 
 
