@@ -28,7 +28,7 @@ from datasets.schema import LABEL_MAPS, Sample
 from datasets.source_checks import MAX_FILE_BYTES, digest
 from datasets.source_counts import Count, counts, lonely_queries, same_images
 from datasets.sources import Source
-from datasets.store import Store, open_store
+from datasets.store import PATIENT, Store, open_store
 from datasets.unfinished import Unfinished, forget
 from datasets.writer import ROW_GROUP_BYTES, SHARD_BYTES, Resumption, write_dataset
 
@@ -118,6 +118,7 @@ def convert(
     store = open_store(destination)
     if not (dry_run or overwrite):
         _refuse_finished(store)
+    store = open_store(destination, retry=PATIENT)
     threads = threads or len(os.sched_getaffinity(0))
     tell = _Teller(progress)
 

@@ -109,7 +109,7 @@ class Dataset:
             yield from (Sample(**row) for row in table.take(pa.array(inside)).to_pylist())
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
-        """Reads everything; every problem names file and place. progress: called with row groups done and in all."""
+        """Reads everything; every problem names file and place. progress: called with bytes done and in all."""
         return problems(self.store, self.manifest, self._columns, progress)
 
     def split(self, name: str) -> Split:

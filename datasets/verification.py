@@ -27,10 +27,21 @@ def problems(
     """Every problem of a data set, each with file and place; none when all is as the manifest says.
 
     Row groups are gone through on all processors; memory holds a few of them and the labels of a split.
-    columns: reads columns of a split from the index. progress: called with (row groups done, row groups in all).
+    columns: reads columns of a split from the index. progress: called with (bytes done, bytes in all).
     """
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return _problems(store, manifest, columns, progress, pool) + _strangers(store, manifest)
+
+
+def _problems(
+    store: Store,
+    manifest: Manifest,
+    columns: Columns,
+    progress: Callable[[int, int], None] | None,
+    pool: ThreadPoolExecutor,
+) -> list[str]:
     found: list[str] = []
-    total = sum(split.groups for split in manifest.splits.values())
+    total = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
     done = 0
     for split in manifest.splits:
         try:
@@ -44,16 +55,15 @@ def problems(
         for place in places:
             inside.setdefault(place.shard, []).append(place)
         for shard in manifest.splits[split].shards:
-            with ThreadPoolExecutor(_THREADS) as pool:
-                where = inside.get(shard.path, []), footers.get(shard.path)
-                for problem in _shard(store, shard, *where, index, firsts, pool):
-                    if problem is None:
-                        done += 1
-                        if progress is not None:
-                            progress(done, total)
-                    else:
-                        found.append(problem)
-    return found + _strangers(store, manifest)
+            where = inside.get(shard.path, []), footers.get(shard.path)
+            for told in _shard(store, shard, *where, index, firsts, pool):
+                if isinstance(told, str):
+                    found.append(told)
+                    continue
+                done += told
+                if progress is not None:
+                    progress(done, total)
+    return found
 
 
 def _begins(places: Sequence[GroupPlace]) -> Iterator[int]:
@@ -89,8 +99,8 @@ def _shard(
     index: pa.Table,
     firsts: dict[GroupPlace, int],
     pool: ThreadPoolExecutor,
-) -> Iterator[str | None]:
-    """The problems of one shard; None each time a row group was gone through."""
+) -> Iterator[str | int]:
+    """The problems of one shard, and each time some of it was gone through, how many bytes."""
     if len(places) != shard.groups or sum(place.rows for place in places) != shard.rows:
         yield f"{INDEX}: {shard.path} has {len(places)} row groups there, {shard.groups} in {MANIFEST}"
     try:
@@ -104,12 +114,16 @@ def _shard(
             data = store.read(shard.path, place.offset, place.length)
             return data, list(_group(place, data, footer, index.slice(firsts[place], place.rows)))
 
-        whole = hashlib.sha256(store.read(shard.path, 0, places[0].offset))
+        head = store.read(shard.path, 0, places[0].offset)
+        whole = hashlib.sha256(head)
+        yield len(head)
         for data, found in in_order(pool, group, places, ahead=_THREADS + 1):
             whole.update(data)  # beside the digests of the next groups
             yield from found
-            yield None
-        whole.update(store.read(shard.path, places[-1].offset + places[-1].length))
+            yield len(data)
+        footer_at = places[-1].offset + places[-1].length
+        whole.update(store.read(shard.path, footer_at))
+        yield shard.bytes - footer_at
         if whole.hexdigest() != shard.sha256:
             yield f"{shard.path}: the file differs from its digest in {MANIFEST}"
     except StoreError as error:

@@ -24,13 +24,13 @@ from datasets.manifest import INDEX, MANIFEST, Index, Manifest, Shard, Split, re
 from datasets.protocols import PROTOCOLS
 from datasets.schema import LABEL_MAPS, Sample
 from datasets.shard_file import ShardWriter
-from datasets.store import Store, open_store
+from datasets.store import PATIENT, Store, open_store
 from datasets.unfinished import Finished, Unfinished, forget, shard_path
 
 ROW_GROUP_BYTES = 16 << 20
 SHARD_BYTES = 256 << 20
 _SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_SHARD_NAME = re.compile(r"\d{5,}\.parquet")
+SHARD_NAME = re.compile(r"\d{5,}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ def write_dataset(
     missing or samples are not clustered; StoreError.
     """
     _check_names(splits, label_map, protocol)
-    store = open_store(address)
-    _clear(store, splits, overwrite, resumption)
-    index = _IndexWriter()
+    clear(open_store(address), splits, overwrite, resumption)
+    store = open_store(address, retry=PATIENT)
+    index = IndexWriter()
     written: dict[str, Split] = {}
 
     def num_before(split: str) -> int:
@@ -110,7 +110,7 @@ def _check_names(splits: Mapping[str, Iterable[Sample]], label_map: str | None, 
         raise DataError(f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
 
 
-def _clear(store: Store, splits: Iterable[str], overwrite: bool, resumption: Resumption | None) -> None:
+def clear(store: Store, splits: Iterable[str], overwrite: bool, resumption: Resumption | None = None) -> None:
     """Makes room: the manifest goes first, so that what is half replaced never looks finished.
 
     Only shards of these splits and of the data set that stood here are removed, save those that are taken up, whatever
@@ -130,7 +130,7 @@ def _clear(store: Store, splits: Iterable[str], overwrite: bool, resumption: Res
     for folder in sorted(folders):
         store.sweep(folder)
         for path in store.list(folder):
-            if _SHARD_NAME.fullmatch(path.removeprefix(f"{folder}/")) and path not in kept:
+            if SHARD_NAME.fullmatch(path.removeprefix(f"{folder}/")) and path not in kept:
                 store.delete(path)
 
 
@@ -188,7 +188,7 @@ class _SplitWriting:
         self,
         store: Store,
         split: str,
-        index: "_IndexWriter",
+        index: "IndexWriter",
         resumption: Resumption | None,
         row_group_bytes: int,
         shard_bytes: int,
@@ -260,7 +260,7 @@ class _SplitWriting:
         self.counts.sizes |= set(finished.sizes)
 
 
-class _IndexWriter:
+class IndexWriter:
     """index.parquet in memory, compressed; its row groups never mix splits, so that a split is read alone."""
 
     def __init__(self) -> None:
