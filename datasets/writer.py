@@ -20,7 +20,7 @@ from datasets.decode import image_size
 from datasets.errors import DataError
 from datasets.grouping import payload, row_groups
 from datasets.index import DICTIONARY_COLUMNS, INDEX_GROUP_ROWS, INDEX_SCHEMA
-from datasets.manifest import INDEX, MANIFEST, Index, Manifest, Shard, Split, read_manifest
+from datasets.manifest import INDEX, MANIFEST, SPLIT_NAME, Index, Manifest, Shard, Split, read_manifest
 from datasets.protocols import PROTOCOLS
 from datasets.schema import LABEL_MAPS, Sample
 from datasets.shard_file import ShardWriter
@@ -29,7 +29,6 @@ from datasets.unfinished import Finished, Unfinished, forget, shard_path
 
 ROW_GROUP_BYTES = 16 << 20
 SHARD_BYTES = 256 << 20
-_SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]*")
 SHARD_NAME = re.compile(r"\d{5,}\.parquet")
 
 
@@ -102,7 +101,7 @@ def _check_names(splits: Mapping[str, Iterable[Sample]], label_map: str | None, 
     if not splits:
         raise DataError("a data set needs at least one split")
     for split in splits:
-        if not _SPLIT_NAME.fullmatch(split):
+        if not SPLIT_NAME.fullmatch(split):
             raise DataError(f"{split!r} is no name for a split; expected small letters, digits and _, as in val_query")
     if label_map is not None and label_map not in LABEL_MAPS:
         raise DataError(f"there is no label map {label_map!r}; there are {', '.join(LABEL_MAPS)}")
