@@ -30,11 +30,12 @@ def payload(sample: Sample) -> int:
     return len(sample.image) + len(sample.parsing or b"")
 
 
-def row_groups(samples: Iterable[Sample], target_bytes: int) -> Iterator[list[Sample]]:
+def row_groups(samples: Iterable[Sample], target_bytes: int, *, after: str | None = None) -> Iterator[list[Sample]]:
     """Cuts a clustered stream into row groups of at most target_bytes (one sample at least), one at a time in memory.
 
     A group holds whole persons. A person of more than target_bytes has groups of its own, cut where the clothes
-    change, else where the sequence does, else between two samples.
+    change, else where the sequence does, else between two samples. after: the last person of the group before, when the
+    samples go on where a row group ended: a large person may have begun there.
 
     Raises: DataError when a person, an outfit or a sequence comes back after another began.
     """
@@ -43,6 +44,7 @@ def row_groups(samples: Iterable[Sample], target_bytes: int) -> Iterator[list[Sa
     sizes = {"whole": 0, "person": 0}
     is_large = False
     for sample in _clustered(samples):
+        is_large = is_large or sample.person == after
         if person and sample.person != person[-1].person:
             if is_large:
                 yield person

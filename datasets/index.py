@@ -5,12 +5,15 @@ With it no footer is read at training time, and opening ten million rows is a ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from datasets.manifest import MANIFEST, Manifest, Shard
 
 # `footer` stands on the first row of each shard, null elsewhere: the shard's Parquet metadata, from "PAR1" to "PAR1".
 INDEX_SCHEMA = pa.schema(
@@ -35,6 +38,8 @@ INDEX_GROUP_ROWS = 1 << 17
 DICTIONARY_COLUMNS = ("split", "shard", "sha256", "person", "clothes", "camera", "sequence")
 PLACE_COLUMNS = ("shard", "group", "offset", "length", "sha256", "footer")
 CLASS_COLUMNS = ("person", "clothes", "camera", "sequence")
+UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError, OverflowError, MemoryError)  # what damaged Parquet raises
+NEVER_NULL = ("split", "shard", "group", "row", "offset", "length", "sha256", "person", "key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +119,45 @@ class SplitIndex:
         return (texts if rows is None else texts.take(pa.array(rows))).to_pylist()
 
 
+def open_index(data: bytes, manifest: Manifest) -> pq.ParquetFile:
+    """index.parquet in memory, compressed. Raises: ValueError when it is no index of the manifest's rows."""
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(DICTIONARY_COLUMNS))
+        found, rows = file.schema_arrow, file.metadata.num_rows
+    except (*UNREADABLE, KeyError) as error:
+        raise ValueError(f"cannot be read ({error})") from error
+    plain = pa.schema([(field.name, _plain(field.type)) for field in found])
+    if plain != INDEX_SCHEMA:
+        raise ValueError(f"has the columns {', '.join(plain.names)}, or others than {', '.join(INDEX_SCHEMA.names)}")
+    if rows != manifest.index.rows:
+        raise ValueError(f"has {rows} rows, {MANIFEST} says {manifest.index.rows}")
+    return file
+
+
+def read_columns(file: pq.ParquetFile, manifest: Manifest, split: str, columns: Sequence[str]) -> pa.Table:
+    """Columns of a split's rows. Raises: ValueError when they cannot be read or are not the split's."""
+    names = list(manifest.splits)
+    before = sum(manifest.splits[name].rows for name in names[: names.index(split)])
+    try:
+        ends = np.cumsum([file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)])
+        rows = manifest.splits[split].rows
+        groups = np.flatnonzero((ends > before) & (ends <= before + rows))
+        table = file.read_row_groups(groups.tolist(), columns=list(columns), use_threads=False)
+        table.validate(full=True)
+    except UNREADABLE as error:
+        raise ValueError(f"cannot be read ({error})") from error
+    if len(table) != rows:
+        raise ValueError(f"has {len(table)} rows of split {split}, {MANIFEST} says {rows}")
+    for name in columns:
+        if name in NEVER_NULL and table[name].null_count:
+            raise ValueError(f"has no {name} for {table[name].null_count} rows of split {split}")
+    return table
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
 def group_places(table: pa.Table) -> tuple[tuple[GroupPlace, ...], np.ndarray, dict[str, bytes]]:
     """Row groups of a split in stored order, each row's group (int64 [N]), and the footer of each shard.
 
@@ -130,6 +174,29 @@ def group_places(table: pa.Table) -> tuple[tuple[GroupPlace, ...], np.ndarray, d
     places = tuple(GroupPlace(*place) for place in zip(*columns, rows.tolist(), strict=True))
     footers = {s: f for s, f in zip(columns[0], heads["footer"].to_pylist(), strict=True) if f is not None}
     return places, np.cumsum(begins, dtype=np.int64) - 1, footers
+
+
+def check_places(places: Sequence[GroupPlace], footers: Mapping[str, bytes], shards: Sequence[Shard]) -> str | None:
+    """What is wrong with the places that an index gives, seen beside the manifest's shards; None when nothing is."""
+    inside: dict[str, list[GroupPlace]] = {}
+    for place in places:
+        inside.setdefault(place.shard, []).append(place)
+    for shard in shards:
+        groups = inside.pop(shard.path, [])
+        if [place.group for place in groups] != list(range(shard.groups)):
+            return f"{shard.path} has row groups other than 0 to {shard.groups - 1}"
+        if sum(place.rows for place in groups) != shard.rows:
+            return f"{shard.path} has {sum(place.rows for place in groups)} rows, {MANIFEST} says {shard.rows}"
+        if shard.path not in footers:
+            return f"{shard.path} has no footer"
+        end = 0
+        for place in groups:
+            if not 0 < place.length <= shard.bytes or not end <= place.offset <= shard.bytes - place.length:
+                return (
+                    f"row group {place.group} of {shard.path} lies at {place.offset}, {place.length} bytes, outside it"
+                )
+            end = place.offset + place.length
+    return f"it has {next(iter(inside))}, which {MANIFEST} does not know" if inside else None
 
 
 @dataclass(frozen=True)

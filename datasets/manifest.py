@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from datasets.errors import DataError
@@ -11,6 +12,10 @@ from datasets.errors import DataError
 MANIFEST = "manifest.json"
 INDEX = "index.parquet"
 SCHEMA_VERSION = 1
+SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_SHARD_NAME = re.compile(r"[a-z0-9_]+/\d{5,}\.parquet", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_MOST = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,7 @@ class Manifest:
     @property
     def fingerprint(self) -> str:
         """Hex SHA-256 of the content in canonical JSON: keys sorted, no spaces, UTF-8."""
-        text = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _fingerprint(asdict(self))
 
     def to_json(self) -> bytes:
         """The file's bytes: content and fingerprint, indented for people."""
@@ -88,38 +92,106 @@ class Manifest:
 def read_manifest(data: bytes, address: str) -> Manifest:
     """The manifest in a file's bytes.
 
-    Raises: DataError naming `address` when it is no manifest, of another schema version, or edited by hand.
+    Raises: DataError naming `address` when it is no manifest, of another schema version, edited by hand, or when what it
+    says cannot be so.
     """
     try:
         content = json.loads(data)
         version = content["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{address} is not a manifest of this program ({error}); convert the data set again") from error
-    if version != SCHEMA_VERSION:
+    if version != SCHEMA_VERSION or isinstance(version, bool | float):
         raise DataError(
             f"{address} has schema version {version!r}, this program reads {SCHEMA_VERSION}; "
             "use the program version that wrote it, or convert the data set again"
         )
     try:
+        if strange := content.keys() ^ {"fingerprint", *(field.name for field in fields(Manifest))}:
+            raise KeyError(", ".join(sorted(strange)))
         written = content.pop("fingerprint")
-        manifest = _from_plain(content)
-        counted = manifest.fingerprint
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        counted = _fingerprint(content)
+        if counted != written:
+            raise DataError(
+                f"{address} was changed after it was written: its content gives fingerprint {counted}, it says {written}; "
+                "restore it or convert the data set again"
+            )
+        return _manifest(content)
+    except _Wrong as error:
+        raise DataError(f"{address} cannot be right: {error}; restore it or convert the data set again") from error
+    except (KeyError, TypeError, AttributeError, UnicodeEncodeError) as error:
         raise DataError(f"{address} lacks or misnames {error}; convert the data set again") from error
-    if counted != written:
-        raise DataError(
-            f"{address} was changed after it was written: its content gives fingerprint {counted}, it says {written}; "
-            "restore it or convert the data set again"
-        )
-    return manifest
 
 
-def _from_plain(content: Mapping[str, Any]) -> Manifest:
-    splits = {name: _split(split) for name, split in content["splits"].items()}
-    return Manifest(**{**content, "splits": splits, "index": Index(**content["index"])})
+def _fingerprint(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _split(plain: Mapping[str, Any]) -> Split:
-    size = plain.get("image_size")
-    shards = tuple(Shard(**shard) for shard in plain["shards"])
-    return Split(**{**plain, "shards": shards, "image_size": None if size is None else (int(size[0]), int(size[1]))})
+class _Wrong(Exception):  # noqa: N818
+    """What a manifest says of a place in it cannot be so."""
+
+
+def _manifest(content: Mapping[str, Any]) -> Manifest:
+    for name in ("name", "version", "licence", "protocol"):
+        _expect(isinstance(content[name], str), name, content[name], "a text")
+    _expect(isinstance(content["label_map"], str | None), "label_map", content["label_map"], "a text or null")
+    _expect(isinstance(content["captions"], dict | None), "captions", content["captions"], "an object or null")
+    _expect(isinstance(content["extra"], dict), "extra", content["extra"], "an object")
+    _expect(isinstance(content["splits"], dict) and content["splits"], "splits", content["splits"], "an object")
+    splits = {name: _split(name, split) for name, split in content["splits"].items()}
+    index = Index(**content["index"])
+    _count("index.rows", index.rows, sum(split.rows for split in splits.values()), exactly=True)
+    _count("index.bytes", index.bytes, 1)
+    _digest("index.sha256", index.sha256)
+    return Manifest(**{**content, "splits": splits, "index": index})
+
+
+def _split(name: str, plain: Mapping[str, Any]) -> Split:
+    where = f"splits.{name}"
+    _expect(SPLIT_NAME.fullmatch(name) is not None, where, name, "a name of small letters, digits and _")
+    _expect(isinstance(plain["shards"], list) and plain["shards"], f"{where}.shards", plain["shards"], "a list")
+    shards = tuple(_shard(f"{where}.shards.{at}", name, shard) for at, shard in enumerate(plain["shards"]))
+    _expect(len({shard.path for shard in shards}) == len(shards), where, "a path twice", "each shard once")
+    size = plain["image_size"]
+    if size is not None:
+        _expect(isinstance(size, list) and len(size) == 2, f"{where}.image_size", size, "height and width, or null")
+        for length in size:
+            _count(f"{where}.image_size", length, 1)
+        size = (size[0], size[1])
+    split = Split(**{**plain, "shards": shards, "image_size": size})
+    _count(f"{where}.rows", split.rows, sum(shard.rows for shard in shards), exactly=True)
+    _count(f"{where}.persons", split.persons, 1)
+    for kind in ("clothes", "cameras", "sequences", "masks"):
+        _count(f"{where}.{kind}", getattr(split, kind), 0)
+    return split
+
+
+def _shard(where: str, split: str, plain: Mapping[str, Any]) -> Shard:
+    shard = Shard(**plain)
+    _expect(
+        isinstance(shard.path, str) and shard.path.startswith(f"{split}/") and _SHARD_NAME.fullmatch(shard.path),
+        f"{where}.path",
+        shard.path,
+        f"a path such as {split}/00000.parquet",
+    )
+    for kind in ("rows", "groups", "bytes"):
+        _count(f"{where}.{kind}", getattr(shard, kind), 1)
+    _expect(shard.groups <= shard.rows, f"{where}.groups", shard.groups, f"at most its {shard.rows} rows")
+    _digest(f"{where}.sha256", shard.sha256)
+    return shard
+
+
+def _count(where: str, found: object, least: int, *, exactly: bool = False) -> None:
+    is_number = isinstance(found, int) and not isinstance(found, bool)
+    right = is_number and (found == least if exactly else least <= found <= _MOST)  # type: ignore[operator]
+    _expect(right, where, found, f"{least}" if exactly else f"a whole number from {least} on")
+
+
+def _digest(where: str, found: object) -> None:
+    _expect(isinstance(found, str) and _DIGEST.fullmatch(found), where, found, "64 hexadecimal digits")
+
+
+def _expect(is_right: object, where: str, found: object, expected: str) -> None:
+    if not is_right:
+        shown = repr(found)
+        raise _Wrong(f"{where} is {shown if len(shown) < 80 else f'{shown[:80]}…'}, expected {expected}")

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import torch
@@ -41,10 +42,11 @@ class Sample:
     key: str
 
 
-def checksum(image: bytes, parsing: bytes | None) -> str:
+def checksum(image: Any, parsing: Any) -> str:
     """Hex SHA-256 of a row's image and parsing: the image's length (8 bytes, little endian), image, parsing.
 
-    The length keeps a byte from moving between the two unseen; a missing mask adds nothing.
+    Both are bytes or uint8 [n], parsing may be None. The length keeps a byte from moving between the two unseen; a missing
+    mask adds nothing.
     """
     digest = hashlib.sha256(len(image).to_bytes(8, "little"))
     digest.update(image)

@@ -4,15 +4,17 @@ import hashlib
 from collections.abc import Sequence
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from datasets.index import INDEX_SCHEMA
+from datasets.index import INDEX_SCHEMA, UNREADABLE, GroupPlace
 from datasets.manifest import Shard
 from datasets.schema import LABEL_COLUMNS, SHARD_SCHEMA, Sample, checksum
 
-_MAGIC = b"PAR1"
+MAGIC = b"PAR1"
 _ENCODED = ("image", "parsing")  # compressed already; Parquet's dictionaries and codecs would only cost time
+_LABEL_BYTES = 64 << 20  # of a label column in one row group, decompressed
 _REPEATED = ("person", "clothes", "camera", "sequence", "frame")
 
 
@@ -38,10 +40,12 @@ class ShardWriter:
 
     def write(self, samples: list[Sample]) -> None:
         """Appends one row group."""
-        columns = {name: [getattr(sample, name) for sample in samples] for name in SHARD_SCHEMA.names[:-1]}
-        columns["checksum"] = [checksum(sample.image, sample.parsing) for sample in samples]
+        columns = {name: [getattr(sample, name) for sample in samples] for name in LABEL_COLUMNS}
+        encoded = {name: _binary([getattr(sample, name) for sample in samples]) for name in _ENCODED}
+        checksums = [checksum(sample.image, sample.parsing) for sample in samples]
+        rows = pa.table(encoded | columns | {"checksum": checksums}, schema=SHARD_SCHEMA)
         offset = self._tape.begin()
-        self._parquet.write_table(pa.table(columns, schema=SHARD_SCHEMA), row_group_size=len(samples))
+        self._parquet.write_table(rows, row_group_size=len(samples))
         place = {
             "split": self.split,
             "shard": self.path,
@@ -50,10 +54,9 @@ class ShardWriter:
             "length": self._tape.position - offset,
             "sha256": self._tape.group.hexdigest(),
         }
-        rows: dict[str, Sequence[object]] = {name: [value] * len(samples) for name, value in place.items()}
-        rows |= {name: columns[name] for name in LABEL_COLUMNS}
-        rows |= {"row": range(len(samples)), "footer": [None] * len(samples)}
-        self.index_tables.append(pa.table(rows, schema=INDEX_SCHEMA))
+        of_index: dict[str, Sequence[object]] = {name: [value] * len(samples) for name, value in place.items()}
+        of_index |= columns | {"row": range(len(samples)), "footer": [None] * len(samples)}
+        self.index_tables.append(pa.table(of_index, schema=INDEX_SCHEMA))
         self.num_rows += len(samples)
 
     def close(self) -> tuple[Shard, pa.Table]:
@@ -61,7 +64,7 @@ class ShardWriter:
         self._tape.keep = bytearray()
         self._parquet.close()
         index = pa.concat_tables(self.index_tables)
-        footer = pa.array([_MAGIC + bytes(self._tape.keep)] + [None] * (self.num_rows - 1), pa.binary())
+        footer = pa.array([MAGIC + bytes(self._tape.keep)] + [None] * (self.num_rows - 1), pa.binary())
         index = index.set_column(index.schema.get_field_index("footer"), INDEX_SCHEMA.field("footer"), footer)
         digest = self._tape.whole.hexdigest()
         return Shard(self.path, self.num_rows, len(self.index_tables), self.num_bytes, digest), index
@@ -72,11 +75,56 @@ class ShardWriter:
         self._parquet.close()
 
 
-def read_rows(data: bytes, offset: int, footer: bytes, group: int, columns: list[str]) -> pa.Table:
-    """The rows of a row group from its own bytes, which lie at `offset` in the shard; footer: from the index."""
-    metadata = pq.read_metadata(pa.BufferReader(footer))
-    with pq.ParquetFile(_Window(data, offset), metadata=metadata, pre_buffer=False) as shard:
-        return shard.read_row_group(group, columns=columns, use_threads=False)
+class UnreadableRows(ValueError):  # noqa: N818
+    """A row group whose bytes have the right digest, but are not the rows that the index says. Names the row group."""
+
+
+def read_rows(data: bytes, place: GroupPlace, footer: bytes, columns: list[str]) -> pa.Table:
+    """The rows of a row group from its own bytes; footer: of its shard, from the index.
+
+    Footer and pages may say anything: nothing outside `data` is read, and what comes has the index's rows and the schema.
+    Raises: UnreadableRows.
+    """
+    where = f"row group {place.group} at offset {place.offset}"
+    try:
+        metadata = pq.ParquetFile(pa.BufferReader(footer)).metadata
+        _check_footer(metadata, place)
+        with pq.ParquetFile(_Window(data, place.offset), metadata=metadata, pre_buffer=False) as shard:
+            rows = shard.read_row_group(place.group, columns=columns, use_threads=False)
+        rows.validate(full=True)
+    except UNREADABLE as error:
+        raise UnreadableRows(f"{where} cannot be read ({error})") from error
+    wanted = {name: SHARD_SCHEMA.field(name) for name in columns}
+    if {field.name: field.type for field in rows.schema} != {name: field.type for name, field in wanted.items()}:
+        raise UnreadableRows(f"{where} has other columns than {', '.join(columns)}: {', '.join(rows.schema.names)}")
+    if len(rows) != place.rows:
+        raise UnreadableRows(f"{where} has {len(rows)} rows, the index says {place.rows}")
+    if empty := [name for name, field in wanted.items() if not field.nullable and rows[name].null_count]:
+        raise UnreadableRows(f"{where} has rows without {' and '.join(empty)}")
+    return rows
+
+
+def _check_footer(metadata: pq.FileMetaData, place: GroupPlace) -> None:
+    """Before memory is asked for. Raises: OSError when the footer cannot be the row group's."""
+    if place.group >= metadata.num_row_groups:
+        raise OSError(f"the footer has {metadata.num_row_groups} row groups")
+    group = metadata.row_group(place.group)
+    if group.num_rows != place.rows:
+        raise OSError(f"the footer says {group.num_rows} rows, the index {place.rows}")
+    for number in range(group.num_columns):
+        column = group.column(number)
+        if column.path_in_schema in _ENCODED and column.compression != "UNCOMPRESSED":
+            raise OSError(f"{column.path_in_schema} is compressed, which this program never does")
+        if column.total_uncompressed_size > max(_LABEL_BYTES, len(SHARD_SCHEMA) * place.length):
+            raise OSError(f"{column.path_in_schema} claims {column.total_uncompressed_size} bytes")
+
+
+def _binary(values: list[bytes | None]) -> pa.Array:
+    """A binary column in one copy; Arrow's own would grow by doubling."""
+    ends = np.cumsum([0, *(len(value or b"") for value in values)], dtype=np.int32)
+    valid = None if None not in values else pa.array([value is not None for value in values]).buffers()[1]
+    data = pa.py_buffer(b"".join(value or b"" for value in values))
+    return pa.Array.from_buffers(pa.binary(), len(values), [valid, pa.py_buffer(ends), data])
 
 
 class _Tape:

@@ -12,17 +12,19 @@ import pyarrow.parquet as pq
 from datasets.errors import CorruptData, DataError
 from datasets.index import (
     CLASS_COLUMNS,
-    DICTIONARY_COLUMNS,
     PLACE_COLUMNS,
     GroupPlace,
     SplitIndex,
+    check_places,
     group_places,
     number,
     number_pairs,
+    open_index,
+    read_columns,
 )
 from datasets.manifest import INDEX, MANIFEST, Manifest, Split, read_manifest
 from datasets.schema import SHARD_SCHEMA, Sample
-from datasets.shard_file import read_rows
+from datasets.shard_file import UnreadableRows, read_rows
 from datasets.store import PATIENT, Store, open_store
 from datasets.verification import problems
 from datasets.writer import write_dataset
@@ -96,7 +98,10 @@ class Dataset:
         """
         places, _, footers = self._split_places(split)
         place = places[group]
-        return read_rows(self._verified(place), place.offset, footers[place.shard], place.group, list(columns))
+        try:
+            return read_rows(self._verified(place), place, footers[place.shard], list(columns))
+        except UnreadableRows as error:
+            raise CorruptData(f"shard {self.store.join(place.shard)}: {error}; convert the data set again") from error
 
     def samples(self, split: str, rows: np.ndarray | None = None) -> Iterator[Sample]:
         """The rows of a split in stored order, all or the given ones (int64, ascending), one row group in memory."""
@@ -109,7 +114,7 @@ class Dataset:
             yield from (Sample(**row) for row in table.take(pa.array(inside)).to_pylist())
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
-        """Reads everything; every problem names file and place. progress: called with row groups done and in all."""
+        """Reads everything; every problem names file and place. progress: called with bytes done and in all."""
         return problems(self.store, self.manifest, self._columns, progress)
 
     def split(self, name: str) -> Split:
@@ -146,26 +151,28 @@ class Dataset:
                         f"{self.store.join(INDEX)} differs from its digest in the manifest ({len(data)} bytes, "
                         f"expected {expected.bytes}); copy it again from where it is whole, or convert again"
                     )
-                self._index_file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(DICTIONARY_COLUMNS))
+                try:
+                    self._index_file = open_index(data, self.manifest)
+                except ValueError as error:
+                    raise CorruptData(f"{self.store.join(INDEX)} {error}; convert the data set again") from error
             return self._index_file
 
     def _columns(self, split: str, columns: Sequence[str]) -> pa.Table:
         """Columns of a split's rows in the index."""
         self.split(split)
         file = self._index()
-        before = 0
-        for name, entry in self.manifest.splits.items():
-            if name == split:
-                break
-            before += entry.rows
-        ends = np.cumsum([file.metadata.row_group(g).num_rows for g in range(file.metadata.num_row_groups)])
-        groups = np.flatnonzero((ends > before) & (ends <= before + self.manifest.splits[split].rows))
-        with self._lock:
-            return file.read_row_groups(groups.tolist(), columns=list(columns), use_threads=False)
+        try:
+            with self._lock:
+                return read_columns(file, self.manifest, split, columns)
+        except ValueError as error:
+            raise CorruptData(f"{self.store.join(INDEX)} {error}; convert the data set again") from error
 
     def _split_places(self, split: str) -> tuple[tuple[GroupPlace, ...], np.ndarray, dict[str, bytes]]:
         if split not in self._places:
-            self._places[split] = group_places(self._columns(split, PLACE_COLUMNS))
+            found = group_places(self._columns(split, PLACE_COLUMNS))
+            if problem := check_places(found[0], found[2], self.split(split).shards):
+                raise CorruptData(f"{self.store.join(INDEX)} cannot be right: {problem}; convert the data set again")
+            self._places[split] = found
         return self._places[split]
 
     def _split_index(self, split: str, at: int, classes: dict[str, Any], pairs: Any) -> SplitIndex:

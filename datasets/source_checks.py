@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from datasets.decode import DecodeError, decode_image, decode_parsing
 from datasets.layouts.layout import Entry
-from datasets.layouts.tree import Offender
 from datasets.masks import Masks, mask_name
+from datasets.sources import Offender, Source, TooLarge
 
 MAX_FILE_BYTES = 64 << 20  # a crop has kilobytes
+DIGEST_BYTES = 16
 _MEND_IMAGE = "copy it again from where it is whole, or take it out"
 _MEND_MASK = "make the mask again"
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What was found of one entry. image, mask: 16-byte digests of the files as they are, empty where unread."""
+    """What was found of one entry. image, mask: 16-byte digests of the files as they are, zeros where unread."""
 
     image: bytes
     mask: bytes
@@ -34,10 +34,10 @@ class _Problems:
         self.found.append(Offender(self.path, problem, remedy))
 
 
-def check(root: Path, entry: Entry, masks: Masks | None) -> Checked:
+def check(source: Source, entry: Entry, masks: Masks | None) -> Checked:
     """Decodes an entry's image, and its mask if masks are given. Nothing is repaired or filled in."""
     problems = _Problems(entry.path)
-    image = _read(root / entry.path, problems, "", _MEND_IMAGE)
+    image = _read(source, entry.path, problems, "", _MEND_IMAGE)
     size = None if image is None else _image_size(image, problems)
     mask = None if masks is None else _read_mask(masks, problems)
     if masks is not None and mask is not None:
@@ -46,25 +46,23 @@ def check(root: Path, entry: Entry, masks: Masks | None) -> Checked:
 
 
 def digest(data: bytes | None) -> bytes:
-    """16 bytes, or none for nothing."""
-    return b"" if data is None else hashlib.blake2b(data, digest_size=16).digest()
+    """16 bytes, zeros for nothing."""
+    return bytes(DIGEST_BYTES) if data is None else hashlib.sha256(data).digest()[:DIGEST_BYTES]
 
 
-def _read(path: Path, problems: _Problems, what: str, remedy: str) -> bytes | None:
+def _read(source: Source, path: str, problems: _Problems, what: str, remedy: str) -> bytes | None:
     """A file's bytes, None after a report."""
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        data = source.read(path, MAX_FILE_BYTES)
+    except TooLarge:
+        problems.add(f"{what}is larger than {MAX_FILE_BYTES >> 20} MiB, too much for one image", remedy)
+        return None
     except OSError as error:
         problems.add(f"{what}cannot be read: {error.strerror or error}", "look at the file and its permissions")
         return None
     if not data:
         problems.add(f"{what}cannot be decoded: it is empty (0 bytes)", remedy)
-    elif len(data) > MAX_FILE_BYTES:
-        problems.add(f"{what}is larger than {MAX_FILE_BYTES >> 20} MiB, too much for one image", remedy)
-    else:
-        return data
-    return None
+    return data or None
 
 
 def _image_size(image: bytes, problems: _Problems) -> tuple[int, int] | None:
@@ -80,18 +78,18 @@ def _image_size(image: bytes, problems: _Problems) -> tuple[int, int] | None:
 def _read_mask(masks: Masks, problems: _Problems) -> bytes | None:
     name = mask_name(problems.path)
     if name not in masks.names:
-        problems.add(f"mask missing: there is no {masks.root / name}", "add it, or convert without masks")
+        problems.add(f"mask missing: there is no {masks.source.where(name)}", "add it, or convert without masks")
         return None
-    if name in masks.outside:
-        problems.add(f"mask {name} is a symbolic link that leads out of {masks.root}", "put the file itself there")
+    if trouble := masks.trouble.get(name):
+        problems.add(f"mask {name} {trouble.problem} ({masks.source.where()})", trouble.remedy)
         return None
-    return _read(masks.root / name, problems, f"mask {name} ", _MEND_MASK)
+    return _read(masks.source, name, problems, f"mask {name} ", _MEND_MASK)
 
 
 def _check_mask(mask: bytes, masks: Masks, size: tuple[int, int] | None, problems: _Problems) -> None:
     name = mask_name(problems.path)
     try:
-        labels = decode_parsing(mask, name)
+        labels = decode_parsing(mask, name).numpy()
     except DecodeError as error:
         problems.add(f"mask {name} {_reason(error, name)}", _MEND_MASK)
         return

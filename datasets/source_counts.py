@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from datasets.layouts.layout import Entry, Layout
@@ -88,10 +88,10 @@ def lonely_queries(protocol: Protocol, entries: Iterable[Entry]) -> list[str]:
     ]
 
 
-def same_images(digests: Mapping[bytes, list[Entry]]) -> list[str]:
-    """A warning for each image that stands in several splits, or under several persons, byte for byte."""
+def same_images(same: Iterable[Sequence[Entry]]) -> list[str]:
+    """A warning for each image that stands in several splits, or under several persons. same: entries of one image each."""
     found = []
-    for twins in digests.values():
+    for twins in same:
         splits, persons = {entry.split for entry in twins}, {entry.person for entry in twins}
         if len(splits) > 1 or len(persons) > 1:
             where = " and ".join(sorted(splits)) if len(splits) > 1 else f"persons {' and '.join(sorted(persons))}"

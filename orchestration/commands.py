@@ -68,7 +68,7 @@ def data_synth(words: Namespace) -> Answer:
     with before_work():
         total = num_images(words.preset, words.splits, words.seed)
         open_store(words.address).exists("manifest.json")
-    with Progress().bar("rendering people") as bar:
+    with Progress().bar("rendering people", "images") as bar:
         manifest = render_dataset(
             words.address,
             preset=words.preset,
@@ -88,7 +88,13 @@ def data_convert(words: Namespace) -> Answer:
 
     with before_work():
         open_store(words.address).exists("manifest.json")
-    with Progress().bar("converting") as bar:
+    stages = {
+        "read": ("reading the archive", "bytes"),
+        "check": ("checking", "images"),
+        "resume": ("verifying what is there", "images"),
+        "write": ("converting", "images"),
+    }
+    with Progress().stages(stages) as tell:
         done = convert(
             words.layout,
             words.source,
@@ -100,7 +106,7 @@ def data_convert(words: Namespace) -> Answer:
             without=words.without,
             dry_run=words.dry_run,
             overwrite=words.overwrite,
-            progress=lambda phase, count, total: bar(count, total, note=phase),
+            progress=tell,
         )
     report = {
         "layout": done.layout,
@@ -120,7 +126,7 @@ def data_holdout(words: Namespace) -> Answer:
     with before_work():
         dataset = Dataset.open(words.address)
     total = sum(len(dataset.index(split)) for split in dataset.splits)
-    with Progress().bar("writing") as bar:
+    with Progress().bar("writing", "images") as bar:
         manifest = holdout(
             words.address,
             words.destination,
@@ -157,7 +163,7 @@ def data_verify(words: Namespace) -> Answer:
 
     with before_work():
         dataset = Dataset.open(words.address)
-    with Progress().bar("verifying row groups") as bar:
+    with Progress().bar("verifying", "bytes") as bar:
         problems = dataset.verify(bar)
     return {
         "status": 1 if problems else 0,

@@ -4,41 +4,56 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
 LINE_EVERY_S = 5.0
+RATE_OVER_S = 20.0
 
 
 class Bar:
-    """Progress of one task: call it with (done, total)."""
+    """Progress of one task: call it with (done, total). unit: what is counted, "" where its rate says nothing."""
 
-    def __init__(self, console: Console, label: str, note: str = "") -> None:
-        self.console, self.label, self.note = console, label, note
+    def __init__(self, console: Console, label: str, note: str = "", unit: str = "") -> None:
+        self.console, self.label, self.note, self.unit = console, label, note, unit
         self.started = self.spoke = time.monotonic()
         self.done = self.total = 0
+        self.pace = Pace()
         self.rich: RichProgress | None = None
         if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-            times = (TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-            self.rich = RichProgress(*columns, *times, console=console)
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
+            self.rich = RichProgress(*columns, TimeElapsedColumn(), console=console)
             self.rich.start()
-            self.task = self.rich.add_task(label, total=None, note=note)
+            self.task = self.rich.add_task(label, total=None, told=note)
         else:
             self.line(f"{label} …")
 
     def __call__(self, done: int, total: int, note: str = "") -> None:
         self.done, self.total, self.note = done, total, note
+        now = time.monotonic()
+        self.pace.note(now, done)
         if self.rich:
-            self.rich.update(self.task, completed=done, total=total, note=note)
-        elif time.monotonic() - self.spoke >= LINE_EVERY_S:
-            self.spoke = time.monotonic()
-            self.line(f"{self.label} {done}/{total} ({100 * done / max(total, 1):.0f} %)  {note}")
+            self.rich.update(self.task, completed=done, total=total, told=self.told())
+        elif now - self.spoke >= LINE_EVERY_S:
+            self.spoke = now
+            self.line(f"{self.label} {self.told()}")
+
+    def told(self) -> str:
+        """As in 12,000/17,000 (70 %)  2,310 images/s  2 s left."""
+        done, total = amount(self.done, self.unit), amount(self.total, self.unit)
+        parts = [f"{done}/{total} ({100 * self.done / max(self.total, 1):.0f} %)"]
+        if rate := self.pace.rate():
+            if self.unit:
+                parts.append(f"{amount(rate, self.unit)}{'' if self.unit == 'bytes' else f' {self.unit}'}/s")
+            if self.done < self.total:
+                parts.append(f"{duration((self.total - self.done) / rate)} left")
+        return "  ".join([*parts, *([self.note] if self.note else [])])
 
     def line(self, text: str) -> None:
         self.console.print(text.rstrip(), highlight=False, soft_wrap=True)
@@ -48,7 +63,44 @@ class Bar:
             self.rich.stop()
         else:
             seconds = time.monotonic() - self.started
-            self.line(f"{self.label}: {self.done} in {seconds:.1f} s  {self.note}")
+            self.line(f"{self.label}: {amount(self.done, self.unit)} in {seconds:.1f} s  {self.note}")
+
+
+class Pace:
+    """How fast it went lately; what was there at the first call does not count."""
+
+    def __init__(self) -> None:
+        self.seen: deque[tuple[float, int]] = deque()
+
+    def note(self, now: float, done: int) -> None:
+        if not self.seen or now - self.seen[-1][0] > 0.1:
+            self.seen.append((now, done))
+            while now - self.seen[0][0] > RATE_OVER_S and len(self.seen) > 2:
+                self.seen.popleft()
+
+    def rate(self) -> float | None:
+        """Per second; None before there is anything to go by."""
+        if len(self.seen) < 2:
+            return None
+        (began, before), (now, done) = self.seen[0], self.seen[-1]
+        return (done - before) / (now - began) if done > before else None
+
+
+def amount(number: float, unit: str) -> str:
+    if unit != "bytes":
+        return f"{number:,.0f}" if number >= 10 or number == int(number) else f"{number:.1f}"
+    for name, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if number >= size:
+            return f"{number / size:.1f} {name}"
+    return f"{number:.0f} B"
+
+
+def duration(seconds: float) -> str:
+    """As in 45 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class Progress:
@@ -63,12 +115,31 @@ class Progress:
         self.console.print(text, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def bar(self, label: str) -> Iterator[Callable[..., None]]:
-        bar = Bar(self.console, label)
+    def bar(self, label: str, unit: str = "") -> Iterator[Callable[..., None]]:
+        bar = Bar(self.console, label, unit=unit)
         try:
             yield bar
         finally:
             bar.close()
+
+    @contextmanager
+    def stages(self, labels: Mapping[str, tuple[str, str]]) -> Iterator[Callable[[str, int, int], None]]:
+        """A bar after another, for work that goes through stages. labels: stage → label and unit."""
+        bars: dict[str, Bar] = {}
+
+        def tell(stage: str, done: int, total: int) -> None:
+            if stage not in bars:
+                for bar in list(bars.values())[-1:]:
+                    bar.close()
+                label, unit = labels[stage]
+                bars[stage] = Bar(self.console, label, unit=unit)
+            bars[stage](done, total)
+
+        try:
+            yield tell
+        finally:
+            for bar in list(bars.values())[-1:]:
+                bar.close()
 
     @contextmanager
     def training_bar(self, label: str, total_steps: int) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:

@@ -11,8 +11,8 @@ from datasets.layouts.msmt17 import MSMT17
 from datasets.layouts.prcc import PRCC
 from datasets.layouts.reading import Reading
 from datasets.layouts.table import TABLE
-from datasets.layouts.tree import Offender
 from datasets.layouts.vcclothes import VCCLOTHES
+from datasets.sources import Offender
 
 __all__ = ["LAYOUTS", "Entry", "Layout", "Offender", "Reading"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -21,6 +22,11 @@ class Entry:
     camera: str | None = None
     sequence: str | None = None
     frame: str | None = None
+
+    def __post_init__(self) -> None:
+        for label in ("split", "person", "clothes", "camera", "sequence", "frame"):
+            if (text := getattr(self, label)) is not None:  # one string for all images of a person, an outfit …
+                object.__setattr__(self, label, sys.intern(text))
 
     @property
     def key(self) -> str:
@@ -62,7 +68,8 @@ class Layout:
     root: the folder's official name. places: the folders and lists that each split is read from, below the root.
     names: how the files' names in the first place read (by it a tree is recognised). licence: what could be found about
     terms and consent, not legal advice. official: published counts by "images", "persons", "train/images" …; several
-    where publications differ. source_files: suffixes of files that may be given in place of the root.
+    where publications differ. source_files: suffixes of files that may be given in place of the root. one_of: files of
+    which the root has one.
     """
 
     name: str
@@ -75,6 +82,7 @@ class Layout:
     version: str = "1"
     official: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
     source_files: tuple[str, ...] = ()
+    one_of: tuple[str, ...] = ()
 
     def required(self, without: tuple[str, ...] = ()) -> list[str]:
         """The folders and lists that must be there, in the order in which they are looked for."""

@@ -27,7 +27,7 @@ def _read_lists(tree: Tree, persons: Mapping[str, set[int]]) -> None:
         listed: dict[int, str] = {}
         for kind in _LISTS:
             path = f"info/{kind}_{part}.txt"
-            if not (tree.root / path).is_file():
+            if not tree.source.is_file(path):
                 tree.warn(f"{path} is missing: the data set's list of who changes clothes is not carried along")
                 continue
             info[f"{kind}_{part}"] = []

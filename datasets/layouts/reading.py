@@ -1,4 +1,4 @@
-"""Reads a directory as one of the layouts: its entries, and everything that was wrong with names and lists."""
+"""Reads a folder or an archive as one of the layouts: its entries, and everything that was wrong with names and lists."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from datasets.layouts.layout import Entry, Layout
-from datasets.layouts.recognise import check_root
-from datasets.layouts.tree import Offender, Tree
+from datasets.layouts.recognise import check_root, find_root
+from datasets.layouts.tree import Tree
+from datasets.sources import Folder, Offender, Source, open_source
+from datasets.sources.archive import Archive, Progress
 
 
 @dataclass(frozen=True)
 class Reading:
     """What a layout found. passed_over: reason → paths. extra: plain data for the manifest."""
 
-    root: Path
+    source: Source
     entries: list[Entry]
     offenders: list[Offender]
     warnings: list[str]
@@ -25,24 +27,33 @@ class Reading:
 
 
 def read_layout(
-    layout: Layout, source: str | Path, *, known: Iterable[Layout] = (), without: Iterable[str] = ()
+    layout: Layout,
+    source: str | Path,
+    *,
+    known: Iterable[Layout] = (),
+    without: Iterable[str] = (),
+    progress: Progress | None = None,
 ) -> Reading:
-    """The entries of the directory `source`, by split, no image opened.
+    """The entries of the folder or archive `source`, by split, no image opened.
 
     known: the layouts to recognise a wrong tree by. without: splits to leave out, whose folders need not be there.
-    Raises: DataError when the directory is not the layout's root, or a list is no text.
+    progress: see `open_source`.
+    Raises: DataError when it is not the layout's root, or a list is no text.
     """
     left_out = tuple(without)
-    source = Path(source)
-    if source.is_file() and source.suffix.lower() in layout.source_files:
-        tree = Tree(source.parent, given=source.name)
+    path = Path(source)
+    if path.is_file() and path.suffix.lower() in layout.source_files:
+        tree = Tree(Folder(path.parent), given=path.name)
     else:
-        check_root(layout, source, known, left_out)
-        tree = Tree(source)
+        root = open_source(path, f"the folder {layout.root}", progress=progress)
+        if isinstance(root, Archive):
+            root = find_root(layout, root, left_out)
+        check_root(layout, root, known, left_out)
+        tree = Tree(root, offenders=list(root.offenders), warnings=list(root.warnings))
     entries = [entry for entry in layout.read(tree) if entry.split not in left_out]
     if layout.names is not None:
         entries = _one_spelling(entries)
-    return Reading(tree.root, entries, tree.offenders, tree.warnings, tree.passed_over, tree.extra)
+    return Reading(tree.source, entries, tree.offenders, tree.warnings, tree.passed_over, tree.extra)
 
 
 def _one_spelling(entries: list[Entry]) -> list[Entry]:

@@ -6,6 +6,7 @@ The table is given in place of the root, or is table.csv or table.parquet in it;
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -19,6 +20,7 @@ from datasets.layouts.tree import Listing, Tree
 
 NEEDED, OPTIONAL = ("path", "person", "split"), ("clothes", "camera", "sequence", "frame")
 SOURCE_FILES = (".csv", ".parquet")
+NAMES = ("table.csv", "table.parquet")
 _SPLIT = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -45,32 +47,32 @@ def _read(tree: Tree) -> Iterator[Entry]:
 
 
 def _find(tree: Tree) -> str:
-    found = [name for name in ("table.csv", "table.parquet") if (tree.root / name).is_file()]
+    found = [name for name in NAMES if tree.source.is_file(name)]
     if len(found) != 1:
         what = "has both table.csv and table.parquet" if found else "has neither table.csv nor table.parquet"
-        raise DataError(f"{tree.root} {what}; give the table's own path as the source")
+        raise DataError(f"{tree.source.where()} {what}; give the table's own path as the source")
     return found[0]
 
 
 def _rows(tree: Tree, table: str) -> Iterator[tuple[int, Mapping[str, str]]]:
     """Row number (the header is 1) and texts by column, "" where there is none."""
-    place = tree.root / table
-    if place.suffix.lower() == ".parquet":
+    place, data = tree.source.where(table), tree.read(table)
+    if table.lower().endswith(".parquet"):
         try:
-            file = pq.ParquetFile(place)
+            file = pq.ParquetFile(pa.BufferReader(data))
+            columns = _columns(tree, table, file.schema_arrow.names)
+            at = 1
+            for batch in file.iter_batches(columns=columns):
+                texts = pa.table({name: batch[name].cast(pa.string()).fill_null("") for name in columns})
+                for row in texts.to_pylist():
+                    at += 1
+                    yield at, row
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{place} cannot be read as Parquet: {error}") from error
-        columns = _columns(tree, table, file.schema_arrow.names)
-        at = 1
-        for batch in file.iter_batches(columns=columns):
-            texts = pa.table({name: batch[name].cast(pa.string()).fill_null("") for name in columns})
-            for row in texts.to_pylist():
-                at += 1
-                yield at, row
         return
-    with open(place, encoding="utf-8-sig", newline="") as file:
+    with io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="") as text:
         try:
-            reader = csv.DictReader(file, restval="", strict=True)
+            reader = csv.DictReader(text, restval="", strict=True)
             columns = _columns(tree, table, reader.fieldnames or ())
             for at, row in enumerate(reader, start=2):
                 yield at, {name: row[name].strip() for name in columns}
@@ -82,7 +84,7 @@ def _columns(tree: Tree, table: str, names: Sequence[str]) -> list[str]:
     missing = [name for name in NEEDED if name not in names]
     if missing:
         raise DataError(
-            f"{tree.root / table} has no column {' and no '.join(missing)}; it has {', '.join(names)}. "
+            f"{tree.source.where(table)} has no column {' and no '.join(missing)}; it has {', '.join(names)}. "
             f"Needed are {', '.join(NEEDED)}; {', '.join(OPTIONAL)} may be there"
         )
     known = [name for name in names if name in NEEDED + OPTIONAL]
@@ -118,4 +120,5 @@ TABLE = Layout(
     protocol="general",
     licence="Not stated: a table of the user's own. Say whose images these are and what the people consented to.",
     source_files=SOURCE_FILES,
+    one_of=NAMES,
 )

@@ -1,28 +1,16 @@
-"""A directory as a layout sees it: names of images and folders, lines of lists, and what was wrong with them."""
+"""A data set's files as a layout sees them: names of images and folders, lines of lists, and what was wrong with them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from datasets.errors import DataError
+from datasets.sources import Offender, Source, TooLarge
+from datasets.sources.source import LISTS_BYTES, join
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # in any case; what is inside decides, not the suffix
-
-
-@dataclass(frozen=True, slots=True)
-class Offender:
-    """Something that cannot be converted. path: below the root, with the line where it is a line of a list."""
-
-    path: str
-    problem: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.problem}; {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -35,21 +23,18 @@ class Listing:
 
 @dataclass
 class Tree:
-    """A data set's directory. Collects offenders, warnings and what was passed over while a layout reads it.
+    """A data set's root. Collects offenders, warnings and what was passed over while a layout reads it.
 
     given: the name of the file that stood for the root, if one did. passed_over: reason → paths. extra: plain data
     that goes into the manifest.
     """
 
-    root: Path
+    source: Source
     given: str | None = None
     offenders: list[Offender] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     passed_over: dict[str, list[str]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.root = self.root.resolve()
 
     def report(self, path: str, problem: str, remedy: str) -> None:
         self.offenders.append(Offender(path, problem, remedy))
@@ -63,26 +48,23 @@ class Tree:
     def listing(self, folder: str) -> Listing:
         """Images and folders right below `folder`; nothing where it is not there.
 
-        Files of other kinds are passed over; links that lead out of the tree are reported and not followed.
+        Files of other kinds are passed over; what is not to be opened (a link that leads out, a device) is reported.
         """
-        place = self.root / folder
-        if not place.is_dir():
+        if not self.source.is_folder(folder):
             return Listing()
-        if not place.resolve().is_relative_to(self.root):
-            self.report(folder, "is a symbolic link that leads out of the tree", "put the folder itself there")
+        if trouble := self.source.trouble(folder):
+            self.offenders.append(trouble)
             return Listing()
         images, folders = [], []
-        with os.scandir(place) as entries:
-            for entry in sorted(entries, key=lambda entry: entry.name):
-                path = f"{folder}/{entry.name}" if folder else entry.name
-                if not self._may_follow(entry, path):
-                    continue
-                if entry.is_dir():
-                    folders.append(entry.name)
-                elif is_image(entry.name):
-                    images.append(entry.name)
-                else:
-                    self.pass_over(path, "not images")
+        for child in self.source.children(folder):
+            if child.offender is not None:
+                self.offenders.append(child.offender)
+            elif child.is_folder:
+                folders.append(child.name)
+            elif is_image(child.name):
+                images.append(child.name)
+            else:
+                self.pass_over(join(folder, child.name), "not images")
         return Listing(tuple(images), tuple(folders))
 
     def flat(self, folder: str) -> Iterator[str]:
@@ -105,36 +87,28 @@ class Tree:
 
     def lines(self, path: str) -> Iterator[tuple[int, str]]:
         """Number (from 1) and text of each line that is not blank; nothing where there is no such list."""
-        if not (self.root / path).is_file():
+        if not self.source.is_file(path):
             return
-        if not (self.root / path).resolve().is_relative_to(self.root):
-            raise DataError(f"{path} is a symbolic link that leads out of {self.root}; put the file itself there")
         try:
-            text = (self.root / path).read_text(encoding="utf-8-sig")
+            text = self.read(path).decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{self.root / path} is no text in UTF-8 ({error}); expected a list, one line each"
-            ) from error
+            where = self.source.where(path)
+            raise DataError(f"{where} is no text in UTF-8 ({error}); expected a list, one line each") from error
         for at, line in enumerate(text.split("\n"), start=1):
             if line.strip():
                 yield at, line.strip()
 
-    def _may_follow(self, entry: os.DirEntry[str], path: str) -> bool:
+    def read(self, path: str) -> bytes:
+        """The bytes of a list or a table. Raises: DataError when it is not to be opened, too large, or cannot be read."""
+        if trouble := self.source.trouble(path):
+            raise DataError(f"{self.source.where(path)} {trouble.problem}; {trouble.remedy}")
         try:
-            path.encode()
-        except UnicodeEncodeError:
-            self.report(repr(path), "the name is not UTF-8", "rename it")
-            return False
-        if not entry.is_symlink():
-            return True
-        target = Path(entry.path).resolve()
-        if not target.is_relative_to(self.root):
-            self.report(path, "is a symbolic link that leads out of the tree", "put the file itself there")
-            return False
-        if not target.exists():
-            self.report(path, "is a symbolic link that leads nowhere", "put the file itself there, or remove it")
-            return False
-        return True
+            return self.source.read(path, LISTS_BYTES)
+        except TooLarge as error:
+            raise DataError(f"{self.source.where(path)} is larger than {LISTS_BYTES >> 20} MiB, no list is") from error
+        except OSError as error:
+            where, why = self.source.where(path), error.strerror or error
+            raise DataError(f"{where} cannot be read: {why}; look at the file and its permissions") from error
 
 
 def is_image(name: str) -> bool:
