@@ -10,12 +10,13 @@ from urllib.parse import SplitResult, urlsplit
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from datasets.hedging import ATTEMPT
+
 _OPENED = 256  # objects at most; an opened one is its name and its size
 
-_Who = tuple[object, ...]
-_connections: dict[_Who, pafs.S3FileSystem] = {}
+_Who = tuple[int, str | None, str | None, str | None, str | None, str | None]  # process, endpoint, region, keys
+_connections: dict[_Who, tuple[pafs.S3FileSystem, pafs.S3FileSystem]] = {}
 _opened: OrderedDict[tuple[_Who, str], pa.NativeFile] = OrderedDict()
-_left_ports: set[int] = set()
 _lock = threading.Lock()
 
 
@@ -28,11 +29,11 @@ def filesystem(*, in_parts: bool = False) -> pafs.S3FileSystem:
 
     in_parts: for objects to be written in several parts. Of others nothing is sent before they are closed.
     """
-    key = (*_who(), in_parts)
+    who = _who()
     with _lock:
-        if key not in _connections:
-            _connections[key] = _connect(in_parts)
-        return _connections[key]
+        if who not in _connections:  # both at once: pyarrow lets no new one begin while a request is on its way
+            _connections[who] = (_connect(in_parts=False), _connect(in_parts=True))
+        return _connections[who][in_parts]
 
 
 def opened(place: str, *, anew: bool = False) -> pa.NativeFile:
@@ -60,52 +61,48 @@ def close(place: str) -> None:
         _opened.pop((_who(), place), None)
 
 
-def leave() -> None:
-    """Gives up the connection, in which a request hangs that cannot be broken off; others begin a new one."""
-    who = _who()
-    with _lock:
-        _connections.pop((*who, False), None)
-        for key in [key for key in _opened if key[0] == who]:
-            del _opened[key]
-        if not _left_ports:
-            atexit.register(_cut_off)  # runs before pyarrow's own end, which waits for every request
-        parts = _parts()
-        _left_ports.add(parts.port or (80 if parts.scheme == "http" else 443))
-
-
+@atexit.register  # so it runs before pyarrow's own end, which waits for every request
 def _cut_off() -> None:
-    """Breaks the sockets to the stores in which a request was left behind, so that the process can end."""
-    if not os.path.isdir("/proc/self/fd"):
+    """Where reads were left behind, breaks the sockets to the stores, so that the process can end."""
+    is_left = any(thread.name == ATTEMPT for thread in threading.enumerate())
+    if not is_left or not os.path.isdir("/proc/self/fd"):
         return
+    ports = {_port(address) for _, address, *_ in _connections}
     for name in os.listdir("/proc/self/fd"):
         try:
             with socket.socket(fileno=os.dup(int(name))) as there:
-                if there.getpeername()[1] in _left_ports:
+                if there.getpeername()[1] in ports:
                     there.shutdown(socket.SHUT_RDWR)
         except (OSError, IndexError):
             continue  # no socket, or none that is connected
 
 
 def _who() -> _Who:
-    keys = (os.environ.get(f"AWS_{name}") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"))
-    return (os.getpid(), endpoint(), _region(), *keys)
+    user, secret, token = (
+        os.environ.get(f"AWS_{name}") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")
+    )
+    return os.getpid(), endpoint(), _region(), user, secret, token
 
 
 def _region() -> str | None:
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
 
 
-def _parts() -> SplitResult:
-    address = endpoint() or "https://s3.amazonaws.com"
+def _parts(address: str) -> SplitResult:
     return urlsplit(address if "://" in address else f"https://{address}")
 
 
-def _connect(in_parts: bool) -> pafs.S3FileSystem:
+def _port(address: str | None) -> int:
+    parts = _parts(address or "s3.amazonaws.com")
+    return parts.port or (80 if parts.scheme == "http" else 443)
+
+
+def _connect(*, in_parts: bool) -> pafs.S3FileSystem:
     options: dict[str, object] = {}
-    if endpoint():
-        parts = _parts()
+    if address := endpoint():
+        parts = _parts(address)
         options |= {"endpoint_override": parts.netloc + parts.path.rstrip("/"), "scheme": parts.scheme}
-    if region := _region() or ("us-east-1" if endpoint() else None):
+    if region := _region() or ("us-east-1" if address else None):
         options["region"] = region
     return pafs.S3FileSystem(
         connect_timeout=5,

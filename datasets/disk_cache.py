@@ -140,7 +140,7 @@ def _locked(path: Path, *, is_passing: bool = False) -> Iterator[int]:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
-            if os.path.exists(path) and os.path.samestat(os.fstat(file), os.stat(path)):
+            if os.path.samestat(os.fstat(file), os.stat(path)):
                 break
         except FileNotFoundError:
             pass

@@ -21,6 +21,7 @@ from datasets.store_stats import StoreStats
 
 T = TypeVar("T")
 
+ATTEMPT = "redress-attempt"  # name of the threads
 QUANTILE = 0.95  # of the latencies seen lately …
 FACTOR = 1.5  # … times this is late
 FLOOR_S = 0.2  # nothing is late before
@@ -145,7 +146,7 @@ class _Runs:
             at_end()
             self._answers.put(answer)
 
-        threading.Thread(target=run, name="redress-attempt", daemon=True).start()
+        threading.Thread(target=run, name=ATTEMPT, daemon=True).start()
 
     def wait(self, timeout_s: float) -> _Answer | None:
         """The next answer, None when there is none in time."""

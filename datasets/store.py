@@ -210,6 +210,7 @@ class Store:
             try:
                 return self._hedging.read(read, length, limit_s)
             except _WrongBytes as error:
+                backend.forget(place)
                 wrong.append(error.digest)
                 if wrong.count(error.digest) > 1:
                     raise error.cause from None
@@ -231,7 +232,6 @@ class Store:
 
         def again(error: OSError) -> bool:
             self.stats.count(retries=1)
-            backend.forget(place, error)
             return backend.may_pass(error)
 
         try:
@@ -243,5 +243,5 @@ class Store:
                 raise MissingObject(f"cannot {verb} {address}: {backend.missing(place)}") from failure.error
             tries = f" after {failure.attempts} attempts in {failure.elapsed_s:.1f} s" if failure.attempts > 1 else ""
             raise StoreError(
-                f"cannot {verb} {address}{tries}: {failure.error}. {backend.advice(failure.error)}"
+                f"cannot {verb} {address}{tries}: {str(failure.error).rstrip('.')}. {backend.advice(failure.error)}"
             ) from failure.error

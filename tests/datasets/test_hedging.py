@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -127,13 +128,11 @@ def test_an_answer_is_one_run_s_own_and_an_error_means_that_none_answered(
 ) -> None:
     known = warm()
     runs = [(s, bytes([n]) * 100 if ok else OSError(str(n))) for n, (s, ok) in enumerate((first, second))]
-    try:
+    answer: bytes | None = None
+    with contextlib.suppress(OSError):
         answer = known.read(scripted(*runs), 0, 10)
-    except OSError as error:
-        assert not first[1]
-        assert str(error) in "01"
-        assert not (known.stats.hedges and second[1])
+    asked = runs[: 1 + known.stats.hedges]
+    if answer is None:
+        assert all(isinstance(run[1], OSError) for run in asked)
     else:
-        assert answer in [run[1] for run in runs]
-        if not known.stats.hedges:
-            assert answer == runs[0][1]
+        assert answer in [run[1] for run in asked]
