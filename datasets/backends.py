@@ -1,19 +1,22 @@
 """What a store does on a file system and on S3: one attempt each, plain OSErrors, absolute places."""
 
+import contextlib
 import errno
 import os
 import re
 import shutil
 import tempfile
-import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
-from urllib.parse import urlsplit
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
-_CHUNK = 16 << 20
+from datasets import connections
+
+_WINDOW = 40 << 20  # of an upload: four parts of pyarrow's on their way
+_SMALL = 8 << 20  # less than a part
 
 
 def _is_temporary(name: str) -> bool:
@@ -113,36 +116,52 @@ class S3:
         r"UNRECOGNIZED_|EXPIRED_|OPT_IN_|VALIDATION|PERMANENT_REDIRECT)"
     )
 
-    def read(self, place: str, offset: int, length: int | None) -> bytes:
-        with _filesystem().open_input_file(place) as file:
-            end = file.size() if length is None else min(file.size(), offset + length)
-            return file.read_at(max(0, end - offset), offset) if offset < end else b""
+    def open(self, place: str) -> int:
+        """The object's size now. What is read of it next is read as of this size, by one request a range."""
+        return connections.opened(place, anew=True).size()
+
+    def read(self, place: str, offset: int, length: int) -> bytes:
+        """The range, as far as the object reaches. An answer that ends early and says so is filled up with anything:
+        pyarrow does not look, so only a digest tells."""
+        try:
+            file = connections.opened(place)
+            length = min(length, file.size() - offset)
+            return file.read_at(length, offset) if length > 0 else b""
+        except OSError as error:
+            if not self.may_pass(error):
+                self.forget(place)
+            if "NO_SUCH_KEY" in str(error):  # gone since it was opened
+                raise FileNotFoundError(str(error)) from error
+            raise
+
+    def forget(self, place: str) -> None:
+        """The next reading opens the object anew."""
+        connections.close(place)
 
     def write(self, place: str, data: bytes) -> None:
-        stream = _filesystem().open_output_stream(place)  # a failed upload is never completed by closing it
-        stream.write(data)
-        stream.close()
+        _upload(pa.py_buffer(data), place)
 
     def spool(self, place: str) -> Path:
         return Path(tempfile.gettempdir(), f".{place.rsplit('/', 1)[-1]}.{uuid.uuid4().hex}.tmp")
 
     def publish(self, spool: Path, place: str) -> None:
-        stream = _filesystem().open_output_stream(place)
-        with open(spool, "rb") as file:
-            _pour(file, stream)
-        stream.close()
+        if spool.stat().st_size == 0:
+            _upload(pa.py_buffer(b""), place)
+        else:
+            with pa.memory_map(str(spool)) as file:
+                _upload(file.read_buffer(), place)
 
     def size(self, place: str) -> int | None:
-        info = _filesystem().get_file_info(place)
+        info = connections.filesystem().get_file_info(place)
         return info.size if info.type == pafs.FileType.File else None
 
     def sizes(self, place: str) -> dict[str, int]:
-        found = _filesystem().get_file_info(pafs.FileSelector(place, recursive=True, allow_not_found=True))
+        found = connections.filesystem().get_file_info(pafs.FileSelector(place, recursive=True, allow_not_found=True))
         sizes = {info.path[len(place) + 1 :]: info.size for info in found if info.type == pafs.FileType.File}
         return {name: size for name, size in sizes.items() if not _is_marker(name)}
 
     def children(self, place: str) -> list[str]:
-        found = _filesystem().get_file_info(pafs.FileSelector(place, allow_not_found=True))
+        found = connections.filesystem().get_file_info(pafs.FileSelector(place, allow_not_found=True))
         names = [info.base_name + "/" * (info.type == pafs.FileType.Directory) for info in found]
         return [name for name in names if name.endswith("/") or not _is_marker(name)]
 
@@ -151,7 +170,7 @@ class S3:
 
     def delete(self, place: str) -> None:
         try:
-            _filesystem().delete_file(place)
+            connections.filesystem().delete_file(place)
         except FileNotFoundError:
             return
 
@@ -167,14 +186,18 @@ class S3:
     def missing(self, place: str) -> str:
         bucket = place.split("/", 1)[0]
         try:
-            known = _filesystem().get_file_info(bucket).type != pafs.FileType.NotFound
+            known = connections.filesystem().get_file_info(bucket).type != pafs.FileType.NotFound
         except OSError:
             known = True
-        return "there is no such object" if known else f"there is no bucket {bucket!r} at {_endpoint() or 'Amazon S3'}"
+        return (
+            "there is no such object"
+            if known
+            else f"there is no bucket {bucket!r} at {connections.endpoint() or 'Amazon S3'}"
+        )
 
     def advice(self, error: OSError) -> str:
         text = str(error)
-        where = _endpoint() or "not set, so Amazon S3 is asked"
+        where = connections.endpoint() or "not set, so Amazon S3 is asked"
         if "NETWORK_CONNECTION" in text:
             return f"Is the endpoint reachable from here? AWS_ENDPOINT_URL is {where}"
         if "NO_SUCH_BUCKET" in text:
@@ -191,44 +214,26 @@ def _is_marker(name: str) -> bool:
     return name.endswith(("/", "_$folder$")) or _is_temporary(name.rsplit("/", 1)[-1])
 
 
-def _pour(source: BinaryIO, stream: BinaryIO) -> None:
-    while piece := source.read(_CHUNK):
-        stream.write(piece)
+def _upload(data: pa.Buffer, place: str) -> None:
+    """Puts a whole object: a small one by one request, others in parts of 10 MiB, a window of which goes at once.
 
+    pyarrow completes a stream that it lets go of, with what it has. So nothing may come between its parts: the upload
+    runs in a thread, which hears no Ctrl-C, from memory, which cannot fail to be read; only a failed part ends it, and
+    such a stream stays incomplete. There is no deadline but the socket's: an upload given up could still end some time
+    and replace what was written after it.
+    """
 
-def _endpoint() -> str | None:
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+    def put() -> None:
+        stream = connections.filesystem(in_parts=len(data) > _SMALL).open_output_stream(place)
+        try:
+            for start in range(0, len(data), _WINDOW):
+                stream.write(data.slice(start, min(_WINDOW, len(data) - start)))
+                stream.flush()  # pyarrow would hold all parts in memory; this waits for those on their way
+            stream.close()
+        except OSError:
+            with contextlib.suppress(OSError):
+                stream.close()  # else it is closed when it is collected, holding the GIL
+            raise
 
-
-def _region() -> str | None:
-    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
-
-
-_connections: dict[tuple[object, ...], pafs.S3FileSystem] = {}
-_lock = threading.Lock()
-
-
-def _filesystem() -> pafs.S3FileSystem:
-    """The process's connection for what the environment says now: one pool of sockets, never carried over a fork."""
-    who = tuple(os.environ.get(f"AWS_{name}") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN"))
-    key = (os.getpid(), _endpoint(), _region(), *who)
-    with _lock:
-        if key not in _connections:
-            _connections[key] = _connect()
-        return _connections[key]
-
-
-def _connect() -> pafs.S3FileSystem:
-    options: dict[str, object] = {}
-    if endpoint := _endpoint():
-        parts = urlsplit(endpoint if "://" in endpoint else f"https://{endpoint}")
-        options |= {"endpoint_override": parts.netloc + parts.path.rstrip("/"), "scheme": parts.scheme}
-    if region := _region() or ("us-east-1" if endpoint else None):
-        options["region"] = region
-    return pafs.S3FileSystem(
-        connect_timeout=5,
-        request_timeout=10,  # seconds without a byte, after which an attempt counts as failed
-        allow_delayed_open=True,  # small objects in a single put
-        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=1),  # ours is the one retry loop
-        **options,
-    )
+    with ThreadPoolExecutor(1, "redress-upload") as pool:
+        pool.submit(put).result()

@@ -1,4 +1,4 @@
-"""Bounded retries: full jitter, a number of attempts and an overall deadline."""
+"""Bounded retries: full jitter, a number of attempts, a deadline for each and for all together."""
 
 import random
 import time
@@ -12,12 +12,21 @@ _jitter = random.SystemRandom()  # never the global state: a training's draws mu
 
 @dataclass(frozen=True)
 class Retry:
-    """How often and how long. The wait before attempt n+1 is uniform in [0, min(cap_s, base_s · 2ⁿ)]."""
+    """How often and how long. The wait before attempt n+1 is uniform in [0, min(cap_s, base_s · 2ⁿ)].
+
+    An attempt to read n bytes may take attempt_s + n / slowest: a connection that only dribbles is given up for another.
+    """
 
     attempts: int = 6
     base_s: float = 0.25
     cap_s: float = 8.0
     deadline_s: float = 60.0
+    attempt_s: float = 20.0
+    slowest: int = 256 << 10  # bytes per second
+
+    def limit_s(self, num_bytes: int) -> float:
+        """Seconds after which an attempt to read so many bytes has failed."""
+        return self.attempt_s + num_bytes / self.slowest
 
     def call(self, operation: Callable[[], T], may_pass: Callable[[OSError], bool]) -> T:
         """Returns operation()'s result.

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datasets.disk_cache import DiskCache
 from datasets.errors import CorruptData, DataError
 from datasets.index import (
     CLASS_COLUMNS,
@@ -23,6 +24,7 @@ from datasets.index import (
     read_columns,
 )
 from datasets.manifest import INDEX, MANIFEST, Manifest, Split, read_manifest
+from datasets.retry import Retry
 from datasets.schema import SHARD_SCHEMA, Sample
 from datasets.shard_file import UnreadableRows, read_rows
 from datasets.store import PATIENT, Store, open_store
@@ -36,17 +38,19 @@ class Dataset:
     """A finished data set. Light to pickle (address and manifest travel; the index is read and checked again where it
     is needed) and safe to read from several threads."""
 
-    def __init__(self, store: Store, manifest: Manifest) -> None:
+    def __init__(self, store: Store, manifest: Manifest, disk_cache: DiskCache | None = None) -> None:
         self.store = store
         self.manifest = manifest
+        self.disk_cache = disk_cache
         self._lock = threading.Lock()
         self._index_file: pq.ParquetFile | None = None
         self._places: dict[str, tuple[tuple[GroupPlace, ...], np.ndarray, dict[str, bytes]]] = {}
 
     @classmethod
-    def open(cls, address: str) -> "Dataset":
+    def open(cls, address: str, *, disk_cache: DiskCache | None = None, retry: Retry = PATIENT) -> "Dataset":
         """The data set at a path or object-store address.
 
+        disk_cache: of this node, for row groups of a remote store. retry: of what is read once it is open.
         Checks the manifest, the size of every shard and the digest of the index.
         Raises: DataError when one is missing, unfinished, of the wrong size or altered; StoreError when the store
         cannot be reached.
@@ -54,14 +58,14 @@ class Dataset:
         store = open_store(address)  # impatient: a mistyped endpoint should not take minutes
         if not store.exists(MANIFEST):
             raise DataError(_no_manifest(store))
-        manifest = read_manifest(store.read(MANIFEST), store.join(MANIFEST))
-        dataset = cls(store, manifest)
+        manifest = store.read_as(MANIFEST, lambda data: read_manifest(data, store.join(MANIFEST)))
+        dataset = cls(store, manifest, disk_cache)
         dataset._check_sizes()
         try:
             dataset._index()
         except CorruptData as error:
             raise DataError(str(error)) from error
-        dataset.store = open_store(address, retry=PATIENT)
+        dataset.store = open_store(address, retry=retry)
         return dataset
 
     @property
@@ -124,7 +128,7 @@ class Dataset:
         return self.manifest.splits[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"store": self.store, "manifest": self.manifest}
+        return {"store": self.store, "manifest": self.manifest, "disk_cache": self.disk_cache}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -144,18 +148,21 @@ class Dataset:
         """index.parquet in memory, compressed, its digest checked."""
         with self._lock:
             if self._index_file is None:
-                data = self.store.read(INDEX)
-                expected = self.manifest.index
-                if len(data) != expected.bytes or hashlib.sha256(data).hexdigest() != expected.sha256:
-                    raise CorruptData(
-                        f"{self.store.join(INDEX)} differs from its digest in the manifest ({len(data)} bytes, "
-                        f"expected {expected.bytes}); copy it again from where it is whole, or convert again"
-                    )
+                data = self.store.read_as(INDEX, self._whole_index)
                 try:
                     self._index_file = open_index(data, self.manifest)
                 except ValueError as error:
                     raise CorruptData(f"{self.store.join(INDEX)} {error}; convert the data set again") from error
             return self._index_file
+
+    def _whole_index(self, data: bytes) -> bytes:
+        expected = self.manifest.index
+        if len(data) != expected.bytes or hashlib.sha256(data).hexdigest() != expected.sha256:
+            raise CorruptData(
+                f"{self.store.join(INDEX)} differs from its digest in the manifest ({len(data)} bytes, "
+                f"expected {expected.bytes}); copy it again from where it is whole, or convert again"
+            )
+        return data
 
     def _columns(self, split: str, columns: Sequence[str]) -> pa.Table:
         """Columns of a split's rows in the index."""
@@ -200,15 +207,22 @@ class Dataset:
         return self._columns(split, [column])[column]
 
     def _verified(self, place: GroupPlace) -> bytes:
-        data = self.store.read(place.shard, place.offset, place.length)
-        if len(data) != place.length or hashlib.sha256(data).hexdigest() != place.sha256:
-            found = f"only {len(data)} of {place.length} bytes" if len(data) != place.length else "altered bytes"
-            raise CorruptData(
-                f"shard {self.store.join(place.shard)}, row group {place.group} at offset {place.offset}: {found}, not "
-                f"those of digest {place.sha256[:12]}…. Nothing of it was used; restore the shard, then run "
-                f"`redress data verify {self.address}`"
-            )
-        return data
+        def whole(data: bytes) -> bytes:
+            if len(data) != place.length or hashlib.sha256(data).hexdigest() != place.sha256:
+                found = f"only {len(data)} of {place.length} bytes" if len(data) != place.length else "altered bytes"
+                raise CorruptData(
+                    f"shard {self.store.join(place.shard)}, row group {place.group} at offset {place.offset}: {found}, "
+                    f"not those of digest {place.sha256[:12]}…. Nothing of it was used; restore the shard, then run "
+                    f"`redress data verify {self.address}`"
+                )
+            return data
+
+        def read() -> bytes:
+            return self.store.read_as(place.shard, whole, place.offset, place.length)
+
+        if self.disk_cache is None or self.store.is_local:
+            return read()
+        return self.disk_cache.fetch(place.sha256, read)
 
 
 def _no_manifest(store: Store) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from datasets.augment import Augmentation
 from datasets.clips import cut_pieces
+from datasets.disk_cache import DiskCache
 from datasets.schema import LABEL_MAPS
 from datasets.shards import Dataset, SplitIndex
 from datasets.stream import HostBatch, Plan, Stream, plan_epoch
@@ -79,6 +81,15 @@ def build_optimization(experiment: Experiment, method: Method) -> Optimization:
 
 def build_augmentation(experiment: Experiment) -> Augmentation:
     return Augmentation(**experiment.augment.model_dump())
+
+
+def open_data(experiment: Experiment) -> Dataset:
+    """The experiment's data set as its workers read it: through the node's disk cache where there is one."""
+    settings = experiment.stream
+    cache = (
+        DiskCache(Path(settings.disk_cache).expanduser(), settings.disk_cache_bytes) if settings.disk_cache else None
+    )
+    return Dataset.open(experiment.data, disk_cache=cache)
 
 
 def build_feed(

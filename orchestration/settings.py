@@ -118,11 +118,20 @@ class SGD(Settings):
 OptimizerSettings = Annotated[Adam | SGD, Field(discriminator="name")]
 
 
+def is_local_folder(folder: str) -> str:
+    if "://" in folder or not folder.startswith(("/", "~")):
+        raise ValueError("expected an absolute folder on the workers' own disks, such as /var/tmp/redress")
+    return folder
+
+
 class StreamSettings(Settings):
-    """Decoding threads of each worker, and the node's memory for row groups that are read again."""
+    """Decoding threads and memory of each worker for row groups, and the disk that a node's workers share for those of
+    a remote data set that are read again."""
 
     threads: int = Field(default=2, ge=1)
     cache_bytes: ByteSize = ByteSize(512 << 20)
+    disk_cache: Annotated[str, AfterValidator(is_local_folder)] | None = None
+    disk_cache_bytes: Annotated[ByteSize, Field(ge=64 << 20)] = ByteSize(64 << 30)
 
 
 class CheckpointSettings(Settings):

@@ -129,7 +129,7 @@ def run(assignment: Assignment, store: Store, device: torch.device) -> Position:
     optimization = assembly.build_optimization(experiment, method)
     start = checkpoint.restore(found, method, optimization.optimizers) if found else Position()
     strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
-    dataset = Dataset.open(experiment.data)
+    dataset = assembly.open_data(experiment)
     feed, stream = assembly.build_feed(
         experiment, dataset, METHODS[experiment.method.name], strategy.rank, strategy.workers
     )

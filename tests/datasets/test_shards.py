@@ -349,9 +349,9 @@ class Watched:
     def __getattr__(self, name: str):
         return getattr(self.store, name)
 
-    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+    def read_as(self, path: str, parse, offset: int = 0, length: int | None = None):
         self.reads.append((path, offset, length))
-        return self.store.read(path, offset, length)
+        return self.store.read_as(path, parse, offset, length)
 
 
 class TestReading:
