@@ -24,7 +24,7 @@ from datasets.store import Store, open_store
 ROW_GROUP_BYTES = 16 << 20
 SHARD_BYTES = 256 << 20
 _SPLIT_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_SHARD_NAME = re.compile(r"\d{5,}\.parquet")
+SHARD_NAME = re.compile(r"\d{5,}\.parquet")
 
 
 def write_dataset(
@@ -53,8 +53,8 @@ def write_dataset(
     """
     _check_names(splits, label_map, protocol)
     store = open_store(address)
-    _clear(store, splits, overwrite)
-    index = _IndexWriter()
+    clear(store, splits, overwrite)
+    index = IndexWriter()
     written: dict[str, Split] = {}
     for split, samples in splits.items():
         counts = _Counts(progress, sum(done.rows for done in written.values()))
@@ -84,7 +84,7 @@ def _check_names(splits: Mapping[str, Iterable[Sample]], label_map: str | None, 
         raise DataError(f"there is no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
 
 
-def _clear(store: Store, splits: Iterable[str], overwrite: bool) -> None:
+def clear(store: Store, splits: Iterable[str], overwrite: bool) -> None:
     """Makes room: the manifest goes first, so that what is half replaced never looks finished.
 
     Only shards of these splits and of the data set that stood here are removed, whatever else lies at the address.
@@ -100,7 +100,7 @@ def _clear(store: Store, splits: Iterable[str], overwrite: bool) -> None:
     for folder in sorted(folders):
         store.sweep(folder)
         for path in store.list(folder):
-            if _SHARD_NAME.fullmatch(path.removeprefix(f"{folder}/")):
+            if SHARD_NAME.fullmatch(path.removeprefix(f"{folder}/")):
                 store.delete(path)
 
 
@@ -149,7 +149,7 @@ class _Counts:
 
 
 def _write_shards(
-    store: Store, split: str, samples: Iterable[Sample], index: "_IndexWriter", row_group_bytes: int, shard_bytes: int
+    store: Store, split: str, samples: Iterable[Sample], index: "IndexWriter", row_group_bytes: int, shard_bytes: int
 ) -> Iterator[Shard]:
     """Row groups into shards of at most shard_bytes (one group at least); yields each when it is in the store."""
     groups = row_groups(samples, row_group_bytes)
@@ -172,7 +172,7 @@ def _write_shards(
         number += 1
 
 
-class _IndexWriter:
+class IndexWriter:
     """index.parquet in memory, compressed; its row groups never mix splits, so that a split is read alone."""
 
     def __init__(self) -> None:
