@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -204,11 +205,9 @@ def without_explanations(archive: bytes) -> bytes:
     strip(model)
     members |= {"models/model.json": json.dumps(model).encode(), "data/sample_inputs/model.pt": b""}
     out = io.BytesIO()
-    writer = torch._C.PyTorchFileWriter(out)
-    for name, content in members.items():
-        if not name.startswith(".data/"):  # the writer's own
-            writer.write_record(name, content, len(content))
-    writer.write_end_of_file()
+    with zipfile.ZipFile(out, "w") as plain:
+        for name, content in members.items():
+            plain.writestr(f"graph/{name}", content)
     return out.getvalue()
 
 

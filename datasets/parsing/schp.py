@@ -164,8 +164,9 @@ def load_schp(state: Mapping[str, Tensor]) -> SCHP:
         raise DataError(
             f"this is no checkpoint of SCHP: it has no entry {CLASSIFIER}, but {some}{' …' * (len(state) > 4)}"
         )
+    num_classes = (*state[CLASSIFIER].shape, 1)[0]
     with torch.device("meta"):
-        network = SCHP(len(state[CLASSIFIER]))
+        network = SCHP(num_classes)
     expected = {name: tuple(entry.shape) for name, entry in network.state_dict().items()}
     found = {name: tuple(entry.shape) for name, entry in state.items()}
     shapes = [
