@@ -62,14 +62,6 @@ class Parsed:
     kept: int
 
 
-class UnreadableError(ValueError):
-    """Images of a row group that cannot be decoded: a message for each."""
-
-    def __init__(self, problems: list[str]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
-
-
 class Tally:
     """Counts images while shards are in the making; a Ray actor."""
 
@@ -106,8 +98,8 @@ class ShardParser:
             answer["kept"] = self.is_kept(piece)
             if not answer["kept"]:
                 write_piece(self.job.dataset, piece, self.store, self.record, self.masks)
-        except UnreadableError as error:
-            answer["unreadable"] = error.problems
+        except DecodeError:
+            answer["unreadable"] = list(unreadable(self.job.dataset, piece))
         except torch.cuda.OutOfMemoryError as error:
             answer["failure"] = f"out of GPU memory with {self.job.batch} images at once ({error}). Set --batch lower"
         except (CorruptData, DataError, StoreError) as error:
@@ -123,12 +115,9 @@ class ShardParser:
     def masks(self, samples: list[Sample]) -> list[bytes]:
         """PNGs of a row group's masks. While the parser has one batch, threads decode the next and encode the last."""
         made: list[Future[bytes]] = []
-        try:
-            for images in self.batches(samples):
-                made += [self.pool.submit(encode, mask) for mask in self.parser(images)]
-                self.tally.add.remote("parsed", len(images))
-        except DecodeError as error:
-            raise UnreadableError(unreadable(samples)) from error
+        for images in self.batches(samples):
+            made += [self.pool.submit(encode, mask) for mask in self.parser(images)]
+            self.tally.add.remote("parsed", len(images))
         return [mask.result() for mask in made]
 
     def batches(self, samples: Sequence[Sample]) -> Iterator[list[Tensor]]:
@@ -149,14 +138,15 @@ def encode(mask: Tensor) -> bytes:
     return out.getvalue()
 
 
-def unreadable(samples: Sequence[Sample]) -> list[str]:
-    problems = []
-    for sample in samples:
-        try:
-            decode_image(sample.image, sample.key)
-        except DecodeError as error:
-            problems.append(str(error))
-    return problems
+def unreadable(dataset: Dataset, piece: Piece) -> Iterator[str]:
+    """What is wrong with each of a piece's images that cannot be decoded."""
+    for group in piece.groups:
+        rows = dataset.read_group(piece.split, group, ("image", "key"))
+        for image, key in zip(rows["image"], rows["key"], strict=True):
+            try:
+                decode_image(image.as_py(), key.as_py())
+            except DecodeError as error:
+                yield str(error)
 
 
 def parse(
@@ -205,7 +195,7 @@ def tell(problems: list[str], data: str, destination: str) -> str:
     shown = "\n".join(f"  {problem}" for problem in problems[:SHOWN_PROBLEMS])
     more = f"\n  and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
     return (
-        f"{len(problems)} images of {data} (of the row groups that were looked into) cannot be decoded:\n{shown}{more}\n"
+        f"{len(problems)} images of {data} cannot be decoded:\n{shown}{more}\n"
         f"Mend them at their source and convert it again (--quarantine sets them aside), then parse again: what is "
         f"finished at {destination} is kept."
     )

@@ -28,6 +28,7 @@ from orchestration.weights import read_state
 
 Run = Callable[[Tensor], Tensor]
 Shape = Sequence[int | None]
+ROOT = "network."
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,8 @@ def check_ends(address: str, takes: Sequence[Any], gives: Sequence[Any]) -> None
 def without_explanations(archive: bytes) -> bytes:
     """The .pt2 archive without what only explains the graph to its author: source lines, module names, guards, the example.
 
-    Loading looks names in them up and compiles guards, so the check refuses an archive that has any; none is needed.
+    Loading looks names in them up and compiles guards, so the check refuses an archive that has any; none is needed. Weights
+    get names that begin with a letter, for those of an nn.Sequential do not.
     Raises: RefusedModelError, and what a damaged archive raises.
     """
     from orchestration.serving import read_members
@@ -204,6 +206,10 @@ def without_explanations(archive: bytes) -> bytes:
     model = json.loads(members["models/model.json"])
     strip(model)
     members |= {"models/model.json": json.dumps(model).encode(), "data/sample_inputs/model.pt": b""}
+    for kind in ("weights", "constants"):
+        path = f"data/{kind}/model_{kind}_config.json"
+        config = json.loads(members[path])["config"]
+        members[path] = json.dumps({"config": {f"{ROOT}{name}": entry for name, entry in config.items()}}).encode()
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as plain:
         for name, content in members.items():
@@ -212,9 +218,13 @@ def without_explanations(archive: bytes) -> bytes:
 
 
 def strip(node: Any) -> None:
+    """Takes explanations out of a graph's description, in place, and lets weights' names begin with ROOT."""
     if isinstance(node, dict):
-        node |= {"metadata": {}} if "metadata" in node else {}
-        node |= {"guards_code": []} if "guards_code" in node else {}
+        for name, value in node.items():
+            if name in ("metadata", "guards_code"):
+                node[name] = type(value)()
+            elif name in ("parameter_name", "buffer_name", "tensor_constant_name", "fqn") and value:
+                node[name] = f"{ROOT}{value}"
     for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         strip(child)
 

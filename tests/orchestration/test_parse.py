@@ -173,7 +173,7 @@ def finished(folder: Path) -> dict[str, tuple[int, int]]:
 def test_a_killed_job_goes_on_with_the_shards_that_are_missing(
     tmp_path: Path, ray_cluster: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    data = tiny_dataset(tmp_path / "data", persons=12, images=6, parsing=False, row_group_bytes=4 << 10)
+    data = tiny_dataset(tmp_path / "data", persons=10, images=4, parsing=False, row_group_bytes=3 << 10)
     model = ["--model", slow_graph(tmp_path / "slow.pt2"), "--labels", "six", "--batch", "4"]
     undisturbed = parse(capfd, data, tmp_path / "undisturbed", *model)
     shards = undisturbed["shards"]["made"]
@@ -204,7 +204,7 @@ def test_images_that_cannot_be_decoded_are_named_and_the_rest_is_kept(
     trained: Trained, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     def damage(sample: Sample) -> Sample:
-        is_bad = sample.key.endswith(("_000.jpg",)) and sample.person in ("001", "004")
+        is_bad = sample.key.endswith("_000.jpg") and sample.person in ("001", "004")
         return replace(sample, image=sample.image[:100], parsing=None) if is_bad else replace(sample, parsing=None)
 
     write = {"train": [damage(sample) for sample in tiny_samples("train", persons=12, images=6)]}
