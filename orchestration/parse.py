@@ -102,7 +102,7 @@ class ShardParser:
             answer["unreadable"] = list(unreadable(self.job.dataset, piece))
         except torch.cuda.OutOfMemoryError as error:
             answer["failure"] = f"out of GPU memory with {self.job.batch} images at once ({error}). Set --batch lower"
-        except (CorruptData, DataError, StoreError) as error:
+        except (CorruptData, DataError, StoreError, RequestError) as error:
             answer["failure"] = str(error)
         return {"answer": np.array([json.dumps(answer)])}
 
@@ -179,7 +179,7 @@ def parse(
     gpu = use_gpu(model, gpu)
     workers = min(how_many(workers, cpus, gpu), len(wanted))
     make_room(dataset, store)
-    job = ParsingJob(dataset, model, destination, batch, cpus, gpu)
+    job = ParsingJob(dataset, model, store.address, batch, cpus, gpu)
     kept, problems = 0, list[str]()
     for answer in run(job, wanted, workers, progress):
         if answer["failure"]:

@@ -52,10 +52,10 @@ class ParsingModel:
         return facts
 
     def open(self, *, gpu: bool = False, threads: int = 1) -> Parser:
-        """The parser, ready for work. Raises: RequestError, RuntimeError when the files have changed since."""
+        """The parser, ready for work. Raises: RequestError, also when the files have changed since."""
         files = read_files(self.address)
         if digest(files) != self.sha256:
-            raise RuntimeError(f"{self.address} was changed while it was in use; parse again")
+            raise RequestError(f"--model {self.address} was changed while it was in use; parse again")
         device = torch.device("cuda" if gpu else "cpu")
         if self.takes is None:
             return SCHPParser(load_schp(read_state(files[0], f"--model {self.address}")), device)
@@ -82,6 +82,7 @@ def find_parser(
     if labels is not None and labels not in LABEL_MAPS:
         raise RequestError(f"--labels {labels}: there is no such label map; there are {', '.join(LABEL_MAPS)}")
     try:
+        address = open_store(address).address  # a worker's own folder is another one
         files = read_files(address)
         model = ParsingModel(address, kind, digest(files), labels or "")
         if kind == "schp":

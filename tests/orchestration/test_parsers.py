@@ -177,7 +177,7 @@ def test_graphs_that_do_not_fit_are_refused_before_work(tmp_path: Path) -> None:
 def test_a_file_that_changed_between_driver_and_worker_is_not_used(tmp_path: Path) -> None:
     model = find_parser(export(tmp_path / "net.pt2", Shades()), labels="six")
     export(tmp_path / "net.pt2", Shades())
-    with pytest.raises(RuntimeError, match="was changed while it was in use"):
+    with pytest.raises(RequestError, match="was changed while it was in use"):
         model.open()
 
 
