@@ -189,6 +189,29 @@ def parser() -> Parser:
     convert.add_argument("--without", action="append", default=[], metavar="SPLIT", help="a split to leave out")
     convert.add_argument("--dry-run", action="store_true", help="check and count, write nothing")
     convert.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
+    parse = add(data, "parse", "data_parse", "make parsing masks for a data set that has none", path="data")
+    parse.add_argument("address", metavar="SOURCE")
+    parse.add_argument(
+        "destination", metavar="DESTINATION", help="the new data set; an interrupted run is taken up there"
+    )
+    parse.add_argument(
+        "--model", required=True, metavar="WEIGHTS", help="a published SCHP checkpoint, or a graph: .onnx, .pt2"
+    )
+    parse.add_argument("--labels", metavar="MAP", help="what a graph's outputs mean: lip20, atr18, pascal7, six")
+    parse.add_argument("--size", metavar="HxW", type=size, help="of a graph's input, where it does not say itself")
+    parse.add_argument(
+        "--mean",
+        metavar="R,G,B",
+        type=channels,
+        help="a graph's input is (RGB / 255 - mean) / std; default: ImageNet's",
+    )
+    parse.add_argument("--std", metavar="R,G,B", type=channels, help="see --mean")
+    parse.add_argument("--workers", type=positive, help="actors; default: as many as the Ray cluster has room for")
+    parse.add_argument("--cpus", type=positive, default=2, help="cores of each worker (default: 2)")
+    parse.add_argument("--batch", type=positive, default=8, help="images at once (default: 8)")
+    parse.add_argument("--gpu", choices=["auto", "true", "false"], default="auto", help="a GPU for each worker")
+    parse.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
+    parse.add_argument("--overwrite-masks", action="store_true", help="new masks for a data set that has some")
     inspect = add(data, "inspect", "data_inspect", "counts, sizes, clothes per person, a contact sheet", path="data")
     inspect.add_argument("address", metavar="ADDRESS")
     inspect.add_argument("--sheet", metavar="PNG", help="write a contact sheet with masks overlaid")
@@ -243,6 +266,20 @@ def size(text: str) -> tuple[int, int]:
     if not (height.isdigit() and width.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is no size: expected HEIGHTxWIDTH in pixels, such as 128x64")
     return int(height), int(width)
+
+
+def channels(text: str) -> tuple[float, float, float]:
+    try:
+        red, green, blue = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected three numbers, such as 0.485,0.456,0.406") from None
+    return red, green, blue
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
+    return int(text)
 
 
 def share(text: str) -> int | float:

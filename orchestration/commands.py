@@ -138,6 +138,29 @@ def data_holdout(words: Namespace) -> Answer:
     return written(words.destination, manifest)
 
 
+def data_parse(words: Namespace) -> Answer:
+    from orchestration.parse import parse
+    from orchestration.parsers import find_parser
+    from orchestration.progress import Progress
+
+    model = find_parser(words.model, labels=words.labels, size=words.size, mean=words.mean, std=words.std)
+    with Progress().bar("parsing") as bar:
+        done = parse(
+            words.address,
+            words.destination,
+            model,
+            workers=words.workers,
+            cpus=words.cpus,
+            batch=words.batch,
+            gpu=None if words.gpu == "auto" else words.gpu == "true",
+            overwrite=words.overwrite,
+            overwrite_masks=words.overwrite_masks,
+            progress=bar,
+        )
+    shards = {"made": done.made, "kept": done.kept}
+    return written(words.destination, done.manifest) | {"parser": model.record(), "shards": shards}
+
+
 def written(address: str, manifest: Any) -> Answer:
     return {
         "address": address,

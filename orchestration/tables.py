@@ -65,6 +65,14 @@ def data_synth(answer: Answer) -> None:
 data_holdout = data_synth
 
 
+def data_parse(answer: Answer) -> None:
+    data_synth(answer)
+    parser, shards = answer["parser"], answer["shards"]
+    kept = f", {shards['kept']} kept from an earlier run" if shards["kept"] else ""
+    made = f"{parser['label_map']} by {parser['kind']} {parser['sha256'][:8]}: {shards['made']} shards{kept}"
+    facts({"masks": made, "look at them": f"redress data inspect {answer['address']} --sheet masks.png"})
+
+
 def data_convert(answer: Answer) -> None:
     for note in answer["notes"]:
         print(note)

@@ -27,18 +27,33 @@ def fetch(weights: str, published: str | None) -> dict[str, Tensor]:
         if weights == HUB:
             return from_hub(published)
         data = open_store(weights).read("")
-        if weights.endswith(".safetensors"):
-            return safetensors.torch.load(data)
-        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (OSError, EOFError, pickle.UnpicklingError, RuntimeError, safetensors.SafetensorError) as error:
+    except (OSError, RuntimeError) as error:
         raise RequestError(
             f"weights = {weights}: cannot be read ({error}). Expected {HUB!r}, or the path or s3:// address of a "
-            ".safetensors or .pth state dict without pickled code."
+            ".safetensors or .pth state dict."
+        ) from error
+    return read_state(data, f"weights = {weights}")
+
+
+def read_state(data: bytes, name: str) -> dict[str, Tensor]:
+    """The state dict in the bytes of the file `name`; only one that ends in .safetensors is taken for such.
+
+    Raises: RequestError beginning with `name`.
+    """
+    try:
+        if name.endswith(".safetensors"):
+            return safetensors.torch.load(data)
+        loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged files raise nearly anything
+        is_refused = isinstance(error, pickle.UnpicklingError)  # torch's message says how to run the code
+        reason = "it is damaged or holds pickled code" if is_refused else error
+        raise RequestError(
+            f"{name}: cannot be read ({reason}). Expected a .safetensors or .pth state dict without pickled code."
         ) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise RequestError(f"weights = {weights}: holds no state dict (names → tensors).")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+        raise RequestError(f"{name}: holds no state dict (names → tensors).")
+    return {key.removeprefix("module."): tensor for key, tensor in state.items()}
 
 
 def from_hub(published: str | None) -> dict[str, Tensor]:
