@@ -92,7 +92,7 @@ def decoded(files: list[bytes]) -> Tensor:
     return torch.stack([decode_image(file).permute(1, 2, 0) for file in files]).permute(0, 3, 1, 2)
 
 
-def crops(num: int, seed: int = 0) -> list[bytes]:
+def crops(num: int, seed: int = 0, quality: int = 90) -> list[bytes]:
     """JPEGs of 128×256 (width × height) pixels and about 10 KB, as pedestrian crops have."""
     rng, files = np.random.default_rng(seed), []
     for _ in range(num):
@@ -101,7 +101,7 @@ def crops(num: int, seed: int = 0) -> list[bytes]:
         )
         noisy = (np.asarray(coarse) + rng.normal(0, 6, (256, 128, 3))).clip(0, 255).astype(np.uint8)
         file = io.BytesIO()
-        Image.fromarray(noisy).save(file, "JPEG", quality=90)
+        Image.fromarray(noisy).save(file, "JPEG", quality=quality)
         files.append(file.getvalue())
     return files
 

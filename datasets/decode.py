@@ -2,7 +2,8 @@
 
 Measured on 128 × 256 crops: JPEG 0.14 ms with torchvision, 0.22 with Pillow, the same pixels; PNG 0.63 and 0.69, masks
 0.03 and 0.05. PNG stays with Pillow all the same: torchvision 0.29 ends the process (segmentation fault) on a damaged
-PNG, where Pillow raises. JPEG with damaged bytes raises in both.
+PNG, where Pillow raises. JPEG with damaged bytes raises in both. Masks without filters, as palette PNGs are written, need
+nothing but zlib, in two thirds of torchvision's time.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+import zlib
 
 import numpy as np
 import torch
@@ -65,7 +67,8 @@ def decode_parsing(data: bytes | np.ndarray, key: str = "a parsing mask") -> Ten
         raise DecodeError(
             f"{key} is a {bits}-bit {kind} PNG; a mask is an 8-bit grey or palette PNG whose bytes are the labels"
         )
-    return torch.from_numpy(_pixels(_open_png(data, key), key).copy())
+    labels = _unfiltered(bytes(data))
+    return torch.from_numpy(_pixels(_open_png(data, key), key).copy() if labels is None else labels)
 
 
 def image_size(data: bytes | np.ndarray) -> tuple[int, int] | None:
@@ -121,6 +124,37 @@ def _nearest(length: int, wanted: int) -> np.ndarray:
 def _check_size(size: tuple[int, int] | None, key: str) -> None:
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise DecodeError(f"{key} claims {size[0]} × {size[1]} pixels, more than the {MAX_PIXELS} that are decoded")
+
+
+def _unfiltered(png: bytes) -> np.ndarray | None:
+    """uint8 [h, w] of an 8-bit grey or palette PNG without filters, as palette PNGs are written.
+
+    None where anything else is found, damage too: Pillow can say what it is.
+    """
+    width, height = struct.unpack(">II", png[16:24])
+    size = height * (width + 1)  # each row after the byte that names its filter
+    if not 0 < width * height <= MAX_PIXELS or any(png[26:29]):  # other ways to compress, filter and interlace
+        return None
+    at, kind, pieces = len(_PNG), b"", []
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", png, at) if at + 12 <= len(png) else (0, b"")
+        end = at + 8 + length
+        if png[end : end + 4] != zlib.crc32(png[at + 4 : end]).to_bytes(4, "big"):
+            return None
+        if kind == b"IDAT":
+            pieces.append(png[at + 8 : end])
+        at = end + 4
+    inflate = zlib.decompressobj()
+    try:
+        if inflate.decompress(b"".join(pieces), 1) != b"\0":  # the first row's filter: mostly enough to tell
+            return None
+        rows = b"\0" + inflate.decompress(inflate.unconsumed_tail, size)
+    except zlib.error:
+        return None
+    if len(rows) != size or not inflate.eof:
+        return None
+    lines = np.frombuffer(rows, np.uint8).reshape(height, width + 1)
+    return None if lines[:, 0].any() else lines[:, 1:].copy()
 
 
 def _open_png(data: bytes | np.ndarray, key: str) -> Image.Image:

@@ -90,6 +90,31 @@ def test_the_stored_byte_is_the_label(data: bytes) -> None:
     assert torch.equal(decode_parsing(data), torch.from_numpy(LABELS))
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from([(1, 1), (7, 3), (40, 30), (300, 250)]),
+    st.sampled_from(["L", "P"]),
+    st.sampled_from([0, 6]),
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=2),
+)
+def test_a_mask_that_decodes_has_pillows_labels_damaged_or_not(
+    size: tuple[int, int], mode: str, level: int, changes: list[tuple[int, int]]
+) -> None:
+    labels = np.resize(LABELS, size)
+    image = Image.frombytes(mode, size[::-1], labels.tobytes())
+    if mode == "P":
+        image.putpalette(list(range(256)) * 3)
+    data = bytearray(encoded(image, "PNG", compress_level=level))  # uncompressed ones have several pieces
+    for place, value in changes:
+        data[place % len(data)] = value
+    try:
+        found = decode_parsing(bytes(data))
+    except DecodeError:
+        assert changes
+    else:
+        assert torch.equal(found, torch.from_numpy(np.array(Image.open(io.BytesIO(data)))))
+
+
 @pytest.mark.parametrize(
     ("data", "what"),
     [
