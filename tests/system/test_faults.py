@@ -48,13 +48,13 @@ def through(object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 def tiny(address: str) -> str:
     return tiny_dataset(
-        address, persons=24, images=3, splits="general", row_group_bytes=10_000, shard_bytes=60_000, test_persons=2
+        address, persons=16, images=3, splits="general", row_group_bytes=10_000, shard_bytes=60_000, test_persons=2
     )
 
 
 @pytest.fixture(scope="module")
 def here(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """24 people in 24 row groups of 5 shards, on this machine's disk."""
+    """16 people in 16 row groups, on this machine's disk."""
     return Dataset.open(tiny(str(tmp_path_factory.mktemp("here"))))
 
 
@@ -129,11 +129,11 @@ def test_an_epoch_under_ten_percent_faults_delivers_the_batches_of_an_undisturbe
     assert len(faults.injected) >= 5, faults.injected
 
 
-@pytest.mark.parametrize("kind", ["wrong_byte", "short", "truncated", "reset", "slow_down", "error"])
+@pytest.mark.parametrize("kind", ["wrong_byte", "short", "reset", "slow_down"])
 def test_a_data_set_is_opened_through_faults(kind: str, through: Through, here: Dataset, there: str) -> None:
     faults = Faults({kind: 0.1 if kind == "slow_down" else 0.3}, seed=2)
     through(faults)
-    for _ in range(4):
+    for _ in range(2):
         assert Dataset.open(there).fingerprint == here.fingerprint
     assert faults.injected[kind] >= 1
 
