@@ -200,7 +200,7 @@ def register_checkpoint(
         mean=augmentation.mean,
         std=augmentation.std,
         flip=experiment.evaluate.flip,
-        inputs=type(method).inputs,
+        inputs=method.inputs,
     ).uri
 
 
