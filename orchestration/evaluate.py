@@ -16,6 +16,7 @@ from datasets.store import Store, StoreError, open_store
 from methods import METHODS
 from orchestration import checkpoint, cluster, pictures
 from orchestration.checkpoint import Checkpoint
+from orchestration.combinations import sketch
 from orchestration.embed import EmbeddingJob, GroupReader, embed, load_features
 from orchestration.errors import RequestError
 from orchestration.experiment import Experiment
@@ -47,6 +48,27 @@ def check_method(name: str, protocol: Protocol, data: str) -> None:
         raise RequestError(
             f"{data}: protocol {protocol.name!r} ranks tracklets by their clips, and method {name!r} takes single images. "
             f"Take a data set of images, or a model of {either(able)}."
+        )
+
+
+def check_inputs(experiment: Experiment, label_map: str | None, dataset: Dataset, protocol: Protocol) -> None:
+    """A method whose descriptors need parsing maps finds them in every split that is scored, by the label map it knows.
+
+    Raises: RequestError.
+    """
+    if "parsing" not in sketch(experiment).inputs:
+        return
+    splits = sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)})
+    if bare := [split for split in splits if not dataset.index(split).has_parsing]:
+        raise RequestError(
+            f"data {dataset.address}: method {experiment.method.name!r} needs each image's parsing mask at test time, too, "
+            f"and there are images without one in {', '.join(bare)}. Convert with --parsing MASKS --labels …, or make masks "
+            "with `redress data parse`."
+        )
+    if dataset.manifest.label_map != label_map:
+        raise RequestError(
+            f"data {dataset.address}: its masks are by label map {dataset.manifest.label_map!r}, and the model was trained "
+            f"on {label_map!r}. Evaluate on a data set of the same label map."
         )
 
 
@@ -93,6 +115,7 @@ def evaluate(
     dataset, protocol = open_for_evaluation(experiment.data, validation=validation)
     found = checkpoint.find(model)
     check_method(found.experiment["method"]["name"], protocol, experiment.data)
+    check_inputs(Experiment.from_resolved(found.experiment), found.facts["label_map"], dataset, protocol)
     cluster.connect()
     store = open_store(destination)
     settings = experiment.evaluate

@@ -35,7 +35,14 @@ class ImageEncoder(nn.Module):
         self.neck.bias.requires_grad_(neck_bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        is_clip = images.ndim == 5
-        pooled = self.pool(self.backbone(images.flatten(0, 1) if is_clip else images))
-        pooled = pooled.to(self.neck.weight.dtype)  # maps are half as precise under autocast
-        return self.neck(pooled.unflatten(0, images.shape[:2]).mean(1) if is_clip else pooled)
+        if images.ndim == 4:
+            return self.describe(self.backbone(images))
+        pooled = self.pooled(self.backbone(images.flatten(0, 1)))
+        return self.neck(pooled.unflatten(0, images.shape[:2]).mean(1))
+
+    def describe(self, maps: Tensor) -> Tensor:
+        """The backbone's maps of images [B, C, h, w] → features [B, dim]."""
+        return self.neck(self.pooled(maps))
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        return self.pool(maps).to(self.neck.weight.dtype)  # maps are half as precise under autocast
