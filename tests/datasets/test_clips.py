@@ -88,7 +88,7 @@ def of_frames(frames: list, sequence: list[int], person: list[int] | None = None
     def texts(split: str, column: str) -> pa.ChunkedArray:
         return pa.chunked_array([frames if column == "frame" else [f"{i}.jpg" for i in range(len(frames))]])
 
-    return replace(index, sequence=np.array(sequence), _texts=texts)
+    return replace(index, clothes=np.zeros(len(frames)), sequence=np.array(sequence), _texts=texts)
 
 
 def test_frames_are_ordered_as_numbers_whatever_order_they_are_stored_in() -> None:
