@@ -26,14 +26,14 @@ from datasets.masks import Masks, in_size_of, mask_name, open_masks
 from datasets.protocols import PROTOCOLS
 from datasets.schema import LABEL_MAPS, Sample
 from datasets.source_checks import MAX_FILE_BYTES, digest
-from datasets.source_counts import Count, counts, lonely_queries, same_images
+from datasets.source_counts import Count, counts, lonely_queries, same_images, shared_clothes
 from datasets.sources import Source
 from datasets.store import PATIENT, Store, open_store
 from datasets.unfinished import Unfinished, forget
 from datasets.writer import ROW_GROUP_BYTES, SHARD_BYTES, Resumption, write_dataset
 
 Progress = Callable[[str, int, int], None]
-_SHOWN = 5
+_SHOWN, _WARNINGS_SHOWN = 5, 50
 _CHECKS = "checks"
 _FORMAT = 1  # of what is written; another one does not go on where this one ended
 
@@ -50,14 +50,15 @@ class DamagedSource(DataError):  # noqa: N818  (what it is, said plainly)
 class Conversion:
     """What was converted, or would be.
 
-    counts: found beside official. passed_over: reason → paths of files that are no samples. quarantined: set aside.
-    taken_up: images in shards that an interrupted conversion had finished. manifest: of the data set written; None after a
-    dry run.
+    counts: found beside official. notes: what is no mistake, but may be wondered at. passed_over: reason → paths of files
+    that are no samples. quarantined: set aside. taken_up: images in shards that an interrupted conversion had finished.
+    manifest: of the data set written; None after a dry run.
     """
 
     layout: str
     counts: list[Count]
     warnings: list[str]
+    notes: list[str]
     passed_over: dict[str, list[str]]
     quarantined: list[Offender]
     taken_up: int
@@ -66,7 +67,10 @@ class Conversion:
     def lines(self) -> list[str]:
         """For people: counts beside the official ones, then what to know."""
         told = [str(count) for count in self.counts]
-        told += [f"warning: {warning}" for warning in self.warnings]
+        told += [f"note: {note}" for note in self.notes]
+        told += [f"warning: {warning}" for warning in self.warnings[:_WARNINGS_SHOWN]]
+        if (more := len(self.warnings) - _WARNINGS_SHOWN) > 0:
+            told.append(f"warning: and {more:,} more (--json has them all)")
         told += [f"passed over, {reason}: {_some(paths)}" for reason, paths in self.passed_over.items()]
         told += [f"set aside: {offender}" for offender in self.quarantined]
         if self.taken_up:
@@ -149,6 +153,7 @@ def convert(
             layout,
             counts(plan, samples),
             reading.warnings + _warnings(protocol, reading, samples, masks, _same(entries, findings, kept)),
+            _notes(reading, samples),
             reading.passed_over,
             offenders,
             0,
@@ -324,6 +329,12 @@ def _warnings(
     if orphans := masks.orphans((entry.path for entry in reading.entries), reading.source):
         found.append(f"masks without an image: {_some(orphans)}")
     return found
+
+
+def _notes(reading: Reading, samples: Sequence[Entry]) -> list[str]:
+    pseudo = reading.extra.get("clothes")
+    shared = None if pseudo else shared_clothes(samples)
+    return ([f"clothes are {pseudo}"] if pseudo else []) + ([shared] if shared else [])
 
 
 def _record(plan: Layout, offenders: Sequence[Offender], masks: Masks | None) -> dict[str, Any]:

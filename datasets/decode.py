@@ -21,7 +21,8 @@ from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 from torch.nn import functional
 
-MAX_PIXELS = 1 << 26  # a crop has thousands; what claims more is a decompression bomb
+MAX_PIXELS = 1 << 24  # a crop has thousands; what claims more is a decompression bomb
+OTHER_FORMATS = ("BMP", "WEBP", "GIF", "TIFF", "PPM")  # beside JPEG and PNG; some of Pillow's others start programs
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
@@ -172,7 +173,7 @@ def _open_other(data: bytes | np.ndarray, key: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(bytes(data)))
+            image = Image.open(io.BytesIO(bytes(data)), formats=OTHER_FORMATS)
     except UnidentifiedImageError as error:
         what = f"its {len(data)} bytes begin with {bytes(data[:8])!r}" if len(data) else "it is empty"
         raise DecodeError(f"{key} is no image of a known format: {what}") from error

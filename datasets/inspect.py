@@ -23,8 +23,9 @@ SIZES_FROM = 2000  # rows per split whose image sizes are counted
 def inspect(address: str, *, sheet: str | Path | None = None) -> dict[str, Any]:
     """Facts about the data set at `address`, as plain data.
 
-    sheet: where to write the contact sheet, a PNG; None for none. The keys are name, version, licence, fingerprint,
-    label_map, protocol, splits, trivial (by mode of the protocol; none without masks) and sheet.
+    sheet: where to write the contact sheet, a PNG; None for none. The keys are name, version, licence, clothes
+    (what stands in for outfits, None where they are labelled), quarantined (what a conversion set aside: path, problem),
+    fingerprint, label_map, protocol, splits, trivial (by mode of the protocol; none without masks) and sheet.
 
     Raises: DataError when there is no finished data set; CorruptData when what is read was altered.
     """
@@ -35,6 +36,8 @@ def inspect(address: str, *, sheet: str | Path | None = None) -> dict[str, Any]:
         "name": manifest.name,
         "version": manifest.version,
         "licence": manifest.licence,
+        "clothes": manifest.extra.get("clothes"),
+        "quarantined": manifest.extra.get("quarantined", []),
         "fingerprint": dataset.fingerprint,
         "label_map": manifest.label_map,
         "protocol": manifest.protocol,

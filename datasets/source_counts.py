@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datasets.layouts.layout import Entry, Layout
 from datasets.protocols import Protocol
 
+_ASKED = ("query", "gallery", "query_same", "query_diff")  # ends of the names of test splits
 _JUNK = "junk"  # bad boxes are nobody's images
-_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,29 @@ def lonely_queries(protocol: Protocol, entries: Iterable[Entry]) -> list[str]:
 
 
 def same_images(same: Iterable[Sequence[Entry]]) -> list[str]:
-    """A warning for each image that stands in several splits, or under several persons. same: entries of one image each."""
+    """A warning for each image that stands in several splits, or under several persons. same: entries of one image each.
+
+    An image of train in a query or gallery is a leak: the test would ask for what was learned.
+    """
     found = []
     for twins in same:
         splits, persons = {entry.split for entry in twins}, {entry.person for entry in twins}
         if len(splits) > 1 or len(persons) > 1:
             where = " and ".join(sorted(splits)) if len(splits) > 1 else f"persons {' and '.join(sorted(persons))}"
             files = ", ".join(dict.fromkeys(entry.path for entry in twins))
-            found.append(f"the same bytes in {where}: {files}; take it out of one of them")
-    rest = len(found) - _SHOWN
-    return found[:_SHOWN] + ([f"and {rest} more images that stand in several places"] if rest > 0 else [])
+            leak = "leak, " if "train" in splits and any(split.endswith(_ASKED) for split in splits) else ""
+            found.append(f"{leak}the same bytes in {where}: {files}; take it out of one of them")
+    return found
+
+
+def shared_clothes(entries: Iterable[Entry]) -> str | None:
+    """Says that an outfit's label which stands with several persons is an outfit of each."""
+    persons: dict[str, set[str]] = {}
+    for entry in entries:
+        if entry.clothes is not None:
+            persons.setdefault(entry.clothes, set()).add(entry.person)
+    num = sum(len(who) > 1 for who in persons.values())
+    outfits = sum(map(len, persons.values()))
+    if not num:
+        return None
+    return f"{num:,} of {len(persons):,} clothes labels stand with several persons; outfits are each person's own: {outfits:,}"

@@ -63,7 +63,8 @@ class Bar:
             self.rich.stop()
         else:
             seconds = time.monotonic() - self.started
-            self.line(f"{self.label}: {amount(self.done, self.unit)} in {seconds:.1f} s  {self.note}")
+            counted = f" {self.unit}" if self.unit not in ("", "bytes") else ""
+            self.line(f"{self.label}: {amount(self.done, self.unit)}{counted} in {seconds:.1f} s  {self.note}")
 
 
 class Pace:

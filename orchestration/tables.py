@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 Answer = dict[str, Any]
+QUARANTINED_SHOWN = 10
 METRICS = ("rank-1", "rank-5", "rank-10", "mAP", "mINP")
 
 
@@ -83,9 +84,12 @@ def data_convert(answer: Answer) -> None:
 
 
 def data_inspect(answer: Answer) -> None:
-    facts(
-        {key: answer[key] for key in ("address", "name", "version", "licence", "fingerprint", "label_map", "protocol")}
+    keys = ("address", "name", "version", "licence", "clothes", "fingerprint", "label_map", "protocol")
+    aside = [f"{entry['path']}: {entry['problem']}" for entry in answer["quarantined"]]
+    more = (
+        [f"and {len(aside) - QUARANTINED_SHOWN} more (--json has them all)"] if len(aside) > QUARANTINED_SHOWN else []
     )
+    facts({key: answer[key] for key in keys} | {"set aside": "\n".join(aside[:QUARANTINED_SHOWN] + more)})
     splits = answer["splits"]
     columns = ["split", "images", "persons", "clothes", "cameras", "masks", "sizes", "outfits: people"]
     lines = []

@@ -16,6 +16,7 @@ _FOLDERS = {
 
 
 def _read(tree: Tree) -> Iterator[Entry]:
+    tree.extra["clothes"] = "pseudo labels: the collection date stands in for the outfit, as CAL's authors do it"
     for split, folder in _FOLDERS.items():
         tracklets = _tracklets(tree, folder)
         for path in sorted(tracklets):

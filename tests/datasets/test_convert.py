@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import struct
+import tracemalloc
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +18,7 @@ from PIL import Image
 
 from datasets.convert import Conversion, DamagedSource, convert
 from datasets.errors import CorruptData, DataError
+from datasets.inspect import inspect
 from datasets.schema import Sample
 from datasets.shards import Dataset
 from tests import layouts
@@ -155,6 +159,51 @@ def test_damaged_content_is_reported_with_its_path_and_reason(
     wanted = reason.format(mask=mask_of(fixture, path), width=width, wider=width + 1, height=height)
     assert wanted in report.offenders[0].problem
     assert "--quarantine" in str(report)
+
+
+def png_of(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
+    """A grey PNG that claims a size; chunks: between header and end."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    made = b"\x89PNG\r\n\x1a\n"
+    for kind, data in [(b"IHDR", header), *chunks, (b"IEND", b"")]:
+        made += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return made
+
+
+ZEROS = zlib.compress(bytes(100 << 20))
+BOMBS: dict[str, tuple[bytes, str]] = {
+    "claims": (png_of(100_000, 100_000, (b"IDAT", zlib.compress(b""))), "claims 100000 × 100000 pixels, more than"),
+    "jpeg": (b"\xff\xd8\xff\xc0\0\x0b\x08\xff\xdc\xff\xdc\1\1\x11\0\xff\xd9", "claims 65500 × 65500 pixels"),
+    "pixels": (png_of(40_000, 40_000, (b"IDAT", ZEROS)), "claims 40000 × 40000 pixels"),
+    "text": (png_of(8, 8, (b"zTXt", b"x\0\0" + ZEROS), (b"IDAT", zlib.compress(bytes(72)))), "cannot be decoded"),
+    "program": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "is no image"),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_decompression_bombs_are_reported_and_not_unpacked(tree: Callable[[str], Fixture], bomb: str) -> None:
+    fixture = tree("ltcc")
+    data, reason = BOMBS[bomb]
+    (fixture.root / first(fixture)).write_bytes(data)
+    mask_of(fixture, first(fixture, "query")).write_bytes(data)
+    tracemalloc.start()
+    found = {offender.path: offender.problem for offender in offenders(fixture).offenders}
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
+    assert set(found) == {first(fixture), first(fixture, "query")}
+    assert reason in found[first(fixture)]
+
+
+def test_more_data_than_pixels_are_not_unpacked(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
+    """As browsers do: what comes after the last pixel is nobody's."""
+    fixture = tree("ltcc")
+    path = fixture.root / first(fixture)
+    width, height = Image.open(path).size
+    path.write_bytes(png_of(width, height, (b"IDAT", ZEROS)))
+    tracemalloc.start()
+    run(fixture, tmp_path / "out", dry_run=True)
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
 
 
 def test_all_offenders_of_all_splits_are_in_one_report_and_set_aside_together(
@@ -327,6 +376,18 @@ def test_the_same_image_on_both_sides_is_a_warning(tree: Callable[[str], Fixture
     assert warnings == [f"the same bytes in gallery and query: {query}, {twin}; take it out of one of them"]
 
 
+def test_an_image_of_train_in_a_test_split_is_told_as_a_leak(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
+    fixture = tree("vcclothes")
+    for number, split in enumerate(("query", "gallery")):
+        copy(fixture, sorted(fixture.paths)[number], f"{split}/0999-01-01-0{number}.jpg")
+        copy(fixture, f"train/{Path(first(fixture)).name}", f"{split}/0999-01-01-09.jpg")
+    leaks = [warning for warning in run(fixture, tmp_path / "out").warnings if warning.startswith("leak, ")]
+    assert leaks == [
+        f"leak, the same bytes in gallery and query and train: {first(fixture)}, query/0999-01-01-09.jpg, "
+        "gallery/0999-01-01-09.jpg; take it out of one of them"
+    ]
+
+
 def test_an_interrupted_conversion_leaves_no_manifest_and_the_next_equals_an_undisturbed_one(
     tree: Callable[[str], Fixture], tmp_path: Path
 ) -> None:
@@ -399,6 +460,24 @@ def test_the_manifest_says_licence_consent_and_official_counts(tree: Callable[[s
     assert manifest.extra["official"]["images"] == (17119, 17138)
     assert manifest.extra["info"] == layouts.expected("ltcc")["info"]
     assert Dataset.open(str(tmp_path / "out")).manifest.fingerprint == manifest.fingerprint
+
+
+def test_deepchange_says_that_days_stand_in_for_outfits(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
+    conversion = run(tree("deepchange"), tmp_path / "out")
+    assert conversion.notes == [
+        "clothes are pseudo labels: the collection date stands in for the outfit, as CAL's authors do it"
+    ]
+    assert inspect(str(tmp_path / "out"))["clothes"].startswith("pseudo labels: the collection date")
+
+
+def test_inspect_shows_terms_and_what_was_set_aside(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
+    fixture = tree("ltcc")
+    cut(fixture.root / first(fixture))
+    run(fixture, tmp_path / "out", quarantine=True)
+    facts = inspect(str(tmp_path / "out"))
+    assert "Research only" in facts["licence"]
+    assert "consented" in facts["licence"]
+    assert [entry["path"] for entry in facts["quarantined"]] == [first(fixture)]
 
 
 def test_a_table_is_converted_by_the_protocol_asked_for(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
@@ -756,7 +835,8 @@ def test_labels_that_join_to_one_text_are_two_people_in_two_outfits(
 
 
 def test_two_persons_with_one_outfit_label_wear_two_outfits(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
-    run(tree("ltcc"), tmp_path / "out")
+    conversion = run(tree("ltcc"), tmp_path / "out")
+    assert "outfits are each person's own: 15" in conversion.notes[0]
     index = Dataset.open(str(tmp_path / "out")).index("train")
     labels = [clothes for _, clothes in index.clothes_names]
     assert len(set(labels)) < len(labels)

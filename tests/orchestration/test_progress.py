@@ -31,7 +31,7 @@ def test_a_line_has_counts_rate_and_time_left(clock: list[float]) -> None:
         made(done, 17000)
     assert "converting 10,000/17,000 (59 %)  2,000 images/s  4 s left\n" in shown.getvalue()
     made.close()
-    assert shown.getvalue().endswith("converting: 12,000 in 6.0 s\n")
+    assert shown.getvalue().endswith("converting: 12,000 images in 6.0 s\n")
 
 
 def test_a_terminal_shows_the_same(clock: list[float]) -> None:
@@ -65,7 +65,7 @@ def test_stages_follow_each_other(clock: list[float]) -> None:
         "reading the archive …",
         "reading the archive: 5.0 MB in 0.0 s",
         "checking …",
-        "checking: 2 in 0.0 s",
+        "checking: 2 images in 0.0 s",
     ]
 
 
