@@ -144,7 +144,7 @@ def data_parse(words: Namespace) -> Answer:
     from orchestration.progress import Progress
 
     model = find_parser(words.model, labels=words.labels, size=words.size, mean=words.mean, std=words.std)
-    with Progress().bar("parsing") as bar:
+    with Progress().bar("parsing", unit="images") as bar:
         done = parse(
             words.address,
             words.destination,

@@ -10,7 +10,6 @@ import io
 import json
 import os
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -263,14 +262,13 @@ def watched(tally: Any, total: int, progress: Progress | None) -> Iterator[None]
     """Tells `progress` of the images as they are parsed, since a shard may take an hour."""
     import ray
 
-    started, ended = time.monotonic(), threading.Event()
+    ended = threading.Event()
 
     def tell() -> None:
         counts = ray.get(tally.read.remote())
-        speed = counts["parsed"] / max(time.monotonic() - started, 1e-3)
-        done = min(sum(counts.values()), total)
         if progress:
-            progress(done, total, pace(speed, total - done, counts["kept"]))
+            kept = f"{counts['kept']} kept from an earlier run" if counts["kept"] else ""
+            progress(min(sum(counts.values()), total), total, kept)
 
     def keep_telling() -> None:
         while not ended.wait(EVERY_S):
@@ -284,12 +282,3 @@ def watched(tally: Any, total: int, progress: Progress | None) -> Iterator[None]
         ended.set()
         thread.join()
     tell()
-
-
-def pace(speed: float, left: int, kept: int) -> str:
-    """Images per second, how long the rest takes, and what an earlier run had done."""
-    note = f"{speed:.3g} images/s" if speed else ""
-    if speed and left:
-        minutes, seconds = divmod(round(left / speed), 60)
-        note += f", {minutes // 60}:{minutes % 60:02}:{seconds:02} left"
-    return note + (f"{', ' * bool(note)}{kept} kept" if kept else "")

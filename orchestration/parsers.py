@@ -81,13 +81,13 @@ def find_parser(
     kind = {".onnx": "onnx", ".pt2": "torch.export"}.get(PurePosixPath(address).suffix, "schp")
     if labels is not None and labels not in LABEL_MAPS:
         raise RequestError(f"--labels {labels}: there is no such label map; there are {', '.join(LABEL_MAPS)}")
+    if kind == "schp" and (size or mean or std):
+        raise RequestError("--size, --mean and --std are for exported graphs; an SCHP checkpoint has its own")
     try:
         address = open_store(address).address  # a worker's own folder is another one
         files = read_files(address)
         model = ParsingModel(address, kind, digest(files), labels or "")
         if kind == "schp":
-            if size or mean or std:
-                raise RequestError("--size, --mean and --std are for exported graphs; an SCHP checkpoint has its own")
             found = SCHPParser(load_schp(read_state(files[0], f"--model {address}"))).label_map
             if labels not in (None, found.name):
                 raise RequestError(

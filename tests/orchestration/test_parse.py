@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,12 @@ from torch import nn
 from datasets.contact_sheet import GAP, TITLE, overlay
 from datasets.decode import decode_image, decode_parsing
 from datasets.inspect import inspect
+from datasets.parsing.rewrite import pieces
 from datasets.schema import Sample
 from datasets.shards import Dataset, write_dataset
 from orchestration.cli import main
+from orchestration.parse import ParsingJob, ShardParser, Tally
+from orchestration.parsers import find_parser
 from tests.orchestration.parsing_network import (
     SIZE,
     mean_iou,
@@ -170,34 +173,64 @@ def finished(folder: Path) -> dict[str, tuple[int, int]]:
     return {str(shard): (shard.stat().st_mtime_ns, shard.stat().st_ino) for shard in shards}
 
 
-def test_a_killed_job_goes_on_with_the_shards_that_are_missing(
-    tmp_path: Path, ray_cluster: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    data = tiny_dataset(tmp_path / "data", persons=10, images=4, parsing=False, row_group_bytes=3 << 10)
-    model = ["--model", slow_graph(tmp_path / "slow.pt2"), "--labels", "six", "--batch", "4"]
-    undisturbed = parse(capfd, data, tmp_path / "undisturbed", *model)
-    shards = undisturbed["shards"]["made"]
-    assert shards >= 6
+SLOW = ["--labels", "six", "--batch", "4", "--overwrite", "--overwrite-masks"]
 
-    command = [sys.executable, "-m", "orchestration", "data", "parse", data, str(tmp_path / "killed"), *model]
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """A job that nothing came between: its source, which has masks, its graph, and the command's answer."""
+
+    data: str
+    graph: str
+    answer: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """Where its masks go, another data set stood before."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    data = tiny_dataset(folder / "data", splits=("train",), persons=10, images=4, row_group_bytes=3 << 10)
+    there, graph = tiny_dataset(folder / "there", splits="ltcc"), slow_graph(folder / "slow.pt2")
+    words = [data, there, "--model", graph, *SLOW, *SMALL, "--result", str(folder / "answer.json")]
+    assert main(["data", "parse", *words]) == 0
+    return Undisturbed(data, graph, json.loads((folder / "answer.json").read_text()))
+
+
+def test_masks_and_data_sets_are_replaced_where_that_is_asked_for(undisturbed: Undisturbed) -> None:
+    """Of the data set that stood there nothing is left: not its other splits either."""
+    source, made = Dataset.open(undisturbed.data), Dataset.open(undisturbed.answer["address"])
+    assert made.splits == ("train",)
+    assert made.manifest.label_map == "six"
+    assert made.verify() == []
+    assert all(
+        old.parsing != new.parsing for old, new in zip(source.samples("train"), made.samples("train"), strict=True)
+    )
+
+
+def test_a_killed_job_goes_on_with_the_shards_that_are_missing(
+    undisturbed: Undisturbed, tmp_path: Path, ray_cluster: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    shards, made = undisturbed.answer["shards"]["made"], tmp_path / "made"
+    assert shards >= 6
+    words = [undisturbed.data, str(made), "--model", undisturbed.graph, *SLOW, "--workers", "1", "--cpus", "1"]
     process = subprocess.Popen(
-        [*command, "--workers", "1", "--cpus", "1"], cwd=ROOT, env=os.environ | {"RAY_ADDRESS": ray_cluster},
-        stderr=subprocess.PIPE,
+        [sys.executable, "-m", "orchestration", "data", "parse", *words],
+        cwd=ROOT, env=os.environ | {"RAY_ADDRESS": ray_cluster}, stderr=subprocess.PIPE,
     )  # fmt: skip
-    while len(finished(tmp_path / "killed")) < 2:
+    while len(finished(made)) < 2:
         assert process.poll() is None, process.communicate()[1].decode()
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    before = finished(tmp_path / "killed")
+    before = finished(made)
     assert 2 <= len(before) < shards
-    assert not (tmp_path / "killed" / "manifest.json").exists()
+    assert not (made / "manifest.json").exists()
 
-    resumed = parse(capfd, data, tmp_path / "killed", *model)
-    assert resumed["fingerprint"] == undisturbed["fingerprint"]
+    resumed = parse(capfd, undisturbed.data, made, "--model", undisturbed.graph, *SLOW)
+    assert resumed["fingerprint"] == undisturbed.answer["fingerprint"]
     assert resumed["shards"]["kept"] >= len(before)
     assert {path: (Path(path).stat().st_mtime_ns, Path(path).stat().st_ino) for path in before} == before
-    assert Dataset.open(str(tmp_path / "killed")).verify() == []
+    assert Dataset.open(str(made)).verify() == []
 
 
 def test_images_that_cannot_be_decoded_are_named_and_the_rest_is_kept(
@@ -224,18 +257,28 @@ def test_images_that_cannot_be_decoded_are_named_and_the_rest_is_kept(
     assert not (tmp_path / "made" / "manifest.json").exists()
 
 
-def test_an_altered_row_group_stops_the_job_and_says_where(
-    trained: Trained, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_an_altered_row_group_is_not_parsed_and_the_answer_says_where(trained: Trained, tmp_path: Path) -> None:
+    """One actor's work, here in this process."""
+    import ray
+
     data = Path(tiny_dataset(tmp_path / "data", parsing=False))
-    shard = data / "query" / "00000.parquet"
-    content = bytearray(shard.read_bytes())
-    content[2000] ^= 1
-    shard.write_bytes(content)
-    told = parse(capfd, str(data), tmp_path / "made", "--model", trained.exported["pt2"], "--labels", "six")
-    assert told["status"] == 1
-    assert "query/00000.parquet, row group 0 at offset 4: altered bytes" in told["error"]["message"]
-    assert "parse again to go on" in told["error"]["message"]
+    alter(data / "query" / "00000.parquet", 2000)
+    job = ParsingJob(
+        Dataset.open(str(data)), find_parser(trained.exported["pt2"], labels="six"), str(tmp_path / "made"), 8, 1, False
+    )
+    threads = torch.get_num_threads()
+    actor = ShardParser(job, ray.remote(num_cpus=0)(Tally).remote())
+    torch.set_num_threads(threads)
+    piece = next(piece for piece in pieces(job.dataset) if piece.split == "query")
+    answer = json.loads(str(actor({"piece": np.array([piece], dtype=object)})["answer"][0]))
+    assert "query/00000.parquet, row group 0 at offset 4: altered bytes" in answer["failure"]
+    assert not (tmp_path / "made" / "query" / "00000.parquet").exists()
+
+
+def alter(file: Path, offset: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[offset] ^= 1
+    file.write_bytes(content)
 
 
 def test_what_cannot_be_parsed_is_refused_before_work(
@@ -259,21 +302,3 @@ def test_what_cannot_be_parsed_is_refused_before_work(
         assert said in told["error"]["message"]
     assert Dataset.open(with_masks).fingerprint == untouched
     assert not (tmp_path / "x").exists()
-
-
-def test_masks_and_data_sets_are_replaced_where_that_is_asked_for(
-    trained: Trained, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Also a split of what stood there before is gone."""
-    source = tiny_dataset(tmp_path / "with-masks", splits=("train",))
-    there = tiny_dataset(tmp_path / "there", splits="ltcc")
-    words = ["--model", trained.exported["pt2"], "--labels", "six", "--overwrite", "--overwrite-masks"]
-    assert parse(capfd, source, there, *words)["status"] == 0
-    made = Dataset.open(there)
-    assert made.splits == ("train",)
-    assert made.manifest.label_map == "six"
-    assert made.verify() == []
-    assert sorted(Path(there).rglob("*.parquet")) == [
-        Path(there, "index.parquet"),
-        Path(there, "train", "00000.parquet"),
-    ]
