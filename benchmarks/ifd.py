@@ -43,7 +43,8 @@ from orchestration.worker import Assignment, run
 BUILD = Path("build/ifd")
 RECIPE = "ifd-demo"
 ATTENTION_EPOCHS, JOINT_EPOCHS = 10, 26
-# A narrower network and more people in a batch than the recipe: more, and better, steps for the same time.
+# A narrower network and more people in a batch than the recipe: more, and better, steps for the same time. A batch shows a
+# person in four outfits, once each, so every positive of Eq. 5 weighs 1/T; --set batch.appearances=2 has both weights in it.
 SETTINGS = [
     "method.width=0.25",
     "batch={people: 16, images: 4, sampler: appearance, appearances: 4, lanes: 1}",
