@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,8 +180,12 @@ def kill_an_actor(cluster: str, folder: Path, before: dict[str, int]) -> int:
 
 
 def written(folder: Path) -> dict[str, int]:
-    """Files of descriptors and when they were written."""
-    return {str(f.relative_to(folder)): f.stat().st_mtime_ns for f in folder.glob("features/*/*.parquet")}
+    """Files of descriptors and when they were written; those of another model may be deleted while this looks."""
+    found = {}
+    for file in folder.glob("features/*/*.parquet"):
+        with suppress(FileNotFoundError):
+            found[str(file.relative_to(folder))] = file.stat().st_mtime_ns
+    return found
 
 
 def test_what_cannot_be_scored_ends_before_work(experiment: Experiment, place: Path) -> None:
