@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from orchestration.experiment import Experiment
 from orchestration.journal import Journal, JournalError, ReplayMismatch, environment
 from orchestration.loop import NonFiniteLossError, Position, StepReport
 from orchestration.strategy import build_strategy
+
+log = logging.getLogger(__name__)
 
 FAILURE = "failure.json"
 # Trying again cannot mend these: the run stops at once, however many restarts the experiment allows.
@@ -158,6 +161,8 @@ def run(assignment: Assignment, store: Store, device: torch.device) -> Position:
         if keeper:
             keeper.journal.close()
         stream.close()
+        if dataset.store.stats.retries:
+            log.warning("%s was read with trouble on the way: %s", dataset.address, dataset.store.stats)
     return end
 
 

@@ -158,7 +158,13 @@ def fetch(number):
     assert cache.fetch(content(number)[0], read(number)) == content(number)[1]
     with _locked(folder / "cache" / "lock"):  # else files come and go while they are counted
         assert sum(path.stat().st_size for path in (folder / "cache").glob("??/*")) <= 5_500
+def together(name):
+    (folder / f"{name}-{seed}").touch()
+    while len(list(folder.glob(f"{name}-*"))) < 3:
+        time.sleep(0.005)
+together("ready")
 fetch(99)
+together("fetched")
 for _ in range(60):
     fetch(rng.randrange(9))
 """

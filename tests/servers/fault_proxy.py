@@ -38,13 +38,14 @@ class Faults:
     thread was first. slow_down: 503, for BURST requests. error: 500. reset: the connection breaks, in the body of an
     answer, or of a write before or after it was done. truncated: the body ends early; short: the same, and its length
     says so. stall: the body stops for stall_s; trickle: it goes on with a byte each 20 ms; slow_start: nothing for
-    slow_s. wrong_byte: one bit of the body is turned.
+    slow_s. wrong_byte: one bit of the body is turned. most: faults in all, None without an end.
     """
 
     rates: Mapping[str, float]
     seed: int = 0
     stall_s: float = 30.0
     slow_s: float = 1.0
+    most: int | None = None
     injected: Counter[str] = field(default_factory=Counter)
     requests: Counter[str] = field(default_factory=Counter)  # by method
     asked: Counter[str] = field(default_factory=Counter)  # by "METHOD path range"
@@ -68,6 +69,8 @@ class Faults:
         if self.refusals:
             self.refusals -= 1
             return "slow_down"
+        if self.most is not None and sum(self.injected.values()) >= self.most:
+            return None
         drawn = rng.random()
         for kind in possible:
             drawn -= self.rates.get(kind, 0)
@@ -115,9 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
         is_object = self.command == "GET" and path.count("/") > 1 and not query
         what = f"{self.command} {self.path} {self.headers.get('Range', '')}".strip()
         kind, rng = faults.draw(self.command, what, is_object)
-        if kind == "slow_start":
-            faults.over.wait(faults.slow_s)
-        if kind in ("slow_down", "error"):
+        if kind == "slow_start" and faults.over.wait(faults.slow_s):
+            self.break_off()
+        elif kind in ("slow_down", "error"):
             self.respond(*((503, SLOW_DOWN) if kind == "slow_down" else (500, ERROR)))
         elif kind == "reset" and not is_object and rng.random() < 0.5:
             self.break_off()
@@ -176,13 +179,19 @@ class _Handler(BaseHTTPRequestHandler):
         elif kind == "truncated":
             self.hang_up()
         elif kind == "stall":
-            self.server.faults.over.wait(self.server.faults.stall_s)
-            self.send(content[cut:])
+            self.go_on(self.server.faults.stall_s, content[cut:])
         elif kind == "trickle":
             for position in range(cut, len(content)):
-                if self.server.faults.over.wait(0.02):
+                if not self.go_on(0.02, content[position : position + 1]):
                     break
-                self.send(content[position : position + 1])
+
+    def go_on(self, wait_s: float, data: bytes) -> bool:
+        """Sends after a while. Where all is over it breaks off instead, so that nobody waits for the rest."""
+        if self.server.faults.over.wait(wait_s):
+            self.break_off()
+            return False
+        self.send(data)
+        return True
 
     def send(self, data: bytes) -> None:
         self.wfile.write(data)

@@ -83,13 +83,11 @@ def plan(dataset: Dataset, epoch: int = 0) -> Plan:
     )
 
 
-def stream(dataset: Dataset) -> Stream:
-    """One that holds two row groups, and so reads them again and again."""
-    return Stream(dataset, "train", parsing=True, size=(32, 16), threads=2, cache_bytes=20_000)
-
-
-def epochs(dataset: Dataset, num: int = 1, worker: int = 0, workers: int = 1) -> list[HostBatch]:
-    ours = stream(dataset)
+def epochs(
+    dataset: Dataset, num: int = 1, worker: int = 0, workers: int = 1, cache_bytes: int = 60_000
+) -> list[HostBatch]:
+    """The cache holds fewer row groups than an epoch needs, so that some are read again."""
+    ours = Stream(dataset, "train", parsing=True, size=(32, 16), threads=2, cache_bytes=cache_bytes)
     batches = [b for e in range(num) for b in ours.epoch(plan(dataset, e), worker=worker, workers=workers)]
     ours.close()
     return batches
@@ -139,8 +137,8 @@ def test_a_data_set_is_opened_through_faults(kind: str, through: Through, here: 
 
 
 def test_a_data_set_written_through_faults_is_the_same(through: Through, here: Dataset, s3: ObjectStore) -> None:
-    bucket = s3.create_bucket(f"b-{uuid.uuid4().hex[:12]}")
-    faults = Faults(dict.fromkeys(ANY, 0.04), seed=1, slow_s=0.2)
+    bucket = s3.create_bucket("written")
+    faults = Faults(dict.fromkeys(ANY, 0.06), seed=1, slow_s=0.2)
     through(faults)
     written = Dataset.open(tiny(f"{bucket}/tiny"))
     assert sum(faults.injected.values()) >= 2
@@ -172,7 +170,7 @@ def test_the_node_s_disk_cache_leaves_one_remote_read_of_each_byte(
     drawn = np.concatenate([plan(here, epoch).rows.ravel() for epoch in range(2)])
     needed = {index.groups[group] for group in np.unique(index.group[drawn])}
     for worker, dataset in enumerate(workers):
-        assert_same(epochs(dataset, 2, worker, 2), epochs(here, 2, worker, 2))
+        assert_same(epochs(dataset, 2, worker, 2, 20_000), epochs(here, 2, worker, 2))
     ranges = {what: times for what, times in faults.asked.items() if "bytes=" in what and "/train/" in what}
     assert sum(ranges.values()) == len(ranges) == len(needed), "each row group was asked for once"
     remote = sum(dataset.store.stats.bytes for dataset in workers)
@@ -181,15 +179,16 @@ def test_the_node_s_disk_cache_leaves_one_remote_read_of_each_byte(
 
 
 def test_a_straggler_is_overtaken_by_a_second_read(through: Through, there: str) -> None:
-    faults = Faults({}, seed=1, slow_s=20.0)
+    faults = Faults({}, slow_s=40.0, most=1)
     through(faults)
-    dataset = Dataset.open(there, retry=replace(QUICK, attempt_s=15))
-    groups = range(len(dataset.index("train").groups))
-    tables = [dataset.read_group("train", group) for group in groups]
-    faults.rates = {"slow_start": 0.05}
-    for _ in range(2):
-        assert [dataset.read_group("train", group) for group in groups] == tables
-    assert faults.injected["slow_start"] >= 1
+    dataset = Dataset.open(there, retry=replace(QUICK, attempt_s=30))
+    tables = [dataset.read_group("train", group) for group in range(len(dataset.index("train").groups))]
+    dataset.store._hedging._budget = 1.0  # a busy machine may have spent it
+    faults.rates = {"slow_start": 1.0}
+    began = time.monotonic()
+    assert dataset.read_group("train", 3) == tables[3]
+    assert time.monotonic() - began < 20
+    assert faults.injected["slow_start"] == 1
     assert dataset.store.stats.hedges_won >= 1
 
 
