@@ -45,6 +45,7 @@ class ParsingJob:
     """What every actor is told. batch: images per forward pass; threads: cores of each actor."""
 
     dataset: Dataset
+    pieces: tuple[Piece, ...]
     model: ParsingModel
     destination: str
     batch: int
@@ -91,7 +92,7 @@ class ShardParser:
 
     def __call__(self, items: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What can be said of in a sentence is an answer, not an exception: Ray keeps no exception's type."""
-        piece: Piece = items["piece"][0]
+        piece = self.job.pieces[int(items["piece"][0])]
         answer: dict[str, Any] = {"kept": False, "unreadable": [], "failure": None}
         try:
             answer["kept"] = self.is_kept(piece)
@@ -174,13 +175,13 @@ def parse(
     except (DataError, StoreError) as error:
         raise RequestError(str(error)) from error
     cluster.connect()
-    wanted = pieces(dataset)
+    wanted = tuple(pieces(dataset))
     gpu = use_gpu(model, gpu)
     workers = min(how_many(workers, cpus, gpu), len(wanted))
     make_room(dataset, store)
-    job = ParsingJob(dataset, model, store.address, batch, cpus, gpu)
+    job = ParsingJob(dataset, wanted, model, store.address, batch, cpus, gpu)
     kept, problems = 0, list[str]()
-    for answer in run(job, wanted, workers, progress):
+    for answer in run(job, workers, progress):
         if answer["failure"]:
             raise RuntimeError(f"{answer['failure']}\nWhat is finished at {destination} is kept: parse again to go on.")
         kept += answer["kept"]
@@ -236,15 +237,17 @@ def is_growing() -> bool:
     return cluster.is_job() or bool(os.environ.get("RAY_ADDRESS"))
 
 
-def run(job: ParsingJob, wanted: list[Piece], workers: int, progress: Progress | None) -> Iterator[dict[str, Any]]:
+def run(job: ParsingJob, workers: int, progress: Progress | None) -> Iterator[dict[str, Any]]:
     """The actors' answers, as they come."""
     import ray.data
 
+    cluster.quiet_logs()  # importing ray.data has set its levels anew
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     tally = ray.remote(num_cpus=0)(Tally).remote()
-    done = ray.data.from_items([{"piece": piece} for piece in wanted], override_num_blocks=len(wanted)).map_batches(
+    items = [{"piece": number} for number in range(len(job.pieces))]
+    done = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         ShardParser,
         fn_constructor_args=(job, tally),
         batch_size=1,
@@ -252,7 +255,7 @@ def run(job: ParsingJob, wanted: list[Piece], workers: int, progress: Progress |
         num_cpus=job.threads,
         num_gpus=1 if job.gpu else 0,
     )
-    with watched(tally, sum(piece.rows for piece in wanted), progress):
+    with watched(tally, sum(piece.rows for piece in job.pieces), progress):
         for answer in done.iter_batches(batch_size=1, prefetch_batches=0):
             yield json.loads(str(answer["answer"][0]))
 
