@@ -23,5 +23,9 @@ class ImageEncoder(nn.Module):
         self.neck.bias.requires_grad_(neck_bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        pooled = max_and_average(self.backbone(images))
+        return self.describe(self.backbone(images))
+
+    def describe(self, maps: Tensor) -> Tensor:
+        """The backbone's maps [B, C, h, w] → features [B, dim]."""
+        pooled = max_and_average(maps)
         return self.neck(pooled.to(self.neck.weight.dtype))  # maps are half as precise under autocast
