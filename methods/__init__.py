@@ -2,6 +2,7 @@
 
 from methods.baseline import Baseline
 from methods.cal import CAL
+from methods.ifd import IFD
 from methods.method import Method
 
-METHODS: dict[str, type[Method]] = {"baseline": Baseline, "cal": CAL}
+METHODS: dict[str, type[Method]] = {"baseline": Baseline, "cal": CAL, "ifd": IFD}

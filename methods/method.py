@@ -76,13 +76,13 @@ class Method(nn.Module, ABC):
 
     Settings: the pydantic model of its settings, with the paper's values as defaults.
     needs_clothes, needs_parsing: whether the training set must have clothes labels, parsing maps.
-    inputs: names of the arguments of `embed`.
+    inputs: names of the arguments of `embed`; settings may make them fewer.
     """
 
     Settings: ClassVar[type[BaseModel]]
     needs_clothes: ClassVar[bool] = False
     needs_parsing: ClassVar[bool] = False
-    inputs: ClassVar[tuple[str, ...]] = ("images",)
+    inputs: tuple[str, ...] = ("images",)
 
     def __init__(self, facts: DataFacts) -> None:
         super().__init__()

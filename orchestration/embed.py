@@ -69,7 +69,7 @@ class Embedder:
         rows = rows[np.argsort(index.row_in_group[rows], kind="stable")]
         if self.store.exists(path):
             return len(rows)
-        columns = ("image", "parsing") if self.method.needs_parsing else ("image",)
+        columns = ("image", "parsing") if "parsing" in self.method.inputs else ("image",)
         table = self.dataset.read_group(split, group, columns)
         parts = [self.embed_batch(table, start) for start in range(0, len(rows), self.job.batch)]
         features = torch.cat(parts).numpy()
@@ -85,7 +85,7 @@ class Embedder:
         part = table.slice(start, self.job.batch)
         dtype = assembly.input_dtype(self.experiment)
         images = torch.cat([self.prepared(data.as_py(), dtype) for data in part["image"]]).to(self.device)
-        if not self.method.needs_parsing:
+        if "parsing" not in self.method.inputs:
             return describe(self.method.embed, images, flip=self.job.flip).float().cpu()
         maps = [decode_parsing(data.as_py())[None] for data in part["parsing"]]
         parsing = torch.cat([prepare_parsing(m, self.augmentation) for m in maps]).to(self.device)

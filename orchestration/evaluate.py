@@ -20,6 +20,7 @@ from datasets.shards import DataError, Dataset, SplitIndex
 from datasets.store import Store, StoreError, open_store
 from methods.ranking import Labels, Ranking, judge, rank
 from orchestration import checkpoint, cluster, pictures
+from orchestration.combinations import sketch
 from orchestration.embed import EmbeddingJob, embed, load_features
 from orchestration.errors import RequestError
 from orchestration.experiment import Experiment
@@ -57,6 +58,27 @@ def open_for_evaluation(data: str, *, validation: bool = False) -> tuple[Dataset
     return dataset, protocol
 
 
+def check_inputs(experiment: Experiment, label_map: str | None, dataset: Dataset, protocol: Protocol) -> None:
+    """A method whose descriptors need parsing maps finds them in every split that is scored, by the label map it knows.
+
+    Raises: RequestError.
+    """
+    if "parsing" not in sketch(experiment).inputs:
+        return
+    splits = sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)})
+    if bare := [split for split in splits if not dataset.index(split).has_parsing]:
+        raise RequestError(
+            f"data {dataset.address}: method {experiment.method.name!r} needs each image's parsing mask at test time, too, "
+            f"and there are images without one in {', '.join(bare)}. Convert with --parsing MASKS --labels …, or make masks "
+            "with `redress data parse`."
+        )
+    if dataset.manifest.label_map != label_map:
+        raise RequestError(
+            f"data {dataset.address}: its masks are by label map {dataset.manifest.label_map!r}, and the model was trained "
+            f"on {label_map!r}. Evaluate on a data set of the same label map."
+        )
+
+
 def metric_names(dataset: Dataset, protocol: Protocol) -> dict[str, str]:
     """What an evaluation will give: each metric's name, and the split of its queries. Ranks beyond the gallery are none."""
     names: dict[str, str] = {}
@@ -85,6 +107,7 @@ def evaluate(
     """
     dataset, protocol = open_for_evaluation(experiment.data, validation=validation)
     found = checkpoint.find(model)
+    check_inputs(Experiment.from_resolved(found.experiment), found.facts["label_map"], dataset, protocol)
     cluster.connect()
     store = open_store(destination)
     keep_only(store, {"model": found.digests, "data": dataset.fingerprint, "flip": experiment.evaluate.flip})

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from datasets.schema import LABEL_MAPS
+
 
 @dataclass(frozen=True)
 class Provenance:
     """Where a model comes from. `settings`: the resolved experiment; `metrics`: fractions by the protocol's names;
-    `checkpoint`: its address."""
+    `checkpoint`: its address; `label_map`: what the numbers in the training set's parsing masks mean."""
 
     run_id: str
     checkpoint: str = ""
@@ -20,6 +22,7 @@ class Provenance:
     data_name: str = ""
     data_fingerprint: str = ""
     licence: str = "unknown"
+    label_map: str | None = None
     source_digest: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     select: str = "last"
@@ -36,8 +39,8 @@ def write_card(
         "whatever the person wears.",
         "## Use",
         f"Input: `images`, RGB 0…255, {size[0]} × {size[1]} pixels (height × width), or `bytes`, encoded JPEG or PNG of any "
-        f"size{parsing_note(inputs)}. Output: {dimensions} numbers per image, L2-normalised; the dot product of two is "
-        "their similarity.",
+        f"size{parsing_note(inputs, provenance.label_map)}. Output: {dimensions} numbers per image, L2-normalised; the dot "
+        "product of two is their similarity.",
         "Intended for research on person re-identification and for review by people. **Not** intended for surveillance of "
         "individuals, for decisions about a person without a human check, or for use without a legal ground for processing "
         "images of the people shown. A similarity is no proof of identity.",
@@ -61,8 +64,15 @@ def write_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def parsing_note(inputs: tuple[str, ...]) -> str:
-    return ", together with `parsing`, the image's label map" if "parsing" in inputs else ""
+def parsing_note(inputs: tuple[str, ...], label_map: str | None) -> str:
+    if "parsing" not in inputs:
+        return ""
+    meaning = f", whose numbers are those of {label_map}: {numbered(label_map)}" if label_map else ""
+    return f", together with `parsing`, the image's map of labels{meaning}"
+
+
+def numbered(label_map: str) -> str:
+    return ", ".join(f"{number} {label}" for number, label in enumerate(LABEL_MAPS[label_map].labels))
 
 
 def data_note(provenance: Provenance) -> str:

@@ -187,6 +187,7 @@ def register_checkpoint(
         data_name=f"{dataset.manifest.name} {dataset.manifest.version}",
         data_fingerprint=dataset.fingerprint,
         licence=dataset.manifest.licence,
+        label_map=found.facts["label_map"],
         source_digest=tags.get("source.digest", ""),
         metrics={key: value for key, value in metrics.items() if value is not None},
         select=experiment.select,
@@ -200,7 +201,7 @@ def register_checkpoint(
         mean=augmentation.mean,
         std=augmentation.std,
         flip=experiment.evaluate.flip,
-        inputs=type(method).inputs,
+        inputs=method.inputs,
     ).uri
 
 
@@ -254,7 +255,8 @@ def signature(inputs: tuple[str, ...], dimensions: int) -> ModelSignature:
 def random_example(size: tuple[int, int], inputs: tuple[str, ...]) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (EXAMPLE, 3, *size), dtype=torch.uint8, generator=generator)
-    return (images, *(torch.zeros(EXAMPLE, *size, dtype=torch.uint8) for _ in inputs[1:]))
+    maps = torch.randint(0, 6, (EXAMPLE, *size), dtype=torch.uint8, generator=generator)  # labels of every label map
+    return (images, maps) if "parsing" in inputs else (images,)
 
 
 def model_name(name: str) -> str:

@@ -12,7 +12,7 @@ from methods import METHODS
 from methods.method import MethodError
 from orchestration import assembly, checkpoint, cluster, registry, tracking, weights
 from orchestration.errors import RequestError
-from orchestration.evaluate import Evaluation, evaluate, metric_names, open_for_evaluation
+from orchestration.evaluate import Evaluation, check_inputs, evaluate, metric_names, open_for_evaluation
 from orchestration.experiment import Experiment
 from orchestration.progress import Progress
 from orchestration.scoring import locate
@@ -42,7 +42,7 @@ class Prepared:
 def prepare(experiment: Experiment) -> Prepared:
     """Everything that can be found wrong before a worker starts. Raises RequestError with the mend."""
     method = METHODS[experiment.method.name]
-    dataset, _ = open_for_evaluation(experiment.data)
+    dataset, protocol = open_for_evaluation(experiment.data)
     try:
         index = dataset.index("train")
     except DataError as error:
@@ -53,6 +53,7 @@ def prepare(experiment: Experiment) -> Prepared:
             f"{where}: method {experiment.method.name!r} needs parsing masks and this data set has none. "
             "Convert it with --parsing MASKS --labels …, or make masks with `redress data parse`."
         )
+    check_inputs(experiment, dataset.manifest.label_map, dataset, protocol)
     if method.needs_clothes and not index.has_clothes:
         raise RequestError(
             f"{where}: method {experiment.method.name!r} needs clothes labels and split 'train' has none."
@@ -75,6 +76,7 @@ def check_selection(experiment: Experiment) -> None:
     """The data have the split, and their protocol the metric, that the checkpoint is to be chosen by."""
     split, metric = selection(experiment)
     dataset, protocol = open_for_evaluation(experiment.data, validation=split.startswith("val_"))
+    check_inputs(experiment, dataset.manifest.label_map, dataset, protocol)
     names = metric_names(dataset, protocol)
     if names.get(metric) != split:
         listed = ", ".join(f"best:{query}/{name}" for name, query in names.items())

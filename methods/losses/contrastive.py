@@ -38,3 +38,12 @@ def pairs(anchor_labels_A: Tensor, gallery_labels_G: Tensor, first: int) -> tupl
     same_AG = anchor_labels_A[:, None] == gallery_labels_G[None, :]
     itself_A = torch.arange(first, first + len(anchor_labels_A), device=same_AG.device)
     return same_AG, same_AG.scatter(1, itself_A[:, None], False)
+
+
+def mean_over_anchors(terms_A: Tensor, labels_G: Tensor) -> Tensor:
+    """Mean of the terms over the anchors that have a positive; the others' must be 0. Scalar; 0 where none has one.
+
+    Under several workers, A being a worker's share of G, the mean of the workers' values is that of the global batch.
+    """
+    num_counted = ((labels_G[:, None] == labels_G[None, :]).sum(1) > 1).sum()
+    return terms_A.sum() / num_counted.clamp(min=1) * (len(labels_G) / len(terms_A))

@@ -25,7 +25,7 @@ from tests.orchestration.processes import in_processes
 PAIR_CASES = {case.id: case for case in golden.load_if_there("distributed_pair_losses")}
 WORKERS = sorted({2, 4} | {case.params["world_size"] for case in PAIR_CASES.values()})
 STEPS = 10
-TRAINED = ("baseline with triplet loss", "cal", "cal with memory")
+TRAINED = ("baseline with triplet loss", "cal", "cal with memory", "ifd")
 
 
 def everything() -> dict[str, Any]:

@@ -19,6 +19,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "cal, clothes classifier only": ("cal", SMALL | {"adversarial_from_epoch": 0, "objective": "clothes-classifier"}),
     "cal, negative": ("cal", SMALL | {"adversarial_from_epoch": 0, "objective": "negative"}),
     "cal, clothes classifier first": ("cal", SMALL | {"clothes_classifier_from_epoch": 0}),
+    "ifd": ("ifd", SMALL | {"joint_from_epoch": 0}),
+    "ifd, attention first": ("ifd", SMALL | {"main_trains_attention": False, "mask_fill": "mean", "kernel": 3}),
+    "ifd with supervised contrastive loss": ("ifd", SMALL | {"joint_from_epoch": 0, "clothing_loss": "supervised"}),
+    "ifd, bias diminishing only": ("ifd", SMALL | {"knowledge_transfer": False, "mask_resize": "area"}),
 }
 NUM_PERSONS, NUM_CLOTHES = 5, 8
 
