@@ -19,7 +19,7 @@ from datasets.protocols import PROTOCOLS, Mode, Protocol, check
 from datasets.shards import DataError, Dataset, SplitIndex
 from datasets.store import Store, StoreError, open_store
 from methods.ranking import Labels, Ranking, judge, rank
-from orchestration import checkpoint, cluster, pictures
+from orchestration import checkpoint, cluster, explain, pictures
 from orchestration.combinations import sketch
 from orchestration.embed import EmbeddingJob, embed, load_features
 from orchestration.errors import RequestError
@@ -131,6 +131,7 @@ def evaluate(
         for mode in protocol.modes:
             name = f"ranked-lists-{mode.name}.png"
             result.pictures[name] = draw_ranked_lists(dataset, protocol, mode, indexes, features, result)
+        result.pictures.update(explain.draw_triples(found, dataset, protocol, indexes, features))
         for name, data in result.pictures.items():
             store.write(name, data)
     return result
