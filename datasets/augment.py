@@ -3,6 +3,9 @@
 Draws are one table for the global batch, made from a seed tuple and then sliced: no draw depends on the worker. A row of
 it is one sample's, whatever the settings are, so changing one setting leaves the other draws alone. Images stay uint8 (as
 Pillow and torchvision keep them between their steps) until they are normalised once into the result.
+
+A sample may be a clip of video: [B, T, 3, h, w] in the place of [B, 3, h, w], masks [B, T, h, w]. What is drawn holds for
+all its frames, so that a person does not jump.
 """
 
 from __future__ import annotations
@@ -89,6 +92,10 @@ class Draws:
         """The rows of one worker's part of the global batch."""
         return Draws(*(getattr(self, field.name)[start:stop] for field in fields(self)))
 
+    def for_frames(self, num: int) -> Draws:
+        """One row per frame: each sample's, for all its `num` frames."""
+        return Draws(*(getattr(self, field.name).repeat_interleave(num, 0) for field in fields(self)))
+
 
 def draw(settings: Augmentation, num: int, seed: tuple[int, ...]) -> Draws:
     """The draws of a global batch of `num` samples; `seed` is (seed, epoch, batch) or the like, integers from 0 on."""
@@ -134,6 +141,10 @@ def augment(
     are resized, cropped and flipped alike; erasing leaves the masks as they are, for it hides a person and changes no
     truth about where it is. Raises: ValueError for another dtype or shape, or a draw that is not one per image.
     """
+    if images.ndim == 5:
+        frames, masks = augment(*_frames(images, parsing), draws.for_frames(images.shape[1]), settings, dtype)
+        shape = images.shape[:2]
+        return frames.unflatten(0, shape), None if masks is None else masks.unflatten(0, shape)
     _check(images, parsing)
     if len(draws) != len(images):
         raise ValueError(f"{len(draws)} draws for {len(images)} images: slice the table to this worker's part")
@@ -147,13 +158,24 @@ def augment(
 
 def prepare(images: Tensor, settings: Augmentation, dtype: torch.dtype = torch.float32) -> Tensor:
     """Test images [B, 3, H, W] in `dtype` from uint8 [B, 3, h, w]: resized and normalised."""
+    if images.ndim == 5:
+        return prepare(images.flatten(0, 1), settings, dtype).unflatten(0, images.shape[:2])
     _check(images, None)
     return _normalised(_resized(images, settings.height, settings.width), settings, dtype)
 
 
 def prepare_parsing(parsing: Tensor, settings: Augmentation) -> Tensor:
     """Test masks uint8 [B, H, W] from uint8 [B, h, w]: resized to the nearest label."""
+    if parsing.ndim == 4:
+        return prepare_parsing(parsing.flatten(0, 1), settings).unflatten(0, parsing.shape[:2])
     return _resized_labels(parsing, settings.height, settings.width)
+
+
+def _frames(images: Tensor, parsing: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The frames of clips as images. Raises: ValueError where the masks are not those of the clips."""
+    if parsing is not None and parsing.shape[:2] != images.shape[:2]:
+        raise ValueError(f"parsing {list(parsing.shape)} is not of the clips {list(images.shape)}")
+    return images.flatten(0, 1), None if parsing is None else parsing.flatten(0, 1)
 
 
 def _check(images: Tensor, parsing: Tensor | None) -> None:

@@ -1,5 +1,7 @@
 """Which rows each batch of an epoch holds: a pure function of the index, the sampler and the seed.
 
+A sample is a row, or where clips are wanted (`clips.Pieces`) a piece of a tracklet, of which the plan draws the frames.
+
 A global batch is `lanes` equal blocks. With window="all" it comes from the papers' sampler over the whole index and is
 merely cut. Else rows are read in passing: the row groups are dealt to lanes, afresh each epoch, a person's all to the
 same one; each lane keeps `window` row groups open, draws its people / lanes persons from those, closes a group when its
@@ -23,16 +25,19 @@ from typing import Literal
 
 import numpy as np
 
+from datasets.chunks import Chunks
+from datasets.clips import Pieces
 from datasets.errors import DataError
 from datasets.index import SplitIndex
-from datasets.sampling import POOLS, SAMPLERS, Chunks, Pool, check, cut
+from datasets.sampling import SAMPLERS, BatchShape, Labels, Pool
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An epoch's batches. rows: int64 [num_batches, people × images] into the index, lane after lane.
+    """An epoch's batches. rows: int32 or int64 [num_batches, people × images] into the index, lane after lane; of clips
+    [num_batches, people × images × clip], frame after frame.
 
-    num_rows: rows of the index that was planned.
+    num_rows: rows of the index that was planned. clip: frames of a clip, None where samples are images.
     """
 
     rows: np.ndarray
@@ -40,13 +45,14 @@ class Plan:
     images: int
     lanes: int
     num_rows: int
+    clip: int | None = None
 
     @property
     def num_batches(self) -> int:
         return len(self.rows)
 
     def share(self, worker: int = 0, workers: int = 1) -> np.ndarray:
-        """The rows that a worker reads: int64 [num_batches, people × images / workers], a contiguous block of lanes.
+        """The rows that a worker reads: [num_batches, people × images / workers (× clip)], a contiguous block of lanes.
 
         Raises: DataError when the lanes do not divide over the workers.
         """
@@ -58,7 +64,7 @@ class Plan:
             )
         if not 0 <= worker < workers:
             raise DataError(f"there is no worker {worker} among {workers}; expected 0 … {workers - 1}")
-        width = self.people * self.images // workers
+        width = self.rows.shape[1] // workers
         return self.rows[:, worker * width : (worker + 1) * width]
 
     def never_drawn(self) -> int:
@@ -79,11 +85,14 @@ def plan_epoch(
     lanes: int,
     seed: int,
     epoch: int,
+    appearances: int | None = None,
+    pieces: Pieces | None = None,
 ) -> Plan:
     """The batches of an epoch, the same wherever and by however many workers it is computed.
 
     fingerprint: hex digest of the data set. people × images: P × K of the global batch. window: row groups open per
-    lane, or "all" for the papers' sampler over everything.
+    lane, or "all" for the papers' sampler over everything. appearances: outfits of each person in a batch, where the
+    sampler minds them. pieces: of the index, where a sample is a clip.
     Raises: DataError where these cannot give a batch; the message names the numbers and what is possible.
     """
     if sampler not in SAMPLERS:
@@ -97,23 +106,26 @@ def plan_epoch(
         )
     if window != "all" and window < 1:
         raise DataError(f'batch.window={window} holds no row group; expected at least 1, or "all"')
+    labels = Labels(index.person, index.clothes) if pieces is None else Labels(pieces.person, pieces.clothes)
     entropy = [int(fingerprint, 16), seed, epoch]
     rng = np.random.default_rng(entropy)
+    chunks = SAMPLERS[sampler].chunks(labels, BatchShape(people, images, appearances), rng)
     if window == "all":
-        rows = SAMPLERS[sampler](index.person, people, images, rng)
+        drawn = SAMPLERS[sampler].meet(chunks, people, rng)
     else:
-        chunks = cut(index.person, images, rng)
-        check(sampler, chunks, people, images)
         units = find_units(index.person, index.group, len(index.groups))
-        drawn = []
+        in_lanes = []
         for lane, dealt in enumerate(deal(units, np.diff(chunks.first), lanes, rng)):
-            pool = POOLS[sampler](chunks.first, np.random.default_rng([*entropy, lane]))
-            drawn.append(_draw_lane(dealt, units, chunks, pool, window, people // lanes))
-        _check_lanes(drawn, units, index, people, lanes, window)
-        num_batches = min(map(len, drawn))
-        together = np.concatenate([lane[:num_batches] for lane in drawn], axis=1)
-        rows = chunks.rows[together].reshape(num_batches, people * images)
-    return Plan(rows, people, images, lanes, len(index))
+            pool = SAMPLERS[sampler].pool(chunks.first, np.random.default_rng([*entropy, lane]))
+            in_lanes.append(_draw_lane(dealt, units, chunks, pool, window, people // lanes))
+        _check_lanes(in_lanes, units, index, people, lanes, window)
+        num_batches = min(map(len, in_lanes))
+        drawn = np.concatenate([lane[:num_batches] for lane in in_lanes], axis=1)
+    rows = chunks.rows[drawn].reshape(len(drawn), people * images)
+    if pieces is not None:
+        of_frames = np.random.default_rng(np.random.SeedSequence(entropy, spawn_key=(1,)))
+        rows = pieces.draw(rows, of_frames).reshape(len(rows), -1)
+    return Plan(rows, people, images, lanes, len(index), None if pieces is None else pieces.length)
 
 
 @dataclass(frozen=True)

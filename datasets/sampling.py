@@ -1,15 +1,17 @@
-"""Which samples form a batch: P people × K images, in the two published forms.
+"""Which samples form a batch: P people × K samples, in the two published forms and IFD's.
 
-Both first cut every person's shuffled images into chunks of K (reference code of CAL, BoT, SPS, CLIP-ReID, torchreid):
-a person with fewer than K images gives one chunk drawn with replacement, else the remainder n mod K is left out this
-epoch. They differ in how chunks meet:
+All first cut every person's shuffled samples into chunks of K (reference code of CAL, BoT, SPS, CLIP-ReID, torchreid): a
+person with fewer than K samples gives one chunk drawn with replacement, else the remainder n mod K is left out this
+epoch. They differ in what a chunk holds and in how chunks meet:
 
-distinct   every batch takes P persons at random among those with chunks left, one chunk each (BoT = SPS = CLIP-ReID).
-           A batch never shows a person twice. What is left when fewer than P persons have chunks is lost: the tail of
-           the people with many images.
-chunks     all chunks are shuffled together (CAL). A batch may show a person twice; only the last, partial batch is lost.
+distinct    every batch takes P persons at random among those with chunks left, one chunk each (BoT = SPS = CLIP-ReID).
+            A batch never shows a person twice. What is left when fewer than P persons have chunks is lost: the tail of
+            the people with many samples.
+chunks      all chunks are shuffled together (CAL). A batch may show a person twice; only the last, partial batch is lost.
+appearance  as many chunks, meeting as in `distinct`, each of A outfits of its person in proportion (IFD; `appearances`).
 
-In expectation over epochs every image of a person is drawn equally often.
+In expectation over epochs every sample of a person is drawn equally often; by `appearance` within an outfit, and over
+all outfits except as its page says. A sample is an image, or a piece of a tracklet (`clips`).
 """
 
 from __future__ import annotations
@@ -20,37 +22,27 @@ from typing import Protocol
 
 import numpy as np
 
+from datasets.appearances import cut_by_appearance
+from datasets.chunks import Chunks, cut
 from datasets.errors import DataError
 
 
 @dataclass(frozen=True)
-class Chunks:
-    """Everybody's images in pieces of K. rows: int64 [C, K]; those of person i are first[i] … first[i + 1] - 1."""
+class Labels:
+    """What is known of the samples that batches are made of: person, clothes int [N], classes from 0; clothes -1 where
+    unknown."""
 
-    rows: np.ndarray
-    first: np.ndarray
+    person: np.ndarray
+    clothes: np.ndarray
 
 
-def cut(person: np.ndarray, images: int, rng: np.random.Generator) -> Chunks:
-    """Each person's images in random order, in chunks of `images`. person: int [N], classes from 0.
+@dataclass(frozen=True)
+class BatchShape:
+    """people × images of a global batch; appearances: outfits of each person in it, where the sampler minds them."""
 
-    Raises: DataError when `images` is less than 1.
-    """
-    if images < 1:
-        raise DataError(f"{images} images of each person are no batch; batch.images must be at least 1")
-    shuffled = rng.permutation(len(person))
-    # stable, so that the same seed gives the same order whatever sorting network the processor is given
-    order = shuffled[np.argsort(person[shuffled], kind="stable")]
-    counts = np.bincount(person)
-    num_chunks = np.where(counts < images, np.minimum(counts, 1), counts // images)
-    first = _starts(num_chunks)
-    owner = np.repeat(np.arange(len(counts)), num_chunks)
-    place_in_person = (np.arange(first[-1]) - first[owner]) * images
-    begin = _starts(counts)[owner]
-    places = (begin + place_in_person)[:, None] + np.arange(images)
-    few = np.flatnonzero(counts[owner] < images)
-    places[few] = begin[few, None] + rng.integers(0, counts[owner[few], None], (len(few), images))
-    return Chunks(order[places], first)
+    people: int
+    images: int
+    appearances: int | None = None
 
 
 class Pool(Protocol):
@@ -122,58 +114,59 @@ class ChunkPool:
         return drawn
 
 
-def distinct(person: np.ndarray, people: int, images: int, rng: np.random.Generator) -> np.ndarray:
-    """An epoch of batches of `people` different persons, `images` rows each: int64 [batches, people × images].
+@dataclass(frozen=True)
+class Sampler:
+    """cut: everybody's chunks. pool: how those at hand are drawn. is_distinct: a batch never shows a person twice."""
 
-    person: int [N], each row's person, classes from 0. Rows of one person stand together.
-    Raises: DataError when there are fewer persons than `people`.
-    """
-    pieces = cut(person, images, rng)
-    check("distinct", pieces, people, images)
-    pool = DistinctPool(pieces.first, rng)
-    pool.admit(range(len(pieces.first) - 1))
-    drawn: list[int] = []
-    while pool.holds(people):
-        drawn += pool.draw(people)
-    return pieces.rows[drawn].reshape(-1, people * images)
+    cut: Callable[[Labels, BatchShape, np.random.Generator], Chunks]
+    pool: Callable[[np.ndarray, np.random.Generator], Pool]
+    is_distinct: bool
+
+    def chunks(self, labels: Labels, shape: BatchShape, rng: np.random.Generator) -> Chunks:
+        """Everybody's chunks of this epoch. Raises: DataError when they cannot fill one batch, or labels are missing."""
+        chunks = self.cut(labels, shape, rng)
+        identities = int(np.count_nonzero(np.diff(chunks.first)))
+        available = identities if self.is_distinct else len(chunks.rows)
+        if shape.people > available:
+            counted = f"{identities} identities"
+            counted += "" if self.is_distinct else f" in {available} chunks of {shape.images}"
+            raise DataError(
+                f"a batch of {shape.people} people × {shape.images} images is larger than the data, which has "
+                f"{counted}; set batch.people to at most {available}, or train on more people"
+            )
+        return chunks
+
+    def meet(self, chunks: Chunks, people: int, rng: np.random.Generator) -> np.ndarray:
+        """The chunks of each batch where all are at hand, as published: int64 [batches, people]."""
+        if not self.is_distinct:
+            order = rng.permutation(len(chunks.rows))
+            return order[: len(order) - len(order) % people].reshape(-1, people)
+        pool = self.pool(chunks.first, rng)
+        pool.admit(range(len(chunks.first) - 1))
+        drawn: list[int] = []
+        while pool.holds(people):
+            drawn += pool.draw(people)
+        return np.array(drawn, dtype=np.int64).reshape(-1, people)
 
 
-def chunks(person: np.ndarray, people: int, images: int, rng: np.random.Generator) -> np.ndarray:
-    """An epoch of batches of `people` chunks, all shuffled together: int64 [batches, people × images].
-
-    person: int [N], each row's person, classes from 0. Rows of one chunk stand together.
-    Raises: DataError when there are fewer chunks than `people`.
-    """
-    pieces = cut(person, images, rng)
-    check("chunks", pieces, people, images)
-    order = rng.permutation(len(pieces.rows))
-    whole = len(order) - len(order) % people
-    return pieces.rows[order[:whole]].reshape(-1, people * images)
+def _cut_plainly(labels: Labels, shape: BatchShape, rng: np.random.Generator) -> Chunks:
+    return cut(labels.person, shape.images, rng)
 
 
-SAMPLERS: dict[str, Callable[[np.ndarray, int, int, np.random.Generator], np.ndarray]] = {
-    "distinct": distinct,
-    "chunks": chunks,
+def _cut_by_appearance(labels: Labels, shape: BatchShape, rng: np.random.Generator) -> Chunks:
+    if shape.appearances is None:
+        raise DataError(
+            f"the sampler by appearance needs batch.appearances: how many outfits of a person its {shape.images} images "
+            "show"
+        )
+    return cut_by_appearance(labels.person, labels.clothes, shape.images, shape.appearances, rng)
+
+
+SAMPLERS: dict[str, Sampler] = {
+    "distinct": Sampler(_cut_plainly, DistinctPool, is_distinct=True),
+    "chunks": Sampler(_cut_plainly, ChunkPool, is_distinct=False),
+    "appearance": Sampler(_cut_by_appearance, DistinctPool, is_distinct=True),
 }
-POOLS: dict[str, Callable[[np.ndarray, np.random.Generator], Pool]] = {"distinct": DistinctPool, "chunks": ChunkPool}
-
-
-def check(sampler: str, pieces: Chunks, people: int, images: int) -> None:
-    """Raises: DataError when the sampler cannot fill one batch of `people` × `images` from these chunks."""
-    identities = int(np.count_nonzero(np.diff(pieces.first)))
-    available = identities if sampler == "distinct" else len(pieces.rows)
-    if people <= available:
-        return
-    counted = f"{identities} identities" + ("" if sampler == "distinct" else f" in {available} chunks of {images}")
-    raise DataError(
-        f"a batch of {people} people × {images} images ({sampler}) is larger than the data, which has {counted}; "
-        f"set batch.people to at most {available}, or train on more people"
-    )
-
-
-def _starts(counts: np.ndarray) -> np.ndarray:
-    """int64 [n + 1]: where each run begins, and the end."""
-    return np.concatenate([[0], np.cumsum(counts)])
 
 
 def _uniform(rng: np.random.Generator) -> Iterator[float]:

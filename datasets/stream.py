@@ -21,10 +21,11 @@ __all__ = ["HostBatch", "Plan", "Source", "Stream", "StreamStats", "plan_epoch"]
 
 @dataclass
 class HostBatch:
-    """A worker's share of a global batch, b = people × images / workers rows, on the host.
+    """A worker's share of a global batch, b = people × images / workers samples, on the host.
 
     images: uint8 [b, 3, h, w], channels last in memory. parsing: uint8 [b, h, w] or None. person, clothes, camera, rows:
-    int64 [b]. number: of the batch in its epoch. wait_s: seconds that the consumer waited for it.
+    int64 [b]. Of clips of T frames images are [b, T, 3, h, w], parsing [b, T, h, w] and rows [b, T].
+    number: of the batch in its epoch. wait_s: seconds that the consumer waited for it.
     """
 
     images: Tensor
@@ -78,7 +79,7 @@ class Stream:
         Raises, here: DataError when the lanes do not divide over the workers. From the iterator, in place of the batch
         that needed it: CorruptData or StoreError as the row group's read raised it, DecodeError naming the image.
         """
-        return self._batches(plan.share(worker, workers), first_batch)
+        return self._batches(plan.share(worker, workers), first_batch, plan.clip)
 
     def close(self) -> None:
         """Stops what runs and lets go of the row groups held."""
@@ -87,30 +88,32 @@ class Stream:
             running.held.clear()
         self._held = {}
 
-    def _batches(self, rows: np.ndarray, first_batch: int) -> Iterator[HostBatch]:
+    def _batches(self, rows: np.ndarray, first_batch: int, clip: int | None) -> Iterator[HostBatch]:
         running = Prefetch(self.work, rows, first_batch, self._held, self.stats)
         self._held = {}
         self._running.add(running)
         try:
             for number in range(first_batch, len(rows)):
-                yield self._labelled(rows[number], number, *running.take(number))
+                yield self._labelled(rows[number], clip, number, *running.take(number))
         finally:
             running.close()
             self._held = running.held_groups()
 
-    def _labelled(self, rows: np.ndarray, number: int, batch: Filling, wait_s: float) -> HostBatch:
+    def _labelled(self, rows: np.ndarray, clip: int | None, number: int, batch: Filling, wait_s: float) -> HostBatch:
         index = self.work.index
+        shape = (len(rows),) if clip is None else (-1, clip)  # samples, and their frames
+        heads = rows[:: clip or 1]
 
         def labels(of: np.ndarray) -> Tensor:
-            return torch.from_numpy(of[rows].astype(np.int64))
+            return torch.from_numpy(of[heads].astype(np.int64))
 
         return HostBatch(
-            images=torch.from_numpy(batch.images).permute(0, 3, 1, 2),
-            parsing=None if batch.parsing is None else torch.from_numpy(batch.parsing),
+            images=torch.from_numpy(batch.images).permute(0, 3, 1, 2).unflatten(0, shape),
+            parsing=None if batch.parsing is None else torch.from_numpy(batch.parsing).unflatten(0, shape),
             person=labels(index.person),
             clothes=labels(index.clothes),
             camera=labels(index.camera),
-            rows=torch.from_numpy(rows.astype(np.int64)),
+            rows=torch.from_numpy(rows.astype(np.int64)).reshape(shape),
             number=number,
             wait_s=wait_s,
         )

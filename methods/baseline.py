@@ -21,6 +21,7 @@ class BaselineSettings(BaseModel, extra="forbid", frozen=True):
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     width: float = Field(1.0, ge=1 / 16, le=4)  # factor on every layer's channels; pre-trained weights need 1
     last_stride: Literal[1, 2] = 1  # Sec. 5.2: the last down-sampling is removed
+    pooling: Literal["max-average", "max"] = "max-average"  # Sec. 5.2; the published code has "max" for video
     neck_bias: bool = True
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     triplet_weight: float = Field(0.0, ge=0)  # Tables 3 and 4, with triplet loss: 1
@@ -30,6 +31,8 @@ class BaselineSettings(BaseModel, extra="forbid", frozen=True):
 class Baseline(Method):
     """ResNet, global max ++ average pooling, batch-norm neck, linear identity classifier behind the neck.
 
+    Clips of video pass frame by frame; their frames' pooled features are averaged before the neck.
+
     Where the paper and its published code differ, the default is the code, which made the published numbers:
     - label_smoothing 0.1 (code, image data sets); the paper's text says cross-entropy: 0.
     - neck_bias: trained (code; the paper says nothing); false keeps it at 0, as in the strong baseline of Luo et al.
@@ -38,6 +41,7 @@ class Baseline(Method):
     """
 
     Settings = BaselineSettings
+    takes_clips = True
 
     def __init__(self, settings: BaselineSettings, facts: DataFacts) -> None:
         super().__init__(facts)
@@ -70,7 +74,11 @@ class Baseline(Method):
 
 def image_encoder(settings: BaselineSettings) -> ImageEncoder:
     return ImageEncoder(
-        settings.backbone, width=settings.width, last_stride=settings.last_stride, neck_bias=settings.neck_bias
+        settings.backbone,
+        width=settings.width,
+        last_stride=settings.last_stride,
+        neck_bias=settings.neck_bias,
+        pooling=settings.pooling,
     )
 
 

@@ -78,6 +78,7 @@ class CAL(Method):
 
     Settings = CALSettings
     needs_clothes = True
+    takes_clips = True
     own_clothes: Tensor  # bool [persons, C], S⁺ of each person
     memory: Tensor  # float [C, D]
     seen: Tensor  # bool [C]

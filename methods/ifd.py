@@ -64,8 +64,8 @@ class IFD(Method):
     - f_c are normalised in L_CCL, whose τ means nothing otherwise. T: see `clothing_contrastive_loss`.
     - "IFD w/ CL" has the supervised contrastive loss that the paper cites, on the same f_c: clothing_loss "supervised".
     - C, the clothes: the data set's label map says which labels those are.
-    - clothes are masked out of normalised images, so of erased ones, too: a mask tells where clothes are, and what
-      random erasing covers are their surroundings. mask_margin: resizing and JPEG blur a garment's colour over its edge.
+    - clothes are masked out last, by the mask that was moved with the image, and random erasing leaves masks alone: it
+      reveals nothing. mask_margin: resizing and JPEG blur a garment's colour over its edge.
 
     Table II: "baseline" has knowledge_transfer false and clothing_loss "none"; "w/ IKT" clothing_loss "none" alone;
     "w/ CBD" knowledge_transfer false alone. Without knowledge transfer there is no attention stream, so no stage for it,

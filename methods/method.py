@@ -39,8 +39,8 @@ class DataFacts:
 class Batch:
     """One worker's share of a global batch, transformed, on the device.
 
-    images: float [B, 3, H, W], normalised. person, clothes: int64 [B], classes of the training set.
-    parsing: uint8 [B, H, W], the data set's label map, where the method needs it.
+    images: float [B, 3, H, W], normalised; clips of T frames are [B, T, 3, H, W]. person, clothes: int64 [B], classes of
+    the training set. parsing: uint8 [B, H, W] or [B, T, H, W], the data set's label map, where the method needs it.
     """
 
     images: Tensor
@@ -76,12 +76,14 @@ class Method(nn.Module, ABC):
 
     Settings: the pydantic model of its settings, with the paper's values as defaults.
     needs_clothes, needs_parsing: whether the training set must have clothes labels, parsing maps.
+    takes_clips: whether images may be clips of video.
     inputs: names of the arguments of `embed`; settings may make them fewer.
     """
 
     Settings: ClassVar[type[BaseModel]]
     needs_clothes: ClassVar[bool] = False
     needs_parsing: ClassVar[bool] = False
+    takes_clips: ClassVar[bool] = False
     inputs: tuple[str, ...] = ("images",)
 
     def __init__(self, facts: DataFacts) -> None:
@@ -110,7 +112,10 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
-        """images [B, 3, H, W] → descriptor [B, D], not normalised. In eval mode; no label of test data comes in."""
+        """images [B, 3, H, W], or clips [B, T, 3, H, W] → descriptor [B, D], not normalised.
+
+        In eval mode; no label of test data comes in.
+        """
 
     @abstractmethod
     def maps(self, images: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from datasets.augment import Augmentation
+from datasets.clips import cut_pieces
 from datasets.schema import LABEL_MAPS
 from datasets.shards import Dataset, SplitIndex
 from datasets.stream import HostBatch, Plan, Stream, plan_epoch
@@ -95,6 +96,7 @@ def build_feed(
         cache_bytes=experiment.stream.cache_bytes,
     )
     batch = experiment.batch
+    pieces = None if batch.clip is None else cut_pieces(index, batch.clip.length, batch.clip.stride)
 
     def plan(epoch: int) -> Plan:
         return plan_epoch(
@@ -107,13 +109,15 @@ def build_feed(
             lanes=batch.lanes,
             seed=experiment.seed,
             epoch=epoch,
+            appearances=batch.appearances,
+            pieces=pieces,
         )
 
     def batches(epoch: int, first_batch: int) -> Iterator[HostBatch]:
         return stream.epoch(plan(epoch), first_batch=first_batch, worker=worker, workers=workers)
 
     def num_batches(epoch: int) -> int:
-        return len(plan(epoch).rows)
+        return plan(epoch).num_batches
 
     return Feed(batches, num_batches, augmentation, batch.people * batch.images, experiment.seed), stream
 

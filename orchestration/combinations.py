@@ -16,12 +16,14 @@ from orchestration.weights import HUB
 def impossible(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
     """What cannot be, as (the keys that disagree, the rule and the mend)."""
     yield from batches_divide(experiment)
+    yield from appearances_fit(experiment)
     yield from selection_fits(experiment)
     try:
         method = sketch(experiment)
     except MethodError as error:
         yield ("method",), str(error)
         return
+    yield from clips_fit(experiment, method)
     yield from stages_come(experiment, method)
     yield from optimizers_fit(experiment, method)
     if experiment.weights == HUB and method.weights_address() is None:
@@ -49,6 +51,33 @@ def batches_divide(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], st
             ("workers", "batch.lanes"),
             f"{batch.lanes} lanes do not divide over {workers} workers. Set workers to {either(divisors(batch.lanes))}, "
             f"or batch.lanes to {either(divisors(batch.people, multiple_of=workers))}",
+        )
+
+
+def appearances_fit(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
+    batch = experiment.batch
+    keys = ("batch.appearances", "batch.sampler", "batch.images")
+    if batch.sampler != "appearance" and batch.appearances is not None:
+        yield (
+            keys,
+            f"sampler {batch.sampler!r} minds no outfits. Set batch.appearances=null, or batch.sampler=appearance",
+        )
+    elif batch.sampler == "appearance" and batch.appearances is None:
+        yield keys, "is needed by sampler 'appearance': outfits of each person in a batch. Set batch.appearances=2"
+    elif batch.appearances is not None and batch.appearances > batch.images:
+        yield (
+            keys,
+            f"{batch.images} images of a person cannot show {batch.appearances} outfits. Set batch.appearances to at most "
+            f"{batch.images}, or batch.images to at least {batch.appearances}",
+        )
+
+
+def clips_fit(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[str, ...], str]]:
+    if experiment.batch.clip is not None and not method.takes_clips:
+        yield (
+            ("batch.clip", "method"),
+            f'"{experiment.method.name}" takes images, not clips. Set batch.clip=null, or method.name to '
+            f"{either([name for name, other in METHODS.items() if other.takes_clips])}",
         )
 
 

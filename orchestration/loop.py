@@ -63,7 +63,7 @@ class Callbacks(Protocol):
 @dataclass(frozen=True)
 class Feed:
     """Where batches come from. `batches(epoch, first_batch)` yields this worker's share of each global batch;
-    `num_batches(epoch)` is how many global batches the epoch has."""
+    `num_batches(epoch)` is how many global batches the epoch has. global_batch: samples, images or clips, in one."""
 
     batches: Callable[[int, int], Iterator[HostBatch]]
     num_batches: Callable[[int], int]
@@ -109,7 +109,7 @@ def train(
             position = Position(epoch, host.number, step)
             logs = train_step(method, batch, optimization, strategy, precision, position, host)
             finished = time.perf_counter()
-            metrics = logs | throughput(feed.global_batch, finished - started, host.wait_s)
+            metrics = logs | throughput(host.rows.numel() * strategy.workers, finished - started, host.wait_s)
             callbacks.on_step(StepReport(step, epoch, host.number, stage, metrics))
             step, started = step + 1, finished
             callbacks.on_position(Position(epoch, host.number + 1, step), end_of_epoch=False)
@@ -191,7 +191,7 @@ def stop_unless_finite(loss: Tensor, norm: Tensor, optimizer: str, position: Pos
         f"{loss_value}, its gradient's norm {norm_value}. The weights before this step are kept. Look at the batch's "
         f"images; a lower learning rate (optimizers.{optimizer}.lr) or precision=float32 often helps.",
         position,
-        host.rows.tolist(),
+        host.rows.flatten().tolist(),
     )
 
 
@@ -205,7 +205,8 @@ def throughput(images: int, seconds: float, wait_s: float) -> dict[str, float]:
 
 def out_of_memory_message(batch: Batch, position: Position) -> str:
     shape = "×".join(str(n) for n in batch.images.shape)
+    axes = f"{'clips × frames' if batch.images.ndim == 5 else 'images'} × channels × height × width"
     return (
-        f"out of memory at step {position.step}: a worker's batch is {shape} (images × channels × height × width). "
+        f"out of memory at step {position.step}: a worker's batch is {shape} ({axes}). "
         "Set batch.people lower or workers higher; precision=bfloat16 halves what the maps take."
     )

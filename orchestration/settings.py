@@ -64,12 +64,21 @@ def is_model_name(name: str) -> str:
     return name
 
 
+class ClipSettings(Settings):
+    """Frames of a clip of video, and how far apart they are taken where the tracklet is long enough."""
+
+    length: int = Field(default=8, ge=1)
+    stride: int = Field(default=4, ge=1)
+
+
 class BatchSettings(Settings):
     """A global batch is people × images, in `lanes` equal blocks of whole persons; a worker takes a block of lanes."""
 
     people: int = Field(default=8, ge=1)
     images: int = Field(default=8, ge=1)
+    clip: ClipSettings | None = None  # samples are clips of tracklets in place of images
     sampler: SamplerName = "distinct"
+    appearances: Annotated[int, Field(ge=1)] | None = None  # outfits of each person, of sampler appearance
     window: Annotated[int, Field(ge=1)] | Literal["all"] = "all"  # row groups per lane that batches are drawn from
     lanes: int = Field(default=8, ge=1)
 

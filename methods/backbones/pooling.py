@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,17 @@ def max_and_average(maps: Tensor) -> Tensor:
     return torch.cat([maps.amax((2, 3)), maps.mean((2, 3))], 1)
 
 
+def maximum(maps: Tensor) -> Tensor:
+    """maps [B, C, H, W] → [B, C]: global maximum (CAL's code, for the frames of video)."""
+    return maps.amax((2, 3))
+
+
 def generalised_mean(maps: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -> Tensor:
     """maps [B, C, H, W] → [B, C]: (mean of xᵖ)^(1/p), values clamped to at least eps (Radenović et al., TPAMI 2019)."""
     return maps.clamp(min=eps).pow(p).mean((2, 3)).pow(1 / p)
+
+
+POOLINGS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {  # and how many vectors of C it gives
+    "max-average": (max_and_average, 2),
+    "max": (maximum, 1),
+}

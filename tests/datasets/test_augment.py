@@ -113,6 +113,25 @@ def test_a_batch_equals_its_samples_and_a_slice_of_draws_its_part_of_the_table()
             assert torch.equal(part_parsing, whole_parsing[rows])
 
 
+@pytest.mark.parametrize("how", [SMALL, CAL], ids=["pad", "enlarge"])
+def test_all_frames_of_a_clip_are_treated_alike(how: Augmentation) -> None:
+    """As frames of their own, all with the clip's draws; and the clips of a worker by its slice of them."""
+    images, parsing = pictures(6 * 4, 30, 16), masks(6 * 4, 30, 16)
+    clips, of_clips = images.unflatten(0, (6, 4)), parsing.unflatten(0, (6, 4))
+    draws = draw(how, 6, (3, 1, 0))
+    result, labels = augment(clips, of_clips, draws, how)
+    assert result.shape == (6, 4, 3, 24, 12)
+    assert labels is not None
+    for frame in range(4):
+        alone, label = augment(clips[:, frame], of_clips[:, frame], draws, how)
+        assert torch.equal(result[:, frame], alone)
+        assert torch.equal(labels[:, frame], label)
+    share, _ = augment(clips[2:5], None, draws.slice(2, 5), how)
+    assert torch.equal(share, result[2:5])
+    assert torch.equal(prepare(clips, how), prepare(images, how).unflatten(0, (6, 4)))
+    assert torch.equal(prepare_parsing(of_clips, how), prepare_parsing(parsing, how).unflatten(0, (6, 4)))
+
+
 def test_without_probability_it_is_the_test_transform() -> None:
     images, parsing = pictures(5, 17, 9), masks(5, 17, 9)
     result, labels = augment(images, parsing, draw(OFF, 5, (0,)), OFF)
@@ -211,6 +230,12 @@ def test_draws_are_distributed_as_published() -> None:
 def test_settings_out_of_range_are_named(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=f"augmentation cannot have {message}"):
         replace(SMALL, **change)  # type: ignore[arg-type]
+
+
+def test_masks_of_other_clips_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"parsing \[2, 2, 24, 12\] is not of the clips \[2, 3, 3, 24, 12\]"):
+        augment(torch.zeros(2, 3, 3, 24, 12, dtype=torch.uint8), torch.zeros(2, 2, 24, 12, dtype=torch.uint8),
+                draw(SMALL, 2, (0,)), SMALL)  # fmt: skip
 
 
 def test_what_cannot_be_augmented_is_refused() -> None:

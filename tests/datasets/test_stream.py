@@ -9,21 +9,26 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional as v2
 
+from datasets.clips import cut_pieces
 from datasets.decode import DecodeError, decode_image, decode_parsing
 from datasets.errors import CorruptData, DataError
 from datasets.index import SplitIndex
 from datasets.manifest import Split
 from datasets.plan import Plan, plan_epoch
 from datasets.prefetch import BATCHES_AHEAD, Filling
+from datasets.sampling import SAMPLERS
 from datasets.schema import Sample
 from datasets.shards import Dataset, write_dataset
 from datasets.store import StoreError
@@ -45,6 +50,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def plan(dataset: Dataset, **changes: object) -> Plan:
+    """clip: (length, stride). appearances is 1 where the sampler needs it."""
     arguments: dict = {
         "sampler": "distinct",
         "people": 8,
@@ -54,7 +60,11 @@ def plan(dataset: Dataset, **changes: object) -> Plan:
         "seed": 1,
         "epoch": 0,
     }
-    return plan_epoch(dataset.index("train"), dataset.fingerprint, **arguments | changes)
+    arguments |= changes
+    clip = arguments.pop("clip", None)
+    arguments["pieces"] = None if clip is None else cut_pieces(dataset.index("train"), *clip)
+    arguments["appearances"] = 1 if arguments["sampler"] == "appearance" else None
+    return plan_epoch(dataset.index("train"), dataset.fingerprint, **arguments)
 
 
 def stream(dataset: Source, **changes: object) -> Stream:
@@ -93,18 +103,64 @@ def test_batches_hold_the_stored_images_masks_and_labels_of_the_plan(dataset: Da
     assert torch.equal(without.images, batches[0].images)
 
 
-@pytest.mark.parametrize("window", ["all", 2])
-@pytest.mark.parametrize("workers", [2, 4])
-def test_workers_together_see_the_batches_of_one(dataset: Dataset, window: str | int, workers: int) -> None:
-    found = plan(dataset, window=window)
-    alone = list(stream(dataset).epoch(found))
-    shares = [list(stream(dataset, threads=1).epoch(found, worker=w, workers=workers)) for w in range(workers)]
-    together = [
+def by(workers: int, dataset: Dataset, found: Plan, first: int = 0, end: int | None = None) -> list[HostBatch]:
+    """The global batches from `first` until `end`, put together from what so many workers get."""
+    num = (found.num_batches if end is None else end) - first
+    shares = [
+        list(islice(stream(dataset, threads=1).epoch(found, first_batch=first, worker=w, workers=workers), num))
+        for w in range(workers)
+    ]
+    return [
         HostBatch(*(torch.cat([getattr(part, name) for part in parts]) for name in HostBatch.__annotations__
                     if name not in ("number", "wait_s")), number=parts[0].number, wait_s=0.0)
         for parts in zip(*shares, strict=True)
     ]  # fmt: skip
-    same(together, alone)
+
+
+@pytest.mark.parametrize("window", ["all", 2])
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_together_see_the_batches_of_one(dataset: Dataset, window: str | int, workers: int) -> None:
+    found = plan(dataset, window=window)
+    same(by(workers, dataset, found), list(stream(dataset).epoch(found)))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    sampler=st.sampled_from(sorted(SAMPLERS)),
+    clip=st.sampled_from([None, (2, 1)]),
+    window=st.sampled_from(["all", 1, 2]),
+    before=st.sampled_from([1, 2, 4]),
+    after=st.sampled_from([1, 2, 4]),
+    data=st.data(),
+)
+def test_resumed_at_any_batch_by_another_number_of_workers_the_sequence_goes_on(
+    dataset: Dataset, sampler: str, clip: tuple[int, int] | None, window: str | int, before: int, after: int,
+    data: st.DataObject,
+) -> None:  # fmt: skip
+    shape = {"sampler": sampler, "clip": clip, "window": window, "images": 3 if clip is None else 2}
+    found = plan(dataset, **shape)
+    undisturbed = list(stream(dataset).epoch(found))
+    first = data.draw(st.integers(0, found.num_batches))
+    same(by(before, dataset, found, end=first) + by(after, dataset, plan(dataset, **shape), first), undisturbed)
+
+
+def test_clips_are_delivered_with_their_frames_in_order_and_the_labels_of_their_tracklet(dataset: Dataset) -> None:
+    found, index, samples = plan(dataset, clip=(2, 1)), dataset.index("train"), list(dataset.samples("train"))
+    batches = list(stream(dataset).epoch(found))
+    assert len(batches) == found.num_batches > 0
+    for batch in batches:
+        assert batch.images.shape == (24, 2, 3, *SIZE)
+        assert batch.parsing.shape == (24, 2, *SIZE)
+        assert batch.rows.shape == (24, 2)
+        for place, rows in enumerate(batch.rows.tolist()):
+            frames = [samples[row] for row in rows]
+            assert len({(sample.person, sample.sequence) for sample in frames}) == 1
+            assert int(frames[0].frame or 0) < int(frames[1].frame or 0)  # every tracklet has two frames or three
+            assert torch.equal(batch.images[place], torch.stack([decode_image(sample.image) for sample in frames]))
+            masks = torch.stack([decode_parsing(sample.parsing or b"") for sample in frames])
+            assert torch.equal(batch.parsing[place], masks)
+            assert batch.person[place] == index.person[rows[0]]
+            assert batch.clothes[place] == index.clothes[rows[0]]
 
 
 def test_resuming_at_a_batch_gives_the_tail(dataset: Dataset) -> None:
@@ -173,9 +229,13 @@ def test_no_more_encoded_bytes_are_alive_than_the_cache_holds(dataset: Dataset) 
 
 def test_delivered_batches_are_let_go_while_their_row_groups_stay(dataset: Dataset) -> None:
     ours = stream(dataset)
-    for _ in ours.epoch(plan(dataset)):
-        gc.collect()
-        assert sum(type(thing) is Filling for thing in gc.get_objects()) <= BATCHES_AHEAD + 1
+    gc.freeze()  # what was there before need not be looked through for every batch
+    try:
+        for _ in ours.epoch(plan(dataset)):
+            gc.collect()
+            assert sum(type(thing) is Filling for thing in gc.get_objects()) <= BATCHES_AHEAD + 1
+    finally:
+        gc.unfreeze()
     assert ours.stats.groups_reread == 0
 
 

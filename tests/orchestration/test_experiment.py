@@ -72,6 +72,23 @@ def test_papers_recipes_have_the_papers_numbers(name: str) -> None:
         assert experiment.optimizers["clothes_classifier"].schedule is None
 
 
+@pytest.mark.parametrize("name", ["cal-ccvid", "baseline-ccvid"])
+def test_papers_recipes_for_video_have_the_papers_numbers(name: str) -> None:
+    experiment = load(name, [DATA])
+    batch, augment = experiment.batch, experiment.augment
+    assert (augment.height, augment.width, augment.flip) == (256, 128, 0.5)
+    assert (augment.pad, augment.enlarge, augment.crop_probability, augment.erase) == (0, 1, 0, 0)
+    assert batch.clip is not None
+    assert (batch.people, batch.images, batch.clip.length, batch.clip.stride) == (8, 4, 8, 4)
+    assert (experiment.epochs, experiment.evaluate.flip) == (150, False)
+    model = experiment.optimizers["model"]
+    rates = [model.lr * assembly.factor(model.schedule, epoch, 150) for epoch in (39, 40, 79, 80, 119, 120)]
+    assert rates == pytest.approx([3.5e-4, 3.5e-5, 3.5e-5, 3.5e-6, 3.5e-6, 3.5e-7])
+    method = experiment.resolved()["method"]
+    assert (method["label_smoothing"], method["pooling"]) == (0, "max")
+    assert method.get("adversarial_from_epoch", 50) == 50
+
+
 def test_demo_recipes_run_on_one_two_and_four_workers() -> None:
     for name in ("baseline-demo", "cal-demo"):
         for workers in (1, 2, 4):
@@ -142,7 +159,7 @@ def test_all_mistakes_come_in_one_report_with_value_source_and_mend() -> None:
 
 def test_an_unknown_experiment_is_answered_with_the_likely_one_and_the_list() -> None:
     with pytest.raises(
-        RequestError, match=r"no experiment 'cal-lttc'\. Meant cal-ltcc\? There are baseline-demo.*cal-prcc"
+        RequestError, match=r"no experiment 'cal-lttc'\. Meant cal-ltcc\? There are baseline-.*cal-prcc"
     ):
         load("cal-lttc")
     with pytest.raises(RequestError, match=r"no experiment 'nowhere\.yaml'"):
@@ -172,7 +189,7 @@ def test_a_key_at_the_wrong_place_is_answered_with_the_right_one() -> None:
         ("register=a/b", "neither / nor :"),
         ("batch=8", "expected settings (key: value)"),
         ("batch.window=al", "expected a whole number or all. Meant all?"),
-        ("batch.sampler=distnct", "expected distinct or chunks. Meant distinct?"),
+        ("batch.sampler=distnct", "expected distinct, chunks or appearance. Meant distinct?"),
         ("precision=float16", "expected float32, bfloat16 or float64. Meant bfloat16?"),
         ("resources.gpu=yess", "expected true or false or auto"),
         ("stream.cache_bytes=1GX", "expected a size such as 512MiB"),
@@ -260,6 +277,27 @@ def test_a_mend_is_a_mend() -> None:
         ["method.width=0.5", "weights=null"],
     ):
         load("cal-ltcc", [DATA, *words])
+
+
+def test_outfits_are_asked_of_the_sampler_that_minds_them() -> None:
+    report = complaint("batch.appearances=2")
+    assert "sampler 'chunks' minds no outfits" in line(report, "batch.appearances = 2")
+    assert "Set batch.appearances=null, or batch.sampler=appearance" in report
+    assert "Set batch.appearances=2" in line(complaint("batch.sampler=appearance"), "batch.sampler = appearance")
+    report = complaint("batch.sampler=appearance", "batch.appearances=9")
+    assert "8 images of a person cannot show 9 outfits" in line(report, "batch.appearances = 9")
+    assert "Set batch.appearances to at most 8, or batch.images to at least 9" in report
+    load("cal-ltcc", [DATA, "batch.sampler=appearance", "batch.appearances=2"])
+
+
+def test_clips_are_for_methods_that_take_them() -> None:
+    for name, method in METHODS.items():
+        recipe = next(r for r in recipes() if load(r, [DATA]).method.name == name)
+        if method.takes_clips:
+            assert load(recipe, [DATA, "batch.clip={length: 4}"]).batch.clip is not None
+        else:
+            with pytest.raises(RequestError, match=r"takes images, not clips. Set batch.clip=null.*cal"):
+                load(recipe, [DATA, "batch.clip={length: 4}"])
 
 
 def test_a_stage_that_would_never_come_is_no_stage() -> None:

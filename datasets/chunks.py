@@ -1,0 +1,58 @@
+"""Everybody's samples in pieces of K: what samplers put together to batches of P × K."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.errors import DataError
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """rows: int32 [C, K], samples (int64 where there are 2³¹); those of person i are first[i] … first[i + 1] - 1."""
+
+    rows: np.ndarray
+    first: np.ndarray
+
+
+def cut(person: np.ndarray, images: int, rng: np.random.Generator) -> Chunks:
+    """Each person's samples in random order, in chunks of `images`. person: int [N], classes from 0.
+
+    A person with fewer gives one chunk drawn with replacement, else the remainder is left out.
+    Raises: DataError when `images` is less than 1.
+    """
+    order = grouped(person, rng)
+    counts = np.bincount(person)
+    first = starts(num_chunks(counts, images))
+    owner = np.repeat(np.arange(len(counts)), np.diff(first))
+    place_in_person = (np.arange(first[-1]) - first[owner]) * images
+    begin = starts(counts)[owner]
+    places = (begin + place_in_person)[:, None] + np.arange(images)
+    few = np.flatnonzero(counts[owner] < images)
+    places[few] = begin[few, None] + rng.integers(0, counts[owner[few], None], (len(few), images))
+    return Chunks(order[places], first)
+
+
+def num_chunks(counts: np.ndarray, images: int) -> np.ndarray:
+    """How many chunks of `images` persons with so many samples give: int64 [persons].
+
+    Raises: DataError when `images` is less than 1.
+    """
+    if images < 1:
+        raise DataError(f"{images} images of each person are no batch; batch.images must be at least 1")
+    return np.where(counts < images, np.minimum(counts, 1), counts // images)
+
+
+def grouped(classes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The samples class by class, at random within each: int32 [N] (int64 where there are 2³¹)."""
+    shuffled = rng.permutation(len(classes))
+    # stable, so that the same seed gives the same order whatever sorting network the processor is given
+    order = np.argsort(classes[shuffled], kind="stable")
+    return shuffled.astype(np.int32 if len(classes) < 2**31 else np.int64)[order]
+
+
+def starts(counts: np.ndarray) -> np.ndarray:
+    """int64 [n + 1]: where each run begins, and the end."""
+    return np.concatenate([[0], np.cumsum(counts)])
