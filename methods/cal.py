@@ -155,6 +155,12 @@ class CAL(Method):
 
     forward = embed
 
+    def maps(self, images: Tensor) -> Tensor:
+        return self.encoder.backbone(images)
+
+    def describe(self, maps: Tensor) -> Tensor:
+        return self.encoder.describe(maps)
+
     def weights_address(self) -> str | None:
         return weights_address(self.settings.backbone) if self.settings.width == 1 else None
 

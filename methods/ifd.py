@@ -129,8 +129,11 @@ class IFD(Method):
 
     def attention_maps(self, images: Tensor, clothing: Tensor) -> Tensor:
         """F_a: the attention stream's maps [B, C, h, w] of the images without their clothes."""
-        hidden = grown(clothing, self.settings.mask_margin)
-        return self.attention.backbone(masked_out(images, hidden, self.settings.mask_fill))
+        return self.attention.backbone(self.without_clothes(images, clothing))
+
+    def without_clothes(self, images: Tensor, clothing: Tensor) -> Tensor:
+        """What the attention stream sees of images [B, 3, H, W]."""
+        return masked_out(images, grown(clothing, self.settings.mask_margin), self.settings.mask_fill)
 
     def attention_identification(self, maps: Tensor, person: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         logits = self.attention_classifier(self.attention.describe(maps))
@@ -161,15 +164,20 @@ class IFD(Method):
             return self.refined(images, None)
         return self.refined(images, self.attention_maps(images, self.clothing(parsing)))
 
-    def attention_of(self, images: Tensor, parsing: Tensor) -> Tensor:
-        """W_I of Eq. 1: [B, h, w], 0…1. Raises: MethodError without knowledge transfer, where there is none."""
+    def views(self, images: Tensor, parsing: Tensor | None = None) -> dict[str, Tensor]:
+        """The attention, and what the attention stream sees; nothing without knowledge transfer."""
         if not self.settings.knowledge_transfer:
-            raise MethodError("there is no attention without knowledge transfer: set knowledge_transfer=true")
-        return self.knowledge_transfer(self.attention_maps(images, self.clothing(parsing)))[:, 0]
+            return {}
+        clothing = self.clothing(parsing)
+        attention = self.knowledge_transfer(self.attention_maps(images, clothing))[:, 0]
+        return {"attention W_I": attention, "without clothes": self.without_clothes(images, clothing)}
+
+    def describe(self, maps: Tensor) -> Tensor:
+        return self.main.describe(maps)
 
     def embed(self, images: Tensor, parsing: Tensor | None = None) -> Tensor:
         """images [B, 3, H, W], and with knowledge transfer their parsing, uint8 [B, H, W] → descriptor [B, D]."""
-        return self.main.describe(self.maps(images, parsing))
+        return self.describe(self.maps(images, parsing))
 
     forward = embed
 

@@ -117,6 +117,19 @@ class Method(nn.Module, ABC):
         In eval mode; no label of test data comes in.
         """
 
+    @abstractmethod
+    def maps(self, images: Tensor) -> Tensor:
+        """What is pooled into the descriptor, as `embed` makes it of the same inputs: images → maps [B, C, h, w]."""
+
+    @abstractmethod
+    def describe(self, maps: Tensor) -> Tensor:
+        """The rest of `embed`: maps [B, C, h, w] → descriptor [B, D]."""
+
+    def views(self, images: Tensor) -> dict[str, Tensor]:
+        """What else shows where the method looks, by title, of the inputs of `embed`: maps [B, h, w] of 0…1, or images
+        [B, 3, H, W] that a network sees in the place of the given ones."""
+        return {}
+
     def weights_address(self) -> str | None:
         """Where the published pre-trained weights of the backbone are; None where there are none of its shape."""
         return None

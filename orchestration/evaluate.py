@@ -14,7 +14,7 @@ from datasets.protocols import PROTOCOLS, Mode, Protocol, check
 from datasets.shards import DataError, Dataset, SplitIndex
 from datasets.store import Store, StoreError, open_store
 from methods import METHODS
-from orchestration import checkpoint, cluster, pictures
+from orchestration import checkpoint, cluster, explain, pictures
 from orchestration.checkpoint import Checkpoint
 from orchestration.combinations import sketch
 from orchestration.embed import EmbeddingJob, GroupReader, embed, load_features
@@ -148,6 +148,7 @@ def evaluate(
                 if name in result.lists:
                     drawn = draw_ranked_lists(dataset, mode, indexes, name, result)
                     result.pictures[f"ranked-lists-{name}.png"] = drawn
+        result.pictures.update(explain.draw_triples(found, dataset, protocol, indexes, descriptors))
         for name, data in result.pictures.items():
             store.write(name, data)
     return result

@@ -89,9 +89,11 @@ def smoothed(values: Sequence[float], share: float = 0.05) -> np.ndarray:
     return np.convolve(padded, np.full(2 * half + 1, 1 / (2 * half + 1)), mode="valid")
 
 
-def to_png(figure: Figure) -> bytes:
+def to_png(figure: Figure, *, laid_out: bool = False) -> bytes:
+    """laid_out: every place in the figure was given already."""
     buffer = io.BytesIO()
-    figure.tight_layout()
+    if not laid_out:
+        figure.tight_layout()
     figure.savefig(buffer, format="png", dpi=130)
     plt.close(figure)
     return buffer.getvalue()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,8 @@ def locate(model: str) -> Located:
 def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | None = None) -> dict[str, Any]:
     """Evaluate `model` by the experiment that it was trained with and `key=value` overrides (data, evaluate.batch …).
 
-    Features, results and pictures go to `<run>/evaluations/…`, one folder for each model, data set and way of embedding.
+    Features, results and pictures go to `<run>/evaluations/…`, one folder for each model, data set and way of embedding;
+    in MLflow the run gets the pictures too, below the same name.
     Raises: RequestError before work starts.
     """
     progress = progress or Progress()
@@ -65,6 +66,7 @@ def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | Non
     destination = open_store(located.run).join("evaluations", digest[:16])
     with progress.bar("evaluating") as bar:
         result = evaluate(located.checkpoint.address, experiment, destination, progress=bar)
+    log_pictures(located, result.pictures, f"evaluations/{digest[:16]}", progress)
     return {
         "run_id": located.run_id,
         "run": located.run,
@@ -74,3 +76,19 @@ def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | Non
         "metrics": result.metrics,
         "pictures": [f"{destination}/{name}" for name in result.pictures],
     }
+
+
+def log_pictures(located: Located, pictures: Mapping[str, bytes], folder: str, progress: Progress) -> None:
+    """Give the pictures to the run in MLflow. Where it cannot have them, that is said: the evaluation has them."""
+    if located.run_id is None:
+        return
+    try:
+        run = tracking.open_run(located.run)
+        if run.is_going_on():  # its own process writes what it has to say
+            raise RequestError(f"run {run.run_id} is still going on; evaluate again when it has ended")
+    except RequestError as error:
+        progress.say(f"the pictures are in {folder} of the run's storage and not in MLflow: {error}")
+        return
+    for name, data in pictures.items():
+        run.log_picture(data, f"{folder}/{name}")
+    run.deliver()

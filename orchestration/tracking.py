@@ -111,6 +111,11 @@ class TrackedRun:
         if points:
             self.log_picture(pictures.training_curves({**points}), name)
 
+    def is_going_on(self) -> bool:
+        """Whether MLflow has it as running. Raises: RequestError where MLflow does not answer."""
+        found = find_run(self.delivery.client, self.run_id, self.tracking_uri)
+        return found.info.status in ("RUNNING", "SCHEDULED")
+
     def set_tags(self, tags: Mapping[str, object]) -> None:
         self._say({"kind": "tags", "tags": {key: str(value) for key, value in tags.items()}})
 
@@ -118,6 +123,10 @@ class TrackedRun:
         """Deliver the rest and end the MLflow run with FINISHED, FAILED or KILLED. False where MLflow did not take it all
         within `deadline_s` seconds: it stays in the storage, and a warning says how to deliver it."""
         self._say({"kind": "status", "status": status})
+        return self.deliver(deadline_s=deadline_s)
+
+    def deliver(self, *, deadline_s: float = FINISH_S) -> bool:
+        """As `finish`, of a run that has ended already: its status stays. Nothing can be logged afterwards."""
         self._outbox.close()
         error = drain(self.delivery, deadline_s)
         if error is not None:

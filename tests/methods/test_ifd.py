@@ -82,9 +82,11 @@ def test_the_attention_stream_does_not_see_clothes_and_the_main_stream_does() ->
     method.eval()
     is_clothing = torch.isin(whole.parsing, torch.tensor([5, 9], dtype=torch.uint8))
     other = torch.where(is_clothing[:, None], torch.randn_like(whole.images), whole.images)
-    attention = method.attention_of(whole.images, whole.parsing)
-    assert attention.shape == (16, 2, 1)
-    assert torch.equal(attention, method.attention_of(other, whole.parsing))
+    views = method.views(whole.images, whole.parsing)
+    assert views["attention W_I"].shape == (16, 2, 1)
+    assert views["without clothes"].shape == whole.images.shape
+    for title, view in method.views(other, whole.parsing).items():
+        assert torch.equal(view, views[title])
     assert not torch.equal(method.embed(whole.images, whole.parsing), method.embed(other, whole.parsing))
 
 
@@ -199,8 +201,7 @@ def test_without_its_parts_ifd_is_the_baseline() -> None:
     (update,) = method.updates(whole)
     torch.testing.assert_close(update.loss, next(baseline.updates(whole)).loss)
     assert torch.equal(method.eval().embed(whole.images), baseline.eval().embed(whole.images))
-    with pytest.raises(MethodError, match="set knowledge_transfer=true"):
-        method.attention_of(whole.images, whole.parsing)
+    assert not method.views(whole.images)
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from orchestration import registry
 from orchestration.catalogue import show_model
@@ -63,6 +65,19 @@ def test_evaluating_again_gives_the_same_metrics(
     shown = capfd.readouterr().out
     assert "clothes-changing" in shown
     assert f"{100 * trained['metrics']['general/mAP']:.1f}" in shown
+
+
+def test_pictures_of_training_and_of_a_later_evaluation_are_in_mlflow(trained: dict[str, Any], place: Path) -> None:
+    told = ask("evaluate", trained["run_id"], "evaluate.batch=16", result=place / "evaluate.json")
+    shown = ask("runs", "show", trained["run_id"], result=place / "runs.json")
+    assert {"pictures/hard-triples.png", "pictures/cmc.png"} <= set(shown["files"])
+    assert shown["state"] == "FINISHED"
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    for picture in map(Path, told["pictures"]):
+        name = f"pictures/evaluations/{picture.parent.name}/{picture.name}"
+        there = client.download_artifacts(trained["run_id"], name, str(place))
+        assert Path(there).read_bytes() == picture.read_bytes()
+    assert any(picture.endswith("hard-triples.png") for picture in told["pictures"])
 
 
 def test_other_data_have_an_evaluation_of_their_own(

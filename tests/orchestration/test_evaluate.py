@@ -116,7 +116,7 @@ def test_each_querys_result_is_kept(scored: Scored) -> None:
 
 
 def test_pictures_are_written(scored: Scored) -> None:
-    names = {"cmc.png", *(f"ranked-lists-{mode.name}.png" for mode in PROTOCOLS["ltcc"].modes)}
+    names = {"cmc.png", "hard-triples.png", *(f"ranked-lists-{mode.name}.png" for mode in PROTOCOLS["ltcc"].modes)}
     assert set(scored.result.pictures) == names
     for name in names:
         assert (scored.folder / name).read_bytes().startswith(b"\x89PNG")
