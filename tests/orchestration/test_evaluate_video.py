@@ -154,7 +154,12 @@ def test_metrics_are_those_of_a_plain_loop_over_tracklets(video: Video, answer: 
 
 def test_ranked_lists_show_frames(answer: dict[str, Any]) -> None:
     names = {Path(path).name for path in answer["pictures"]}
-    assert {"cmc.png", "ranked-lists-general.png", "ranked-lists-clothes-changing-reranked.png"} <= names
+    assert {
+        "cmc.png",
+        "hard-triples.png",
+        "ranked-lists-general.png",
+        "ranked-lists-clothes-changing-reranked.png",
+    } <= names
     assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in answer["pictures"])
 
 
