@@ -9,75 +9,34 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import PIL
 import pyarrow as pa
 
+from datasets.conversion import Conversion, DamagedSource, notes_of, record, refuse_empty, report, warnings_of
 from datasets.errors import CorruptData, DataError
 from datasets.findings import Findings, ahead, check_all, plan_digest, twins
 from datasets.grouping import cluster_key
 from datasets.layouts import LAYOUTS, Entry, Layout, Offender, Reading
 from datasets.layouts.reading import read_layout
-from datasets.manifest import MANIFEST, Manifest
+from datasets.manifest import MANIFEST
 from datasets.masks import Masks, in_size_of, mask_name, open_masks
 from datasets.protocols import PROTOCOLS
 from datasets.schema import LABEL_MAPS, Sample
 from datasets.source_checks import MAX_FILE_BYTES, digest
-from datasets.source_counts import Count, counts, lonely_queries, same_images, shared_clothes
+from datasets.source_counts import counts
 from datasets.sources import Source
 from datasets.store import PATIENT, Store, open_store
 from datasets.unfinished import Unfinished, forget
 from datasets.writer import ROW_GROUP_BYTES, SHARD_BYTES, Resumption, write_dataset
 
+__all__ = ["Conversion", "DamagedSource", "convert"]
+
 Progress = Callable[[str, int, int], None]
-_SHOWN, _WARNINGS_SHOWN = 5, 50
 _CHECKS = "checks"
 _FORMAT = 1  # of what is written; another one does not go on where this one ended
-
-
-class DamagedSource(DataError):  # noqa: N818  (what it is, said plainly)
-    """The source has offenders; nothing was written. The message lists every one with its path, problem and remedy."""
-
-    def __init__(self, text: str, offenders: Sequence[Offender]) -> None:
-        super().__init__(text)
-        self.offenders = tuple(offenders)
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What was converted, or would be.
-
-    counts: found beside official. notes: what is no mistake, but may be wondered at. passed_over: reason → paths of files
-    that are no samples. quarantined: set aside. taken_up: images in shards that an interrupted conversion had finished.
-    manifest: of the data set written; None after a dry run.
-    """
-
-    layout: str
-    counts: list[Count]
-    warnings: list[str]
-    notes: list[str]
-    passed_over: dict[str, list[str]]
-    quarantined: list[Offender]
-    taken_up: int
-    manifest: Manifest | None
-
-    def lines(self) -> list[str]:
-        """For people: counts beside the official ones, then what to know."""
-        told = [str(count) for count in self.counts]
-        told += [f"note: {note}" for note in self.notes]
-        told += [f"warning: {warning}" for warning in self.warnings[:_WARNINGS_SHOWN]]
-        if (more := len(self.warnings) - _WARNINGS_SHOWN) > 0:
-            told.append(f"warning: and {more:,} more (--json has them all)")
-        told += [f"passed over, {reason}: {_some(paths)}" for reason, paths in self.passed_over.items()]
-        told += [f"set aside: {offender}" for offender in self.quarantined]
-        if self.taken_up:
-            told.append(
-                f"went on where a conversion was interrupted: {self.taken_up:,} images were there already, verified"
-            )
-        return told
 
 
 def convert(
@@ -127,13 +86,15 @@ def convert(
     tell = _Teller(progress)
 
     reading = read_layout(plan, source, known=LAYOUTS.values(), without=without, progress=tell.bytes_read)
-    with contextlib.closing(reading.source):
+    with contextlib.ExitStack() as opened:
+        opened.callback(reading.source.close)
         masks = None
         if parsing is not None and label_map is not None:
             images = [entry.path for entry in reading.entries]
             masks = open_masks(
                 parsing, label_map, resize=resize_masks, images=images, of=reading.source, progress=tell.bytes_read
             )
+            opened.callback(masks.source.close)
         order = {split: at for at, split in enumerate(plan.places)}
         entries = sorted(reading.entries, key=lambda e: (order.get(e.split, len(order)), e.split, cluster_key(e)))
         how = _how(plan, masks, row_group_bytes, shard_bytes)
@@ -144,16 +105,16 @@ def convert(
         )
         offenders = _offenders(reading, masks, findings)
         if offenders and not quarantine:
-            raise DamagedSource(_report(layout, reading, offenders, masks), offenders)
+            raise DamagedSource(report(layout, reading, offenders, masks), offenders)
 
         kept = [number for number in range(len(entries)) if number not in findings.offenders]
         samples = [entries[number] for number in kept]
-        _refuse_empty(plan, reading, protocol, samples, tuple(without))
+        refuse_empty(plan, reading, protocol, samples, tuple(without))
         conversion = Conversion(
             layout,
             counts(plan, samples),
-            reading.warnings + _warnings(protocol, reading, samples, masks, _same(entries, findings, kept)),
-            _notes(reading, samples),
+            reading.warnings + warnings_of(protocol, reading, samples, masks, _same(entries, findings, kept)),
+            notes_of(reading, samples),
             reading.passed_over,
             offenders,
             0,
@@ -181,7 +142,7 @@ def convert(
             licence=licence or plan.licence,
             label_map=None if label_map is None else label_map.name,
             protocol=protocol,
-            extra=reading.extra | _record(plan, offenders, masks),
+            extra=reading.extra | record(plan, offenders, masks),
             row_group_bytes=row_group_bytes,
             shard_bytes=shard_bytes,
             progress=tell.of("write", len(kept)),
@@ -278,75 +239,3 @@ def _read(
 
     for samples in ahead(numbers, sample, threads):
         yield from samples
-
-
-def _report(layout: str, reading: Reading, offenders: Sequence[Offender], masks: Masks | None) -> str:
-    num = len(offenders)
-    missing = sum(offender.problem.startswith("mask missing") for offender in offenders)
-    hint = ""
-    if masks is not None and missing and missing == len(reading.entries):
-        hint = (
-            f"\nNo image has its mask in {masks.source.where()}: is it the right folder? "
-            "A mask has its image's path, with .png."
-        )
-    return (
-        f"{layout} at {reading.source.where()} has {num} offender{'s' if num > 1 else ''}; nothing was written"
-        + "".join(f"\n  {offender}" for offender in offenders)
-        + hint
-        + "\nMend the source, or set them aside with --quarantine."
-    )
-
-
-def _refuse_empty(
-    plan: Layout, reading: Reading, protocol: str, samples: list[Entry], without: tuple[str, ...]
-) -> None:
-    """A split that training or a mode needs has samples."""
-    there = {entry.split for entry in samples}
-    of_modes = {split for mode in PROTOCOLS[protocol].modes for split in (mode.query, mode.gallery)}
-    needed = [split for split in plan.places if split == "train" or split in of_modes]
-    empty = [split for split in needed if split not in there and split not in without]
-    if empty or not samples:
-        places = [place for split in empty for place in plan.places[split]]
-        where = f" in {', '.join(dict.fromkeys(places))}" if places else ""
-        raise DataError(
-            f"{reading.source.where()} has no usable image for {' or '.join(empty) or 'any split'}{where}; "
-            "nothing was written. Look at the source, or leave the split out"
-        )
-
-
-def _warnings(
-    protocol: str,
-    reading: Reading,
-    samples: Sequence[Entry],
-    masks: Masks | None,
-    same: Iterable[Sequence[Entry]],
-) -> list[str]:
-    found = lonely_queries(PROTOCOLS[protocol], samples) + same_images(same)
-    if masks is None:
-        return found
-    if not masks.source.is_same(reading.source):
-        found += masks.source.warnings
-    if orphans := masks.orphans((entry.path for entry in reading.entries), reading.source):
-        found.append(f"masks without an image: {_some(orphans)}")
-    return found
-
-
-def _notes(reading: Reading, samples: Sequence[Entry]) -> list[str]:
-    pseudo = reading.extra.get("clothes")
-    shared = None if pseudo else shared_clothes(samples)
-    return ([f"clothes are {pseudo}"] if pseudo else []) + ([shared] if shared else [])
-
-
-def _record(plan: Layout, offenders: Sequence[Offender], masks: Masks | None) -> dict[str, Any]:
-    """What the manifest keeps of a conversion; no path of this machine."""
-    here = "" if masks is None else masks.source.where("x").removesuffix("x")
-    aside = [
-        {"path": offender.path, "problem": offender.problem.replace(here, "") if here else offender.problem}
-        for offender in offenders
-    ]
-    return {"layout": plan.name, "official": dict(plan.official)} | ({"quarantined": aside} if aside else {})
-
-
-def _some(paths: Sequence[str]) -> str:
-    rest = len(paths) - _SHOWN
-    return f"{len(paths)} ({', '.join(paths[:_SHOWN])}{f' and {rest} more' if rest > 0 else ''})"

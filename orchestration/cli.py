@@ -177,12 +177,20 @@ def parser() -> Parser:
     synth.add_argument("--size", metavar="HxW", type=size, help="pixels, such as 128x64, instead of the preset's")
     synth.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
     convert = add(
-        data, "convert", "data_convert", "a public data set's directory to shards, checked first", path="data"
+        data,
+        "convert",
+        "data_convert",
+        "a public data set to shards, checked first; after a kill the same line goes on",
+        path="data",
     )
     convert.add_argument("layout", metavar="LAYOUT", help="prcc, ltcc, … (an unknown one lists them all)")
-    convert.add_argument("source", metavar="SOURCE", help="the directory as its authors hand it out")
+    convert.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="the directory as its authors hand it out, or an archive of it (.zip, .tar, .tar.gz …)",
+    )
     convert.add_argument("address", metavar="DESTINATION")
-    convert.add_argument("--parsing", metavar="FOLDER", help="masks: the same tree, .png")
+    convert.add_argument("--parsing", metavar="MASKS", help="a folder or an archive of masks: the same tree, .png")
     convert.add_argument("--labels", default="lip20", help="the masks' label map: lip20, atr18, pascal7, six")
     convert.add_argument("--quarantine", action="store_true", help="set offenders aside and record them")
     convert.add_argument("--resize-masks", action="store_true", help="bring masks to their images' sizes, nearest")

@@ -22,11 +22,11 @@ from datasets.sources.archive import (
     Archive,
     BadMember,
     Careful,
-    Members,
     Progress,
     check_unpacked,
     name_of,
 )
+from datasets.sources.members import Members
 
 GZIP, BZIP2, XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
 _PIECE = 4 << 20

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from datasets.errors import DataError
-from datasets.sources.archive import Archive, BadMember, Careful, Members, check_unpacked, name_of
+from datasets.sources.archive import Archive, BadMember, Careful, check_unpacked, name_of
+from datasets.sources.members import Members
 
 _DIRECTORY_BYTES = 512 << 20
 _LOCAL = struct.Struct("<4s22xHH")  # signature …, lengths of name and extra field

@@ -18,7 +18,7 @@ from datasets.convert import DamagedSource, convert
 from datasets.errors import DataError
 from datasets.manifest import Manifest
 from datasets.shards import Dataset
-from datasets.sources import Source, TooLarge, archive, open_source
+from datasets.sources import Source, TooLarge, archive, members, open_source
 from datasets.sources.source import walk
 from tests import layouts
 from tests.layouts import Fixture
@@ -277,7 +277,7 @@ def test_sizes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(TooLarge):
         source.read("a.jpg", (1 << 20) - 1)
     assert len(source.read("a.jpg", 1 << 20)) == 1 << 20
-    monkeypatch.setattr(archive, "MAX_MEMBERS", 2)
+    monkeypatch.setattr(members, "MAX_MEMBERS", 2)
     tar_of(tmp_path / "x.tar", *((f"{number}.jpg", b"0", b"x") for number in range(3)))
     assert "has more than 2 files; unpack it and give the folder" in refused(tmp_path / "x.tar")
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +172,27 @@ def test_a_public_data_set_is_converted(capfd: pytest.CaptureFixture[str], tmp_p
     refused = answer(capfd, *words, "--overwrite")
     assert refused["status"] == 2
     assert "000_x_c1_000001.png" in refused["error"]["message"]
+
+
+def test_an_archive_is_converted_and_inspect_shows_terms_and_what_was_set_aside(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "ltcc.zip", "w") as packed:
+        for split in ("train", "query", "test"):
+            for name in ("001_1_c1_000001", "001_1_c2_000002", "002_1_c1_000004"):
+                packed.writestr(f"LTCC_ReID/{split}/{name}.png", png(np.zeros((32, 16), dtype=np.uint8)))
+        packed.writestr("LTCC_ReID/train/003_1_c1_000009.png", b"no image")
+    words = ["data", "convert", "ltcc", str(tmp_path / "ltcc.zip"), str(tmp_path / "shards")]
+    assert "train/003_1_c1_000009.png: is no image" in answer(capfd, *words)["error"]["message"]
+    assert main([*words, "--quarantine"]) == 0
+    told = capfd.readouterr()
+    assert "official 17,119 or 17,138   differs" in told.out
+    assert "checking: 10 images in" in told.err
+    assert "converting: 9 images in" in told.err
+    assert main(["data", "inspect", str(tmp_path / "shards")]) == 0
+    shown = capfd.readouterr().out
+    assert "Research only, by agreement with the authors" in shown
+    assert "set aside    train/003_1_c1_000009.png: is no image of a known format" in shown
 
 
 def test_people_are_shown_tables(data: str, capfd: pytest.CaptureFixture[str]) -> None:
