@@ -107,7 +107,7 @@ def test_each_fault_alone_is_survived(kind: str, through: Through, here: Dataset
     faults = Faults({}, seed=3, slow_s=4.0)
     through(faults)
     dataset = Dataset.open(there, retry=QUICK)
-    faults.rates = {kind: 0.06 if is_slow or kind == "slow_down" else 0.2}
+    faults.rates = {kind: 0.15 if is_slow or kind == "slow_down" else 0.2}
     assert_same(epochs(dataset), epochs(here))
     assert faults.injected[kind] >= 1
     stats = dataset.store.stats
