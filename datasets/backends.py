@@ -125,6 +125,8 @@ class S3:
         pyarrow does not look, so only a digest tells."""
         try:
             file = connections.opened(place)
+            if offset + length > file.size():  # it may have grown since it was opened
+                file = connections.opened(place, anew=True)
             length = min(length, file.size() - offset)
             return file.read_at(length, offset) if length > 0 else b""
         except OSError as error:

@@ -53,6 +53,13 @@ def test_a_write_replaces_the_whole_object(store: Store) -> None:
     assert store.read("manifest.json") == b"second"
 
 
+def test_a_range_beyond_what_an_object_had_reads_what_was_added(store: Store) -> None:
+    store.write("segment.jsonl", b"first\n")
+    assert store.read("segment.jsonl", 0, 6) == b"first\n"
+    store.write("segment.jsonl", b"first\nsecond\n")
+    assert store.read("segment.jsonl", 6, 7) == b"second\n"
+
+
 def test_a_listing_is_recursive_sorted_and_free_of_folder_markers(store: Store, s3: ObjectStore) -> None:
     for name in ("b/2", "a", "b/c/1"):
         store.write(name, b"x")
