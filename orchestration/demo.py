@@ -1,7 +1,7 @@
 """`make demo`: rendered people → shards → training on Ray → evaluation → MLflow → a registered model that loads without us.
 
-Everything lands below one folder. The recipes are those whose names end in `-demo`; the model registered is the one with
-the higher clothes-changing mAP on the test people, and its tags and model card say so.
+Everything lands below one folder. `experiments/demo.txt` names the recipes; the model registered is the one with the
+higher clothes-changing mAP on the test people, and its tags and model card say so.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 from rich.table import Table
 
 from datasets.synthetic.dataset import num_images, render_dataset
-from orchestration import registry, tracking
+from orchestration import recipes, registry, tracking
 from orchestration.errors import RequestError
-from orchestration.experiment import load, recipes
+from orchestration.experiment import load
 from orchestration.progress import Progress
 from orchestration.train import train
 
@@ -36,7 +36,10 @@ assert not hidden, f"importable: {hidden}"
 import mlflow, numpy, torch
 model = mlflow.pyfunc.load_model(sys.argv[1])
 images = numpy.random.default_rng(0).uniform(0, 255, (4, 3, int(sys.argv[2]), int(sys.argv[3]))).astype("float32")
-features = model.predict({"images": images})
+inputs = {"images": images}
+if "parsing" in {column.name for column in model.metadata.signature.inputs.inputs}:
+    inputs["parsing"] = numpy.zeros((4, *images.shape[2:]), "uint8")
+features = model.predict(inputs)
 print(json.dumps({"shape": list(features.shape), "norms": numpy.linalg.norm(features, axis=1).round(4).tolist()}))
 """
 
@@ -55,7 +58,7 @@ def demo(directory: str = "demo", *, overrides: Sequence[str] = (), progress: Pr
     with progress.bar("rendering people") as bar:
         render_dataset(data, preset=PRESET, splits=PROTOCOL, progress=lambda done: bar(done, total))
     runs = {}
-    for recipe in [name for name in recipes() if name.endswith("-demo")]:
+    for recipe in demo_recipes():
         experiment = load(recipe, [f"data={data}", f"storage={root / 'runs'}", *overrides])
         progress.say(f"\n{recipe}: {experiment.workers} workers, {experiment.epochs} epochs")
         runs[recipe] = train(experiment, progress=progress)
@@ -77,6 +80,12 @@ def demo(directory: str = "demo", *, overrides: Sequence[str] = (), progress: Pr
         "pictures": [picture for run in runs.values() for picture in run["pictures"]],
         "seconds": time.monotonic() - started,
     }
+
+
+def demo_recipes() -> list[str]:
+    """What the demo trains, in turn."""
+    lines = (recipes.FOLDER / "demo.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def experiment_of(run_id: str) -> str:

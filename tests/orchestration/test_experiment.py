@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from datasets.augment import Augmentation
 from methods import METHODS
 from orchestration import assembly
+from orchestration.demo import demo_recipes
 from orchestration.errors import RequestError
 from orchestration.experiment import Experiment, load, override, recipes
 from orchestration.recipes import FOLDER, summary
@@ -373,3 +374,8 @@ def test_augmentation_settings_are_those_of_the_transform() -> None:
 def test_every_named_optimizer_can_be_built() -> None:
     names = {name for model in (Adam, SGD) for name in get_args(model.model_fields["name"].annotation)}
     assert names == set(assembly.OPTIMIZERS)
+
+
+def test_the_demo_trains_recipes_that_there_are() -> None:
+    assert len(demo_recipes()) > 1
+    assert set(demo_recipes()) <= set(recipes())
