@@ -83,17 +83,18 @@ class Baseline(Method):
         self.encoder.load(state)
 
 
-def identity_classifiers(body: Body, num_persons: int) -> nn.Module:
+def identity_classifiers(body: Body, num_persons: int, bias: bool = True) -> nn.Module:
     """What `classify` takes: a classifier for each of the body's embeddings that has one."""
-    made = [identity_classifier(width, num_persons) for width in body.widths]
+    made = [identity_classifier(width, num_persons, bias) for width in body.widths]
     return made[0] if len(made) == 1 else nn.ModuleList(made)
 
 
-def identity_classifier(dim: int, num_persons: int) -> nn.Linear:
-    """Linear with bias; weights start at N(0, 0.001), the bias at 0, as published."""
-    classifier = nn.Linear(dim, num_persons)
+def identity_classifier(dim: int, num_persons: int, bias: bool = True) -> nn.Linear:
+    """Linear; weights start at N(0, 0.001), the bias, where there is one, at 0, as published."""
+    classifier = nn.Linear(dim, num_persons, bias)
     nn.init.normal_(classifier.weight, std=0.001)
-    nn.init.zeros_(classifier.bias)
+    if bias:
+        nn.init.zeros_(classifier.bias)
     return classifier
 
 

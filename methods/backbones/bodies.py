@@ -15,7 +15,7 @@ from methods.backbones.pcb import PCB
 
 BODIES: dict[str, type[Body]] = {"global": ImageEncoder, "pcb": PCB, "mgn": MGN, "hpm": HPM}
 OWN_SETTINGS: dict[str, tuple[str, ...]] = {  # those that not all bodies have
-    "global": ("last_stride", "pooling", "neck_bias"),
+    "global": ("last_stride", "pooling", "neck_bias", "triplet_before_neck"),
     "pcb": ("last_stride", "descriptor", "refine_from_epoch", "finetune_from_epoch"),
     "mgn": (),
     "hpm": ("last_stride",),
@@ -29,8 +29,9 @@ class BodySettings(BaseModel, extra="forbid", frozen=True):
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     width: float = Field(1.0, ge=1 / 16, le=4)  # factor on every layer's channels; pre-trained weights need 1
     last_stride: Literal[1, 2] = 1  # CAL, Sec. 5.2; PCB, Sec. 3.1: the last down-sampling is removed
-    pooling: Literal["max-average", "max"] = "max-average"  # CAL, Sec. 5.2; its published code has "max" for video
+    pooling: Literal["max-average", "max", "average"] = "max-average"  # CAL, Sec. 5.2; its code has "max" for video
     neck_bias: bool = True
+    triplet_before_neck: bool = False  # behind it, as CAL's code; before it, as the strong baseline of Luo et al.
     descriptor: Literal["G", "H"] = "G"  # of PCB, Sec. 3.1: its parts before or after they are reduced
     refine_from_epoch: int | None = Field(None, ge=0)  # PCB's refined part pooling, Sec. 3.3; none: stripes throughout
     finetune_from_epoch: int | None = Field(None, ge=0)  # from then on it is no longer the part classifier alone

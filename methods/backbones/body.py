@@ -19,12 +19,14 @@ from torch.func import functional_call
 class Embeddings:
     """What a body makes of B images.
 
-    features: [B, dim], the descriptor. classified: what identities are learnt from, each [B, width] with a classifier of
+    features: [B, dim], the descriptor. before_neck: the descriptor before its batch norm, where a body has such a neck, else
+    the features. classified: what identities are learnt from, each [B, width] with a classifier of
     its own. compared: what a triplet loss compares, each [B, width]. trains_classifiers: False where everything behind
     them is held fixed.
     """
 
     features: Tensor
+    before_neck: Tensor
     classified: tuple[Tensor, ...]
     compared: tuple[Tensor, ...]
     trains_classifiers: bool = True

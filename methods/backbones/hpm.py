@@ -46,7 +46,7 @@ class HPM(Body):
     def heads(self, pooled: Tensor) -> Embeddings:
         reduced = tuple(reduce(part) for reduce, part in zip(self.reductions, pooled.unbind(1), strict=True))
         features = torch.cat(reduced, 1)
-        return Embeddings(features, reduced, (features,))
+        return Embeddings(features, features, reduced, (features,))
 
     def load(self, state: Mapping[str, Any]) -> None:
         load_weights(self.backbone, state)

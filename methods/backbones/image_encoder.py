@@ -19,7 +19,8 @@ class ImageEncoder(Body):
     A clip goes through the network frame by frame, is pooled over space, then averaged over time: CAL's C2D. dim is
     4,096 for a ResNet-50 with pooling "max-average" (CAL, Sec. 5.2), 2,048 with "max" (its code, for video).
 
-    The neck's weight starts at N(1, 0.02), its bias at 0. neck_bias: whether that bias is trained.
+    The neck's weight starts at N(1, 0.02), its bias at 0. neck_bias: whether that bias is trained. triplet_before_neck: a
+    triplet loss compares what the neck is given in the place of what it gives.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class ImageEncoder(Body):
         last_stride: int = 1,
         neck_bias: bool = True,
         pooling: str = "max-average",
+        triplet_before_neck: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = ResNet(backbone, width=width, last_stride=last_stride)
@@ -40,6 +42,7 @@ class ImageEncoder(Body):
         self.neck = nn.BatchNorm1d(self.dim)
         nn.init.normal_(self.neck.weight, 1.0, 0.02)
         self.neck.bias.requires_grad_(neck_bias)
+        self.triplet_before_neck = triplet_before_neck
 
     def maps(self, images: Tensor) -> Tensor:
         return self.backbone(images)
@@ -49,7 +52,7 @@ class ImageEncoder(Body):
 
     def heads(self, pooled: Tensor) -> Embeddings:
         features = self.neck(pooled)
-        return Embeddings(features, (features,), (features,))
+        return Embeddings(features, pooled, (features,), (pooled if self.triplet_before_neck else features,))
 
     def load(self, state: Mapping[str, Any]) -> None:
         load_weights(self.backbone, state)

@@ -67,7 +67,8 @@ class MGN(Body):
         vectors = pooled.unbind(1)
         reduced = tuple(reduce(vector) for reduce, vector in zip(self.reductions, vectors, strict=True))
         whole = len(PARTS)
-        return Embeddings(torch.cat(reduced, 1), (*vectors[:whole], *reduced[whole:]), reduced[:whole])
+        features = torch.cat(reduced, 1)
+        return Embeddings(features, features, (*vectors[:whole], *reduced[whole:]), reduced[:whole])
 
     def load(self, state: Mapping[str, Any]) -> None:
         """All branches start from the same weights (Sec. 4.1)."""

@@ -100,7 +100,7 @@ class PCB(Body):
     def heads(self, pooled: Tensor) -> Embeddings:
         reduced = held_fixed(self.reduction, pooled) if self.induces else self.reduction(pooled)
         features = (pooled if self.descriptor == "G" else reduced).flatten(1)
-        return Embeddings(features, reduced.unbind(1), (features,), trains_classifiers=not self.induces)
+        return Embeddings(features, features, reduced.unbind(1), (features,), trains_classifiers=not self.induces)
 
     def load(self, state: Mapping[str, Any]) -> None:
         load_weights(self.backbone, state)

@@ -15,6 +15,10 @@ PCB_REFINED = PARTS | {"body": "pcb", "refine_from_epoch": 1, "finetune_from_epo
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "baseline": ("baseline", SMALL),
     "baseline with triplet loss": ("baseline", SMALL | {"triplet_weight": 1.0, "neck_bias": False}),
+    "baseline with the strong baseline's triplet loss": (
+        "baseline",
+        SMALL | {"triplet_weight": 1.0, "triplet_distance": "euclidean", "triplet_before_neck": True},
+    ),
     "baseline on PCB": ("baseline", PARTS | {"body": "pcb", "triplet_weight": 1.0}),
     "baseline on PCB with refined parts": ("baseline", PCB_REFINED | {"descriptor": "H"}),
     "baseline on MGN": ("baseline", PARTS | {"body": "mgn"}),
