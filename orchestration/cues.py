@@ -26,8 +26,7 @@ SHOWN = 8  # people of each split that is drawn
 
 def asked_cues(settings: EvaluateSettings) -> tuple[CueName, ...]:
     """Each once, in the order in which they were given."""
-    given = (settings.cues,) if isinstance(settings.cues, str) else settings.cues
-    return tuple(dict.fromkeys(given))
+    return tuple(dict.fromkeys(settings.cues))
 
 
 def check_cues(settings: EvaluateSettings, dataset: Dataset, protocol: Protocol) -> None:

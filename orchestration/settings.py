@@ -155,7 +155,7 @@ class EvaluateSettings(Settings):
     clip_length: int = Field(default=8, ge=1)  # frames per clip, where tracklets are ranked
     clip_stride: int = Field(default=4, ge=1)  # from one frame of a clip to its next
     # Also score each mode with parts of the test images painted over, as <mode>-<cue>/… (`datasets.cues`)
-    cues: CueName | tuple[CueName, ...] = ()
+    cues: tuple[CueName, ...] = ()
     rerank: RerankSettings | None = None  # {}: also score each mode re-ranked, as <mode>-reranked/…
 
 
