@@ -25,8 +25,8 @@ OWN_SETTINGS: dict[str, tuple[str, ...]] = {  # those that not all bodies have
 class BodySettings(BaseModel, extra="forbid", frozen=True):
     """body: "global" has one embedding of the whole person (CAL's network); the others have one for each part."""
 
-    body: Literal["global", "pcb", "mgn", "hpm"] = "global"
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    body: Literal["global", "pcb", "mgn", "hpm"] = "global"
     width: float = Field(1.0, ge=1 / 16, le=4)  # factor on every layer's channels; pre-trained weights need 1
     last_stride: Literal[1, 2] = 1  # CAL, Sec. 5.2; PCB, Sec. 3.1: the last down-sampling is removed
     pooling: Literal["max-average", "max", "average"] = "max-average"  # CAL, Sec. 5.2; its code has "max" for video
