@@ -34,21 +34,24 @@ def check_cues(settings: EvaluateSettings, dataset: Dataset, protocol: Protocol)
     by_masks = [name for name in asked_cues(settings) if CUES[name].by_masks]
     if not by_masks:
         return
-    rows = f"take {', '.join(f'{name}-rows' for name in by_masks)}, which need no masks"
     bare = [split for split in scored_splits(protocol) if not dataset.index(split).has_parsing]
     labels = LABEL_MAPS[dataset.manifest.label_map] if dataset.manifest.label_map else None
     if bare or labels is None:
         raise RequestError(
             f"evaluate.cues = {', '.join(by_masks)}: the head and the body are found by parsing masks, and in data "
             f"{dataset.address} there are images without one in {', '.join(bare) or 'every split'}. Convert with --parsing "
-            f"MASKS --labels …, make masks with `redress data parse`, or {rows}."
+            f"MASKS --labels …, make masks with `redress data parse`, or {without_masks(by_masks)}."
         )
     if footless := [name for name in by_masks if CUES[name].body and not feet_labels(labels)]:
         raise RequestError(
             f"evaluate.cues = {', '.join(footless)}: the body is without its feet, and label map {labels.name!r} of data "
             f"{dataset.address} does not tell feet from legs ({', '.join(labels.labels)}). Make masks by another label map, "
-            f"or {rows}."
+            f"or {without_masks(footless)}."
         )
+
+
+def without_masks(names: Sequence[str]) -> str:
+    return f"take {', '.join(f'{name}-rows' for name in names)}, for which no masks are needed"
 
 
 def scored_splits(protocol: Protocol) -> list[str]:
