@@ -5,7 +5,7 @@
 Each body trains the baseline for a few steps on noise, one thread, in a process of its own; time is the CPU's, of the median
 step, memory the peak above what there was before the network. "pcb refined" is PCB with refined part pooling in its last
 phase. Parameters are counted without the classifiers, as they are used at test time. Expected: of MGN, which has most of a
-ResNet three times, no more than three times the baseline's time; of the others, which add heads alone, a tenth more at most.
+ResNet three times, no more than three times the baseline's time; of the others, which add heads alone, a fifth more at most.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "hpm": {"body": "hpm"},
 }
 PERSONS = 150  # of PRCC
-AT_MOST = {"pcb": 1.1, "pcb refined": 1.1, "hpm": 1.1, "mgn": 3.0}
+AT_MOST = {"pcb": 1.2, "pcb refined": 1.2, "hpm": 1.2, "mgn": 3.0}
 
 
 def cost(words: argparse.Namespace) -> dict[str, Any]:

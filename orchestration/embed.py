@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, cast
 
 import numpy as np
@@ -34,8 +35,8 @@ from orchestration.experiment import Experiment
 class EmbeddingJob:
     """What every actor is told. `batch`: images per forward pass. `flip`: add the embeddings of mirror images.
 
-    clip: frames and stride of the clips that tracklets are cut into; None embeds image by image. cue: what alone of each
-    image the model is shown; None shows all.
+    clip: frames and stride of the clips that tracklets are cut into; None embeds image by image. cues: what alone of each
+    image the model is shown as well, cue by cue, beside the whole.
     """
 
     model: str
@@ -46,7 +47,7 @@ class EmbeddingJob:
     clip: tuple[int, int] | None
     threads: int
     gpu: bool
-    cue: CueName | None = None
+    cues: tuple[CueName, ...] = ()
 
 
 class Embedder:
@@ -63,19 +64,21 @@ class Embedder:
         checkpoint.load_method_state(self.method, found)
         self.method.to(self.device).eval()
         self.dataset = Dataset.open(job.data)
-        self.shown = Shower(self.dataset, self.augmentation, job.cue, with_masks="parsing" in self.method.inputs)
+        self.shown = self.shower(None)
         self.work: dict[str, Work] = {}
         self.store = open_store(job.destination)
 
     def __call__(self, items: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        rows = [self.embed_group(str(s), int(g)) for s, g in zip(items["split"], items["group"], strict=True)]
+        each = zip(items["split"], items["group"], items["cue"], strict=True)
+        rows = [self.embed_group(str(split), int(group), cue or None) for split, group, cue in each]
         return {**items, "rows": np.array(rows, dtype=np.int64)}
 
-    def embed_group(self, split: str, group: int) -> int:
+    def embed_group(self, split: str, group: int, cue: CueName | None = None) -> int:
         """Write the descriptors of the images, or of the tracklets that begin, in a row group; returns how many images."""
+        self.shown = self.shower(cue)
         if split not in self.work:
             self.work[split] = divide(self.dataset.index(split), self.job.clip)
-        work, path = self.work[split], feature_path(split, group)
+        work, path = self.work[split], feature_path(split, group, cue)
         if not self.store.exists(path):
             rows, features = (self.embed_images if self.job.clip is None else self.embed_tracklets)(work, group)
             buffer = io.BytesIO()
@@ -83,6 +86,9 @@ class Embedder:
             pq.write_table(pa.table({"row": pa.array(rows), "feature": column}), buffer)
             self.store.write(path, buffer.getvalue())
         return work.images[group]
+
+    def shower(self, cue: CueName | None) -> Shower:
+        return Shower(self.dataset, self.augmentation, cue, with_masks="parsing" in self.method.inputs)
 
     @torch.inference_mode()
     def embed_images(self, work: Work, group: int) -> tuple[np.ndarray, Tensor]:
@@ -181,8 +187,13 @@ class GroupReader:
         return [found[row] for row in rows.tolist()]
 
 
-def feature_path(split: str, group: int) -> str:
-    return f"{split}/{group:06d}.parquet"
+def feature_path(split: str, group: int, cue: CueName | None = None) -> str:
+    return f"{feature_folder(split, cue)}/{group:06d}.parquet"
+
+
+def feature_folder(split: str, cue: CueName | None = None) -> str:
+    """Where a split's descriptors lie: those of whole images, or of what a cue shows alone."""
+    return f"{cue}/{split}" if cue else split
 
 
 def embed(
@@ -195,6 +206,8 @@ def embed(
 ) -> None:
     """Write the features of every image (or tracklet) of `splits` below `job.destination`, but for those there already.
 
+    Those of a cue lie in a folder of its name.
+
     progress: called with images done and in all.
     """
     import ray.data
@@ -202,14 +215,15 @@ def embed(
     dataset, store = Dataset.open(job.data), open_store(job.destination)
     items: list[dict[str, Any]] = []
     finished = total = 0
-    for split in splits:
-        written = set(store.list(split))
+    whole: tuple[CueName | None, ...] = (None, *job.cues)
+    for split, cue in product(splits, whole):
+        written = set(store.list(feature_folder(split, cue)))
         for group, images in divide(dataset.index(split), job.clip).images.items():
             total += images
-            if feature_path(split, group) in written:
+            if feature_path(split, group, cue) in written:
                 finished += images
             else:
-                items.append({"split": split, "group": group})
+                items.append({"split": split, "group": group, "cue": cue or ""})
     if progress:
         progress(finished, total)
     if not items:
@@ -245,11 +259,14 @@ class Descriptors:
         return self.features[torch.from_numpy(np.searchsorted(self.rows, rows))]
 
 
-def load_features(store: Store, split: str, rows: np.ndarray) -> Descriptors:
-    """The features of a split's `rows` (int64, ascending). Raises: RuntimeError where a row has none."""
+def load_features(store: Store, split: str, rows: np.ndarray, cue: CueName | None = None) -> Descriptors:
+    """The features of a split's `rows` (int64, ascending), of whole images or a cue alone.
+
+    Raises: RuntimeError where a row has none.
+    """
     features: np.ndarray | None = None
     seen = np.zeros(len(rows), dtype=bool)
-    for path in store.list(split):
+    for path in store.list(feature_folder(split, cue)):
         table = pq.read_table(io.BytesIO(store.read(path)))
         places = np.searchsorted(rows, table["row"].to_numpy())
         flat = table["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)

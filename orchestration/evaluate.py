@@ -84,13 +84,11 @@ def metric_names(dataset: Dataset, protocol: Protocol, *, reranked: bool = False
     return names
 
 
-def embedding(
-    model: Checkpoint, dataset: Dataset, protocol: Protocol, settings: EvaluateSettings, cue: CueName | None = None
-) -> dict[str, Any]:
-    """What descriptors depend on, as plain JSON."""
+def embedding(model: Checkpoint, dataset: Dataset, protocol: Protocol, settings: EvaluateSettings) -> dict[str, Any]:
+    """What descriptors depend on, as plain JSON; those of a cue lie apart, and depend on the same."""
     frames = clip(protocol, settings)
-    how: dict[str, Any] = {"clip": list(frames)} if frames else {"flip": settings.flip}
-    return {"model": model.digests, "data": dataset.fingerprint, **how, **({"cue": cue} if cue else {})}
+    how = {"clip": list(frames)} if frames else {"flip": settings.flip}
+    return {"model": model.digests, "data": dataset.fingerprint, **how}
 
 
 def clip(protocol: Protocol, settings: EvaluateSettings) -> tuple[int, int] | None:
@@ -110,9 +108,9 @@ def evaluate(
     """Score the checkpoint (or a run's newest) at `model` on `experiment.data` and leave features and results in `destination`.
 
     `<destination>/features/<split>/…parquet` holds descriptors by row of the index (a tracklet's by its middle frame),
-    `<destination>/cues/<cue>/features/…` those of images that show a cue alone, `<destination>/queries.parquet` each query's
+    `<destination>/features/<cue>/<split>/…` those of what a cue shows alone, `<destination>/queries.parquet` each query's
     average precision and the position of its first match, by mode. Descriptors that an earlier evaluation left there are
-    taken up where `embedding.json` beside them says that they are of this model, these data and this cue.
+    taken up where `<destination>/embedding.json` says that they are of this model and these data.
     progress: called with images embedded and in all; while modes are re-ranked, with entries.
     Raises: RequestError before work starts where data, protocol or checkpoint are not usable.
     """
@@ -123,57 +121,44 @@ def evaluate(
     check_cues(experiment.evaluate, dataset, protocol)
     cluster.connect()
     store = open_store(destination)
-    splits = scored_splits(protocol)
-    indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))
-    num_images, asked = sum(map(len, indexes.values())), asked_cues(experiment.evaluate)
-    result = Evaluation()
-    whole: dict[str, Descriptors] = {}
-    for number, cue in enumerate((None, *asked)):
-        told = progress and counted(progress, number * num_images, (1 + len(asked)) * num_images, cue)
-        place = store.sub(f"cues/{cue}") if cue else store
-        descriptors = describe_splits(found, experiment, dataset, protocol, indexes, place, cue, told)
-        whole = whole or descriptors
-        how = experiment.evaluate.rerank
-        result.add(
-            rank_modes(protocol, indexes, descriptors, dataset.manifest, reranking=how, cue=cue, progress=progress)
-        )
-    if progress and experiment.evaluate.rerank:  # of the whole, images are what was asked for
-        progress(*[(1 + len(asked)) * num_images] * 2)
-    store.write("queries.parquet", query_table(protocol, indexes, result.rankings, asked))
-    if draw_pictures:
-        draw(result, found, dataset, protocol, indexes, whole, asked)
-        for name, data in result.pictures.items():
-            store.write(name, data)
-    return result
-
-
-def describe_splits(
-    found: Checkpoint,
-    experiment: Experiment,
-    dataset: Dataset,
-    protocol: Protocol,
-    indexes: dict[str, SplitIndex],
-    place: Store,
-    cue: CueName | None,
-    progress: Callable[[int, int], None] | None,
-) -> dict[str, Descriptors]:
-    """Descriptors of each split, of whole images or a cue alone, as they lie in `place` now or lay there already."""
     settings = experiment.evaluate
-    keep_only(place, embedding(found, dataset, protocol, settings, cue))
+    keep_only(store, embedding(found, dataset, protocol, settings))
+    splits = scored_splits(protocol)
     job = EmbeddingJob(
         model=found.address,
         data=experiment.data,
-        destination=place.join("features"),
+        destination=store.join("features"),
         batch=settings.batch,
         flip=settings.flip,
         clip=clip(protocol, settings),
         threads=experiment.threads,
         gpu=cluster.use_gpu(experiment),
-        cue=cue,
+        cues=asked_cues(settings),
     )
-    embed(job, list(indexes), actors=experiment.workers, cpus=experiment.resources.cpus, progress=progress)
+    embed(job, splits, actors=experiment.workers, cpus=experiment.resources.cpus, progress=progress)
+    indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))
+    result = Evaluation()
+    for cue in (None, *job.cues):
+        descriptors = load_splits(store, protocol, indexes, cue)
+        how = settings.rerank
+        result.add(
+            rank_modes(protocol, indexes, descriptors, dataset.manifest, reranking=how, cue=cue, progress=progress)
+        )
+    if progress and settings.rerank:  # of the whole, images are what was asked for
+        progress(*[(1 + len(job.cues)) * sum(map(len, indexes.values()))] * 2)
+    store.write("queries.parquet", query_table(protocol, indexes, result.rankings, job.cues))
+    if draw_pictures:
+        draw(result, found, dataset, protocol, indexes, load_splits(store, protocol, indexes), job.cues)
+        for name, data in result.pictures.items():
+            store.write(name, data)
+    return result
+
+
+def load_splits(
+    store: Store, protocol: Protocol, indexes: dict[str, SplitIndex], cue: CueName | None = None
+) -> dict[str, Descriptors]:
     return {
-        split: load_features(place.sub("features"), split, protocols.samples(protocol, index))
+        split: load_features(store.sub("features"), split, protocols.samples(protocol, index), cue)
         for split, index in indexes.items()
     }
 
@@ -198,16 +183,6 @@ def draw(
     result.pictures.update(explain.draw_triples(found, dataset, protocol, indexes, whole))
     if asked:
         result.pictures[cues.PICTURE] = cues.draw_sheet(dataset, list(indexes.values()), asked, augmentation)
-
-
-def counted(progress: Callable[..., None], before: int, total: int, cue: CueName | None) -> Callable[[int, int], None]:
-    """`progress` over the images of all cues, of which `before` have had their turn."""
-    note = {"note": cue} if cue else {}
-
-    def told(done: int, _: int) -> None:
-        progress(before + done, total, **note)
-
-    return told
 
 
 def keep_only(store: Store, embedding: dict[str, Any]) -> None:

@@ -30,7 +30,8 @@ SMALL = [
     "method.width=0.125", "optimizers.model.schedule=null", "checkpoint.keep=1",
 ]  # fmt: skip
 REFINED = ["method.body=pcb", "method.refine_from_epoch=1", "method.finetune_from_epoch=2"]
-BODIES = {"pcb": ["method.body=pcb", "method.descriptor=H"], "refined pcb": REFINED, "mgn": ["method.body=mgn"],
+REFINED_LATE = ["method.body=pcb", "method.refine_from_epoch=7", "method.finetune_from_epoch=8"]
+BODIES = {"pcb": ["method.body=pcb", "method.descriptor=H"], "refined pcb": REFINED_LATE, "mgn": ["method.body=mgn"],
           "hpm": ["method.body=hpm"]}  # fmt: skip
 
 
@@ -41,8 +42,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def trained(body: str, data: str, folder: Path) -> Experiment:
     """What a worker does, without Ray: checkpoints and journal below the folder."""
-    epochs = 3 if body == "refined pcb" else 6
-    wanted = load("baseline-demo", [f"data={data}", f"epochs={epochs}", *SMALL, *BODIES[body]])
+    wanted = load("baseline-demo", [f"data={data}", "epochs=12", "optimizers.model.lr=5.0e-3", *SMALL, *BODIES[body]])
     dataset = Dataset.open(data)
     facts = assembly.describe_data(dataset.index("train"), dataset.manifest.label_map)
     run(Assignment(wanted.resolved(), str(folder), facts), open_store(str(folder)), torch.device("cpu"))
@@ -54,7 +54,7 @@ def test_each_body_learns_and_becomes_a_graph_with_its_descriptors(body: str, da
     wanted = trained(body, data, tmp_path)
     records = [record for _, record in read_steps(open_store(str(tmp_path)))]
     identity = [record["metrics"]["loss/identity"] for record in records]
-    assert np.mean(identity[-3:]) < 0.95 * np.mean(identity[:3])
+    assert np.mean(identity[-3:]) < 0.9 * np.mean(identity[:3])
     assert ("loss/triplet" in records[0]["metrics"]) is (body == "mgn")
     if body == "refined pcb":
         stages = dict.fromkeys(record["stage"] for record in records)

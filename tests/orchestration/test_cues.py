@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,11 +19,11 @@ from datasets.decode import decode_image, decode_parsing
 from datasets.schema import LABEL_MAPS
 from datasets.shards import Dataset, write_dataset
 from datasets.store import open_store
-from methods.ranking import describe
+from methods.ranking import Labels, describe, rank
 from orchestration import assembly, checkpoint
 from orchestration.embed import load_features
 from orchestration.errors import RequestError
-from orchestration.evaluate import Evaluation, evaluate
+from orchestration.evaluate import evaluate, keep_only
 from orchestration.experiment import Experiment, load
 from orchestration.scoring import score
 from tests.orchestration.checkpoints import checkpoint_of
@@ -43,14 +43,12 @@ def wanted(recipe: str, data: str, place: Path, *more: str) -> Experiment:
 
 @dataclass(frozen=True)
 class Scored:
-    """A model that takes masks beside images, its scores of two cues, and descriptors made in this process."""
+    """A model that takes masks beside images, what `redress evaluate` answers of it and two cues, and where the results lie."""
 
     model: str
     experiment: Experiment
+    answer: dict[str, Any]
     folder: Path
-    result: Evaluation
-    whole: Evaluation
-    told: list[tuple[int, int]]
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +58,10 @@ def data(place: Path) -> str:
 
 @pytest.fixture(scope="module")
 def scored(data: str, place: Path, ray_cluster: str) -> Scored:
-    plain = wanted("ifd-demo", data, place, "method.mask_margin=0")
-    asked = wanted("ifd-demo", data, place, "method.mask_margin=0", "evaluate.cues=[head,body-rows]")
-    model = checkpoint_of(plain, str(place / "model"), seed=1)
-    told: list[tuple[int, int]] = []
-    folder = place / "evaluation"
-    whole = evaluate(model, plain, str(folder), draw_pictures=False)
-    result = evaluate(model, asked, str(folder), progress=lambda done, total, note=None: told.append((done, total)))
-    return Scored(model, asked, folder, result, whole, told)
+    experiment = wanted("ifd-demo", data, place, "method.mask_margin=0")
+    model = checkpoint_of(experiment, str(place / "model"), seed=1)
+    answer = score(model, ["evaluate.cues=[head,body-rows]"])
+    return Scored(model, experiment, answer, Path(answer["pictures"][0]).parent)
 
 
 def features_here(scored: Scored, split: str, cue: CueName | None) -> Tensor:
@@ -91,67 +85,72 @@ def features_here(scored: Scored, split: str, cue: CueName | None) -> Tensor:
 
 @pytest.mark.parametrize("cue", [None, "head", "body-rows"])
 def test_descriptors_are_of_what_the_cue_shows_of_image_and_mask(scored: Scored, cue: CueName | None) -> None:
-    folder = scored.folder / "cues" / cue if cue else scored.folder
     for split in ("query", "gallery"):
         expected = features_here(scored, split, cue)
-        found = load_features(open_store(str(folder / "features")), split, np.arange(len(expected))).features
+        store = open_store(str(scored.folder / "features"))
+        found = load_features(store, split, np.arange(len(expected)), cue).features
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_each_cue_has_results_of_its_own_beside_those_of_whole_images(scored: Scored) -> None:
     measures = ("mAP", "mINP", "rank-1", "rank-5", "rank-10", "rank-20")
     expected = {f"{mode}{cue}/{one}" for mode in MODES for cue in ("", "-head", "-body-rows") for one in measures}
-    assert set(scored.result.metrics) == expected
-    assert {name: scored.result.metrics[name] for name in scored.whole.metrics} == scored.whole.metrics
+    assert set(scored.answer["metrics"]) == expected
     table = pq.read_table(scored.folder / "queries.parquet")
-    modes = [f"{mode}{cue}" for mode in MODES for cue in ("", "-head", "-body-rows")]
-    assert list(dict.fromkeys(table["mode"].to_pylist())) == modes
+    assert list(dict.fromkeys(table["mode"].to_pylist())) == [
+        f"{mode}{cue}" for mode in MODES for cue in ("", "-head", "-body-rows")
+    ]
+    for cue in (None, "head", "body-rows"):
+        query, gallery = (features_here(scored, split, cue) for split in ("query", "gallery"))
+        labels = [Dataset.open(scored.experiment.data).index(split) for split in ("query", "gallery")]
+        of_query, of_gallery = (Labels(one.person, one.camera, one.clothes) for one in labels)
+        ranking = rank(query, gallery, of_query, of_gallery, "clothes-changing")
+        name = f"clothes-changing-{cue}/mAP" if cue else "clothes-changing/mAP"
+        assert scored.answer["metrics"][name] == pytest.approx(ranking.mAP, abs=1e-6)
 
 
 def test_pictures_show_the_lists_of_each_cue_and_a_sheet_of_what_the_model_saw(scored: Scored) -> None:
     lists = {f"ranked-lists-{mode}{cue}.png" for mode in MODES for cue in ("", "-head", "-body-rows")}
-    assert set(scored.result.pictures) == {"cmc.png", "cues.png", "hard-triples.png", *lists}
-    sheet = np.asarray(Image.open(io.BytesIO(scored.result.pictures["cues.png"])).convert("RGB")).astype(int)
+    names = {Path(path).name for path in scored.answer["pictures"]}
+    assert names == {"cmc.png", "cues.png", "hard-triples.png", *lists}
+    sheet = np.asarray(Image.open(scored.folder / "cues.png").convert("RGB")).astype(int)
     painted = (np.abs(sheet - mean_colour((0.485, 0.456, 0.406))).max(2) <= 1).mean()
     assert 0.1 < painted < 0.6
-    assert (scored.folder / "cues.png").exists()
 
 
-def test_progress_counts_the_images_of_all_cues(scored: Scored) -> None:
-    num_images = sum(len(Dataset.open(scored.experiment.data).index(split)) for split in ("query", "gallery"))
-    done, total = zip(*scored.told, strict=True)
-    assert set(total) == {3 * num_images}
-    assert list(done) == sorted(done)
-    assert done[0] == num_images, "descriptors of whole images are taken up from the evaluation before"
-    assert done[-1] == 3 * num_images
-
-
-def test_descriptors_of_another_cue_or_model_are_not_taken_for_these(scored: Scored, place: Path) -> None:
-    """What was described once is taken up, cue by cue; another model's are made anew."""
-    before = {path: path.stat().st_mtime_ns for path in scored.folder.rglob("*/features/*/*.parquet")}
-    other = wanted(
-        "ifd-demo", scored.experiment.data, place, "method.mask_margin=0", "evaluate.cues=[body-rows,head-rows]"
+def test_what_was_described_is_taken_up_cue_by_cue_also_for_ranking_again(scored: Scored, place: Path) -> None:
+    before = written(scored.folder)
+    asked = ["evaluate.cues=[body-rows,head-rows]", "evaluate.rerank={k1: 3, k2: 1}"]
+    other = wanted("ifd-demo", scored.experiment.data, place, "method.mask_margin=0", *asked)
+    told: list[tuple[int, int, str | None]] = []
+    again = evaluate(
+        scored.model,
+        other,
+        str(scored.folder),
+        draw_pictures=False,
+        progress=lambda done, total, note=None: told.append((done, total, note)),
     )
-    again = evaluate(scored.model, other, str(scored.folder), draw_pictures=False)
-    now = {path: path.stat().st_mtime_ns for path in scored.folder.rglob("*/features/*/*.parquet")}
+    now = written(scored.folder)
     assert before.items() < now.items()
-    assert {path.relative_to(scored.folder).parts[1] for path in now.keys() - before.keys()} == {"head-rows"}
-    shared = [name for name in scored.result.metrics if "-head/" not in name]
-    assert {name: again.metrics[name] for name in shared} == {name: scored.result.metrics[name] for name in shared}
-    stranger = checkpoint_of(scored.experiment, str(place / "stranger"), seed=2)
-    renewed = evaluate(stranger, scored.experiment, str(scored.folder), draw_pictures=False)
-    assert renewed.metrics != scored.result.metrics
-    assert all(path.stat().st_mtime_ns > time for path, time in before.items())
+    assert {path.parts[0] for path in now.keys() - before.keys()} == {"head-rows"}
+    shared = {name: value for name, value in scored.answer["metrics"].items() if "-head/" not in name}
+    assert {name: again.metrics[name] for name in shared} == shared
+    modes = list(dict.fromkeys(name.rpartition("/")[0] for name in again.metrics))
+    assert modes == [
+        f"{mode}{cue}{how}" for cue in ("", "-body-rows", "-head-rows") for mode in MODES for how in ("", "-reranked")
+    ]
+    num_images = sum(len(Dataset.open(scored.experiment.data).index(split)) for split in ("query", "gallery"))
+    of_images = [(done, total) for done, total, note in told if note is None]
+    assert of_images[0] == (2 * num_images, 3 * num_images), "two of three cues are there"
+    assert of_images[-1] == (3 * num_images, 3 * num_images)
+    keep_only(open_store(str(scored.folder)), {"model": "another"})
+    assert written(scored.folder) == {}
 
 
-def test_redress_evaluate_scores_cues_and_ranks_them_again(data: str, place: Path, ray_cluster: str) -> None:
-    model = checkpoint_of(wanted("baseline-demo", data, place), str(place / "plain"), seed=1)
-    answer = score(model, ["evaluate.cues=[head-body]", "evaluate.rerank={k1: 3, k2: 1}"])
-    modes = dict.fromkeys(name.rpartition("/")[0] for name in answer["metrics"])
-    assert list(modes) == [
-        f"{mode}{cue}{how}" for cue in ("", "-head-body") for mode in MODES for how in ("", "-reranked")
-    ]  # fmt: skip
-    assert sum(path.endswith("/cues.png") for path in answer["pictures"]) == 1
+def written(folder: Path) -> dict[Path, int]:
+    """Files of descriptors, below their folder, and when they were written."""
+    features = folder / "features"
+    return {path.relative_to(features): path.stat().st_mtime_ns for path in features.rglob("*.parquet")}
 
 
 def bare(address: Path, label_map: str | None) -> str:
