@@ -114,7 +114,7 @@ class Reduction(nn.Module):
         nn.init.kaiming_normal_(self.convolution.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, pooled: Tensor) -> Tensor:
-        reduced = self.convolution(pooled)
+        reduced = self.convolution(pooled).to(self.norm.weight.dtype)  # half as precise under autocast
         return self.norm(reduced.flatten(0, -2)).relu().view_as(reduced)
 
 

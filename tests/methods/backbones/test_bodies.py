@@ -257,6 +257,18 @@ def test_a_clip_is_pooled_frame_by_frame_and_averaged_before_the_heads(body: str
     torch.testing.assert_close(network(clips[:, :1]), network(images(0)))
 
 
+@pytest.mark.parametrize("body", BODIES)
+def test_under_autocast_embeddings_are_as_precise_as_the_weights(body: str) -> None:
+    settings = BaselineSettings(**SMALL, body=body, triplet_weight=1.0)
+    method, whole = Baseline(settings, facts()), batch(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = method.encoder.embeddings(whole.images)
+        loss = next(method.updates(whole)).loss
+    assert {one.dtype for one in (found.features, *found.classified, *found.compared)} == {torch.float32}
+    loss.backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in method.parameters())
+
+
 def test_classifiers_can_be_held_fixed() -> None:
     body = refined(2)
     found = body.embeddings(images())
