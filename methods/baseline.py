@@ -21,7 +21,9 @@ class BaselineSettings(BaseModel, extra="forbid", frozen=True):
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
     width: float = Field(1.0, ge=1 / 16, le=4)  # factor on every layer's channels; pre-trained weights need 1
     last_stride: Literal[1, 2] = 1  # Sec. 5.2: the last down-sampling is removed
-    pooling: Literal["max-average", "max"] = "max-average"  # Sec. 5.2; the published code has "max" for video
+    pooling: Literal["max-average", "max", "average"] = (
+        "max-average"  # Sec. 5.2; the published code has "max" for video
+    )
     neck_bias: bool = True
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     triplet_weight: float = Field(0.0, ge=0)  # Tables 3 and 4, with triplet loss: 1
@@ -82,11 +84,12 @@ def image_encoder(settings: BaselineSettings) -> ImageEncoder:
     )
 
 
-def identity_classifier(dim: int, num_persons: int) -> nn.Linear:
-    """Linear with bias; weights start at N(0, 0.001), the bias at 0, as published."""
-    classifier = nn.Linear(dim, num_persons)
+def identity_classifier(dim: int, num_persons: int, bias: bool = True) -> nn.Linear:
+    """Linear; weights start at N(0, 0.001), the bias, where there is one, at 0, as published."""
+    classifier = nn.Linear(dim, num_persons, bias)
     nn.init.normal_(classifier.weight, std=0.001)
-    nn.init.zeros_(classifier.bias)
+    if bias:
+        nn.init.zeros_(classifier.bias)
     return classifier
 
 

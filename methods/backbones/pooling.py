@@ -18,6 +18,11 @@ def maximum(maps: Tensor) -> Tensor:
     return maps.amax((2, 3))
 
 
+def average(maps: Tensor) -> Tensor:
+    """maps [B, C, H, W] → [B, C]: global average (the strong baseline of Luo et al., 2019)."""
+    return maps.mean((2, 3))
+
+
 def generalised_mean(maps: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -> Tensor:
     """maps [B, C, H, W] → [B, C]: (mean of xᵖ)^(1/p), values clamped to at least eps (Radenović et al., TPAMI 2019)."""
     return maps.clamp(min=eps).pow(p).mean((2, 3)).pow(1 / p)
@@ -26,4 +31,5 @@ def generalised_mean(maps: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -
 POOLINGS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {  # and how many vectors of C it gives
     "max-average": (max_and_average, 2),
     "max": (maximum, 1),
+    "average": (average, 1),
 }
