@@ -12,14 +12,10 @@ from typing import Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from methods.backbones.resnet import weights_address
-from methods.backbones.weights import load_weights
-from methods.baseline import BaselineSettings, accuracy, identity_classifier, image_encoder
-from methods.distributed import gather
-from methods.losses.identity import identity_loss
+from methods.backbones.bodies import build_body, weights_address
+from methods.baseline import BaselineSettings, identification, identity_classifiers
 from methods.losses.pixel_sampling import feature_consistency_loss, saturating_consistency_loss
-from methods.losses.triplet import triplet_euclidean_loss
-from methods.method import Batch, DataFacts, Method, MethodError, Update
+from methods.method import Batch, DataFacts, Method, MethodError, Stage, Update, with_phases
 
 CONSISTENCIES = {"norm": feature_consistency_loss, "sigmoid": saturating_consistency_loss}
 
@@ -27,16 +23,19 @@ CONSISTENCIES = {"norm": feature_consistency_loss, "sigmoid": saturating_consist
 class PixelSamplingSettings(BaselineSettings, extra="forbid", frozen=True):
     pooling: Literal["max-average", "max", "average"] = "average"  # the strong baseline of Luo et al. (BoT)
     neck_bias: bool = False  # BoT
+    triplet_before_neck: bool = True  # BoT
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # Eq. 4; the published code has 0.1
-    triplet_weight: float = Field(1.0, ge=0)  # Eq. 6
-    triplet_margin: float = Field(0.3, ge=0)  # m, Eq. 5
+    triplet_weight: float | None = Field(1.0, ge=0)  # Eq. 6
+    triplet_margin: float | None = Field(0.3, ge=0)  # m, Eq. 5
+    triplet_distance: Literal["cosine", "euclidean"] | None = "euclidean"  # BoT; Eq. 5 does not say
     consistency: Literal["norm", "sigmoid"] = "norm"  # Eq. 3; the published code: "sigmoid"
     consistency_weight: float = Field(1.0, ge=0)  # Eq. 6; Table II, without MSE: 0
 
 
 class PixelSampling(Method):
     """The strong baseline of Luo et al. (BoT): ResNet, global average, batch-norm neck without bias, linear classifier
-    without bias; identity loss behind the neck, triplet and consistency loss before it, each over all 2B images.
+    without bias; identity loss behind the neck, triplet and consistency loss before it, each over all 2B images. On a body
+    of several embeddings consistency is of the whole descriptor.
 
     Where paper and published code differ, the default is the paper. Here: label smoothing (0.1 in the code) and the
     consistency loss, which in the code is a sigmoid that saturates. In the recipe: the learning rate, and flip in the
@@ -47,29 +46,26 @@ class PixelSampling(Method):
     """
 
     Settings = PixelSamplingSettings
+    takes_clips = True
 
     def __init__(self, settings: PixelSamplingSettings, facts: DataFacts) -> None:
         super().__init__(facts)
         self.settings = settings
         self.pairs_for = "consistency_weight" if settings.consistency_weight > 0 else ""
-        self.encoder = image_encoder(settings)
-        self.classifier = identity_classifier(self.encoder.dim, facts.num_persons, bias=False)
+        self.encoder = build_body(settings)
+        self.classifier = identity_classifiers(self.encoder, facts.num_persons, bias=False)
+
+    def stages(self) -> tuple[Stage, ...]:
+        return with_phases(super().stages(), self.encoder.phases())
 
     def updates(self, batch: Batch) -> Iterator[Update]:
-        settings, person = self.settings, batch.person
-        features = self.encoder.pooled(self.maps(batch.images))  # [2B, D]: f, then f′
-        logits = self.classifier(self.encoder.neck(features))
-        identity = identity_loss(logits, person, settings.label_smoothing)  # Eq. 4
-        triplet = triplet_euclidean_loss(
-            features, person, gather(features), gather(person), settings.triplet_margin
-        )  # Eq. 5
-        loss = identity + settings.triplet_weight * triplet
-        logs = {"loss/identity": identity, "loss/triplet": triplet, "accuracy/person": accuracy(logits, person)}
+        embeddings = self.encoder.embeddings(batch.images)  # of 2B images: f, then f′
+        loss, logs = identification(embeddings, self.classifier, batch.person, self.settings)  # Eqs. 4, 5
         if self.pairs_for:
-            consistency = CONSISTENCIES[settings.consistency](*self.pairs(features, batch))  # Eq. 3
-            loss = loss + settings.consistency_weight * consistency  # Eq. 6
-            logs["loss/consistency"] = consistency
-        yield Update("model", loss, {name: value.detach() for name, value in logs.items()})
+            consistency = CONSISTENCIES[self.settings.consistency](*self.pairs(embeddings.before_neck, batch))  # Eq. 3
+            loss = loss + self.settings.consistency_weight * consistency  # Eq. 6
+            logs["loss/consistency"] = consistency.detach()
+        yield Update("model", loss, logs)
 
     def pairs(self, features: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         """f and f′ [B, D]. Raises: MethodError where images come alone."""
@@ -82,18 +78,18 @@ class PixelSampling(Method):
         return first, second
 
     def embed(self, images: Tensor) -> Tensor:
-        return self.describe(self.maps(images))
+        return self.encoder(images)
 
     forward = embed
 
     def maps(self, images: Tensor) -> Tensor:
-        return self.encoder.backbone(images)
+        return self.encoder.maps(images)
 
     def describe(self, maps: Tensor) -> Tensor:
         return self.encoder.describe(maps)
 
     def weights_address(self) -> str | None:
-        return weights_address(self.settings.backbone) if self.settings.width == 1 else None
+        return weights_address(self.settings)
 
     def load_backbone(self, state: Mapping[str, Any]) -> None:
-        load_weights(self.encoder.backbone, state)
+        self.encoder.load(state)

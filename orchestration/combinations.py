@@ -127,7 +127,7 @@ def stages_come(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[
         where = keys[0] if keys else "method"
         yield (
             (*keys, "epochs", "method"),
-            f"stage {stage.name!r} begins at epoch {epoch} of 0 … {experiment.epochs - 1} and would never come. Set "
+            f"stage {stage.title!r} begins at epoch {epoch} of 0 … {experiment.epochs - 1} and would never come. Set "
             f"{where} below {experiment.epochs}, or epochs above {epoch}",
         )
 

@@ -17,10 +17,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from datasets.augment import prepare, prepare_parsing
+from datasets.augment import Augmentation, prepare, prepare_parsing
 from datasets.clips import Tracklets, find_tracklets, test_clips
+from datasets.cues import CUES, CueName, mean_colour, show
 from datasets.decode import decode_image, decode_parsing
 from datasets.protocols import middle_frames
+from datasets.schema import LABEL_MAPS
 from datasets.shards import Dataset, SplitIndex
 from datasets.store import Store, open_store
 from methods.ranking import describe, describe_tracks
@@ -32,7 +34,8 @@ from orchestration.experiment import Experiment
 class EmbeddingJob:
     """What every actor is told. `batch`: images per forward pass. `flip`: add the embeddings of mirror images.
 
-    clip: frames and stride of the clips that tracklets are cut into; None embeds image by image.
+    clip: frames and stride of the clips that tracklets are cut into; None embeds image by image. cue: what alone of each
+    image the model is shown; None shows all.
     """
 
     model: str
@@ -43,6 +46,7 @@ class EmbeddingJob:
     clip: tuple[int, int] | None
     threads: int
     gpu: bool
+    cue: CueName | None = None
 
 
 class Embedder:
@@ -58,8 +62,8 @@ class Embedder:
         self.method = assembly.build_method(self.experiment, found.facts)
         checkpoint.load_method_state(self.method, found)
         self.method.to(self.device).eval()
-        self.columns = ("image", "parsing") if "parsing" in self.method.inputs else ("image",)
         self.dataset = Dataset.open(job.data)
+        self.shown = Shower(self.dataset, self.augmentation, job.cue, with_masks="parsing" in self.method.inputs)
         self.work: dict[str, Work] = {}
         self.store = open_store(job.destination)
 
@@ -83,7 +87,7 @@ class Embedder:
     @torch.inference_mode()
     def embed_images(self, work: Work, group: int) -> tuple[np.ndarray, Tensor]:
         """Rows int64 [n], and descriptors float32 [n, D]."""
-        table = self.dataset.read_group(work.index.split, group, self.columns)
+        table = self.dataset.read_group(work.index.split, group, self.shown.columns)
         batches = (table.slice(at, self.job.batch).to_pylist() for at in range(0, len(table), self.job.batch))
         features = [describe(self.method.embed, *self.inputs(batch), flip=self.job.flip) for batch in batches]
         rows = np.flatnonzero(work.index.group == group)
@@ -96,7 +100,7 @@ class Embedder:
         length, stride = cast("tuple[int, int]", self.job.clip)
         features, bounds = [], [0]
         chosen = np.flatnonzero(work.index.group[work.tracklets.first[:-1]] == group)
-        read = GroupReader(self.dataset, work.index, self.columns)
+        read = GroupReader(self.dataset, work.index, self.shown.columns)
         for tracklet in chosen.tolist():
             rows = work.tracklets.rows[work.tracklets.first[tracklet] : work.tracklets.first[tracklet + 1]]
             frames = read(rows)
@@ -111,12 +115,32 @@ class Embedder:
     def inputs(self, encoded: list[dict[str, bytes]]) -> list[Tensor]:
         """What `embed` takes: images [n, 3, H, W] and, where the method needs them, parsing maps [n, H, W]."""
         dtype = assembly.input_dtype(self.experiment)
-        images = [prepare(decode_image(one["image"])[None], self.augmentation, dtype) for one in encoded]
-        made = [torch.cat(images).to(self.device)]
+        shown = [self.shown(one) for one in encoded]
+        made = [torch.cat([prepare(image, self.augmentation, dtype) for image, _ in shown]).to(self.device)]
         if "parsing" in self.method.inputs:
-            maps = [prepare_parsing(decode_parsing(one["parsing"])[None], self.augmentation) for one in encoded]
+            maps = [prepare_parsing(mask, self.augmentation) for _, mask in shown if mask is not None]
             made.append(torch.cat(maps).to(self.device))
         return made
+
+
+class Shower:
+    """What of a data set's stored images a model is shown: all, or a cue alone. `columns` are those that it reads."""
+
+    def __init__(
+        self, dataset: Dataset, augmentation: Augmentation, cue: CueName | None, *, with_masks: bool = False
+    ) -> None:
+        label_map = dataset.manifest.label_map
+        self.labels = LABEL_MAPS[label_map] if label_map else None
+        self.cue = CUES[cue] if cue else None
+        self.colour = mean_colour(augmentation.mean)
+        needs_masks = with_masks or (self.cue is not None and self.cue.by_masks)
+        self.columns = ("image", "parsing") if needs_masks else ("image",)
+
+    def __call__(self, encoded: dict[str, bytes]) -> tuple[Tensor, Tensor | None]:
+        """An image uint8 [1, 3, h, w] and, where that column is read, its mask uint8 [1, h, w]."""
+        image = decode_image(encoded["image"])[None]
+        mask = decode_parsing(encoded["parsing"])[None] if "parsing" in self.columns else None
+        return (image, mask) if self.cue is None else show(self.cue, image, mask, self.labels, self.colour)
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def train(
     for epoch in range(start.epoch, epochs):
         method.begin_epoch(epoch)
         set_rates(optimization, epoch)
-        stage = method.stage_at(epoch).name
+        stage = method.stage_at(epoch).title
         started = time.perf_counter()
         for host in feed.batches(epoch, first_batch):
             batch = to_device(host, feed, epoch, strategy, device, DTYPES[precision])

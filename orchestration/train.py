@@ -11,6 +11,7 @@ from datasets.store import Store, StoreError, open_store
 from methods import METHODS
 from methods.method import MethodError
 from orchestration import assembly, checkpoint, clothes_picture, cluster, registry, tracking, weights
+from orchestration.cues import check_cues
 from orchestration.errors import RequestError
 from orchestration.evaluate import Evaluation, check_inputs, check_method, evaluate, metric_names, open_for_evaluation
 from orchestration.experiment import Experiment
@@ -56,6 +57,7 @@ def prepare(experiment: Experiment) -> Prepared:
             "Convert it with --parsing MASKS --labels …, or make masks with `redress data parse`."
         )
     check_inputs(experiment, dataset.manifest.label_map, dataset, protocol)
+    check_cues(experiment.evaluate, dataset, protocol)
     if method.needs_clothes and not index.has_clothes:
         raise RequestError(
             f"{where}: method {experiment.method.name!r} needs clothes labels and split 'train' has none."
@@ -280,7 +282,7 @@ def selection_score(
     with progress.bar(f"selecting: epoch {candidate.position.epoch}") as bar:
         result: Evaluation = evaluate(
             candidate.address,
-            experiment,
+            experiment.model_copy(update={"evaluate": experiment.evaluate.model_copy(update={"cues": ()})}),
             destination,
             validation=split.startswith("val_"),
             draw_pictures=False,

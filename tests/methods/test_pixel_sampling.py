@@ -76,6 +76,14 @@ def test_images_that_come_alone_are_refused_with_the_mend() -> None:
         the_update(method, replace(batch(), is_paired=False))
 
 
+def test_a_clip_of_one_frame_is_that_image() -> None:
+    whole = batch()
+    images, clips = (
+        the_update(pixel_sampling(), given) for given in (whole, replace(whole, images=whole.images[:, None]))
+    )
+    torch.testing.assert_close(clips.loss, images.loss)
+
+
 def test_the_descriptor_is_behind_the_neck() -> None:
     method, whole = pixel_sampling().eval(), batch()
     torch.testing.assert_close(method.embed(whole.images), method.encoder.neck(method.maps(whole.images).mean((2, 3))))

@@ -10,21 +10,35 @@ from methods import METHODS
 from methods.method import Batch, DataFacts, Method
 
 SMALL = {"backbone": "resnet18", "width": 1 / 16}
+PARTS = {"backbone": "resnet18", "width": 1 / 8}  # a part has 32 numbers
+PCB_REFINED = PARTS | {"body": "pcb", "refine_from_epoch": 1, "finetune_from_epoch": 3}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "baseline": ("baseline", SMALL),
     "baseline with triplet loss": ("baseline", SMALL | {"triplet_weight": 1.0, "neck_bias": False}),
+    "baseline with the strong baseline's triplet loss": (
+        "baseline",
+        SMALL | {"triplet_weight": 1.0, "triplet_distance": "euclidean", "triplet_before_neck": True},
+    ),
+    "baseline on PCB": ("baseline", PARTS | {"body": "pcb", "triplet_weight": 1.0}),
+    "baseline on PCB with refined parts": ("baseline", PCB_REFINED | {"descriptor": "H"}),
+    "baseline on MGN": ("baseline", PARTS | {"body": "mgn"}),
+    "baseline on HPM": ("baseline", PARTS | {"body": "hpm", "part_losses": "mean"}),
     "cal": ("cal", SMALL | {"adversarial_from_epoch": 0}),
     "cal with triplet loss": ("cal", SMALL | {"adversarial_from_epoch": 0, "triplet_weight": 1.0}),
     "cal with memory": ("cal", SMALL | {"adversarial_from_epoch": 0, "proxies": "memory", "memory_momentum": 0.5}),
     "cal, clothes classifier only": ("cal", SMALL | {"adversarial_from_epoch": 0, "objective": "clothes-classifier"}),
     "cal, negative": ("cal", SMALL | {"adversarial_from_epoch": 0, "objective": "negative"}),
     "cal, clothes classifier first": ("cal", SMALL | {"clothes_classifier_from_epoch": 0}),
+    "cal on PCB with refined parts": ("cal", PCB_REFINED | {"adversarial_from_epoch": 2}),
+    "cal on MGN": ("cal", PARTS | {"adversarial_from_epoch": 0, "body": "mgn"}),
     "ifd": ("ifd", SMALL | {"joint_from_epoch": 0}),
     "ifd, attention first": ("ifd", SMALL | {"main_trains_attention": False, "mask_fill": "mean", "kernel": 3}),
     "ifd with supervised contrastive loss": ("ifd", SMALL | {"joint_from_epoch": 0, "clothing_loss": "supervised"}),
+    "ifd on HPM": ("ifd", PARTS | {"joint_from_epoch": 0, "body": "hpm"}),
     "ifd, bias diminishing only": ("ifd", SMALL | {"knowledge_transfer": False, "mask_resize": "area"}),
     "pixel sampling": ("pixel-sampling", SMALL),
     "pixel sampling as published": ("pixel-sampling", SMALL | {"consistency": "sigmoid", "label_smoothing": 0.1}),
+    "pixel sampling on PCB": ("pixel-sampling", PARTS | {"body": "pcb"}),
     "pixel sampling without consistency": ("pixel-sampling", SMALL | {"consistency_weight": 0.0}),
 }
 NUM_PERSONS, NUM_CLOTHES = 5, 8
