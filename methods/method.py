@@ -43,12 +43,14 @@ class Batch:
 
     images: float [B, 3, H, W], normalised; clips of T frames are [B, T, 3, H, W]. person, clothes: int64 [B], classes of
     the training set. parsing: uint8 [B, H, W] or [B, T, H, W], the data set's label map, where the method needs it.
+    is_paired: the second half of the samples are those of the first half, in their order, in other clothes; labels are kept.
     """
 
     images: Tensor
     person: Tensor
     clothes: Tensor
     parsing: Tensor | None = None
+    is_paired: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Method(nn.Module, ABC):
     Settings: the pydantic model of its settings, with the paper's values as defaults.
     needs_clothes, needs_parsing: whether the training set must have clothes labels, parsing maps.
     takes_clips: whether images may be clips of video.
+    pairs_for: the setting, a weight, for which batches must be paired; empty where nothing needs that.
     inputs: names of the arguments of `embed`; settings may make them fewer.
     """
 
@@ -94,6 +97,7 @@ class Method(nn.Module, ABC):
     needs_clothes: ClassVar[bool] = False
     needs_parsing: ClassVar[bool] = False
     takes_clips: ClassVar[bool] = False
+    pairs_for: str = ""
     inputs: tuple[str, ...] = ("images",)
 
     def __init__(self, facts: DataFacts) -> None:

@@ -24,6 +24,7 @@ def impossible(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("method",), str(error)
         return
     yield from clips_fit(experiment, method)
+    yield from pairs_come(experiment, method)
     yield from stages_come(experiment, method)
     yield from optimizers_fit(experiment, method)
     if experiment.weights == HUB and method.weights_address() is None:
@@ -78,6 +79,16 @@ def clips_fit(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[st
             ("batch.clip", "method"),
             f'"{experiment.method.name}" takes images, not clips. Set batch.clip=null, or method.name to '
             f"{either([name for name, other in METHODS.items() if other.takes_clips])}",
+        )
+
+
+def pairs_come(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[str, ...], str]]:
+    sampling = experiment.augment.clothes_sampling
+    if method.pairs_for and (sampling is None or not sampling.beside):
+        yield (
+            ("augment.clothes_sampling", "method"),
+            f'is needed: "{experiment.method.name}" with these settings compares each image with the same in other clothes. '
+            f"Set augment.clothes_sampling={{}}, or method.{method.pairs_for}=0",
         )
 
 

@@ -18,6 +18,7 @@ from datasets.augment import Augmentation
 from datasets.cues import CueName
 from datasets.sampling import SAMPLERS
 from methods import METHODS
+from methods.clothes_sampling import Parts
 from orchestration.errors import RequestError
 from orchestration.schedule import Schedule
 
@@ -84,6 +85,14 @@ class BatchSettings(Settings):
     lanes: int = Field(default=8, ge=1)
 
 
+class ClothesSamplingSettings(Settings):
+    """`methods.clothes_sampling.ClothesSampling`, which says what each means."""
+
+    parts: Parts = "both"
+    probability: Probability = 1.0
+    beside: bool = True
+
+
 class AugmentSettings(Settings):
     """`datasets.augment.Augmentation`, which says what each means."""
 
@@ -93,12 +102,14 @@ class AugmentSettings(Settings):
     pad: int = Field(default=10, ge=0)
     enlarge: float = Field(default=1.0, ge=1)
     crop_probability: Probability = 1.0
+    jitter: tuple[Probability, Probability, Probability, Annotated[float, Field(ge=0, le=0.5)]] = Augmentation.jitter
     erase: Probability = 0.5
     erase_area: Range = (0.02, 0.4)
     erase_aspect: Range = (0.3, 3.3)
     erase_fill: Triple = Augmentation.erase_fill
     mean: Triple = Augmentation.mean
     std: Triple = Augmentation.std
+    clothes_sampling: ClothesSamplingSettings | None = None  # {}: also show images in clothes of other people's pixels
 
 
 class Adam(Settings):
