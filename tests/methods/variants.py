@@ -38,7 +38,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ifd, bias diminishing only": ("ifd", SMALL | {"knowledge_transfer": False, "mask_resize": "area"}),
     "pixel sampling": ("pixel-sampling", SMALL),
     "pixel sampling as published": ("pixel-sampling", SMALL | {"consistency": "sigmoid", "label_smoothing": 0.1}),
-    "pixel sampling on PCB": ("pixel-sampling", PARTS | {"body": "pcb"}),
+    "pixel sampling on PCB with refined parts": ("pixel-sampling", PCB_REFINED),
+    "pixel sampling on MGN": ("pixel-sampling", PARTS | {"body": "mgn"}),
     "pixel sampling without consistency": ("pixel-sampling", SMALL | {"consistency_weight": 0.0}),
 }
 NUM_PERSONS, NUM_CLOTHES = 5, 8

@@ -115,7 +115,7 @@ def test_bodies_that_cannot_be_are_a_wrong_request(recipe: str, overrides: list[
 
 
 def test_every_recipe_of_images_takes_every_body_by_one_override() -> None:
-    for recipe in ("baseline-prcc", "cal-ltcc", "ifd-prcc"):
+    for recipe in ("baseline-prcc", "cal-ltcc", "ifd-prcc", "pixel-sampling-prcc"):
         for body in ("pcb", "mgn", "hpm"):
             found: dict[str, Any] = load(recipe, ["data=x", f"method.body={body}"]).resolved()
             assert found["method"]["body"] == body
