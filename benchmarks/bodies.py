@@ -1,7 +1,7 @@
 """Table III of pixel sampling: what each body costs beside ResNet-50, and how it fares with and without pixel sampling.
 
     python -m benchmarks.bodies [--bodies global pcb mgn hpm ...] [--backbone resnet50] [--size 384 128] [--batch 8] [--steps 3]
-    python -m benchmarks.bodies --train [--rows pcb pcb+PS ...] [--seeds 1 2 3] [--jobs 1] [--set key=value ...] [--data FOLDER]
+    python -m benchmarks.bodies --train [--rows pcb pcb+PS ...] [--seeds 1 ...] [--jobs 1] [--set key=value ...] [--data FOLDER]
 
 Each body trains the baseline for a few steps on noise, one thread, in a process of its own; time is the CPU's, of the median
 step, memory the peak above what there was before the network. "pcb refined" is PCB with refined part pooling in its last
@@ -9,8 +9,8 @@ phase. Parameters are counted without the classifiers, as they are used at test 
 ResNet three times, no more than three times the baseline's time; of the others, which add heads alone, a fifth more at most.
 
 With --train, the preset `default` is rendered and each body trained by pixel sampling's recipe for the demo, without and with
-(+PS) changed clothes, one thread each, and scored on the test people; about two hours of CPU in all, which can be stopped at
-any time and goes on where it was. Expected: more with pixel sampling, whatever the body, where clothes change.
+(+PS) changed clothes, one thread each, and scored on the test people; more than an hour of CPU for a seed, which can be
+stopped at any time and goes on where it was. Expected: more with pixel sampling, whatever the body, where clothes change.
 """
 
 from __future__ import annotations
@@ -113,6 +113,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--body", choices=BODIES, help=argparse.SUPPRESS)
+    parser.set_defaults(seeds=[1])
     words = parser.parse_args()
     if words.body:
         print(json.dumps(cost(words)))
