@@ -1,4 +1,4 @@
-"""Batched transforms of images together with their masks: resize, crop, flip, normalise, erase, in CAL's published order.
+"""Batched transforms of images together with their masks: resize, crop, flip, jitter, normalise, erase, in that order.
 
 Draws are one table for the global batch, made from a seed tuple and then sliced: no draw depends on the worker. A row of
 it is one sample's, whatever the settings are, so changing one setting leaves the other draws alone. Images stay uint8 (as
@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ERASE_ATTEMPTS = 100  # as published; the boxes asked for nearly always fit at once
+from datasets import erasing, jitter
+
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -28,9 +29,10 @@ class Augmentation:
 
     height, width: pixels of the result. flip, crop_probability, erase: probabilities. pad: pixels of black (label 0 in
     masks) around the image, out of which the crop is taken. enlarge: factor by which the resized image is resized again
-    before the crop (CAL: 1.125 with probability 0.5, and no pad). erase_area: share of the image; erase_aspect: height
-    over width, drawn uniformly as CAL's code does (torchvision draws its logarithm); erase_fill: the colour, given after
-    normalisation, as published. mean, std: of RGB in 0…1.
+    before the crop (CAL: 1.125 with probability 0.5, and no pad). jitter: how much brightness, contrast and saturation
+    may change (factors 1 ± so much) and hue may turn (± so much of a circle), as torchvision's ColorJitter. erase_area:
+    share of the image; erase_aspect: height over width, drawn uniformly as CAL's code does (torchvision draws its
+    logarithm); erase_fill: the colour, given after normalisation, as published. mean, std: of RGB in 0…1.
 
     Raises: ValueError naming the setting that is out of its range.
     """
@@ -41,6 +43,7 @@ class Augmentation:
     pad: int = 10
     enlarge: float = 1.0
     crop_probability: float = 1.0
+    jitter: jitter.Limits = (0.0, 0.0, 0.0, 0.0)
     erase: float = 0.5
     erase_area: tuple[float, float] = (0.02, 0.4)
     erase_aspect: tuple[float, float] = (0.3, 3.3)
@@ -56,6 +59,7 @@ class Augmentation:
             "pad": 0 <= self.pad < min(self.height, self.width),
             "enlarge": self.enlarge >= 1,
             "crop_probability": 0 <= self.crop_probability <= 1,
+            "jitter": all(0 <= limit <= most for limit, most in zip(self.jitter, (1, 1, 1, 0.5), strict=True)),
             "erase": 0 <= self.erase <= 1,
             "erase_area": 0 < self.erase_area[0] <= self.erase_area[1] <= 1,
             "erase_aspect": 0 < self.erase_aspect[0] <= self.erase_aspect[1],
@@ -65,7 +69,8 @@ class Augmentation:
         if wrong:
             raise ValueError(
                 f"augmentation cannot have {', '.join(wrong)}: sizes are at least 1, probabilities within 0…1, the pad "
-                "is less than height and width, enlarge at least 1, pairs go from low to high, std is above 0"
+                "is less than height and width, enlarge at least 1, jitter within 0…1 (hue: 0…0.5), pairs go from low to high, "
+                "std is above 0"
             )
 
     @property
@@ -81,9 +86,9 @@ class Draws:
     flip: Tensor  # bool [num]
     crop: Tensor  # bool [num]
     corner: Tensor  # int64 [num, 2]: top and left of the window in the (enlarged) image; beyond it lies the padding
-    box: (
-        Tensor  # int64 [num, 4]: top, left, height and width of what is erased in the result; height 0 where nothing is
-    )
+    box: Tensor  # int64 [num, 4]: top, left, height, width of what is erased in the result; height 0 where nothing is
+    jitter: Tensor  # float64 [num, 4]: factors of brightness, contrast and saturation, shift of hue
+    jitter_order: Tensor  # int64 [num, 4]: which of them comes first, second …
 
     def __len__(self) -> int:
         return len(self.flip)
@@ -91,6 +96,10 @@ class Draws:
     def slice(self, start: int, stop: int) -> Draws:
         """The rows of one worker's part of the global batch."""
         return Draws(*(getattr(self, field.name)[start:stop] for field in fields(self)))
+
+    def twice(self) -> Draws:
+        """All rows, and all of them again."""
+        return Draws(*(torch.cat(2 * [getattr(self, field.name)]) for field in fields(self)))
 
     def for_frames(self, num: int) -> Draws:
         """One row per frame: each sample's, for all its `num` frames."""
@@ -100,32 +109,24 @@ class Draws:
 def draw(settings: Augmentation, num: int, seed: tuple[int, ...]) -> Draws:
     """The draws of a global batch of `num` samples; `seed` is (seed, epoch, batch) or the like, integers from 0 on."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
-    once, attempts = rng.random((num, 7)), rng.random((num, ERASE_ATTEMPTS, 2))
+    once, attempts = rng.random((num, 7)), rng.random((num, erasing.ATTEMPTS, 2))
+    colour = rng.random((num, 8))
     crop = once[:, 1] < settings.crop_probability
     size = np.array([settings.height, settings.width])
     spare = np.array(settings.enlarged) - size + 2 * settings.pad
     corner = np.where(crop[:, None], np.floor(once[:, 2:4] * (spare + 1)) - settings.pad, 0)
-    box = _boxes(settings, attempts, once[:, 5:7])
+    box = erasing.boxes(
+        attempts, once[:, 5:7], (settings.height, settings.width), settings.erase_area, settings.erase_aspect
+    )
     box[once[:, 4] >= settings.erase] = 0
     return Draws(
         flip=torch.from_numpy(once[:, 0] < settings.flip),
         crop=torch.from_numpy(crop),
         corner=torch.from_numpy(corner.astype(np.int64)),
         box=torch.from_numpy(box),
+        jitter=torch.from_numpy(jitter.factors(settings.jitter, colour[:, :4])),
+        jitter_order=torch.from_numpy(colour[:, 4:].argsort(1)),
     )
-
-
-def _boxes(settings: Augmentation, attempts: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """The first of each sample's attempts that fits, at its place: int64 [num, 4]; zeros where none fits."""
-    (smallest, largest), (flattest, tallest) = settings.erase_area, settings.erase_aspect
-    area = (smallest + attempts[..., 0] * (largest - smallest)) * settings.height * settings.width
-    aspect = flattest + attempts[..., 1] * (tallest - flattest)
-    tried = np.rint(np.sqrt(np.stack([area * aspect, area / aspect], axis=-1)))  # height and width
-    size = np.array([settings.height, settings.width])
-    fits = (tried[..., 0] < size[0]) & (tried[..., 1] < size[1])
-    chosen = np.take_along_axis(tried, fits.argmax(1)[:, None, None], axis=1)[:, 0]
-    corner = np.floor(place * (size - chosen + 1))
-    return np.where(fits.any(1)[:, None], np.concatenate([corner, chosen], axis=1), 0).astype(np.int64)
 
 
 def augment(
@@ -141,19 +142,38 @@ def augment(
     are resized, cropped and flipped alike; erasing leaves the masks as they are, for it hides a person and changes no
     truth about where it is. Raises: ValueError for another dtype or shape, or a draw that is not one per image.
     """
+    images, parsing = move(images, parsing, draws, settings)
+    return finish(images, draws, settings, dtype), parsing
+
+
+def move(images: Tensor, parsing: Tensor | None, draws: Draws, settings: Augmentation) -> tuple[Tensor, Tensor | None]:
+    """The first half of `augment`, whose result is still uint8: images [B, 3, H, W] and masks [B, H, W].
+
+    What changes images by their masks comes between the halves, since erasing leaves masks as they are.
+    """
     if images.ndim == 5:
-        frames, masks = augment(*_frames(images, parsing), draws.for_frames(images.shape[1]), settings, dtype)
+        frames, masks = move(*_frames(images, parsing), draws.for_frames(images.shape[1]), settings)
         shape = images.shape[:2]
         return frames.unflatten(0, shape), None if masks is None else masks.unflatten(0, shape)
     _check(images, parsing)
     if len(draws) != len(images):
         raise ValueError(f"{len(draws)} draws for {len(images)} images: slice the table to this worker's part")
     moved = _moved(_resized(images, settings.height, settings.width), draws, settings)
-    result = _normalised(moved, settings, dtype)
-    _erase(result, draws.box, settings.erase_fill)
+    if any(settings.jitter):
+        moved = jitter.jittered(moved, draws.jitter, draws.jitter_order)
     if parsing is None:
-        return result, None
-    return result, _moved(_resized_labels(parsing, settings.height, settings.width)[:, None], draws, settings)[:, 0]
+        return moved, None
+    return moved, _moved(_resized_labels(parsing, settings.height, settings.width)[:, None], draws, settings)[:, 0]
+
+
+def finish(images: Tensor, draws: Draws, settings: Augmentation, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The second half of `augment`: images uint8 [B, 3, H, W], normalised and erased."""
+    if images.ndim == 5:
+        draws = draws.for_frames(images.shape[1])
+        return finish(images.flatten(0, 1), draws, settings, dtype).unflatten(0, images.shape[:2])
+    result = _normalised(images, settings, dtype)
+    erasing.erase(result, draws.box, settings.erase_fill)
+    return result
 
 
 def prepare(images: Tensor, settings: Augmentation, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -276,17 +296,3 @@ def _normalised(images: Tensor, settings: Augmentation, dtype: torch.dtype) -> T
         for plane, factor, offset in zip(planes, scale, shift, strict=True):
             torch.add(torch.tensor(offset, dtype=exact), plane, alpha=factor, out=plane)
     return result.to(dtype)
-
-
-def _erase(images: Tensor, box: Tensor, fill: tuple[float, float, float]) -> None:
-    """In place: the colour `fill` where a box [B, 4] says so."""
-    colour = torch.tensor(fill, dtype=images.dtype, device=images.device)[:, None, None]
-    if images.device.type == "cpu":
-        for number in box[:, 2].nonzero()[:, 0].tolist():
-            top, left, height, width = box[number].tolist()
-            images[number, :, top : top + height, left : left + width] = colour
-        return
-    top, left, height, width = box.to(images.device, non_blocking=True)[:, :, None].unbind(1)  # [B, 1] each
-    y, x = (torch.arange(length, device=images.device) for length in images.shape[2:])
-    is_erased = ((y >= top) & (y < top + height))[:, :, None] & ((x >= left) & (x < left + width))[:, None]
-    torch.where(is_erased[:, None], colour, images, out=images)

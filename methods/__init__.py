@@ -4,5 +4,6 @@ from methods.baseline import Baseline
 from methods.cal import CAL
 from methods.ifd import IFD
 from methods.method import Method
+from methods.pixel_sampling import PixelSampling
 
-METHODS: dict[str, type[Method]] = {"baseline": Baseline, "cal": CAL, "ifd": IFD}
+METHODS: dict[str, type[Method]] = {"baseline": Baseline, "cal": CAL, "ifd": IFD, "pixel-sampling": PixelSampling}

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from methods.backbones.image_encoder import ImageEncoder
-from methods.backbones.resnet import weights_address
-from methods.backbones.weights import load_weights
+from methods.backbones.bodies import BodySettings, build_body, weights_address
+from methods.backbones.body import Body, Embeddings, Triplet, classify
 from methods.distributed import gather
 from methods.losses.identity import identity_loss
-from methods.losses.triplet import triplet_cosine_loss
-from methods.method import Batch, DataFacts, Method, Update
+from methods.losses.triplet import triplet_cosine_loss, triplet_euclidean_loss
+from methods.method import Batch, DataFacts, Method, Stage, Update, with_phases
+
+DISTANCES = {"cosine": triplet_cosine_loss, "euclidean": triplet_euclidean_loss}
 
 
-class BaselineSettings(BaseModel, extra="forbid", frozen=True):
-    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
-    width: float = Field(1.0, ge=1 / 16, le=4)  # factor on every layer's channels; pre-trained weights need 1
-    last_stride: Literal[1, 2] = 1  # Sec. 5.2: the last down-sampling is removed
-    pooling: Literal["max-average", "max"] = "max-average"  # Sec. 5.2; the published code has "max" for video
-    neck_bias: bool = True
+class BaselineSettings(BodySettings, extra="forbid", frozen=True):
     label_smoothing: float = Field(0.1, ge=0, lt=1)
-    triplet_weight: float = Field(0.0, ge=0)  # Tables 3 and 4, with triplet loss: 1
-    triplet_margin: float = Field(0.3, ge=0)
+    part_losses: Literal["sum", "mean"] = "sum"  # over a body's embeddings, as the bodies' papers add them up
+    # Where these are left out, they are as the body's paper has them: no triplet loss, but of MGN 1, 1.2, euclidean.
+    triplet_weight: float | None = Field(None, ge=0)  # Tables 3 and 4, with triplet loss: 1
+    triplet_margin: float | None = Field(None, ge=0)  # 0.3
+    triplet_distance: Literal["cosine", "euclidean"] | None = None  # cosine, as CAL's code
+
+    @property
+    def triplet(self) -> Triplet:
+        """The triplet loss as set, and for the rest as the body's own paper has it."""
+        given = {name: getattr(self, f"triplet_{name}") for name in ("weight", "margin", "distance")}
+        return replace(self.own_triplet, **{name: value for name, value in given.items() if value is not None})
 
 
 class Baseline(Method):
-    """ResNet, global max ++ average pooling, batch-norm neck, linear identity classifier behind the neck.
+    """ResNet, global max ++ average pooling, batch-norm neck, linear identity classifier behind the neck; or another body.
 
-    Clips of video pass frame by frame; their frames' pooled features are averaged before the neck.
+    Clips of video pass frame by frame; their frames' pooled features are averaged before the neck. Where a body has several
+    embeddings, each has a classifier of its own, and L_ID is the sum of their losses (`part_losses` "mean": the mean).
 
     Where the paper and its published code differ, the default is the code, which made the published numbers:
     - label_smoothing 0.1 (code, image data sets); the paper's text says cross-entropy: 0.
@@ -46,12 +54,15 @@ class Baseline(Method):
     def __init__(self, settings: BaselineSettings, facts: DataFacts) -> None:
         super().__init__(facts)
         self.settings = settings
-        self.encoder = image_encoder(settings)
-        self.classifier = identity_classifier(self.encoder.dim, facts.num_persons)
+        self.encoder = build_body(settings)
+        self.classifier = identity_classifiers(self.encoder, facts.num_persons)
+
+    def stages(self) -> tuple[Stage, ...]:
+        return with_phases(super().stages(), self.encoder.phases())
 
     def updates(self, batch: Batch) -> Iterator[Update]:
-        features = self.encoder(batch.images)  # [B, D]
-        loss, logs = identification(features, self.classifier(features), batch.person, self.settings)
+        embeddings = self.encoder.embeddings(batch.images)
+        loss, logs = identification(embeddings, self.classifier, batch.person, self.settings)
         yield Update("model", loss, logs)
 
     def embed(self, images: Tensor) -> Tensor:
@@ -60,49 +71,61 @@ class Baseline(Method):
     forward = embed
 
     def maps(self, images: Tensor) -> Tensor:
-        return self.encoder.backbone(images)
+        return self.encoder.maps(images)
 
     def describe(self, maps: Tensor) -> Tensor:
         return self.encoder.describe(maps)
 
     def weights_address(self) -> str | None:
-        return weights_address(self.settings.backbone) if self.settings.width == 1 else None
+        return weights_address(self.settings)
 
     def load_backbone(self, state: Mapping[str, Any]) -> None:
-        load_weights(self.encoder.backbone, state)
+        self.encoder.load(state)
 
 
-def image_encoder(settings: BaselineSettings) -> ImageEncoder:
-    return ImageEncoder(
-        settings.backbone,
-        width=settings.width,
-        last_stride=settings.last_stride,
-        neck_bias=settings.neck_bias,
-        pooling=settings.pooling,
-    )
+def identity_classifiers(body: Body, num_persons: int, bias: bool = True) -> nn.Module:
+    """What `classify` takes: a classifier for each of the body's embeddings that has one."""
+    made = [identity_classifier(width, num_persons, bias) for width in body.widths]
+    return made[0] if len(made) == 1 else nn.ModuleList(made)
 
 
-def identity_classifier(dim: int, num_persons: int) -> nn.Linear:
-    """Linear with bias; weights start at N(0, 0.001), the bias at 0, as published."""
-    classifier = nn.Linear(dim, num_persons)
+def identity_classifier(dim: int, num_persons: int, bias: bool = True) -> nn.Linear:
+    """Linear; weights start at N(0, 0.001), the bias, where there is one, at 0, as published."""
+    classifier = nn.Linear(dim, num_persons, bias)
     nn.init.normal_(classifier.weight, std=0.001)
-    nn.init.zeros_(classifier.bias)
+    if bias:
+        nn.init.zeros_(classifier.bias)
     return classifier
 
 
 def identification(
-    features: Tensor, logits: Tensor, person: Tensor, settings: BaselineSettings
+    embeddings: Embeddings, classifiers: nn.Module, person: Tensor, settings: BaselineSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """L_ID, plus the triplet loss over the global batch where the settings give it weight; and what to log of them.
 
-    features: float [B, D]. logits: float [B, persons]. person: int64 [B].
+    classifiers: as `identity_classifiers` makes them. person: int64 [B].
     """
-    identity = identity_loss(logits, person, settings.label_smoothing)
-    logs = {"loss/identity": identity.detach(), "accuracy/person": accuracy(logits, person)}
-    if settings.triplet_weight == 0:
+    logits = classify(classifiers, embeddings)
+    identity = together([identity_loss(one, person, settings.label_smoothing) for one in logits], settings)
+    logs = {"loss/identity": identity.detach(), "accuracy/person": accuracy(sum_of_log_p(logits), person)}
+    triplet = settings.triplet
+    if triplet.weight == 0:
         return identity, logs
-    triplet = triplet_cosine_loss(features, person, gather(features), gather(person), settings.triplet_margin)
-    return identity + settings.triplet_weight * triplet, logs | {"loss/triplet": triplet.detach()}
+    distance, persons = DISTANCES[triplet.distance], gather(person)
+    each = [distance(one, person, gather(one), persons, triplet.margin) for one in embeddings.compared]
+    loss = together(each, settings)
+    return identity + triplet.weight * loss, logs | {"loss/triplet": loss.detach()}
+
+
+def together(losses: list[Tensor], settings: BaselineSettings) -> Tensor:
+    """One loss of those of a body's embeddings: scalar."""
+    total = torch.stack(losses).sum()
+    return total if settings.part_losses == "sum" else total / len(losses)
+
+
+def sum_of_log_p(logits: list[Tensor]) -> Tensor:
+    """What all classifiers say together: [B, persons], highest at the likeliest person."""
+    return torch.stack([one.detach().log_softmax(1) for one in logits]).sum(0)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -16,14 +16,13 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from methods.backbones.resnet import weights_address
-from methods.backbones.weights import load_weights
-from methods.baseline import BaselineSettings, accuracy, identification, identity_classifier, image_encoder
+from methods.backbones.bodies import build_body, weights_address
+from methods.baseline import BaselineSettings, accuracy, identification, identity_classifiers
 from methods.distributed import gather
 from methods.losses.cal import clothes_adversarial_loss, clothes_classification_loss
 from methods.losses.clothes_memory import remember
 from methods.losses.cosine import cosines
-from methods.method import Batch, DataFacts, Method, Stage, Update, trainable
+from methods.method import Batch, DataFacts, Method, Stage, Update, trainable, with_phases
 
 
 class CALSettings(BaselineSettings, extra="forbid", frozen=True):
@@ -86,8 +85,8 @@ class CAL(Method):
     def __init__(self, settings: CALSettings, facts: DataFacts) -> None:
         super().__init__(facts)
         self.settings = settings
-        self.encoder = image_encoder(settings)
-        self.classifier = identity_classifier(self.encoder.dim, facts.num_persons)
+        self.encoder = build_body(settings)
+        self.classifier = identity_classifiers(self.encoder, facts.num_persons)
         if settings.proxies == "classifier":
             self.clothes_classifier = CosineClassifier(self.encoder.dim, facts.num_clothes)
         else:
@@ -104,7 +103,7 @@ class CAL(Method):
             Stage("adversarial", self.settings.adversarial_from_epoch, every_optimizer),
         )
         lasting = (stage for stage, after in pairwise(stages) if stage.first_epoch < after.first_epoch)
-        return (*lasting, stages[-1])
+        return with_phases((*lasting, stages[-1]), self.encoder.phases())
 
     def parameters_of(self) -> dict[str, list[tuple[str, Parameter]]]:
         model: list[tuple[str, Parameter]] = []
@@ -115,8 +114,9 @@ class CAL(Method):
 
     def updates(self, batch: Batch) -> Iterator[Update]:
         stage = self.stage_at(self.epoch).name
-        features = self.encoder(batch.images)  # [B, D]
-        loss, logs = identification(features, self.classifier(features), batch.person, self.settings)  # L_ID
+        embeddings = self.encoder.embeddings(batch.images)
+        features = embeddings.features  # [B, D]
+        loss, logs = identification(embeddings, self.classifier, batch.person, self.settings)  # L_ID
         if stage != "identity" and self.settings.proxies == "classifier":
             yield self.clothes_update(features, batch)  # Eq. 1
         if stage == "adversarial":
@@ -156,16 +156,16 @@ class CAL(Method):
     forward = embed
 
     def maps(self, images: Tensor) -> Tensor:
-        return self.encoder.backbone(images)
+        return self.encoder.maps(images)
 
     def describe(self, maps: Tensor) -> Tensor:
         return self.encoder.describe(maps)
 
     def weights_address(self) -> str | None:
-        return weights_address(self.settings.backbone) if self.settings.width == 1 else None
+        return weights_address(self.settings)
 
     def load_backbone(self, state: Mapping[str, Any]) -> None:
-        load_weights(self.encoder.backbone, state)
+        self.encoder.load(state)
 
 
 class CosineClassifier(nn.Module):

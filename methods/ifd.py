@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from methods.backbones.resnet import weights_address
-from methods.backbones.weights import load_weights
-from methods.baseline import BaselineSettings, accuracy, identification, identity_classifier, image_encoder
+from methods.backbones.bodies import build_body, weights_address
+from methods.backbones.body import classify
+from methods.baseline import BaselineSettings, accuracy, identification, identity_classifiers, sum_of_log_p, together
 from methods.distributed import gather, rank
 from methods.losses.cosine import cosines
 from methods.losses.identity import identity_loss
@@ -51,6 +51,15 @@ class IFDSettings(BaselineSettings, extra="forbid", frozen=True):
             )
         return kernel
 
+    @model_validator(mode="after")
+    def body_has_no_phases(self) -> IFDSettings:
+        if self.refine_from_epoch is not None:
+            raise ValueError(
+                "refined part pooling holds a whole network fixed while its part classifier learns, and IFD trains two of "
+                "them in stages of its own: leave refine_from_epoch and finetune_from_epoch out"
+            )
+        return self
+
 
 class IFD(Method):
     """Two of the baseline's networks, without shared weights: the attention stream on images whose clothes are masked out,
@@ -80,15 +89,15 @@ class IFD(Method):
     def __init__(self, settings: IFDSettings, facts: DataFacts) -> None:
         super().__init__(facts)
         self.settings = settings
-        self.main = image_encoder(settings)
-        self.classifier = identity_classifier(self.main.dim, facts.num_persons)
+        self.main = build_body(settings)
+        self.classifier = identity_classifiers(self.main, facts.num_persons)
         if settings.knowledge_transfer:
             self.inputs = ("images", "parsing")
-            self.attention = image_encoder(settings)
-            self.attention_classifier = identity_classifier(self.attention.dim, facts.num_persons)
+            self.attention = build_body(settings)
+            self.attention_classifier = identity_classifiers(self.attention, facts.num_persons)
             self.knowledge_transfer = KnowledgeTransfer(settings.kernel)
         if settings.clothing_loss != "none":
-            self.bias_diminishing = BiasDiminishing(self.main.backbone.channels, settings.mask_resize)
+            self.bias_diminishing = BiasDiminishing(self.main.channels, settings.mask_resize)
         self.register_buffer("is_clothing", label_table(facts.clothing_labels), persistent=False)
 
     def stages(self) -> tuple[Stage, ...]:
@@ -110,8 +119,8 @@ class IFD(Method):
             if not settings.main_trains_attention:
                 attention_maps = attention_maps.detach()
         maps = self.refined(batch.images, attention_maps)
-        features = self.main.describe(maps)  # [B, D]
-        identity, of_main = identification(features, self.classifier(features), batch.person, settings)
+        embeddings = self.main.embeddings_of(maps)
+        identity, of_main = identification(embeddings, self.classifier, batch.person, settings)
         loss, logs = identity + loss, of_main | logs
         if settings.clothing_loss != "none":
             contrastive = self.clothing_loss(self.bias_diminishing(maps, clothing), batch)
@@ -129,20 +138,21 @@ class IFD(Method):
 
     def attention_maps(self, images: Tensor, clothing: Tensor) -> Tensor:
         """F_a: the attention stream's maps [B, C, h, w] of the images without their clothes."""
-        return self.attention.backbone(self.without_clothes(images, clothing))
+        return self.attention.maps(self.without_clothes(images, clothing))
 
     def without_clothes(self, images: Tensor, clothing: Tensor) -> Tensor:
         """What the attention stream sees of images [B, 3, H, W]."""
         return masked_out(images, grown(clothing, self.settings.mask_margin), self.settings.mask_fill)
 
     def attention_identification(self, maps: Tensor, person: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = self.attention_classifier(self.attention.describe(maps))
-        loss = identity_loss(logits, person, self.settings.label_smoothing)
-        return loss, {"loss/attention-identity": loss.detach(), "accuracy/attention-person": accuracy(logits, person)}
+        logits = classify(self.attention_classifier, self.attention.embeddings_of(maps))
+        loss = together([identity_loss(one, person, self.settings.label_smoothing) for one in logits], self.settings)
+        found = accuracy(sum_of_log_p(logits), person)
+        return loss, {"loss/attention-identity": loss.detach(), "accuracy/attention-person": found}
 
     def refined(self, images: Tensor, attention_maps: Tensor | None) -> Tensor:
         """F_rg [B, C, h, w]; without knowledge transfer F_g, the main stream's own maps."""
-        maps = self.main.backbone(images)
+        maps = self.main.maps(images)
         return maps if attention_maps is None else self.knowledge_transfer(attention_maps) * maps  # Eq. 2
 
     def clothing_loss(self, features: Tensor, batch: Batch) -> Tensor:
@@ -182,13 +192,13 @@ class IFD(Method):
     forward = embed
 
     def weights_address(self) -> str | None:
-        return weights_address(self.settings.backbone) if self.settings.width == 1 else None
+        return weights_address(self.settings)
 
     def load_backbone(self, state: Mapping[str, Any]) -> None:
         """Both streams start from the same weights."""
-        load_weights(self.main.backbone, state)
+        self.main.load(state)
         if self.settings.knowledge_transfer:
-            load_weights(self.attention.backbone, state)
+            self.attention.load(state)
 
 
 class KnowledgeTransfer(nn.Module):

@@ -7,14 +7,16 @@ loop, optimizers, workers, files and tracking are not its business.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.nn import Parameter
+
+from methods.backbones.body import Body, Phase
 
 
 class MethodError(ValueError):
@@ -41,12 +43,14 @@ class Batch:
 
     images: float [B, 3, H, W], normalised; clips of T frames are [B, T, 3, H, W]. person, clothes: int64 [B], classes of
     the training set. parsing: uint8 [B, H, W] or [B, T, H, W], the data set's label map, where the method needs it.
+    is_paired: the second half of the samples are those of the first half, in their order, in other clothes; labels are kept.
     """
 
     images: Tensor
     person: Tensor
     clothes: Tensor
     parsing: Tensor | None = None
+    is_paired: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,19 @@ class Update:
 
 @dataclass(frozen=True)
 class Stage:
-    """From `first_epoch` on (counted from 0), until the next stage begins, these optimizers step."""
+    """From `first_epoch` on (counted from 0), until the next stage begins, these optimizers step.
+
+    phase: that of the method's body, where its training has several (PCB's refined part pooling).
+    """
 
     name: str
     first_epoch: int
     optimizers: tuple[str, ...]
+    phase: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, {self.phase}" if self.phase else self.name
 
 
 class Method(nn.Module, ABC):
@@ -77,6 +89,7 @@ class Method(nn.Module, ABC):
     Settings: the pydantic model of its settings, with the paper's values as defaults.
     needs_clothes, needs_parsing: whether the training set must have clothes labels, parsing maps.
     takes_clips: whether images may be clips of video.
+    pairs_for: the setting, a weight, for which batches must be paired; empty where nothing needs that.
     inputs: names of the arguments of `embed`; settings may make them fewer.
     """
 
@@ -84,6 +97,7 @@ class Method(nn.Module, ABC):
     needs_clothes: ClassVar[bool] = False
     needs_parsing: ClassVar[bool] = False
     takes_clips: ClassVar[bool] = False
+    pairs_for: str = ""
     inputs: tuple[str, ...] = ("images",)
 
     def __init__(self, facts: DataFacts) -> None:
@@ -101,6 +115,9 @@ class Method(nn.Module, ABC):
     def begin_epoch(self, epoch: int) -> None:
         """Called before the first update of an epoch (also of a resumed one)."""
         self.epoch = epoch
+        for module in self.modules():
+            if isinstance(module, Body):
+                module.epoch = epoch
 
     def parameters_of(self) -> dict[str, list[tuple[str, Parameter]]]:
         """Each optimizer's trainable parameters, named as in `state_dict`, in registration order."""
@@ -137,6 +154,19 @@ class Method(nn.Module, ABC):
     def load_backbone(self, state: Mapping[str, Any]) -> None:
         """Take over pre-trained weights. Raises: MethodError naming the keys that are missing or do not fit."""
         raise MethodError(f"{type(self).__name__} takes no pre-trained backbone: leave the weights setting empty")
+
+
+def with_phases(stages: Sequence[Stage], phases: Sequence[Phase]) -> tuple[Stage, ...]:
+    """A method's stages, cut where its body's phases begin. Those that another follows in the same epoch are left out."""
+    if not phases:
+        return tuple(stages)
+    cut = []
+    begin = {stage.first_epoch for stage in stages} | {phase.first_epoch for phase in phases}
+    for epoch in sorted(begin):
+        stage = [stage for stage in stages if stage.first_epoch <= epoch][-1]
+        phase = [phase for phase in phases if phase.first_epoch <= epoch][-1]
+        cut.append(replace(stage, first_epoch=epoch, phase=phase.name))
+    return tuple(cut)
 
 
 def trainable(module: nn.Module) -> list[tuple[str, Parameter]]:

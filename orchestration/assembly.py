@@ -17,6 +17,7 @@ from datasets.schema import LABEL_MAPS
 from datasets.shards import Dataset, SplitIndex
 from datasets.stream import HostBatch, Plan, Stream, plan_epoch
 from methods import METHODS
+from methods.clothes_sampling import ClothesSampling
 from methods.distributed import synchronise
 from methods.method import DataFacts, Method
 from orchestration.experiment import Experiment
@@ -80,7 +81,20 @@ def build_optimization(experiment: Experiment, method: Method) -> Optimization:
 
 
 def build_augmentation(experiment: Experiment) -> Augmentation:
-    return Augmentation(**experiment.augment.model_dump())
+    return Augmentation(**experiment.augment.model_dump(exclude={"clothes_sampling"}))
+
+
+def build_clothes_sampling(experiment: Experiment, label_map: str | None) -> ClothesSampling | None:
+    """How images get other clothes, by the data set's label map; None where they keep theirs."""
+    settings = experiment.augment.clothes_sampling
+    if settings is None or label_map is None:
+        return None
+    return ClothesSampling(LABEL_MAPS[label_map].part_table(), **settings.model_dump())
+
+
+def needs_parsing(experiment: Experiment) -> bool:
+    """Whether training images must come with their masks."""
+    return METHODS[experiment.method.name].needs_parsing or experiment.augment.clothes_sampling is not None
 
 
 def open_data(experiment: Experiment) -> Dataset:
@@ -92,16 +106,14 @@ def open_data(experiment: Experiment) -> Dataset:
     return Dataset.open(experiment.data, disk_cache=cache)
 
 
-def build_feed(
-    experiment: Experiment, dataset: Dataset, method: type[Method], worker: int, workers: int
-) -> tuple[Feed, Stream]:
+def build_feed(experiment: Experiment, dataset: Dataset, worker: int, workers: int) -> tuple[Feed, Stream]:
     """This worker's batches of the `train` split, and the stream that they come from (for its statistics)."""
     index = dataset.index("train")
     augmentation = build_augmentation(experiment)
     stream = Stream(
         dataset,
         "train",
-        parsing=method.needs_parsing,
+        parsing=needs_parsing(experiment),
         size=(augmentation.height, augmentation.width),
         threads=experiment.stream.threads,
         cache_bytes=experiment.stream.cache_bytes,
@@ -130,7 +142,8 @@ def build_feed(
     def num_batches(epoch: int) -> int:
         return plan(epoch).num_batches
 
-    return Feed(batches, num_batches, augmentation, batch.people * batch.images, experiment.seed), stream
+    clothes = build_clothes_sampling(experiment, dataset.manifest.label_map)
+    return Feed(batches, num_batches, augmentation, batch.people * batch.images, experiment.seed, clothes), stream
 
 
 def input_dtype(experiment: Experiment) -> torch.dtype:

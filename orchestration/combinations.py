@@ -24,6 +24,7 @@ def impossible(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("method",), str(error)
         return
     yield from clips_fit(experiment, method)
+    yield from pairs_come(experiment, method)
     yield from stages_come(experiment, method)
     yield from optimizers_fit(experiment, method)
     if experiment.weights == HUB and method.weights_address() is None:
@@ -81,6 +82,16 @@ def clips_fit(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[st
         )
 
 
+def pairs_come(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[str, ...], str]]:
+    sampling = experiment.augment.clothes_sampling
+    if method.pairs_for and (sampling is None or not sampling.beside):
+        yield (
+            ("augment.clothes_sampling", "method"),
+            f'is needed: "{experiment.method.name}" with these settings compares each image with the same in other clothes. '
+            f"Set augment.clothes_sampling={{}}, or method.{method.pairs_for}=0",
+        )
+
+
 def selection_fits(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
     if experiment.select == "last":
         if experiment.select_on_test:
@@ -116,7 +127,7 @@ def stages_come(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[
         where = keys[0] if keys else "method"
         yield (
             (*keys, "epochs", "method"),
-            f"stage {stage.name!r} begins at epoch {epoch} of 0 … {experiment.epochs - 1} and would never come. Set "
+            f"stage {stage.title!r} begins at epoch {epoch} of 0 … {experiment.epochs - 1} and would never come. Set "
             f"{where} below {experiment.epochs}, or epochs above {epoch}",
         )
 

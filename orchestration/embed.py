@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, cast
 
 import numpy as np
@@ -17,10 +18,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from datasets.augment import prepare, prepare_parsing
+from datasets.augment import Augmentation, prepare, prepare_parsing
 from datasets.clips import Tracklets, find_tracklets, test_clips
+from datasets.cues import CUES, CueName, mean_colour, show
 from datasets.decode import decode_image, decode_parsing
 from datasets.protocols import middle_frames
+from datasets.schema import LABEL_MAPS
 from datasets.shards import Dataset, SplitIndex
 from datasets.store import Store, open_store
 from methods.ranking import describe, describe_tracks
@@ -32,7 +35,8 @@ from orchestration.experiment import Experiment
 class EmbeddingJob:
     """What every actor is told. `batch`: images per forward pass. `flip`: add the embeddings of mirror images.
 
-    clip: frames and stride of the clips that tracklets are cut into; None embeds image by image.
+    clip: frames and stride of the clips that tracklets are cut into; None embeds image by image. cues: what alone of each
+    image the model is shown as well, cue by cue, beside the whole.
     """
 
     model: str
@@ -43,6 +47,7 @@ class EmbeddingJob:
     clip: tuple[int, int] | None
     threads: int
     gpu: bool
+    cues: tuple[CueName, ...] = ()
 
 
 class Embedder:
@@ -58,20 +63,22 @@ class Embedder:
         self.method = assembly.build_method(self.experiment, found.facts)
         checkpoint.load_method_state(self.method, found)
         self.method.to(self.device).eval()
-        self.columns = ("image", "parsing") if "parsing" in self.method.inputs else ("image",)
         self.dataset = Dataset.open(job.data)
+        self.shown = self.shower(None)
         self.work: dict[str, Work] = {}
         self.store = open_store(job.destination)
 
     def __call__(self, items: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        rows = [self.embed_group(str(s), int(g)) for s, g in zip(items["split"], items["group"], strict=True)]
+        each = zip(items["split"], items["group"], items["cue"], strict=True)
+        rows = [self.embed_group(str(split), int(group), cue or None) for split, group, cue in each]
         return {**items, "rows": np.array(rows, dtype=np.int64)}
 
-    def embed_group(self, split: str, group: int) -> int:
+    def embed_group(self, split: str, group: int, cue: CueName | None = None) -> int:
         """Write the descriptors of the images, or of the tracklets that begin, in a row group; returns how many images."""
+        self.shown = self.shower(cue)
         if split not in self.work:
             self.work[split] = divide(self.dataset.index(split), self.job.clip)
-        work, path = self.work[split], feature_path(split, group)
+        work, path = self.work[split], feature_path(split, group, cue)
         if not self.store.exists(path):
             rows, features = (self.embed_images if self.job.clip is None else self.embed_tracklets)(work, group)
             buffer = io.BytesIO()
@@ -80,10 +87,13 @@ class Embedder:
             self.store.write(path, buffer.getvalue())
         return work.images[group]
 
+    def shower(self, cue: CueName | None) -> Shower:
+        return Shower(self.dataset, self.augmentation, cue, with_masks="parsing" in self.method.inputs)
+
     @torch.inference_mode()
     def embed_images(self, work: Work, group: int) -> tuple[np.ndarray, Tensor]:
         """Rows int64 [n], and descriptors float32 [n, D]."""
-        table = self.dataset.read_group(work.index.split, group, self.columns)
+        table = self.dataset.read_group(work.index.split, group, self.shown.columns)
         batches = (table.slice(at, self.job.batch).to_pylist() for at in range(0, len(table), self.job.batch))
         features = [describe(self.method.embed, *self.inputs(batch), flip=self.job.flip) for batch in batches]
         rows = np.flatnonzero(work.index.group == group)
@@ -96,7 +106,7 @@ class Embedder:
         length, stride = cast("tuple[int, int]", self.job.clip)
         features, bounds = [], [0]
         chosen = np.flatnonzero(work.index.group[work.tracklets.first[:-1]] == group)
-        read = GroupReader(self.dataset, work.index, self.columns)
+        read = GroupReader(self.dataset, work.index, self.shown.columns)
         for tracklet in chosen.tolist():
             rows = work.tracklets.rows[work.tracklets.first[tracklet] : work.tracklets.first[tracklet + 1]]
             frames = read(rows)
@@ -111,12 +121,32 @@ class Embedder:
     def inputs(self, encoded: list[dict[str, bytes]]) -> list[Tensor]:
         """What `embed` takes: images [n, 3, H, W] and, where the method needs them, parsing maps [n, H, W]."""
         dtype = assembly.input_dtype(self.experiment)
-        images = [prepare(decode_image(one["image"])[None], self.augmentation, dtype) for one in encoded]
-        made = [torch.cat(images).to(self.device)]
+        shown = [self.shown(one) for one in encoded]
+        made = [torch.cat([prepare(image, self.augmentation, dtype) for image, _ in shown]).to(self.device)]
         if "parsing" in self.method.inputs:
-            maps = [prepare_parsing(decode_parsing(one["parsing"])[None], self.augmentation) for one in encoded]
+            maps = [prepare_parsing(mask, self.augmentation) for _, mask in shown if mask is not None]
             made.append(torch.cat(maps).to(self.device))
         return made
+
+
+class Shower:
+    """What of a data set's stored images a model is shown: all, or a cue alone. `columns` are those that it reads."""
+
+    def __init__(
+        self, dataset: Dataset, augmentation: Augmentation, cue: CueName | None, *, with_masks: bool = False
+    ) -> None:
+        label_map = dataset.manifest.label_map
+        self.labels = LABEL_MAPS[label_map] if label_map else None
+        self.cue = CUES[cue] if cue else None
+        self.colour = mean_colour(augmentation.mean)
+        needs_masks = with_masks or (self.cue is not None and self.cue.by_masks)
+        self.columns = ("image", "parsing") if needs_masks else ("image",)
+
+    def __call__(self, encoded: dict[str, bytes]) -> tuple[Tensor, Tensor | None]:
+        """An image uint8 [1, 3, h, w] and, where that column is read, its mask uint8 [1, h, w]."""
+        image = decode_image(encoded["image"])[None]
+        mask = decode_parsing(encoded["parsing"])[None] if "parsing" in self.columns else None
+        return (image, mask) if self.cue is None else show(self.cue, image, mask, self.labels, self.colour)
 
 
 @dataclass(frozen=True)
@@ -157,8 +187,13 @@ class GroupReader:
         return [found[row] for row in rows.tolist()]
 
 
-def feature_path(split: str, group: int) -> str:
-    return f"{split}/{group:06d}.parquet"
+def feature_path(split: str, group: int, cue: CueName | None = None) -> str:
+    return f"{feature_folder(split, cue)}/{group:06d}.parquet"
+
+
+def feature_folder(split: str, cue: CueName | None = None) -> str:
+    """Where a split's descriptors lie: those of whole images, or of what a cue shows alone."""
+    return f"{cue}/{split}" if cue else split
 
 
 def embed(
@@ -171,6 +206,8 @@ def embed(
 ) -> None:
     """Write the features of every image (or tracklet) of `splits` below `job.destination`, but for those there already.
 
+    Those of a cue lie in a folder of its name.
+
     progress: called with images done and in all.
     """
     import ray.data
@@ -178,14 +215,15 @@ def embed(
     dataset, store = Dataset.open(job.data), open_store(job.destination)
     items: list[dict[str, Any]] = []
     finished = total = 0
-    for split in splits:
-        written = set(store.list(split))
+    whole: tuple[CueName | None, ...] = (None, *job.cues)
+    for split, cue in product(splits, whole):
+        written = set(store.list(feature_folder(split, cue)))
         for group, images in divide(dataset.index(split), job.clip).images.items():
             total += images
-            if feature_path(split, group) in written:
+            if feature_path(split, group, cue) in written:
                 finished += images
             else:
-                items.append({"split": split, "group": group})
+                items.append({"split": split, "group": group, "cue": cue or ""})
     if progress:
         progress(finished, total)
     if not items:
@@ -221,11 +259,14 @@ class Descriptors:
         return self.features[torch.from_numpy(np.searchsorted(self.rows, rows))]
 
 
-def load_features(store: Store, split: str, rows: np.ndarray) -> Descriptors:
-    """The features of a split's `rows` (int64, ascending). Raises: RuntimeError where a row has none."""
+def load_features(store: Store, split: str, rows: np.ndarray, cue: CueName | None = None) -> Descriptors:
+    """The features of a split's `rows` (int64, ascending), of whole images or a cue alone.
+
+    Raises: RuntimeError where a row has none.
+    """
     features: np.ndarray | None = None
     seen = np.zeros(len(rows), dtype=bool)
-    for path in store.list(split):
+    for path in store.list(feature_folder(split, cue)):
         table = pq.read_table(io.BytesIO(store.read(path)))
         places = np.searchsorted(rows, table["row"].to_numpy())
         flat = table["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)

@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 
 from datasets import protocols
-from datasets.decode import decode_image
+from datasets.cues import CueName
 from datasets.protocols import PROTOCOLS, Mode, Protocol, check
 from datasets.shards import DataError, Dataset, SplitIndex
 from datasets.store import Store, StoreError, open_store
 from methods import METHODS
-from orchestration import checkpoint, cluster, explain, pictures
+from orchestration import assembly, checkpoint, cluster, cues, explain, pictures
 from orchestration.checkpoint import Checkpoint
 from orchestration.combinations import sketch
-from orchestration.embed import EmbeddingJob, GroupReader, embed, load_features
+from orchestration.cues import asked_cues, check_cues, scored_splits
+from orchestration.embed import Descriptors, EmbeddingJob, GroupReader, Shower, embed, load_features
 from orchestration.errors import RequestError
 from orchestration.experiment import Experiment
 from orchestration.mistakes import either
-from orchestration.modes import REPORTED_RANKS, RERANKED, Evaluation, query_table, rank_modes
+from orchestration.modes import REPORTED_RANKS, RERANKED, Evaluation, names_of, query_table, rank_modes
 from orchestration.settings import EvaluateSettings
 
 __all__ = ["Evaluation", "check_method", "evaluate", "metric_names", "open_for_evaluation"]
@@ -58,7 +59,7 @@ def check_inputs(experiment: Experiment, label_map: str | None, dataset: Dataset
     """
     if "parsing" not in sketch(experiment).inputs:
         return
-    splits = sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)})
+    splits = scored_splits(protocol)
     if bare := [split for split in splits if not dataset.index(split).has_parsing]:
         raise RequestError(
             f"data {dataset.address}: method {experiment.method.name!r} needs each image's parsing mask at test time, too, "
@@ -84,7 +85,7 @@ def metric_names(dataset: Dataset, protocol: Protocol, *, reranked: bool = False
 
 
 def embedding(model: Checkpoint, dataset: Dataset, protocol: Protocol, settings: EvaluateSettings) -> dict[str, Any]:
-    """What descriptors depend on, as plain JSON."""
+    """What descriptors depend on, as plain JSON; those of a cue lie apart, and depend on the same."""
     frames = clip(protocol, settings)
     how = {"clip": list(frames)} if frames else {"flip": settings.flip}
     return {"model": model.digests, "data": dataset.fingerprint, **how}
@@ -107,20 +108,22 @@ def evaluate(
     """Score the checkpoint (or a run's newest) at `model` on `experiment.data` and leave features and results in `destination`.
 
     `<destination>/features/<split>/…parquet` holds descriptors by row of the index (a tracklet's by its middle frame),
-    `<destination>/queries.parquet` each query's average precision and the position of its first match, by mode.
-    Descriptors that an earlier evaluation left there are taken up where `<destination>/embedding.json` says that they are
-    of this model and these data. progress: called with images embedded and in all; while modes are re-ranked, with entries.
+    `<destination>/features/<cue>/<split>/…` those of what a cue shows alone, `<destination>/queries.parquet` each query's
+    average precision and the position of its first match, by mode. Descriptors that an earlier evaluation left there are
+    taken up where `<destination>/embedding.json` says that they are of this model and these data.
+    progress: called with images embedded and in all; while modes are re-ranked, with entries.
     Raises: RequestError before work starts where data, protocol or checkpoint are not usable.
     """
     dataset, protocol = open_for_evaluation(experiment.data, validation=validation)
     found = checkpoint.find(model)
     check_method(found.experiment["method"]["name"], protocol, experiment.data)
     check_inputs(Experiment.from_resolved(found.experiment), found.facts["label_map"], dataset, protocol)
+    check_cues(experiment.evaluate, dataset, protocol)
     cluster.connect()
     store = open_store(destination)
     settings = experiment.evaluate
     keep_only(store, embedding(found, dataset, protocol, settings))
-    splits = sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)})
+    splits = scored_splits(protocol)
     job = EmbeddingJob(
         model=found.address,
         data=experiment.data,
@@ -130,28 +133,56 @@ def evaluate(
         clip=clip(protocol, settings),
         threads=experiment.threads,
         gpu=cluster.use_gpu(experiment),
+        cues=asked_cues(settings),
     )
     embed(job, splits, actors=experiment.workers, cpus=experiment.resources.cpus, progress=progress)
     indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))
-    descriptors = {
-        split: load_features(store.sub("features"), split, protocols.samples(protocol, index))
-        for split, index in indexes.items()
-    }
-    result = rank_modes(protocol, indexes, descriptors, dataset.manifest, reranking=settings.rerank, progress=progress)
+    result = Evaluation()
+    for cue in (None, *job.cues):
+        descriptors = load_splits(store, protocol, indexes, cue)
+        how = settings.rerank
+        result.add(
+            rank_modes(protocol, indexes, descriptors, dataset.manifest, reranking=how, cue=cue, progress=progress)
+        )
     if progress and settings.rerank:  # of the whole, images are what was asked for
-        progress(*[sum(map(len, indexes.values()))] * 2)
-    store.write("queries.parquet", query_table(protocol, indexes, result.rankings))
+        progress(*[(1 + len(job.cues)) * sum(map(len, indexes.values()))] * 2)
+    store.write("queries.parquet", query_table(protocol, indexes, result.rankings, job.cues))
     if draw_pictures:
-        result.pictures["cmc.png"] = pictures.cmc_curves({m: r.cmc for m, r in result.rankings.items()})
-        for mode in protocol.modes:
-            for name in (mode.name, f"{mode.name}{RERANKED}"):
-                if name in result.lists:
-                    drawn = draw_ranked_lists(dataset, mode, indexes, name, result)
-                    result.pictures[f"ranked-lists-{name}.png"] = drawn
-        result.pictures.update(explain.draw_triples(found, dataset, protocol, indexes, descriptors))
+        draw(result, found, dataset, protocol, indexes, load_splits(store, protocol, indexes), job.cues)
         for name, data in result.pictures.items():
             store.write(name, data)
     return result
+
+
+def load_splits(
+    store: Store, protocol: Protocol, indexes: dict[str, SplitIndex], cue: CueName | None = None
+) -> dict[str, Descriptors]:
+    return {
+        split: load_features(store.sub("features"), split, protocols.samples(protocol, index), cue)
+        for split, index in indexes.items()
+    }
+
+
+def draw(
+    result: Evaluation,
+    found: Checkpoint,
+    dataset: Dataset,
+    protocol: Protocol,
+    indexes: dict[str, SplitIndex],
+    whole: dict[str, Descriptors],
+    asked: tuple[CueName, ...],
+) -> None:
+    """Add what people look at to the result."""
+    augmentation = assembly.build_augmentation(Experiment.from_resolved(found.experiment))
+    result.pictures["cmc.png"] = pictures.cmc_curves({m: r.cmc for m, r in result.rankings.items()})
+    for mode in protocol.modes:
+        for name, cue in names_of(mode, asked).items():
+            if name in result.lists:
+                drawn = draw_ranked_lists(dataset, mode, indexes, name, result, Shower(dataset, augmentation, cue))
+                result.pictures[f"ranked-lists-{name}.png"] = drawn
+    result.pictures.update(explain.draw_triples(found, dataset, protocol, indexes, whole))
+    if asked:
+        result.pictures[cues.PICTURE] = cues.draw_sheet(dataset, list(indexes.values()), asked, augmentation)
 
 
 def keep_only(store: Store, embedding: dict[str, Any]) -> None:
@@ -163,15 +194,16 @@ def keep_only(store: Store, embedding: dict[str, Any]) -> None:
 
 
 def draw_ranked_lists(
-    dataset: Dataset, mode: Mode, indexes: dict[str, SplitIndex], name: str, result: Evaluation
+    dataset: Dataset, mode: Mode, indexes: dict[str, SplitIndex], name: str, result: Evaluation, shower: Shower
 ) -> bytes:
-    """A mode's lists with their images; a tracklet shows its middle frame."""
+    """A mode's lists with their images as they were shown; a tracklet shows its middle frame."""
     query, gallery = indexes[mode.query], indexes[mode.gallery]
-    read = {split: GroupReader(dataset, indexes[split], ("image",)) for split in (mode.query, mode.gallery)}
+    read = {split: GroupReader(dataset, indexes[split], shower.columns) for split in (mode.query, mode.gallery)}
 
     def shown(index: SplitIndex, row: int, caption: str, right: bool | None) -> pictures.Shown:
         [encoded] = read[index.split](np.array([row]))
-        return pictures.Shown(decode_image(encoded["image"]).permute(1, 2, 0).numpy(), caption, right)
+        image, _ = shower(encoded)
+        return pictures.Shown(image[0].permute(1, 2, 0).numpy(), caption, right)
 
     rows = []
     for one in result.lists[name]:

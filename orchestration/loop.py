@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from datasets.augment import Augmentation, augment, draw
+from datasets.augment import Augmentation, Draws, draw, finish, move
 from datasets.stream import HostBatch
+from methods.clothes_sampling import ClothesSampling, draw_clothes, in_other_clothes
 from methods.method import Batch, Method
 from orchestration.strategy import Strategy
 
@@ -63,13 +64,15 @@ class Callbacks(Protocol):
 @dataclass(frozen=True)
 class Feed:
     """Where batches come from. `batches(epoch, first_batch)` yields this worker's share of each global batch;
-    `num_batches(epoch)` is how many global batches the epoch has. global_batch: samples, images or clips, in one."""
+    `num_batches(epoch)` is how many global batches the epoch has. global_batch: samples, images or clips, in one.
+    clothes: how these get other clothes, where they do; their masks come with them then."""
 
     batches: Callable[[int, int], Iterator[HostBatch]]
     num_batches: Callable[[int], int]
     augmentation: Augmentation
     global_batch: int
     seed: int
+    clothes: ClothesSampling | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ def train(
     for epoch in range(start.epoch, epochs):
         method.begin_epoch(epoch)
         set_rates(optimization, epoch)
-        stage = method.stage_at(epoch).name
+        stage = method.stage_at(epoch).title
         started = time.perf_counter()
         for host in feed.batches(epoch, first_batch):
             batch = to_device(host, feed, epoch, strategy, device, DTYPES[precision])
@@ -157,17 +160,30 @@ def to_device(
     host: HostBatch, feed: Feed, epoch: int, strategy: Strategy, device: torch.device | str, dtype: torch.dtype
 ) -> Batch:
     """Move this worker's share to the device and transform it there, by its slice of the global batch's draws."""
-    share = len(host.person)
-    draws = draw(feed.augmentation, feed.global_batch, (feed.seed, epoch, host.number))
-    draws = draws.slice(strategy.rank * share, (strategy.rank + 1) * share)
+    images, parsing, changed, draws = place(host, feed, epoch, strategy.rank, device)
+    person, clothes = (labels.to(device, non_blocking=True) for labels in (host.person, host.clothes))
+    is_paired = feed.clothes is not None and feed.clothes.beside
+    if changed is not None:
+        images = torch.cat([images, changed]) if is_paired else changed
+    if is_paired:
+        draws, person, clothes = draws.twice(), torch.cat([person, person]), torch.cat([clothes, clothes])
+        parsing = None if parsing is None else torch.cat([parsing, parsing])
+    return Batch(finish(images, draws, feed.augmentation, dtype), person, clothes, parsing, is_paired)
+
+
+def place(
+    host: HostBatch, feed: Feed, epoch: int, rank: int, device: torch.device | str
+) -> tuple[Tensor, Tensor | None, Tensor | None, Draws]:
+    """A worker's share on the device, cropped and flipped, but still uint8: images, masks, the images once more in other
+    clothes where the feed has these; and the draws by which all are finished."""
+    share, seed = len(host.person), (feed.seed, epoch, host.number)
+    draws = draw(feed.augmentation, feed.global_batch, seed).slice(rank * share, (rank + 1) * share)
     parsing = None if host.parsing is None else host.parsing.to(device, non_blocking=True)
-    images, parsing = augment(host.images.to(device, non_blocking=True), parsing, draws, feed.augmentation, dtype)
-    return Batch(
-        images=images,
-        parsing=parsing,
-        person=host.person.to(device, non_blocking=True),
-        clothes=host.clothes.to(device, non_blocking=True),
-    )
+    images, parsing = move(host.images.to(device, non_blocking=True), parsing, draws, feed.augmentation)
+    if feed.clothes is None or parsing is None:
+        return images, parsing, None, draws
+    others = draw_clothes(feed.clothes, feed.global_batch, seed)
+    return images, parsing, in_other_clothes(images, parsing, feed.clothes, others), draws
 
 
 def set_rates(optimization: Optimization, epoch: int) -> None:

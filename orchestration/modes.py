@@ -8,7 +8,7 @@ single-shot draw by itself, whose gallery knows one image of each person.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from datasets import protocols
+from datasets.cues import CueName
 from datasets.protocols import Mode, Protocol
 from datasets.shards import Manifest, SplitIndex
 from methods.ranking import Labels, Ranking, judge, rank
@@ -55,6 +56,11 @@ class Evaluation:
     lists: dict[str, list[RankedList]] = field(default_factory=dict)
     pictures: dict[str, bytes] = field(default_factory=dict)
 
+    def add(self, other: Evaluation) -> None:
+        """Take over the results of another, whose names are others."""
+        for name in ("metrics", "rankings", "lists", "pictures"):
+            getattr(self, name).update(getattr(other, name))
+
 
 @dataclass(frozen=True)
 class Side:
@@ -65,6 +71,17 @@ class Side:
     labels: Labels
 
 
+def names_of(mode: Mode, cues: Sequence[CueName] = ()) -> dict[str, CueName | None]:
+    """What a mode's results are called, and the cue that its images then show: whole ones and each cue, also re-ranked."""
+    shown: tuple[CueName | None, ...] = (None, *cues)
+    return {f"{mode.name}{of_cue(cue)}{suffix}": cue for cue in shown for suffix in ("", RERANKED)}
+
+
+def of_cue(cue: CueName | None) -> str:
+    """What follows a mode's name in the names of its results."""
+    return f"-{cue}" if cue else ""
+
+
 def rank_modes(
     protocol: Protocol,
     indexes: Mapping[str, SplitIndex],
@@ -72,11 +89,13 @@ def rank_modes(
     manifest: Manifest,
     *,
     reranking: RerankSettings | None = None,
+    cue: CueName | None = None,
     progress: Callable[..., None] | None = None,
 ) -> Evaluation:
     """Every metric that the protocol lists, from the descriptors of its splits, and those after re-ranking if wanted.
 
-    progress: called with entries whose neighbours are found and entries in all, and a note, while a mode is re-ranked.
+    cue: what alone the described images show; it is named in the results. progress: called with entries whose neighbours
+    are found and entries in all, and a note, while a mode is re-ranked.
     """
     result = Evaluation()
     held: tuple[tuple[str, str, tuple[str, ...] | None], Reranking] | None = None  # modes in turn share their entries
@@ -90,10 +109,10 @@ def rank_modes(
             for gallery in galleries
         ]
         lists = [] if mode.draws else ranked_lists(mode, query, galleries[0], found[0], None)
-        record(result, mode.name, found, lists)
+        record(result, f"{mode.name}{of_cue(cue)}", found, lists)
         if reranking is None:
             continue
-        found, name = [], f"{mode.name}{RERANKED}"
+        found, name = [], f"{mode.name}{of_cue(cue)}{RERANKED}"
         for gallery in galleries:
             entries = (mode.query, mode.gallery, mode.cameras)
             if mode.draws or held is None or held[0] != entries:
@@ -160,8 +179,10 @@ def ranked_lists(
     return lists
 
 
-def query_table(protocol: Protocol, indexes: Mapping[str, SplitIndex], rankings: Mapping[str, Ranking]) -> bytes:
-    """Parquet: a row per mode (re-ranked ones too) and query, with its key, average precision and first match.
+def query_table(
+    protocol: Protocol, indexes: Mapping[str, SplitIndex], rankings: Mapping[str, Ranking], cues: Sequence[CueName] = ()
+) -> bytes:
+    """Parquet: a row per mode (those of cues and re-ranked ones) and query, with its key, average precision and first match.
 
     query: the key of an image, the sequence of a tracklet. average_precision: null where the query is not valid.
     first_match: its position from 1, -1 where there is none. Both are means where several galleries were drawn.
@@ -174,7 +195,7 @@ def query_table(protocol: Protocol, indexes: Mapping[str, SplitIndex], rankings:
             keys = [index.sequence_names[sequence] for sequence in index.sequence[rows].tolist()]
         else:
             keys = index.keys(rows)
-        for name in (mode.name, f"{mode.name}{RERANKED}"):
+        for name in names_of(mode, cues):
             if name in rankings:
                 ap = pa.array(rankings[name].per_query_ap, from_pandas=True)
                 columns = [name] * len(rows), keys, ap, rankings[name].first_match

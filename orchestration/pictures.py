@@ -18,6 +18,14 @@ RIGHT, WRONG, QUERY = "#1a9850", "#d73027", "#4575b4"
 
 
 @dataclass(frozen=True)
+class Panel:
+    """One image of a sheet: uint8 [h, w, 3], and what is written under it."""
+
+    image: np.ndarray
+    caption: str = ""
+
+
+@dataclass(frozen=True)
 class Shown:
     """One image of a ranked list: uint8 [h, w, 3], and what is written under it. `right` is None for the query."""
 
@@ -48,6 +56,24 @@ def draw_shown(axes: Axes, shown: Shown) -> None:
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set(edgecolor=colour, linewidth=2.5)
+
+
+def sheet(title: str, heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Panel]]]) -> bytes:
+    """Images in rows, each with its name at the left, under one head per column."""
+    height, width = rows[0][1][0].image.shape[:2]
+    tall = 0.9 * height / width + 0.2
+    figure, grid = plt.subplots(len(rows), len(heads), figsize=(0.95 * len(heads), tall * len(rows) + 1), squeeze=False)
+    for axes_row, (name, panels) in zip(grid, rows, strict=True):
+        for axes, panel in zip(axes_row, panels, strict=True):
+            axes.imshow(panel.image)
+            axes.set_xlabel(panel.caption, fontsize=6, labelpad=2)
+            axes.set_xticks([])
+            axes.set_yticks([])
+        axes_row[0].set_ylabel(name, fontsize=8)
+    for axes, head in zip(grid[0], heads, strict=True):
+        axes.set_title(head, fontsize=6.5)
+    figure.suptitle(title, fontsize=9)
+    return to_png(figure)
 
 
 def cmc_curves(curves: dict[str, dict[int, float | None]]) -> bytes:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, ValidationError, create_model
 
 from datasets.augment import Augmentation
+from datasets.cues import CueName
 from datasets.sampling import SAMPLERS
 from methods import METHODS
+from methods.clothes_sampling import Parts
 from orchestration.errors import RequestError
 from orchestration.schedule import Schedule
 
@@ -83,6 +85,14 @@ class BatchSettings(Settings):
     lanes: int = Field(default=8, ge=1)
 
 
+class ClothesSamplingSettings(Settings):
+    """`methods.clothes_sampling.ClothesSampling`, which says what each means."""
+
+    parts: Parts = "both"
+    probability: Probability = 1.0
+    beside: bool = True
+
+
 class AugmentSettings(Settings):
     """`datasets.augment.Augmentation`, which says what each means."""
 
@@ -92,12 +102,14 @@ class AugmentSettings(Settings):
     pad: int = Field(default=10, ge=0)
     enlarge: float = Field(default=1.0, ge=1)
     crop_probability: Probability = 1.0
+    jitter: tuple[Probability, Probability, Probability, Annotated[float, Field(ge=0, le=0.5)]] = Augmentation.jitter
     erase: Probability = 0.5
     erase_area: Range = (0.02, 0.4)
     erase_aspect: Range = (0.3, 3.3)
     erase_fill: Triple = Augmentation.erase_fill
     mean: Triple = Augmentation.mean
     std: Triple = Augmentation.std
+    clothes_sampling: ClothesSamplingSettings | None = None  # {}: also show images in clothes of other people's pixels
 
 
 class Adam(Settings):
@@ -153,6 +165,8 @@ class EvaluateSettings(Settings):
     flip: bool = True  # add the embedding of the mirror image; not of clips, as published
     clip_length: int = Field(default=8, ge=1)  # frames per clip, where tracklets are ranked
     clip_stride: int = Field(default=4, ge=1)  # from one frame of a clip to its next
+    # Also score each mode with parts of the test images painted over, as <mode>-<cue>/… (`datasets.cues`)
+    cues: tuple[CueName, ...] = ()
     rerank: RerankSettings | None = None  # {}: also score each mode re-ranked, as <mode>-reranked/…
 
 

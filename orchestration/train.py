@@ -10,7 +10,8 @@ from datasets.shards import DataError, Dataset
 from datasets.store import Store, StoreError, open_store
 from methods import METHODS
 from methods.method import MethodError
-from orchestration import assembly, checkpoint, cluster, registry, tracking, weights
+from orchestration import assembly, checkpoint, clothes_picture, cluster, registry, tracking, weights
+from orchestration.cues import check_cues
 from orchestration.errors import RequestError
 from orchestration.evaluate import Evaluation, check_inputs, check_method, evaluate, metric_names, open_for_evaluation
 from orchestration.experiment import Experiment
@@ -49,12 +50,14 @@ def prepare(experiment: Experiment) -> Prepared:
     except DataError as error:
         raise RequestError(str(error)) from error
     where = f"data {experiment.data}"
-    if method.needs_parsing and not index.has_parsing:
+    if assembly.needs_parsing(experiment) and not index.has_parsing:
+        who = f"method {experiment.method.name!r}" if method.needs_parsing else "augment.clothes_sampling"
         raise RequestError(
-            f"{where}: method {experiment.method.name!r} needs parsing masks and this data set has none. "
+            f"{where}: {who} needs parsing masks and this data set has none. "
             "Convert it with --parsing MASKS --labels …, or make masks with `redress data parse`."
         )
     check_inputs(experiment, dataset.manifest.label_map, dataset, protocol)
+    check_cues(experiment.evaluate, dataset, protocol)
     if method.needs_clothes and not index.has_clothes:
         raise RequestError(
             f"{where}: method {experiment.method.name!r} needs clothes labels and split 'train' has none."
@@ -118,6 +121,8 @@ def train(
         store.delete(FAILURE)
         if backbone is not None:
             store.write(WEIGHTS, backbone)
+        for name, data in clothes_picture.draw_changed_clothes(experiment, prepared.dataset).items():
+            run.log_picture(data, name)
         fit(prepared, run, store, init_from, progress)
         result = finish(prepared, run, store, progress)
     except BaseException:
@@ -162,7 +167,7 @@ def fit(prepared: Prepared, run: tracking.TrackedRun, store: Store, init_from: s
 
 def num_steps(experiment: Experiment, dataset: Dataset) -> int:
     """How many steps the run has; of large data about how many, for epochs differ by a few batches. Raises: DataError."""
-    feed, stream = assembly.build_feed(experiment, dataset, METHODS[experiment.method.name], worker=0, workers=1)
+    feed, stream = assembly.build_feed(experiment, dataset, worker=0, workers=1)
     stream.close()
     if dataset.split("train").rows > EXACT_BELOW_ROWS:
         return experiment.epochs * feed.num_batches(0)
@@ -277,7 +282,7 @@ def selection_score(
     with progress.bar(f"selecting: epoch {candidate.position.epoch}") as bar:
         result: Evaluation = evaluate(
             candidate.address,
-            experiment,
+            experiment.model_copy(update={"evaluate": experiment.evaluate.model_copy(update={"cues": ()})}),
             destination,
             validation=split.startswith("val_"),
             draw_pictures=False,

@@ -14,7 +14,6 @@ import torch.distributed as dist
 from datasets.decode import DecodeError
 from datasets.shards import CorruptData, DataError, Dataset
 from datasets.store import Store, open_store
-from methods import METHODS
 from methods.method import Method, MethodError
 from orchestration import assembly, checkpoint, loop
 from orchestration.errors import RequestError
@@ -133,9 +132,7 @@ def run(assignment: Assignment, store: Store, device: torch.device) -> Position:
     start = checkpoint.restore(found, method, optimization.optimizers) if found else Position()
     strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
     dataset = assembly.open_data(experiment)
-    feed, stream = assembly.build_feed(
-        experiment, dataset, METHODS[experiment.method.name], strategy.rank, strategy.workers
-    )
+    feed, stream = assembly.build_feed(experiment, dataset, strategy.rank, strategy.workers)
     keeper = None
     if strategy.rank == 0:
         journal = Journal(store, environment(experiment))

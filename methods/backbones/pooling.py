@@ -18,12 +18,32 @@ def maximum(maps: Tensor) -> Tensor:
     return maps.amax((2, 3))
 
 
+def average(maps: Tensor) -> Tensor:
+    """maps [B, C, H, W] → [B, C]: global average (the strong baseline of Luo et al., 2019)."""
+    return maps.mean((2, 3))
+
+
 def generalised_mean(maps: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -> Tensor:
     """maps [B, C, H, W] → [B, C]: (mean of xᵖ)^(1/p), values clamped to at least eps (Radenović et al., TPAMI 2019)."""
     return maps.clamp(min=eps).pow(p).mean((2, 3)).pow(1 / p)
 
 
+def bounds(height: int, parts: int) -> list[tuple[int, int]]:
+    """Top and bottom (one past the last row) of `parts` horizontal stripes of equal height.
+
+    Where the height is no multiple of `parts`, heights differ by at most one row and a row may be in two stripes, as in
+    torch's adaptive pooling; with fewer rows than parts, each part has one.
+    """
+    return [(height * part // parts, -(-height * (part + 1) // parts)) for part in range(parts)]
+
+
+def stripes(maps: Tensor, parts: int) -> list[Tensor]:
+    """maps [B, C, H, W] → horizontal stripes [B, C, h, W], from top to bottom."""
+    return [maps[:, :, top:bottom] for top, bottom in bounds(maps.shape[2], parts)]
+
+
 POOLINGS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {  # and how many vectors of C it gives
     "max-average": (max_and_average, 2),
     "max": (maximum, 1),
+    "average": (average, 1),
 }

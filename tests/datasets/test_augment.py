@@ -132,6 +132,44 @@ def test_all_frames_of_a_clip_are_treated_alike(how: Augmentation) -> None:
     assert torch.equal(prepare_parsing(of_clips, how), prepare_parsing(parsing, how).unflatten(0, (6, 4)))
 
 
+@pytest.mark.parametrize("parsing", [None, masks(5, 24, 12)], ids=["alone", "with masks"])
+def test_jitter_is_torchvisions_in_each_images_own_order_before_normalising(parsing: torch.Tensor | None) -> None:
+    how = replace(SMALL, jitter=(0.4, 0.3, 0.2, 0.1), erase=0.0)
+    images, draws = pictures(5, 24, 12), draw(how, 5, (2, 1, 0))
+    result, labels = augment(images, parsing, draws, how)
+    moved, unjittered = augment(images, parsing, draws, replace(how, jitter=(0, 0, 0, 0), **AS_IS))
+    adjust = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
+    for i, image in enumerate(moved.to(torch.uint8)):
+        for kind in draws.jitter_order[i].tolist():
+            image = adjust[kind](image, float(draws.jitter[i, kind]))
+        expected = tv.normalize(image.double() / 255, list(how.mean), list(how.std))
+        torch.testing.assert_close(result[i].double(), expected, atol=1.01 / 255 / min(how.std), rtol=0)
+    assert parsing is None or torch.equal(labels, unjittered)  # type: ignore[arg-type]
+
+
+def test_jitter_is_drawn_around_no_change_within_its_limits() -> None:
+    draws = draw(Augmentation(384, 192, jitter=(0.4, 0.3, 0.2, 0.1)), 20_000, (0,))
+    lowest, highest = draws.jitter.amin(0), draws.jitter.amax(0)
+    torch.testing.assert_close(lowest, torch.tensor([0.6, 0.7, 0.8, -0.1]).double(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(highest, torch.tensor([1.4, 1.3, 1.2, 0.1]).double(), atol=1e-3, rtol=0)
+    assert (draws.jitter_order.sort(1).values == torch.arange(4)).all()
+    first = np.bincount(draws.jitter_order[:, 0].numpy())
+    assert (abs(first - 5000) < 300).all()
+
+
+def test_both_halves_make_the_whole_and_what_is_between_them_sees_bytes() -> None:
+    images, parsing, draws = pictures(5, 30, 16), masks(5, 30, 16), draw(SMALL, 5, (2, 1, 0))
+    moved, labels = module.move(images, parsing, draws, SMALL)
+    assert moved.dtype == torch.uint8
+    whole, expected = augment(images, parsing, draws, SMALL)
+    assert torch.equal(module.finish(moved, draws, SMALL), whole)
+    assert labels is not None
+    assert expected is not None
+    assert torch.equal(labels, expected)
+    twice = module.finish(torch.cat([moved, moved]), draws.twice(), SMALL)
+    assert torch.equal(twice, torch.cat([whole, whole]))
+
+
 def test_without_probability_it_is_the_test_transform() -> None:
     images, parsing = pictures(5, 17, 9), masks(5, 17, 9)
     result, labels = augment(images, parsing, draw(OFF, 5, (0,)), OFF)
@@ -224,8 +262,13 @@ def test_draws_are_distributed_as_published() -> None:
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"flip": 1.5}, "flip = 1.5"), ({"pad": 12}, "pad = 12"), ({"erase_area": (0.4, 0.02)}, r"erase_area = \(0.4")],
-    ids=["flip", "pad", "area"],
+    [
+        ({"flip": 1.5}, "flip = 1.5"),
+        ({"pad": 12}, "pad = 12"),
+        ({"jitter": (0.1, 0.1, 0.1, 0.6)}, r"jitter = \("),
+        ({"erase_area": (0.4, 0.02)}, r"erase_area = \(0.4"),
+    ],
+    ids=["flip", "pad", "jitter", "area"],
 )
 def test_settings_out_of_range_are_named(change: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=f"augmentation cannot have {message}"):

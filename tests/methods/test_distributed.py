@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 from torch.optim import Adam
 
+from methods.clothes_sampling import ClothesSampling, draw_clothes, in_other_clothes
 from methods.distributed import SyncBatchNorm, all_reduce_sum, gather, rank, synchronise, world_size
 from methods.losses.contrastive import contrastive_loss
 from methods.losses.triplet import triplet_cosine_loss
@@ -25,7 +26,7 @@ from tests.orchestration.processes import in_processes
 PAIR_CASES = {case.id: case for case in golden.load_if_there("distributed_pair_losses")}
 WORKERS = sorted({2, 4} | {case.params["world_size"] for case in PAIR_CASES.values()})
 STEPS = 10
-TRAINED = ("baseline with triplet loss", "cal", "cal with memory", "ifd")
+TRAINED = ("baseline with triplet loss", "cal", "cal with memory", "ifd", "pixel sampling")
 
 
 def everything() -> dict[str, Any]:
@@ -37,6 +38,7 @@ def everything() -> dict[str, Any]:
         "golden": {name: pair_loss(case) for name, case in PAIR_CASES.items()},
         "gradients": {name: gradients(name) for name in VARIANTS},
         "trained": {name: trained(name) for name in TRAINED},
+        "clothes": other_clothes(),
     }
 
 
@@ -162,6 +164,16 @@ def synchronise_all(method: Method) -> Method:
     return method.train()
 
 
+def other_clothes() -> Tensor:
+    """This worker's part of eight samples, uint8, in clothes from all of them."""
+    random = torch.Generator().manual_seed(9)
+    images = torch.randint(0, 256, (8, 3, 16, 8), dtype=torch.uint8, generator=random)
+    parsing = torch.randint(0, 6, (8, 16, 8), dtype=torch.uint8, generator=random)
+    settings = ClothesSampling(torch.arange(256, dtype=torch.uint8), probability=0.8)
+    rows = slice(rank() * 8 // world_size(), (rank() + 1) * 8 // world_size())
+    return in_other_clothes(images[rows], parsing[rows], settings, draw_clothes(settings, 8, (1, 2, 3)))
+
+
 # What must hold
 
 
@@ -254,6 +266,12 @@ def test_golden_distributed_pair_loss(case: golden.Case, dtype: torch.dtype, res
     case.check("global_loss", torch.stack([part["loss"] for part in found]).mean())
     for part in found:
         case.check("grad_global", part["grad"])
+
+
+@at_workers
+def test_clothes_come_from_the_global_batch_whatever_the_number_of_workers(results: Results, workers: int) -> None:
+    alone = results[1][0]["clothes"]
+    assert torch.equal(torch.cat([result["clothes"] for result in results[workers]]), alone)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

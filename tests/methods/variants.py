@@ -10,19 +10,37 @@ from methods import METHODS
 from methods.method import Batch, DataFacts, Method
 
 SMALL = {"backbone": "resnet18", "width": 1 / 16}
+PARTS = {"backbone": "resnet18", "width": 1 / 8}  # a part has 32 numbers
+PCB_REFINED = PARTS | {"body": "pcb", "refine_from_epoch": 1, "finetune_from_epoch": 3}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "baseline": ("baseline", SMALL),
     "baseline with triplet loss": ("baseline", SMALL | {"triplet_weight": 1.0, "neck_bias": False}),
+    "baseline with the strong baseline's triplet loss": (
+        "baseline",
+        SMALL | {"triplet_weight": 1.0, "triplet_distance": "euclidean", "triplet_before_neck": True},
+    ),
+    "baseline on PCB": ("baseline", PARTS | {"body": "pcb", "triplet_weight": 1.0}),
+    "baseline on PCB with refined parts": ("baseline", PCB_REFINED | {"descriptor": "H"}),
+    "baseline on MGN": ("baseline", PARTS | {"body": "mgn"}),
+    "baseline on HPM": ("baseline", PARTS | {"body": "hpm", "part_losses": "mean"}),
     "cal": ("cal", SMALL | {"adversarial_from_epoch": 0}),
     "cal with triplet loss": ("cal", SMALL | {"adversarial_from_epoch": 0, "triplet_weight": 1.0}),
     "cal with memory": ("cal", SMALL | {"adversarial_from_epoch": 0, "proxies": "memory", "memory_momentum": 0.5}),
     "cal, clothes classifier only": ("cal", SMALL | {"adversarial_from_epoch": 0, "objective": "clothes-classifier"}),
     "cal, negative": ("cal", SMALL | {"adversarial_from_epoch": 0, "objective": "negative"}),
     "cal, clothes classifier first": ("cal", SMALL | {"clothes_classifier_from_epoch": 0}),
+    "cal on PCB with refined parts": ("cal", PCB_REFINED | {"adversarial_from_epoch": 2}),
+    "cal on MGN": ("cal", PARTS | {"adversarial_from_epoch": 0, "body": "mgn"}),
     "ifd": ("ifd", SMALL | {"joint_from_epoch": 0}),
     "ifd, attention first": ("ifd", SMALL | {"main_trains_attention": False, "mask_fill": "mean", "kernel": 3}),
     "ifd with supervised contrastive loss": ("ifd", SMALL | {"joint_from_epoch": 0, "clothing_loss": "supervised"}),
+    "ifd on HPM": ("ifd", PARTS | {"joint_from_epoch": 0, "body": "hpm"}),
     "ifd, bias diminishing only": ("ifd", SMALL | {"knowledge_transfer": False, "mask_resize": "area"}),
+    "pixel sampling": ("pixel-sampling", SMALL),
+    "pixel sampling as published": ("pixel-sampling", SMALL | {"consistency": "sigmoid", "label_smoothing": 0.1}),
+    "pixel sampling on PCB with refined parts": ("pixel-sampling", PCB_REFINED),
+    "pixel sampling on MGN": ("pixel-sampling", PARTS | {"body": "mgn"}),
+    "pixel sampling without consistency": ("pixel-sampling", SMALL | {"consistency_weight": 0.0}),
 }
 NUM_PERSONS, NUM_CLOTHES = 5, 8
 
@@ -41,17 +59,17 @@ def build(variant: str, dtype: torch.dtype = torch.float64) -> Method:
 
 
 def batch(dtype: torch.dtype = torch.float64, seed: int = 0) -> Batch:
-    """Four persons × four images, 32 × 16."""
+    """Four persons × two images, 32 × 16, and the same in other clothes."""
     random = torch.Generator().manual_seed(seed)
     images = torch.randn(16, 3, 32, 16, dtype=dtype, generator=random)
-    person = torch.tensor([0, 1, 3, 4]).repeat_interleave(4)
-    clothes = torch.tensor([0, 1, 1, 0, 2, 3, 3, 3, 5, 6, 6, 5, 7, 7, 7, 7])
+    person = torch.tensor([0, 0, 1, 1, 3, 3, 4, 4]).repeat(2)
+    clothes = torch.tensor([0, 1, 2, 3, 5, 6, 7, 7]).repeat(2)
     parsing = torch.randint(0, 20, (16, 32, 16), dtype=torch.uint8, generator=random)
-    return Batch(images, person, clothes, parsing)
+    return Batch(images, person, clothes, parsing, is_paired=True)
 
 
 def share(whole: Batch, worker: int, workers: int) -> Batch:
-    """A worker's contiguous block of the global batch."""
-    rows = slice(worker * len(whole.person) // workers, (worker + 1) * len(whole.person) // workers)
+    """A worker's contiguous block of the global batch, and the same samples in other clothes."""
+    rows = torch.arange(len(whole.person)).view(2, workers, -1)[:, worker].flatten()
     assert whole.parsing is not None
-    return Batch(whole.images[rows], whole.person[rows], whole.clothes[rows], whole.parsing[rows])
+    return Batch(whole.images[rows], whole.person[rows], whole.clothes[rows], whole.parsing[rows], is_paired=True)

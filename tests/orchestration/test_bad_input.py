@@ -135,6 +135,12 @@ def test_a_method_that_needs_masks_where_there_are_none(tmp_path: Path, monkeypa
     refused(r"bare: method 'baseline' needs parsing masks and this data set has none.*--parsing", bare, tmp_path)
 
 
+def test_clothes_that_shall_be_sampled_where_there_are_no_masks(tmp_path: Path) -> None:
+    bare = tiny_dataset(tmp_path / "bare", parsing=False)
+    told = r"bare: augment.clothes_sampling needs parsing masks and this data set has none.*--parsing"
+    refused(told, bare, tmp_path, "augment.clothes_sampling={}")
+
+
 def test_a_method_that_needs_clothes_where_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class NeedsClothes(Baseline):
         needs_clothes = True

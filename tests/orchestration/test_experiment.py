@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from datasets.augment import Augmentation
 from methods import METHODS
+from methods.clothes_sampling import ClothesSampling
 from orchestration import assembly
 from orchestration.demo import demo_recipes
 from orchestration.errors import RequestError
 from orchestration.experiment import Experiment, load, override, recipes
 from orchestration.recipes import FOLDER, summary
-from orchestration.settings import SGD, Adam, AugmentSettings
+from orchestration.settings import SGD, Adam, AugmentSettings, ClothesSamplingSettings
+from tests import golden
 
 DATA = "data=s3://reid/ltcc"
 
@@ -88,6 +91,17 @@ def test_papers_recipes_for_video_have_the_papers_numbers(name: str) -> None:
     method = experiment.resolved()["method"]
     assert (method["label_smoothing"], method["pooling"]) == (0, "max")
     assert method.get("adversarial_from_epoch", 50) == 50
+
+
+def test_the_recipe_of_pixel_sampling_has_the_papers_numbers_and_the_codes_schedule() -> None:
+    experiment = load("pixel-sampling-prcc", [DATA])
+    assert (experiment.augment.height, experiment.augment.width, experiment.epochs) == (256, 128, 60)
+    assert (experiment.batch.people, experiment.batch.images, experiment.weights) == (16, 4, "imagenet")
+    model = experiment.optimizers["model"]
+    assert (model.name, model.lr, model.momentum, model.weight_decay) == ("sgd", 3.5e-3, 0.9, 5e-4)
+    (case,) = (case for case in golden.load_if_there("schedules") if case.id == "sps_schedule")
+    factors = [assembly.factor(model.schedule, epoch, 60) for epoch in range(60)]
+    case.check("lr_factor", torch.tensor(factors, dtype=torch.float64))
 
 
 def test_demo_recipes_run_on_one_two_and_four_workers() -> None:
@@ -304,6 +318,17 @@ def test_clips_are_for_methods_that_take_them() -> None:
                 load(recipe, [DATA, "batch.clip={length: 4}"])
 
 
+@pytest.mark.parametrize("given", ["null", "{beside: false}"])
+def test_other_clothes_come_where_a_method_compares_them(given: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        load("pixel-sampling-prcc", [DATA, f"augment.clothes_sampling={given}"])
+    told = line(str(raised.value), "augment.clothes_sampling")
+    assert "compares each image with the same in other clothes. Set augment.clothes_sampling={}" in told
+    assert told.endswith("or method.consistency_weight=0")
+    load("pixel-sampling-prcc", [DATA, f"augment.clothes_sampling={given}", "method.consistency_weight=0"])
+    load("cal-prcc", [DATA, f"augment.clothes_sampling={given}"])
+
+
 def test_a_stage_that_would_never_come_is_no_stage() -> None:
     report = complaint("epochs=20")
     assert "stage 'adversarial' begins at epoch 25 of 0 … 19 and would never come" in line(report, "epochs = 20")
@@ -364,11 +389,16 @@ def test_an_experiment_of_another_version_says_so() -> None:
 
 def test_augmentation_settings_are_those_of_the_transform() -> None:
     there = {field.name: field.default for field in fields(Augmentation)}
-    ours = {name: field.default for name, field in AugmentSettings.model_fields.items()}
+    ours = {name: field.default for name, field in AugmentSettings.model_fields.items() if name != "clothes_sampling"}
     assert set(ours) == set(there)
     assert {name: value for name, value in ours.items() if name not in ("height", "width")} == {
         name: value for name, value in there.items() if name not in ("height", "width")
     }
+
+
+def test_clothes_sampling_settings_are_those_of_the_sampler() -> None:
+    there = {field.name: field.default for field in fields(ClothesSampling) if field.name != "part_of_label"}
+    assert {name: field.default for name, field in ClothesSamplingSettings.model_fields.items()} == there
 
 
 def test_every_named_optimizer_can_be_built() -> None:

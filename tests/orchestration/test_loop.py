@@ -13,7 +13,8 @@ import torch
 from datasets.shards import Dataset
 from datasets.store import open_store
 from datasets.stream import HostBatch
-from methods import METHODS
+from methods.clothes_sampling import draw_clothes
+from methods.method import Batch
 from orchestration import assembly, checkpoint, loop
 from orchestration.errors import RequestError
 from orchestration.experiment import Experiment, load
@@ -50,8 +51,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def experiment(data: str, name: str = "cal-demo", *overrides: str) -> Experiment:
     settings = ["batch.people=8", "batch.images=4", "batch.lanes=4", "batch.window=all", f"epochs={EPOCHS}", "seed=3"]
-    small = ["augment.height=32", "augment.width=16", "method.width=0.125", "method.adversarial_from_epoch=1"]
-    settings += small if name == "cal-demo" else small[:-1]
+    settings += ["augment.height=32", "augment.width=16", "method.width=0.125"]
+    settings += ["method.adversarial_from_epoch=1"] if name == "cal-demo" else []
     return load(name, [f"data={data}", *settings, *overrides])
 
 
@@ -69,9 +70,7 @@ def train(
         found = checkpoint.find(str(run))
         start = checkpoint.restore(found, method, optimization.optimizers)
     strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
-    feed, stream = assembly.build_feed(
-        described, dataset, METHODS[described.method.name], strategy.rank, strategy.workers
-    )
+    feed, stream = assembly.build_feed(described, dataset, strategy.rank, strategy.workers)
     recorder = recorder or Recorder()
     try:
         loop.train(
@@ -93,9 +92,9 @@ def weights_after(wanted: dict[str, Any]) -> dict[str, torch.Tensor]:
     return train(wanted)[0]
 
 
-@pytest.mark.parametrize("name", ["baseline-demo", "cal-demo"])
-def test_one_two_and_four_workers_end_with_the_same_float64_weights(data: str, name: str) -> None:
-    wanted = experiment(data, name, "precision=float64").resolved()
+@pytest.mark.parametrize("words", ["baseline-demo", "cal-demo augment.clothes_sampling={}"])
+def test_one_two_and_four_workers_end_with_the_same_float64_weights(data: str, words: str) -> None:
+    wanted = experiment(data, *words.split(), "precision=float64").resolved()
     alone, recorder = train(wanted)
     assert len(recorder.steps) >= 10
     for workers in (2, 4):
@@ -131,6 +130,50 @@ def test_the_adversarial_stage_begins_where_the_experiment_says(data: str) -> No
     assert all(("loss/adversarial" in r.metrics) == (r.epoch >= 1) for r in recorder.steps)
 
 
+def first_batch(wanted: Experiment) -> tuple[HostBatch, loop.Feed, Batch]:
+    dataset = Dataset.open(wanted.data)
+    feed, stream = assembly.build_feed(wanted, dataset, 0, 1)
+    host = next(feed.batches(0, 0))
+    stream.close()
+    return host, feed, loop.to_device(host, feed, 0, build_strategy({}), "cpu", torch.float32)
+
+
+def test_any_method_sees_images_and_then_the_same_in_other_clothes_with_the_same_labels(data: str) -> None:
+    """Changed where masks, moved with the images, show clothes; before erasing, so that no erased pixel is anybody's."""
+    host, feed, plain = first_batch(experiment(data, "cal-demo", "augment.erase=1"))
+    assert not plain.is_paired
+    assert plain.parsing is None
+    host, feed, batch = first_batch(experiment(data, "cal-demo", "augment.erase=1", "augment.clothes_sampling={}"))
+    assert batch.is_paired
+    assert torch.equal(batch.images[:32], plain.images)
+    assert batch.parsing is not None
+    assert feed.clothes is not None
+    for labels, given in ((batch.person, host.person), (batch.clothes, host.clothes)):
+        assert torch.equal(labels, given.repeat(2))
+    before, after = batch.images.chunk(2)
+    masks, again = batch.parsing.chunk(2)
+    assert torch.equal(masks, again)
+    differs = (before != after).any(1)
+    is_garment = torch.isin(feed.clothes.part_of_label[masks.long()], torch.tensor([2, 3], dtype=torch.uint8))
+    assert not differs[~is_garment].any()
+    assert differs[is_garment].double().mean() > 0.5
+    erased = (before == torch.tensor(feed.augmentation.erase_fill)[:, None, None]).all(1)
+    assert erased.any()
+    assert torch.equal(erased, (after == torch.tensor(feed.augmentation.erase_fill)[:, None, None]).all(1))
+
+
+def test_other_clothes_may_take_the_place_of_the_images(data: str) -> None:
+    words = ("augment.clothes_sampling={beside: false, probability: 0.5}", "augment.flip=0", "augment.pad=0")
+    _, _, plain = first_batch(experiment(data, "baseline-demo", *words[1:]))
+    _, feed, batch = first_batch(experiment(data, "baseline-demo", *words))
+    assert not batch.is_paired
+    assert len(batch.images) == 32
+    assert feed.clothes is not None
+    changed = draw_clothes(feed.clothes, 32, (3, 0, 0)).is_changed
+    assert 4 < changed.sum() < 28
+    assert torch.equal((batch.images != plain.images).flatten(1).any(1), changed)
+
+
 def test_losses_and_gradient_norms_of_each_update_are_reported(data: str) -> None:
     _, recorder = train(experiment(data).resolved())
     last = recorder.steps[-1].metrics
@@ -146,7 +189,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(data:
     facts = assembly.describe_data(dataset.index("train"), dataset.manifest.label_map)
     method = assembly.build_method(described, facts)
     optimization = assembly.build_optimization(described, method)
-    feed, stream = assembly.build_feed(described, dataset, METHODS[described.method.name], 0, 1)
+    feed, stream = assembly.build_feed(described, dataset, 0, 1)
     states: list[dict[str, torch.Tensor]] = []
 
     class Poison(Recorder):

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from datasets.errors import DataError
-from methods import METHODS
 from orchestration import assembly
 from orchestration.experiment import Experiment, load
 from tests.datasets.test_stream import write
@@ -65,4 +64,4 @@ def test_speed_counts_frames(data: str) -> None:
 def test_a_data_set_of_images_is_refused_before_anything_starts(tmp_path: Path) -> None:
     still = write(tmp_path, (replace(s, sequence=None) for s in tiny_samples("train", parsing=False)), parsing=False)
     with pytest.raises(DataError, match=r"without sequence or frame.*set batch.clip=null to train on images"):
-        assembly.build_feed(experiment(still.address), still, METHODS["cal"], 0, 1)
+        assembly.build_feed(experiment(still.address), still, 0, 1)

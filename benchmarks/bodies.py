@@ -1,0 +1,128 @@
+"""Table III of pixel sampling: what each body costs beside ResNet-50, and how it fares with and without pixel sampling.
+
+    python -m benchmarks.bodies [--bodies global pcb mgn hpm ...] [--backbone resnet50] [--size 384 128] [--batch 8] [--steps 3]
+    python -m benchmarks.bodies --train [--rows pcb pcb+PS ...] [--seeds 1 2 3] [--jobs 1] [--set key=value ...] [--data FOLDER]
+
+Each body trains the baseline for a few steps on noise, one thread, in a process of its own; time is the CPU's, of the median
+step, memory the peak above what there was before the network. "pcb refined" is PCB with refined part pooling in its last
+phase. Parameters are counted without the classifiers, as they are used at test time. Expected: of MGN, which has most of a
+ResNet three times, no more than three times the baseline's time; of the others, which add heads alone, a fifth more at most.
+
+With --train, the preset `default` is rendered and each body trained by pixel sampling's recipe for the demo, without and with
+(+PS) changed clothes, one thread each, and scored on the test people; about two hours of CPU in all, which can be stopped at
+any time and goes on where it was. Expected: more with pixel sampling, whatever the body, where clothes change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks._ablation import Ablation, arguments, finish_trial, report, train_rows
+from benchmarks.pixel_sampling import EPOCHS, PLAIN, SHARED, lasting
+from methods.baseline import Baseline, BaselineSettings
+from methods.method import Batch, DataFacts
+
+BODIES: dict[str, dict[str, Any]] = {
+    "global": {},
+    "pcb": {"body": "pcb"},
+    "pcb refined": {"body": "pcb", "refine_from_epoch": 0, "finetune_from_epoch": 0},
+    "mgn": {"body": "mgn"},
+    "hpm": {"body": "hpm"},
+}
+PERSONS = 150  # of PRCC
+# At 96 × 48 the maps have six rows: HPM's finest stripes then overlap.
+ROWS = {
+    f"{body}{'' if plain else '+PS'}": [*SHARED, *lasting(EPOCHS), f"method.body={body}", *plain]
+    for body in ("global", "pcb", "mgn", "hpm")
+    for plain in (PLAIN, [])
+}
+TABLE = Ablation("benchmarks.bodies", "pixel-sampling-demo", Path("build/bodies"), ROWS)
+AT_MOST = {"pcb": 1.2, "pcb refined": 1.2, "hpm": 1.2, "mgn": 3.0}
+
+
+def cost(words: argparse.Namespace) -> dict[str, Any]:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    images = torch.randn(words.batch, 3, *words.size)
+    person = torch.arange(words.batch) // 2
+    before = peak_mib()
+    facts = DataFacts(PERSONS, 0, torch.zeros(PERSONS, 0, dtype=torch.bool))
+    method = Baseline(BaselineSettings(backbone=words.backbone, **BODIES[words.body]), facts)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.01, momentum=0.9)
+    method.begin_epoch(0)
+    seconds = []
+    for _ in range(words.steps + 1):
+        began = time.process_time()
+        for update in method.updates(Batch(images, person, person)):
+            optimizer.zero_grad()
+            update.loss.backward()
+            optimizer.step()
+        seconds.append(time.process_time() - began)
+    return {
+        "parameters": sum(p.numel() for p in method.encoder.parameters()),
+        "dim": method.encoder.dim,
+        "step_s": statistics.median(seconds[1:]),
+        "mib": peak_mib() - before,
+    }
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def cost_in_child(body: str, words: argparse.Namespace) -> dict[str, Any]:
+    """`cost` in a process of its own: a peak of memory is a process's."""
+    told = ["--body", body, "--backbone", words.backbone, "--size", *map(str, words.size)]
+    told += ["--batch", str(words.batch), "--steps", str(words.steps)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.bodies", *told], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def report_costs(words: argparse.Namespace) -> None:
+    print(f"{words.backbone}, {words.batch} images {words.size[0]} × {words.size[1]}, one thread")
+    first: dict[str, Any] = {}
+    for body in dict.fromkeys(["global", *words.bodies]):
+        found = cost_in_child(body, words)
+        first = first or found
+        times, memory = found["step_s"] / first["step_s"], found["mib"] / first["mib"]
+        over = "  more than expected" if times > AT_MOST.get(body, times) else ""
+        print(
+            f"{body:12s}{found['parameters'] / 1e6:8.2f} M parameters{found['dim']:7d} numbers"
+            f"{found['step_s']:8.2f} s of CPU a step ({times:.2f} ×){found['mib']:8.0f} MiB ({memory:.2f} ×){over}"
+        )
+
+
+def main() -> None:
+    parser = arguments(TABLE, __doc__)
+    parser.add_argument("--train", action="store_true", help="train each row and score it, in the place of the costs")
+    parser.add_argument("--bodies", nargs="+", choices=BODIES, default=list(BODIES))
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--size", nargs=2, type=int, default=[384, 128], metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--body", choices=BODIES, help=argparse.SUPPRESS)
+    words = parser.parse_args()
+    if words.body:
+        print(json.dumps(cost(words)))
+    elif words.trial:
+        finish_trial(TABLE, words)
+    elif words.train:
+        report(train_rows(TABLE, words))
+    else:
+        report_costs(words)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Colour jitter as torchvision defines it: brightness, contrast, saturation and hue, each image in an order of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.transforms import functional
+
+Limits = tuple[float, float, float, float]
+ADJUST = (
+    functional.adjust_brightness,
+    functional.adjust_contrast,
+    functional.adjust_saturation,
+    functional.adjust_hue,
+)
+NEUTRAL = np.array([1.0, 1.0, 1.0, 0.0])
+
+
+def factors(limits: Limits, drawn: np.ndarray) -> np.ndarray:
+    """float64 [num, 4]: the factors of brightness, contrast and saturation, around 1, and the shift of hue, around 0.
+
+    limits: how far each may be from there. drawn: [num, 4] of 0…1.
+    """
+    return NEUTRAL + (2 * drawn - 1) * np.array(limits)
+
+
+def jittered(images: Tensor, factor: Tensor, order: Tensor) -> Tensor:
+    """images uint8 [B, 3, H, W], each with its factors [B, 4] applied in its order (int64 [B, 4]). Both on the host."""
+    changed = []
+    for image, by, each in zip(images, factor.tolist(), order.tolist(), strict=True):
+        for kind in each:
+            image = ADJUST[kind](image, by[kind])
+        changed.append(image)
+    return torch.stack(changed).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,79 @@
+"""The bodies that a method can take, by name, and the settings that choose and shape one."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, Field, model_validator
+
+from methods.backbones import resnet
+from methods.backbones.body import Body, Triplet
+from methods.backbones.hpm import HPM
+from methods.backbones.image_encoder import ImageEncoder
+from methods.backbones.mgn import MGN
+from methods.backbones.pcb import PCB
+
+BODIES: dict[str, type[Body]] = {"global": ImageEncoder, "pcb": PCB, "mgn": MGN, "hpm": HPM}
+OWN_SETTINGS: dict[str, tuple[str, ...]] = {  # those that not all bodies have
+    "global": ("last_stride", "pooling", "neck_bias", "triplet_before_neck"),
+    "pcb": ("last_stride", "descriptor", "refine_from_epoch", "finetune_from_epoch"),
+    "mgn": (),
+    "hpm": ("last_stride",),
+}
+
+
+class BodySettings(BaseModel, extra="forbid", frozen=True):
+    """body: "global" has one embedding of the whole person (CAL's network); the others have one for each part."""
+
+    backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
+    body: Literal["global", "pcb", "mgn", "hpm"] = "global"
+    width: float = Field(1.0, ge=1 / 16, le=4)  # factor on every layer's channels; pre-trained weights need 1
+    last_stride: Literal[1, 2] = 1  # CAL, Sec. 5.2; PCB, Sec. 3.1: the last down-sampling is removed
+    pooling: Literal["max-average", "max", "average"] = "max-average"  # CAL, Sec. 5.2; its code has "max" for video
+    neck_bias: bool = True
+    triplet_before_neck: bool = False  # behind it, as CAL's code; before it, as the strong baseline of Luo et al.
+    descriptor: Literal["G", "H"] = "G"  # of PCB, Sec. 3.1: its parts before or after they are reduced
+    refine_from_epoch: int | None = Field(None, ge=0)  # PCB's refined part pooling, Sec. 3.3; none: stripes throughout
+    finetune_from_epoch: int | None = Field(None, ge=0)  # from then on it is no longer the part classifier alone
+
+    @model_validator(mode="after")
+    def settings_are_of_the_body(self) -> Self:
+        """Raises: ValueError where a setting is changed that the body does not have."""
+        others = {name for names in OWN_SETTINGS.values() for name in names}.difference(OWN_SETTINGS[self.body])
+        for name in sorted(others):
+            if (value := getattr(self, name)) != type(self).model_fields[name].default:
+                able = [body for body, names in OWN_SETTINGS.items() if name in names]
+                raise ValueError(
+                    f"body {self.body!r} has no {name} ({value!r}): leave it out, or set body to {' or '.join(able)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def refinement_has_its_epochs(self) -> Self:
+        first, then = self.refine_from_epoch, self.finetune_from_epoch
+        if (first is None) != (then is None):
+            raise ValueError(
+                "refined part pooling needs both refine_from_epoch, where the part classifier begins to learn alone, and "
+                "finetune_from_epoch, where everything else goes on: set both, or neither"
+            )
+        if first is not None and then is not None and then < first:
+            raise ValueError(
+                f"finetune_from_epoch ({then}) is before refine_from_epoch ({first}), where there is nothing to fine-tune "
+                "yet: set it to at least that"
+            )
+        return self
+
+    @property
+    def own_triplet(self) -> Triplet:
+        """How the body's own paper uses a triplet loss."""
+        return BODIES[self.body].triplet
+
+
+def build_body(settings: BodySettings) -> Body:
+    own = {name: getattr(settings, name) for name in OWN_SETTINGS[settings.body]}
+    return BODIES[settings.body](settings.backbone, width=settings.width, **own)
+
+
+def weights_address(settings: BodySettings) -> str | None:
+    """Where the ImageNet weights that the body can start from are published; None where its ResNet is of another width."""
+    return resnet.weights_address(settings.backbone) if settings.width == 1 else None

@@ -1,0 +1,139 @@
+"""What every body is: the part of a method between an image and its descriptor, and what it offers to losses.
+
+Some have one embedding, others one for each part of a person. A method asks for nothing else than what stands here, so any
+method takes any body.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """What a body makes of B images.
+
+    features: [B, dim], the descriptor. before_neck: the descriptor before its batch norm, where a body has such a neck, else
+    the features. classified: what identities are learnt from, each [B, width] with a classifier of
+    its own. compared: what a triplet loss compares, each [B, width]. trains_classifiers: False where everything behind
+    them is held fixed.
+    """
+
+    features: Tensor
+    before_neck: Tensor
+    classified: tuple[Tensor, ...]
+    compared: tuple[Tensor, ...]
+    trains_classifiers: bool = True
+
+
+@dataclass(frozen=True)
+class Triplet:
+    """How the paper of a body trains it with a triplet loss; weight 0: not at all."""
+
+    weight: float = 0.0
+    margin: float = 0.3
+    distance: Literal["cosine", "euclidean"] = "cosine"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """From `first_epoch` on, a body trains as `name` says."""
+
+    name: str
+    first_epoch: int
+
+
+class Body(nn.Module, ABC):
+    """images [B, 3, H, W], or clips [B, T, 3, H, W] of T frames → descriptor [B, dim].
+
+    A clip goes through the network frame by frame, is pooled over space, then averaged over time: CAL's C2D.
+
+    dim: of the descriptor. channels: of the maps. widths: of the embeddings that have a classifier.
+    epoch: set by the method, before the epoch's first update.
+    """
+
+    dim: int
+    channels: int
+    widths: tuple[int, ...]
+    triplet: ClassVar[Triplet] = Triplet()
+    epoch: int = 0
+
+    @abstractmethod
+    def maps(self, images: Tensor) -> Tensor:
+        """What is pooled: images [B, 3, H, W] → maps [B, channels, h, w]."""
+
+    @abstractmethod
+    def pooled(self, maps: Tensor) -> Tensor:
+        """maps [B, channels, h, w] → pooled over space [B, …], in the dtype of the weights."""
+
+    @abstractmethod
+    def heads(self, pooled: Tensor) -> Embeddings:
+        """The rest: pooled [B, …] → embeddings."""
+
+    @abstractmethod
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over the weights of a ResNet. Raises: MethodError naming the keys that are missing or do not fit."""
+
+    def phases(self) -> tuple[Phase, ...]:
+        """In the order of their epochs, the first from epoch 0 on, the last for good; none where training never changes."""
+        return ()
+
+    def embeddings(self, images: Tensor) -> Embeddings:
+        if images.ndim == 4:
+            return self.embeddings_of(self.maps(images))
+        pooled = self.pooled(self.maps(images.flatten(0, 1)))
+        return self.heads(pooled.unflatten(0, images.shape[:2]).mean(1))
+
+    def embeddings_of(self, maps: Tensor) -> Embeddings:
+        return self.heads(self.pooled(maps))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.embeddings(images).features
+
+    def describe(self, maps: Tensor) -> Tensor:
+        """maps of images [B, channels, h, w] → descriptor [B, dim]."""
+        return self.embeddings_of(maps).features
+
+
+class Reduction(nn.Module):
+    """A 1 × 1 convolution on pooled vectors, batch norm, ReLU: [B, channels] or [B, parts, channels] → [B, (parts,) width].
+
+    Parts share weights and statistics. The convolution starts as He et al. (fan out), as in the bodies' published code.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.convolution = nn.Linear(channels, width, bias=False)
+        self.norm = nn.BatchNorm1d(width)
+        nn.init.kaiming_normal_(self.convolution.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        reduced = self.convolution(pooled).to(self.norm.weight.dtype)  # half as precise under autocast
+        return self.norm(reduced.flatten(0, -2)).relu().view_as(reduced)
+
+
+def classify(classifiers: nn.Module, embeddings: Embeddings) -> list[Tensor]:
+    """Logits [B, persons] of each classified embedding, by its own classifier.
+
+    classifiers: one module, or a `ModuleList` of as many as there are embeddings.
+    """
+    each: Sequence[nn.Module] = list(classifiers) if isinstance(classifiers, nn.ModuleList) else [classifiers]
+    apply = applied if embeddings.trains_classifiers else held_fixed
+    return [apply(one, vectors) for one, vectors in zip(each, embeddings.classified, strict=True)]
+
+
+def applied(module: nn.Module, inputs: Tensor) -> Tensor:
+    result: Tensor = module(inputs)
+    return result
+
+
+def held_fixed(module: nn.Module, inputs: Tensor) -> Tensor:
+    """module(inputs), where gradients reach the inputs and none of the module's parameters."""
+    result: Tensor = functional_call(module, {name: p.detach() for name, p in module.named_parameters()}, (inputs,))
+    return result

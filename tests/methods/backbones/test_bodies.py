@@ -1,0 +1,295 @@
+"""PCB, MGN and HPM: the papers' shapes and sizes, pooling against plain loops, what is shared and what is not."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from methods.backbones.bodies import BODIES, BodySettings, build_body
+from methods.backbones.body import Body, Triplet, classify
+from methods.backbones.hpm import HPM
+from methods.backbones.mgn import MGN
+from methods.backbones.pcb import PARTS, PCB
+from methods.backbones.pooling import bounds, stripes
+from methods.backbones.resnet import ResNet
+from methods.baseline import Baseline, BaselineSettings
+from methods.losses.triplet import triplet_euclidean_loss
+from tests.methods.variants import SMALL, batch, facts
+
+SMALL_IMAGES = (4, 3, 96, 48)  # maps of 6 × 3
+RESNET50, REDUCTION = (
+    23_508_032,
+    2048 * 256 + 2 * 256,
+)  # torchvision's without its classifier; convolution and batch norm
+LAYER3_0, LAYER3 = 1_512_448, 7_098_368  # bottleneck 512 → 256 → 1,024 with its shortcut; and the five after it, too
+LAYER4 = 14_964_736
+
+
+def size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def small(body: str, **settings: object) -> Body:
+    torch.manual_seed(3)
+    return build_body(BodySettings(**SMALL, body=body, **settings)).double()
+
+
+def images(seed: int = 0) -> Tensor:
+    return torch.randn(SMALL_IMAGES, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize(
+    ("body", "maps", "dim", "widths", "parameters"),
+    [
+        ("global", 2048, 4096, [4096], RESNET50 + 2 * 4096),
+        ("pcb", 2048, 6 * 2048, [256] * 6, RESNET50 + REDUCTION),
+        ("mgn", 3 * 2048, 8 * 256, [2048] * 3 + [256] * 5, RESNET50 + 2 * (LAYER3 - LAYER3_0 + LAYER4) + 8 * REDUCTION),
+        ("hpm", 2048, 15 * 256, [256] * 15, RESNET50 + 15 * REDUCTION),
+    ],
+)
+def test_at_the_papers_image_size_maps_embeddings_and_parameters_are_the_papers(
+    body: str, maps: int, dim: int, widths: list[int], parameters: int
+) -> None:
+    """Sizes are derived by hand from the papers' structure, without classifiers."""
+    with torch.device("meta"):
+        network = build_body(BodySettings(body=body))
+        given = torch.empty(2, 3, 384, 128)
+        found = network.embeddings(given)
+        assert network.maps(given).shape == (2, maps, 24, 8)
+    assert size(network) == parameters
+    assert (network.dim, network.channels) == (dim, maps)
+    assert found.features.shape == (2, dim)
+    assert [one.shape for one in found.classified] == [(2, width) for width in widths]
+    assert list(network.widths) == widths
+
+
+def test_with_persons_of_market_1501_the_whole_networks_have_the_sizes_that_their_papers_structures_give() -> None:
+    persons, expected = 751, {"pcb": 25_190_874, "mgn": 74_389_176, "hpm": 34_275_137}
+    known = facts()
+    many = type(known)(persons, 0, torch.zeros(persons, 0, dtype=torch.bool))
+    with torch.device("meta"):
+        found = {body: size(Baseline(BaselineSettings(body=body), many)) for body in expected}
+    per_part, per_whole = (256 + 1) * persons, (2048 + 1) * persons
+    assert found["pcb"] == RESNET50 + REDUCTION + 6 * per_part
+    assert found["hpm"] == RESNET50 + 15 * (REDUCTION + per_part)
+    assert found["mgn"] == (RESNET50 + 2 * (LAYER3 - LAYER3_0 + LAYER4) + 8 * REDUCTION + 3 * per_whole + 5 * per_part)
+    assert found == expected
+
+
+@pytest.mark.parametrize(("height", "parts"), [(24, 6), (24, 8), (6, 6), (16, 6), (25, 3), (6, 8), (2, 6), (1, 3)])
+def test_stripes_are_those_of_adaptive_pooling(height: int, parts: int) -> None:
+    maps = torch.randn(2, 3, height, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = stripes(maps, parts)
+    for part, one in enumerate(found):
+        rows = range(height * part // parts, -(-height * (part + 1) // parts))
+        assert torch.equal(one, maps[:, :, list(rows)])
+    means = torch.stack([one.mean((2, 3)) for one in found], 2)
+    torch.testing.assert_close(means, nn.functional.adaptive_avg_pool2d(maps, (parts, 1))[..., 0])
+    edges = bounds(height, parts)
+    assert (edges[0][0], edges[-1][1]) == (0, height)
+    assert all(before[1] >= after[0] for before, after in pairwise(edges)), "a row that is in no stripe"
+
+
+def test_pcb_pools_each_stripes_average_and_shares_one_reduction() -> None:
+    body = small("pcb").eval()
+    assert isinstance(body, PCB)
+    maps = body.maps(images())
+    found = body.embeddings_of(maps)
+    weight, norm = body.reduction.convolution.weight, body.reduction.norm
+    for part in range(PARTS):
+        g = maps[:, :, part].mean(2)  # a stripe is one row of six
+        torch.testing.assert_close(found.features[:, part * body.channels : (part + 1) * body.channels], g)
+        h = norm(g @ weight.T).clamp(min=0)
+        torch.testing.assert_close(found.classified[part], h)
+    other = small("pcb", descriptor="H").eval()
+    torch.testing.assert_close(other(images()), torch.cat(found.classified, 1))
+
+
+def test_hpm_adds_average_and_maximum_of_each_stripe_of_each_level() -> None:
+    body = small("hpm").eval()
+    assert isinstance(body, HPM)
+    maps = body.maps(images())
+    pooled = body.pooled(maps).detach().numpy()
+    rows = maps.detach().numpy()
+    levels = [(0, 6), (0, 3), (3, 6), (0, 2), (1, 3), (3, 5), (4, 6)]  # of 1, 2 and 4 stripes
+    levels += [(0, 1), (0, 2), (1, 3), (2, 3), (3, 4), (3, 5), (4, 6), (5, 6)]  # 8 of them out of 6 rows: some overlap
+    assert pooled.shape == (4, 15, body.channels)
+    for at, (top, bottom) in enumerate(levels):
+        stripe = rows[:, :, top:bottom].reshape(4, body.channels, -1)
+        np.testing.assert_allclose(pooled[:, at], stripe.mean(2) + stripe.max(2), rtol=1e-12)
+
+
+def test_mgn_learns_identities_from_whole_vectors_and_reduced_stripes_and_compares_reduced_whole_ones() -> None:
+    body = small("mgn").eval()
+    assert isinstance(body, MGN)
+    shared = body.trunk(images())
+    branches = [branch(shared) for branch in body.branches]
+    assert [one.shape[2:] for one in branches] == [(3, 2), (6, 3), (6, 3)]
+    whole = [one.amax((2, 3)) for one in branches]
+    parts = [one.amax((2, 3)) for one in (*branches[1].chunk(2, 2), *branches[2].chunk(3, 2))]
+    reduced = [reduce(vector) for reduce, vector in zip(body.reductions, (*whole, *parts), strict=True)]
+    found = body.embeddings(images())
+    torch.testing.assert_close(found.features, torch.cat(reduced, 1))
+    torch.testing.assert_close(list(found.classified), [*whole, *reduced[3:]])
+    torch.testing.assert_close(list(found.compared), reduced[:3])
+
+
+def test_mgn_trains_with_the_triplet_loss_of_its_paper_unless_told_otherwise() -> None:
+    assert BaselineSettings(body="mgn").triplet == Triplet(1.0, 1.2, "euclidean")
+    assert BaselineSettings(body="mgn", triplet_margin=0.5).triplet == Triplet(1.0, 0.5, "euclidean")
+    assert BaselineSettings().triplet == BaselineSettings(body="hpm").triplet == Triplet(0.0, 0.3, "cosine")
+    method, whole = Baseline(BaselineSettings(**SMALL, body="mgn", label_smoothing=0), facts()).double(), batch()
+    update = next(method.updates(whole))
+    found = method.encoder.embeddings(whole.images)
+    expected = sum(triplet_euclidean_loss(one, whole.person, one, whole.person, 1.2) for one in found.compared)
+    torch.testing.assert_close(update.logs["loss/triplet"], torch.as_tensor(expected))
+    torch.testing.assert_close(update.loss.detach(), update.logs["loss/identity"] + expected)
+
+
+@pytest.mark.parametrize("body", ["pcb", "mgn", "hpm"])
+def test_each_part_has_a_classifier_of_its_own_and_their_losses_add_up(body: str) -> None:
+    settings = BaselineSettings(**SMALL, body=body, label_smoothing=0, triplet_weight=0)
+    method, whole = Baseline(settings, facts()).double(), batch()
+    assert len({id(one.weight) for one in method.classifier}) == len(method.encoder.widths)
+    update = next(method.updates(whole))
+    found = method.encoder.embeddings(whole.images)
+    log_p = [
+        (one @ classifier.weight.T + classifier.bias).log_softmax(1)
+        for one, classifier in zip(found.classified, method.classifier, strict=True)
+    ]
+    expected = -sum(one[torch.arange(16), whole.person].mean() for one in log_p)
+    torch.testing.assert_close(update.loss, torch.as_tensor(expected))
+    right = (sum(log_p).argmax(1) == whole.person).double().mean()
+    torch.testing.assert_close(update.logs["accuracy/person"], right)
+    settings = settings.model_copy(update={"part_losses": "mean"})
+    method.settings = settings
+    torch.testing.assert_close(next(method.updates(whole)).loss, expected / len(log_p))
+
+
+def refined(epoch: int) -> PCB:
+    body = small("pcb", refine_from_epoch=2, finetune_from_epoch=4)
+    assert isinstance(body, PCB)
+    body.epoch = epoch
+    return body
+
+
+def test_refined_parts_average_all_places_by_how_likely_they_are_of_the_part() -> None:
+    body = refined(4)
+    maps = body.maps(images()).detach()
+    logits = torch.einsum("pc,bchw->bphw", body.part_classifier.weight[:, :, 0, 0], maps)
+    weights = logits.exp() / logits.exp().sum(1, keepdim=True)  # Eq. 4
+    expected = torch.stack([(weights[:, [part]] * maps).mean((2, 3)) * PARTS for part in range(PARTS)], 1)
+    torch.testing.assert_close(body.pooled(maps), expected)
+
+
+def test_a_part_classifier_that_says_just_the_stripes_pools_as_the_stripes() -> None:
+    """Of six rows each its own part: the maps' first channels tell the row, and the classifier believes them."""
+    plain, body = small("pcb"), refined(4)
+    maps = images().new_zeros(2, body.channels, 6, 3)
+    maps[:, :6] = torch.eye(6, dtype=torch.float64)[:, :, None]
+    with torch.no_grad():
+        body.part_classifier.weight.zero_()
+        body.part_classifier.weight[torch.arange(6), torch.arange(6), 0, 0] = 1e4
+    torch.testing.assert_close(body.pooled(maps), plain.pooled(maps))
+
+
+@pytest.mark.parametrize("height", [96, 160])  # six rows, and ten: stripes that overlap
+def test_at_test_time_parts_are_pooled_as_in_the_last_training_step(height: int) -> None:
+    given = torch.randn(4, 3, height, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    before, plain = refined(1), small("pcb")
+    assert isinstance(plain, PCB)
+    maps = before.maps(given)
+    before.pooled(maps)
+    torch.testing.assert_close(before.eval().pooled(maps), plain.pooled(maps))
+    after = refined(2)
+    trained = after.pooled(maps)
+    fresh = refined(0).eval()
+    fresh.load_state_dict(after.state_dict())
+    torch.testing.assert_close(fresh.pooled(maps), trained)
+    assert not torch.allclose(trained, plain.pooled(maps))
+
+
+def test_while_the_part_classifier_is_induced_nothing_else_has_a_gradient() -> None:
+    settings = BaselineSettings(**SMALL, body="pcb", refine_from_epoch=2, finetune_from_epoch=4)
+    method, whole = Baseline(settings, facts()).double(), batch()
+    assert [(stage.title, stage.first_epoch) for stage in method.stages()] == [
+        ("identity, stripes", 0),
+        ("identity, part classifier", 2),
+        ("identity, refined parts", 4),
+    ]
+    reached = {}
+    for epoch in (0, 1, 2, 3, 4):
+        method.begin_epoch(epoch)
+        method.zero_grad()
+        next(method.updates(whole)).loss.backward()
+        reached[epoch] = {name for name, parameter in method.named_parameters() if parameter.grad is not None}
+    alone = {"encoder.part_classifier.weight"}
+    everything = {name for name, _ in method.named_parameters()}
+    assert reached == {0: everything - alone, 1: everything - alone, 2: alone, 3: alone, 4: everything}
+
+
+def test_a_body_of_the_same_weights_starts_all_branches_alike_from_a_resnet() -> None:
+    torch.manual_seed(0)
+    source = ResNet("resnet18", width=1 / 16).double()
+    for name in BODIES:
+        body = small(name)
+        body.load(source.state_dict() | {"fc.weight": torch.zeros(3, 32)})
+        state = {key: value for key, value in source.state_dict().items() if key.endswith("weight")}
+        networks = [body.trunk, *body.branches] if isinstance(body, MGN) else [body.backbone]
+        found = [network.state_dict() for network in networks]
+        for key, value in state.items():
+            holders = [one[key] for one in found if key in one]
+            assert len(holders) == (3 if name == "mgn" and key.startswith(("layer3.1", "layer4")) else 1), key
+            assert all(torch.equal(one, value) for one in holders), f"{name}: {key}"
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_a_clip_is_pooled_frame_by_frame_and_averaged_before_the_heads(body: str) -> None:
+    network = small(body).eval()
+    clips = torch.stack([images(seed) for seed in range(3)], 1)
+    pooled = torch.stack([network.pooled(network.maps(clips[:, t])) for t in range(3)]).mean(0)
+    torch.testing.assert_close(network(clips), network.heads(pooled).features)
+    torch.testing.assert_close(network(clips[:, :1]), network(images(0)))
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_under_autocast_embeddings_are_as_precise_as_the_weights(body: str) -> None:
+    settings = BaselineSettings(**SMALL, body=body, triplet_weight=1.0)
+    method, whole = Baseline(settings, facts()), batch(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = method.encoder.embeddings(whole.images)
+        loss = next(method.updates(whole)).loss
+    assert {one.dtype for one in (found.features, *found.classified, *found.compared)} == {torch.float32}
+    loss.backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in method.parameters())
+
+
+def test_classifiers_can_be_held_fixed() -> None:
+    body = refined(2)
+    found = body.embeddings(images())
+    classifiers = nn.ModuleList(nn.Linear(width, 5).double() for width in body.widths)
+    torch.stack(classify(classifiers, found)).sum().backward()
+    assert all(parameter.grad is None for parameter in classifiers.parameters())
+    assert body.part_classifier.weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"body": "mgn", "last_stride": 2}, "has no last_stride .2.: leave it out, or set body to global or pcb or hpm"),
+        ({"body": "hpm", "neck_bias": False}, "body 'hpm' has no neck_bias"),
+        ({"body": "pcb", "pooling": "max"}, "body 'pcb' has no pooling .'max'.*set body to global"),
+        ({"refine_from_epoch": 3, "finetune_from_epoch": 4}, "body 'global' has no finetune_from_epoch .4.*set body to pcb"),
+        ({"body": "pcb", "refine_from_epoch": 3}, "needs both refine_from_epoch"),
+        ({"body": "pcb", "refine_from_epoch": 3, "finetune_from_epoch": 2}, "finetune_from_epoch .2. is before"),
+        ({"body": "osnet"}, "'global', 'pcb', 'mgn' or 'hpm'"),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_fit_the_body_are_refused_with_the_mend(settings: dict[str, object], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        BaselineSettings(**settings)
