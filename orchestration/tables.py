@@ -139,6 +139,7 @@ def runs_show(answer: Answer) -> None:
 
 def runs_sync(answer: Answer) -> None:
     print(f"run {answer['run_id']}: {answer['delivered']} records delivered, {answer['waiting']} waiting")
+    facts({"registered": answer["model"]})
 
 
 def registry_list(answer: Answer) -> None:

@@ -28,7 +28,7 @@ from mlflow.exceptions import MlflowException
 
 from datasets.store import StoreError, open_store
 from orchestration import journal, provenance
-from orchestration.errors import RequestError
+from orchestration.errors import RequestError, UnreachableError
 from orchestration.forwarder import FILES, OUTBOX, Delivery, Forwarder, OnRecords, drain, first_line
 from orchestration.segments import Record, SegmentReader, SegmentWriter
 from orchestration.system_metrics import SystemMonitor
@@ -247,7 +247,7 @@ def default_tracking_uri() -> str:
 def connect(tracking_uri: str | None = None) -> MlflowClient:
     """A client of a tracking server that answers, and the fluent API pointed at it. A new SQLite file is initialised.
 
-    Raises: RequestError naming the address and the mend.
+    Raises: RequestError naming the address and the mend; of a server that cannot be reached UnreachableError.
     """
     uri = tracking_uri or default_tracking_uri()
     quieten()
@@ -259,11 +259,26 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
     except Exception as error:
-        raise RequestError(
-            f"MLflow at {without_secret(uri)} cannot be used: {first_line(error)}. Start it (`mlflow server`), correct "
-            "MLFLOW_TRACKING_URI, or unset that to keep runs in ./mlflow.db."
+        status = error.get_http_status_code() if isinstance(error, MlflowException) else None
+        if status in (401, 403):
+            raise RequestError(refusal(uri, error)) from error
+        raise UnreachableError(
+            f"MLflow at {without_secret(uri)} cannot be used: {without_secret(first_line(error))}. Start it (`mlflow "
+            "server`), correct MLFLOW_TRACKING_URI, or unset that to keep runs in ./mlflow.db."
         ) from error
     return client
+
+
+def refusal(uri: str, error: Exception) -> str:
+    """What a person does about a server that answers 401 or 403."""
+    who = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
+    given = (
+        "wrong" if os.environ.get("MLFLOW_TRACKING_USERNAME") or os.environ.get("MLFLOW_TRACKING_TOKEN") else "missing"
+    )
+    return (
+        f"MLflow at {without_secret(uri)} does not let us in ({first_line(error)}). Who we are is {given}: set {who} in the "
+        "environment of this process; whoever runs the server makes users."
+    )
 
 
 def ask_health(uri: str) -> None:
