@@ -17,6 +17,7 @@ from datasets.errors import DataError
 from orchestration.errors import RequestError
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+MODEL = "a run's id or storage, a checkpoint, models:/NAME/VERSION or models:/NAME@ALIAS"
 OVERRIDES = "settings to change, such as batch.people=16; values are YAML"
 
 
@@ -163,8 +164,22 @@ def parser() -> Parser:
     )
 
     evaluate = add(commands, "evaluate", "evaluate", "score a model by its data set's protocol")
-    evaluate.add_argument("model", metavar="MODEL", help="a run's id or storage, a checkpoint, or models:/NAME/VERSION")
+    evaluate.add_argument("model", metavar="MODEL", help=MODEL)
     evaluate.add_argument("overrides", nargs="*", metavar="key=value", help="such as data=ADDRESS, evaluate.rerank={}")
+
+    search = add(commands, "search", "search", "who in a gallery is nearest to these images, as a picture")
+    search.add_argument("model", metavar="MODEL", help=MODEL)
+    search.add_argument("gallery", metavar="GALLERY", help="a data set, or a folder of images")
+    search.add_argument(
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="files; of a data set also keys of its queries, and without any some of these",
+    )
+    search.add_argument("--split", help="of the data set that is searched (default: its gallery)")
+    search.add_argument("--parsing", metavar="MASKS", help="a folder of the images' masks, for a model that needs them")
+    search.add_argument("--top", type=positive, default=10, help="how many of the nearest (default: 10)")
+    search.add_argument("--out", metavar="PNG", default="search.png", help="the picture (default: search.png)")
 
     data = commands.add_parser("data", help="make and look at data sets").add_subparsers(
         metavar="COMMAND", required=True

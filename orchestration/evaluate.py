@@ -121,16 +121,7 @@ def evaluate(
     settings = experiment.evaluate
     keep_only(store, embedding(found, dataset, protocol, settings))
     splits = sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)})
-    job = EmbeddingJob(
-        model=found.address,
-        data=experiment.data,
-        destination=store.join("features"),
-        batch=settings.batch,
-        flip=settings.flip,
-        clip=clip(protocol, settings),
-        threads=experiment.threads,
-        gpu=cluster.use_gpu(experiment),
-    )
+    job = embedding_job(found, experiment, protocol, store)
     embed(job, splits, actors=experiment.workers, cpus=experiment.resources.cpus, progress=progress)
     indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))
     descriptors = {
@@ -152,6 +143,20 @@ def evaluate(
         for name, data in result.pictures.items():
             store.write(name, data)
     return result
+
+
+def embedding_job(model: Checkpoint, experiment: Experiment, protocol: Protocol, store: Store) -> EmbeddingJob:
+    """The embedding of `experiment.data` into an evaluation's folder."""
+    return EmbeddingJob(
+        model=model.address,
+        data=experiment.data,
+        destination=store.join("features"),
+        batch=experiment.evaluate.batch,
+        flip=experiment.evaluate.flip,
+        clip=clip(protocol, experiment.evaluate),
+        threads=experiment.threads,
+        gpu=cluster.use_gpu(experiment),
+    )
 
 
 def keep_only(store: Store, embedding: dict[str, Any]) -> None:

@@ -510,6 +510,7 @@ def losing_the_answer(send: Callable, which: int, lost: list[str], name: str) ->
 def test_a_registration_whose_answers_are_lost_is_made_once(
     provenance: Provenance, method: Tiny, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(patience, "LONGEST_PAUSE_S", 0.2)
     calls: list[str] = []
     names = ("create_logged_model", "log_model_artifacts", "finalize_logged_model", "log_outputs",
              "create_registered_model", "create_model_version", "set_registered_model_alias")  # fmt: skip
