@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from datasets.errors import DataError
-from orchestration.errors import RequestError
+from orchestration.errors import RequestError, without_secret
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 MODEL = "a run's id or storage, a checkpoint, models:/NAME/VERSION or models:/NAME@ALIAS"
@@ -57,7 +57,10 @@ def failure(error: BaseException) -> dict[str, Any]:
         status = WRONG
     else:
         status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
-    return {"status": status, "error": {"type": type(error).__name__, "message": str(error) or "no message"}}
+    return {
+        "status": status,
+        "error": {"type": type(error).__name__, "message": without_secret(str(error)) or "no message"},
+    }
 
 
 def tell(

@@ -10,8 +10,7 @@ from typing import TypeVar
 from mlflow.exceptions import MlflowException
 from requests.exceptions import HTTPError
 
-from orchestration.errors import ServerAwayError, UnreachableError
-from orchestration.forwarder import first_line
+from orchestration.errors import ServerAwayError, UnreachableError, first_line
 
 PATIENCE_S = 60.0
 LONGEST_PAUSE_S = 5.0

@@ -21,8 +21,7 @@ from mlflow.types.schema import AnyType
 from torch import Tensor
 
 from orchestration import serving
-from orchestration.errors import RequestError
-from orchestration.forwarder import first_line
+from orchestration.errors import RequestError, first_line
 from orchestration.model_card import Provenance
 from orchestration.patience import is_away
 

@@ -19,9 +19,8 @@ from mlflow.pyfunc import PyFuncModel
 from torch import Tensor, nn
 
 from orchestration import serving, tracking
-from orchestration.errors import RequestError
+from orchestration.errors import RequestError, first_line
 from orchestration.export import Descriptor, to_archive, trace
-from orchestration.forwarder import first_line
 from orchestration.model_card import Provenance, write_card
 from orchestration.onnx_graph import to_onnx
 from orchestration.patience import persist
@@ -42,6 +41,10 @@ __all__ = [
 BATCH = 64  # images that the serving file puts through the graph at once
 EXAMPLE = 2
 EXAMPLE_FRAMES = 3
+# What MLflow writes of a model that is one file of code, its artifacts and nothing pickled.
+DESCRIBED = {
+    "artifacts", "cloudpickle_version", "code", "env", "loader_module", "model_code_path", "python_version", "streamable",
+}  # fmt: skip
 
 
 def register(
@@ -168,10 +171,18 @@ def load(uri: str, *, tracking_uri: str | None = None) -> PyFuncModel:
 
 def check(folder: Path, tags: Mapping[str, str]) -> None:
     """Raise RefusedModelError unless the model in `folder` has the digests that its version was registered with."""
-    flavor = Model.load(str(folder)).flavors["python_function"]
+    flavors = Model.load(str(folder)).flavors
+    flavor = flavors.get("python_function", {})
+    wanted = {"loader_module": "mlflow.pyfunc.loaders.code_model", "model_code_path": SERVING.name, "code": None}
+    found = {key: flavor.get(key) for key in wanted} | {"model_code_path": Path(flavor.get("model_code_path", "")).name}
+    if set(flavors) != {"python_function"} or found != wanted or not set(flavor) <= DESCRIBED:
+        raise serving.RefusedModelError(
+            f"MLmodel asks for more than {SERVING.name} and its files to be loaded. It was changed after registration: do not "
+            "use this version."
+        )
     known = [part for part in ("graph", "onnx", "settings") if part in flavor["artifacts"] or f"sha256.{part}" in tags]
     parts = {part: folder / flavor["artifacts"].get(part, {"path": FILES[part]})["path"] for part in known}
-    parts["serving"] = folder / Path(flavor["model_code_path"]).name
+    parts["serving"] = folder / SERVING.name
     for part, path in parts.items():
         expected = tags.get(f"sha256.{part}")
         digest = sha256(path.read_bytes()) if path.is_file() else "none: it is gone"

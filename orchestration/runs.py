@@ -9,8 +9,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from orchestration import tracking
-from orchestration.errors import RequestError
-from orchestration.forwarder import drain, first_line
+from orchestration.errors import RequestError, first_line
+from orchestration.forwarder import drain
 from orchestration.journal import MEASURED
 
 SYNC_S = 60.0
@@ -60,7 +60,8 @@ def sync(run: str, *, deadline_s: float = SYNC_S, tracking_uri: str | None = Non
         )
     from orchestration import registration  # torch takes seconds to import
 
-    model = registration.fulfil(tracked.store, tracked.run_id)
+    # a run that is going on registers its model itself
+    model = None if tracked.is_going_on() else registration.fulfil(tracked.store, tracked.run_id)
     return {"run_id": tracked.run_id, "delivered": delivery.delivered, "waiting": delivery.pending, "model": model}
 
 

@@ -16,6 +16,7 @@ from orchestration.errors import RequestError
 from orchestration.evaluate import embedding, evaluate, open_for_evaluation
 from orchestration.experiment import override
 from orchestration.progress import Progress
+from orchestration.segments import SegmentTakenError
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,11 @@ def log_pictures(located: Located, pictures: Mapping[str, bytes], folder: str, p
     except RequestError as error:
         progress.say(f"the pictures are in {folder} of the run's storage and not in MLflow: {error}")
         return
-    for name, data in pictures.items():
-        run.log_picture(data, f"{folder}/{name}")
-    run.deliver()
+    try:
+        for name, data in pictures.items():
+            run.log_picture(data, f"{folder}/{name}")
+        run.deliver()
+    except SegmentTakenError:
+        progress.say(
+            f"the pictures are in {folder} of the run's storage and not in MLflow: another evaluation of it ended now"
+        )

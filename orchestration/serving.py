@@ -141,6 +141,8 @@ def as_array(column: Any, name: str, expected: str) -> np.ndarray:
 
 
 def as_labels(array: np.ndarray, expected: str) -> Tensor:
+    if not array.size:
+        raise InputError(f"'parsing' is empty; expected {expected}")
     if not np.issubdtype(array.dtype, np.integer) or array.min() < 0 or array.max() > 255:
         raise InputError(f"'parsing' is {array.dtype} in {array.min()}…{array.max()}; expected {expected}, 0…255")
     return torch.from_numpy(array.astype(np.uint8))

@@ -28,8 +28,9 @@ from mlflow.exceptions import MlflowException
 
 from datasets.store import StoreError, open_store
 from orchestration import journal, provenance
-from orchestration.errors import RequestError, UnreachableError
-from orchestration.forwarder import FILES, OUTBOX, Delivery, Forwarder, OnRecords, drain, first_line
+from orchestration.errors import RequestError, UnreachableError, first_line, without_secret
+from orchestration.forwarder import FILES, OUTBOX, Delivery, Forwarder, OnRecords, drain
+from orchestration.patience import persist
 from orchestration.segments import Record, SegmentReader, SegmentWriter
 from orchestration.system_metrics import SystemMonitor
 
@@ -175,18 +176,11 @@ def create_run(
     client = connect(uri)
     name = str(experiment.get("name") or "run")
     digest = hashlib.sha256(f"{name}{time.time_ns()}{os.getpid()}".encode()).hexdigest()
-    run = client.create_run(
-        experiment_id=experiment_id(client, str(experiment.get("experiment") or "redress"), uri),
-        run_name=f"{name}-{digest[:6]}",
-        tags=describe(experiment, fingerprint) | dict(tags or {}),
-    )
-    run_id = run.info.run_id
+    run_name, where = f"{name}-{digest[:10]}", str(experiment.get("experiment") or "redress")
+    all_tags = describe(experiment, fingerprint) | dict(tags or {})
+    run_id = persist(lambda: created(client, experiment_id(client, where, uri), run_name, all_tags), "creating the run")
     storage = join(absolute(str(experiment.get("storage") or "runs")), run_id)
-    parameters = [Param(key, value) for key, value in flatten(experiment).items()]
-    for start in range(0, len(parameters), PARAMETER_BATCH):
-        client.log_batch(run_id, params=parameters[start : start + PARAMETER_BATCH])
-    client.log_inputs(run_id, [dataset_input(experiment, fingerprint)])
-    client.set_tag(run_id, "storage", without_secret(storage))
+    persist(lambda: describe_run(client, run_id, experiment, fingerprint, storage), "creating the run")
     description = {"run_id": run_id, "fingerprint": fingerprint, "tracking_uri": without_secret(uri)}
     try:
         open_store(storage).write(DESCRIPTION, json.dumps(description, indent=1).encode())
@@ -196,6 +190,25 @@ def create_run(
     tracked = TrackedRun(run_id, storage, uri)
     tracked.log_file(json.dumps(redact(experiment), indent=1).encode(), "experiment.json")
     return tracked
+
+
+def created(client: MlflowClient, experiment: str, run_name: str, tags: Mapping[str, str]) -> str:
+    """The id of a new run; of the one of that name where an earlier call made it and its answer was lost."""
+    digest = run_name.rpartition("-")[2]  # unlike a name it needs no quoting
+    there = client.search_runs([experiment], f"attributes.run_name LIKE '%-{digest}'")
+    run = there[0] if there else client.create_run(experiment, run_name=run_name, tags=tags)
+    return str(run.info.run_id)
+
+
+def describe_run(
+    client: MlflowClient, run_id: str, experiment: Mapping[str, Any], fingerprint: str, storage: str
+) -> None:
+    """Parameters, data set and storage of a new run; the same as often as it is said."""
+    parameters = [Param(key, value) for key, value in flatten(experiment).items()]
+    for start in range(0, len(parameters), PARAMETER_BATCH):
+        client.log_batch(run_id, params=parameters[start : start + PARAMETER_BATCH])
+    client.log_inputs(run_id, [dataset_input(experiment, fingerprint)])
+    client.set_tag(run_id, "storage", without_secret(storage))
 
 
 def resume_run(run: str, fingerprint: str | None = None, *, tracking_uri: str | None = None) -> TrackedRun:
@@ -263,7 +276,7 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
         if status in (401, 403):
             raise RequestError(refusal(uri, error)) from error
         raise UnreachableError(
-            f"MLflow at {without_secret(uri)} cannot be used: {without_secret(first_line(error))}. Start it (`mlflow "
+            f"MLflow at {without_secret(uri)} cannot be used: {first_line(error)}. Start it (`mlflow "
             "server`), correct MLFLOW_TRACKING_URI, or unset that to keep runs in ./mlflow.db."
         ) from error
     return client
@@ -283,7 +296,7 @@ def refusal(uri: str, error: Exception) -> str:
 
 def ask_health(uri: str) -> None:
     """A quick look whether anything answers, before a client that tries for minutes."""
-    address = re.sub(r"://[^/@]*@", "://", uri).rstrip("/")
+    address = without_secret(uri).rstrip("/")
     try:
         urllib.request.urlopen(f"{address}/health", timeout=ANSWER_S).close()
     except urllib.error.HTTPError:
@@ -297,7 +310,9 @@ def initialisation_lock(uri: str) -> Iterator[None]:
         yield
         return
     name = f"redress-{os.getuid()}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.lock"
-    with open(Path(tempfile.gettempdir(), name), "w") as lock:
+    path = Path(tempfile.gettempdir(), name)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)  # others may write to that folder, too
+    with open(descriptor, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -305,7 +320,9 @@ def initialisation_lock(uri: str) -> Iterator[None]:
 def quieten() -> None:
     """MLflow tells of migrations, retries and addresses; we say what matters ourselves."""
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the forwarder tries again, for as long as it takes
+    os.environ.setdefault(
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"
+    )  # a call that arrived all the same would be made twice
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
@@ -379,11 +396,6 @@ def redact(tree: Any) -> Any:
     if isinstance(tree, (list, tuple)):
         return [redact(value) for value in tree]
     return without_secret(tree) if isinstance(tree, str) else tree
-
-
-def without_secret(address: str) -> str:
-    """`scheme://user:password@host` → `scheme://host`."""
-    return re.sub(r"://[^/@\s]+@", "://", address)
 
 
 def absolute(address: str) -> str:

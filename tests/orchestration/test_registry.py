@@ -267,6 +267,31 @@ def test_a_changed_file_is_refused_before_it_is_loaded(
     registry.load(version.uri, tracking_uri=uri)
 
 
+@pytest.mark.parametrize(
+    ("genuine", "changed"),
+    [
+        ("mlflow.pyfunc.loaders.code_model", "shutil"),
+        ("code: null", "code: code"),
+        ("model_code_path:", "data: artifacts\n    model_code_path:"),
+        ("    streamable: false", "    streamable: false\n    python_model: python_model.pkl"),
+        ("flavors:\n", "flavors:\n  sklearn:\n    pickled_model: model.pkl\n"),
+    ],
+)
+def test_a_description_that_asks_for_other_code_is_refused(
+    version: registry.Version, uri: str, genuine: str, changed: str
+) -> None:
+    where = MlflowClient(uri).get_logged_model(version.model_id).artifact_location.removeprefix("file://")
+    path = Path(where, "MLmodel")
+    text = path.read_text()
+    assert genuine in text
+    try:
+        path.write_text(text.replace(genuine, changed))
+        with pytest.raises(RefusedModelError, match="MLmodel asks for more"):
+            registry.load(version.uri, tracking_uri=uri)
+    finally:
+        path.write_text(text)
+
+
 class Harmful:
     def __reduce__(self) -> tuple:
         return os.mkdir, (os.environ["HARM"],)
