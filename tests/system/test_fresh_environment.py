@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import mlflow
@@ -86,7 +87,7 @@ def fresh_environment(folder: Path, requirements: Path, root: Path) -> Path:
     pinned.write_text("\n".join(re.findall(r"^[A-Za-z0-9_.-]+==[^\s;\\]+", lock, re.MULTILINE)))
     python = folder / "bin" / "python"
     for words in (
-        ["venv", "--quiet", str(folder)],
+        ["venv", "--quiet", f"--python={sys.executable}", str(folder)],
         ["pip", "install", "--quiet", f"--python={python}", "-r", str(requirements), "-c", str(pinned)],
     ):
         done = subprocess.run([BIN / "uv", *words], capture_output=True, text=True, check=False)
