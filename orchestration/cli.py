@@ -14,9 +14,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from datasets.errors import DataError
-from orchestration.errors import RequestError
+from orchestration.errors import RequestError, without_secret
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+MODEL = "a run's id or storage, a checkpoint, models:/NAME/VERSION or models:/NAME@ALIAS"
 OVERRIDES = "settings to change, such as batch.people=16; values are YAML"
 
 
@@ -56,7 +57,10 @@ def failure(error: BaseException) -> dict[str, Any]:
         status = WRONG
     else:
         status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
-    return {"status": status, "error": {"type": type(error).__name__, "message": str(error) or "no message"}}
+    return {
+        "status": status,
+        "error": {"type": type(error).__name__, "message": without_secret(str(error)) or "no message"},
+    }
 
 
 def tell(
@@ -163,8 +167,22 @@ def parser() -> Parser:
     )
 
     evaluate = add(commands, "evaluate", "evaluate", "score a model by its data set's protocol")
-    evaluate.add_argument("model", metavar="MODEL", help="a run's id or storage, a checkpoint, or models:/NAME/VERSION")
+    evaluate.add_argument("model", metavar="MODEL", help=MODEL)
     evaluate.add_argument("overrides", nargs="*", metavar="key=value", help="such as data=ADDRESS, evaluate.rerank={}")
+
+    search = add(commands, "search", "search", "who in a gallery is nearest to these images, as a picture")
+    search.add_argument("model", metavar="MODEL", help=MODEL)
+    search.add_argument("gallery", metavar="GALLERY", help="a data set, or a folder of images")
+    search.add_argument(
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="files; of a data set also keys of its queries, and without any some of these",
+    )
+    search.add_argument("--split", help="of the data set that is searched (default: its gallery)")
+    search.add_argument("--parsing", metavar="MASKS", help="a folder of the images' masks, for a model that needs them")
+    search.add_argument("--top", type=positive, default=10, help="how many of the nearest (default: 10)")
+    search.add_argument("--out", metavar="PNG", default="search.png", help="the picture (default: search.png)")
 
     data = commands.add_parser("data", help="make and look at data sets").add_subparsers(
         metavar="COMMAND", required=True

@@ -60,6 +60,20 @@ def evaluate(words: Namespace) -> Answer:
     return score(words.model, words.overrides)
 
 
+def search(words: Namespace) -> Answer:
+    from orchestration.search import search as run
+
+    return run(
+        words.model,
+        words.gallery,
+        words.images,
+        split=words.split,
+        masks=words.parsing,
+        top=words.top,
+        picture=words.out,
+    )
+
+
 def data_synth(words: Namespace) -> Answer:
     from datasets.store import open_store
     from datasets.synthetic.dataset import num_images, render_dataset

@@ -58,6 +58,23 @@ def evaluate(answer: Answer) -> None:
     facts({"checkpoint": answer["checkpoint"], "pictures": "\n".join(answer["pictures"])})
 
 
+def search(answer: Answer) -> None:
+    for query in answer["results"]:
+        who = f" (person {query['person']})" if "person" in query else ""
+        labels = [key for key in ("is_match", "person", "clothes", "camera") if any(key in at for at in query["found"])]
+        lines = [
+            [found["rank"], f"{found['similarity']:.3f}", found["image"], *(word(found.get(key)) for key in labels)]
+            for found in query["found"]
+        ]
+        columns = ["rank", "similarity", "image", *("same person" if key == "is_match" else key for key in labels)]
+        rows(f"nearest to {query['image']}{who}", columns, lines)
+    facts({"searched": answer["searched"], "set aside": "\n".join(answer["set_aside"]), "picture": answer["picture"]})
+
+
+def word(value: Any) -> Any:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+
+
 def data_synth(answer: Answer) -> None:
     images = ", ".join(f"{split} {count}" for split, count in answer["images"].items())
     facts({"data set": answer["address"], "images": images, "fingerprint": answer["fingerprint"]})
@@ -139,6 +156,7 @@ def runs_show(answer: Answer) -> None:
 
 def runs_sync(answer: Answer) -> None:
     print(f"run {answer['run_id']}: {answer['delivered']} records delivered, {answer['waiting']} waiting")
+    facts({"registered": answer["model"]})
 
 
 def registry_list(answer: Answer) -> None:
