@@ -62,11 +62,11 @@ def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | Non
     experiment = override(located.checkpoint.experiment, overrides, source="the run")
     dataset, protocol = open_for_evaluation(experiment.data)
     told_apart = embedding(located.checkpoint, dataset, protocol, experiment.evaluate)
-    digest = hashlib.sha256(json.dumps(told_apart, sort_keys=True).encode()).hexdigest()
-    destination = open_store(located.run).join("evaluations", digest[:16])
+    folder = evaluation_folder(told_apart)
+    destination = open_store(located.run).join(folder)
     with progress.bar("evaluating") as bar:
         result = evaluate(located.checkpoint.address, experiment, destination, progress=bar)
-    log_pictures(located, result.pictures, f"evaluations/{digest[:16]}", progress)
+    log_pictures(located, result.pictures, folder, progress)
     return {
         "run_id": located.run_id,
         "run": located.run,
@@ -76,6 +76,12 @@ def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | Non
         "metrics": result.metrics,
         "pictures": [f"{destination}/{name}" for name in result.pictures],
     }
+
+
+def evaluation_folder(told_apart: Mapping[str, Any]) -> str:
+    """Where below its run an evaluation lies; `told_apart` is what its descriptors depend on (`evaluate.embedding`)."""
+    digest = hashlib.sha256(json.dumps(told_apart, sort_keys=True).encode()).hexdigest()
+    return f"evaluations/{digest[:16]}"
 
 
 def log_pictures(located: Located, pictures: Mapping[str, bytes], folder: str, progress: Progress) -> None:
