@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
+from tests.servers.chromium import chromium
 from tests.servers.mlflow_server import mlflow_server
 from tests.servers.ray_nodes import Cluster, ray_nodes
 from tests.servers.swift import ObjectStore, swift
@@ -32,6 +34,13 @@ def tracking_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running MLflow server."""
     with mlflow_server(tmp_path_factory.mktemp("mlflow")) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A running headless Chromium."""
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")
