@@ -130,7 +130,9 @@ def better(evidence: Mapping[str, Any], gate: Gate) -> Check:
     low, high = (math.nan if found[end] is None else found[end] for end in ("low", "high"))
     than = "the champion" if evidence["against"] else "random order"
     passed = low > 0
-    text = f"{target} {points(found['candidate'] - found['champion'])} ({gate.confidence:.0%}: {points(low)} to {points(high)})"
+    text = (
+        f"{target} {points(found['candidate'] - found['champion'])} ({100 * gate.confidence:g} %: {reach(low, high)})"
+    )
     told = f"better than {than}" if passed else f"not shown to be better than {than}"
     return Check("target better", passed, f"{text}: {told}")
 
@@ -149,6 +151,10 @@ def no_worse(evidence: Mapping[str, Any], gate: Gate) -> Check:
     )
 
 
+def reach(low: float, high: float) -> str:
+    return "no interval" if math.isnan(low) else f"{100 * low:+.1f} to {100 * high:+.1f}".replace("-", "−")
+
+
 def points(value: float, sign: str = "+") -> str:
     """A difference of fractions in points of percent."""
-    return "none" if math.isnan(value) else f"{100 * value:{sign}.1f} points".replace("-", "−")
+    return f"{100 * value:{sign}.1f} points".replace("-", "−")

@@ -19,7 +19,7 @@ from orchestration.comparison import Changed, ModeComparison
 from orchestration.embed import GroupReader
 from orchestration.modes import RankedList
 
-HEIGHT = 176  # pixels: twice what the page shows, for dense screens
+HEIGHT = 224  # pixels: twice what the page shows, for dense screens
 QUALITY = 80
 LOOKED_AT = 2  # queries that got better, and as many that got worse
 

@@ -28,7 +28,7 @@ def failed(checks: list[Check]) -> list[str]:
 def test_better_in_the_target_and_no_worse_than_tolerated_passes() -> None:
     checks = judge(evidence(), Gate())
     assert not failed(checks)
-    assert checks[0].text == "clothes-changing/mAP +3.0 points (95%: +1.0 to +5.0 points): better than the champion"
+    assert checks[0].text == "clothes-changing/mAP +3.0 points (95 %: +1.0 to +5.0): better than the champion"
     assert "no mode worse by more than 1.0 points; the least change: general/mAP −0.5 points" in checks[1].text
 
 
