@@ -29,7 +29,7 @@ def add(client: MlflowClient, name: str, against: str | None = None, **found: An
     """A new version, as candidate, with the evidence that a comparison leaves; returns its number."""
     if not client.search_registered_models(f"name='{name}'"):
         client.create_registered_model(name)
-    version = client.create_model_version(name, source="models:/m-0")
+    version = client.create_model_version(name, source="file:///nowhere/model")
     evidence = {
         "model": f"models:/{name}/{version.version}", "against": against, "same_data": True, "data_note": "",
         "select_on_test": False, "confidence": 0.95, "differences": {"clothes-changing/mAP": GOOD},

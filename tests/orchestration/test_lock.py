@@ -17,19 +17,21 @@ from orchestration.lock import LockedError, acquire, locked, locks, release
 
 ROOT = Path(__file__).resolve().parents[2]
 WANT_IT = """
-import sys, time
+import sys
 sys.path.insert(0, sys.argv[1])
 from orchestration import tracking
 from orchestration.lock import LockedError, locked
 client = tracking.connect(sys.argv[2])
 print("ready", flush=True)
-sys.stdin.readline()
-try:
-    with locked(client, "raced", f"reviewer {sys.argv[3]}"):
-        print("mine", flush=True)
+while sys.stdin.readline():
+    try:
+        with locked(client, "raced", "the other"):
+            print("mine", flush=True)
+            sys.stdin.readline()
+    except LockedError as error:
+        print(error, flush=True)
         sys.stdin.readline()
-except LockedError as error:
-    print(error, flush=True)
+    print("free", flush=True)
 """
 
 
@@ -84,30 +86,32 @@ def test_of_many_threads_never_two_hold_it_and_somebody_always_does(client: Mlfl
 
 
 def test_of_two_processes_one_wins_and_the_other_is_told(client: MlflowClient, mlflow_database: str) -> None:
-    reviewers = [
-        subprocess.Popen(
-            [sys.executable, "-c", WANT_IT, str(ROOT), mlflow_database, str(number)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in (1, 2)
-    ]
-    for process in reviewers:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-    for process in reviewers:
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    told = [
-        process.stdout.readline() for process in reviewers if process.stdout
-    ]  # the winner holds on until it is told
-    [winner] = [number for number, line in enumerate(told) if line == "mine\n"]
-    assert "nothing was changed" in told[1 - winner].lower() or "at this very moment" in told[1 - winner]
-    for process in reviewers:
-        process.communicate("done\n", timeout=60)
-    assert not locks(client, "raced")
+    """This process and another go for it at once, several times."""
+    other = subprocess.Popen(
+        [sys.executable, "-c", WANT_IT, str(ROOT), mlflow_database],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdin
+    assert other.stdout
+    assert other.stdout.readline() == "ready\n"
+    for turn in range(8):
+        print("go", file=other.stdin, flush=True)
+        ours, theirs = "mine\n", ""
+        try:
+            with locked(client, "raced", "this one"):
+                theirs = other.stdout.readline()
+        except LockedError as error:
+            ours, theirs = str(error), other.stdout.readline()
+        assert sorted([ours == "mine\n", theirs == "mine\n"]) == [False, True]
+        loser = theirs if ours == "mine\n" else ours
+        assert "is deciding about it now" in loser or "at this very moment" in loser
+        print("done", file=other.stdin, flush=True)
+        assert other.stdout.readline() == "free\n"
+        assert not locks(client, "raced"), turn
+    other.stdin.close()
+    assert other.wait(30) == 0
 
 
 def test_an_expired_lock_is_taken_over_and_its_late_holder_cannot_go_on(client: MlflowClient) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser
 
-from tests.servers.chromium import chromium
 from tests.servers.mlflow_server import mlflow_server
 from tests.servers.ray_nodes import Cluster, ray_nodes
 from tests.servers.swift import ObjectStore, swift
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +41,8 @@ def tracking_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A running headless Chromium."""
+    from tests.servers.chromium import chromium
+
     with chromium() as found:
         yield found
 
