@@ -48,7 +48,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         contender(place, "shown", 1.6, seed=1)
         assert main(["registry", "compare", "shown"]) == 0
         assert main(["registry", "promote", "shown"]) == 0
-        contender(place, "shown", 0.9, "method.kernel=5", seed=2)
+        contender(place, "shown", 0.9, "method.label_smoothing=0.2", seed=2)
         assert main(["registry", "compare", "shown", "--page", str(home / "review.html")]) == 0
         yield home / "review.html"
 
