@@ -246,6 +246,36 @@ def registry_register(words: Namespace) -> Answer:
     return register_run(words.model, words.name)
 
 
+def registry_compare(words: Namespace) -> Answer:
+    from orchestration.review import review
+
+    return review(words.model, against=words.against, data=words.data, page=words.page, who=words.by)
+
+
+def registry_promote(words: Namespace) -> Answer:
+    from orchestration.decisions import promote
+
+    return promote(words.model, override=words.override, who=words.by)
+
+
+def registry_reject(words: Namespace) -> Answer:
+    from orchestration.decisions import reject
+
+    return reject(words.model, words.reason, who=words.by)
+
+
+def registry_rollback(words: Namespace) -> Answer:
+    from orchestration.decisions import rollback
+
+    return rollback(words.name, words.reason, who=words.by)
+
+
+def registry_gate(words: Namespace) -> Answer:
+    from orchestration.gate import show_gate
+
+    return show_gate(words.name, target=words.target, tolerance=words.tolerance, confidence=words.confidence)
+
+
 def named(answer: Answer) -> Answer:
     """`status` is the command's: a run's or version's own is its `state`."""
     return {("state" if key == "status" else key): value for key, value in answer.items()}
