@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from benchmarks._report import peak_gib, show
 from datasets.convert import convert
 from datasets.decode import decode_image, decode_parsing
 from datasets.shards import Dataset
@@ -55,15 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         small, large = (draw(Path(folder) / str(num), num) for num in (SMALL, LARGE))
         results = rates(large) | memory(small, large) | resuming(large)
-    if args.json:
-        print(json.dumps(results))
-        return
-    for name, value in results.items():
-        sign, target = TARGETS.get(name, ("", 0.0))
-        holds = value >= target if sign == ">=" else value <= target
-        print(
-            f"{name:40} {value:10.3f}   {f'target {sign} {target}   ' + ('holds' if holds else 'MISSED') if sign else ''}"
-        )
+    show(results, TARGETS, as_json=args.json)
 
 
 def draw(root: Path, num: int) -> Path:
@@ -215,8 +208,7 @@ def convert_and_stop(root: str, out: str) -> dict[str, float]:
 
 def nothing() -> dict[str, float]:
     """The peak of this process so far."""
-    status = Path("/proc/self/status").read_text()
-    return {"GiB": int(status.split("VmHWM:")[1].split()[0]) / (1 << 20)}
+    return {"GiB": peak_gib()}
 
 
 CHILDREN: dict[str, Callable[..., dict[str, float]]] = {

@@ -8,8 +8,6 @@ memory-mapped file, with the peak of resident memory (the mapped file included).
 from __future__ import annotations
 
 import argparse
-import json
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks._report import peak_gib, show
 from methods.ranking import Labels, rank
 
 PERSONS, CAMERAS, OUTFITS, DIMENSIONS = 1000, 12, 3, 256
@@ -44,19 +43,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     results = large(args.queries, args.large) if args.large else {}  # first: a process's peak never falls
     results |= against_usual(args.queries, args.gallery)
-    if args.json:
-        print(json.dumps(results))
-        return
-    for name, value in results.items():
-        print(f"{name:44} {value:8.2f}   {verdict(name, value)}")
-
-
-def verdict(name: str, value: float) -> str:
-    """Whether a figure that has a target meets it."""
-    if name not in TARGETS:
-        return ""
-    sign, target = TARGETS[name]
-    return f"target {sign} {target}   {'holds' if (value >= target) == (sign == '>=') else 'MISSED'}"
+    show(results, TARGETS, as_json=args.json)
 
 
 def against_usual(num_queries: int, num_gallery: int) -> dict[str, float]:
@@ -97,7 +84,7 @@ def large(num_queries: int, num_gallery: int, piece: int = 50_000) -> dict[str, 
         start_s = now()
         result = rank(query, gallery, query_labels, gallery_labels, RULE)
         spent_s = now() - start_s
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_gib()
     return {"from a file, s": spent_s, "from a file, peak GiB": peak, "from a file, mAP": result.mAP}
 
 

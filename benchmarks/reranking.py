@@ -7,9 +7,7 @@ process of its own, for the peak of resident memory (imports and features includ
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable, Iterable
 
@@ -18,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks._report import peak_gib, show
 from methods.ranking import Labels
 from methods.ranking_parts import rank_blocks
 from methods.reranking import rerank
@@ -57,19 +56,7 @@ def main() -> None:
     results["dense form's memory over ours"] = (slow["peak GiB"] - idle["peak GiB"]) / (
         small["peak GiB"] - idle["peak GiB"]
     )
-    if args.json:
-        print(json.dumps(results))
-        return
-    for name, value in results.items():
-        print(f"{name:44} {value:8.2f}   {verdict(name, value)}")
-
-
-def verdict(name: str, value: float) -> str:
-    """Whether a figure that has a target meets it."""
-    if name not in TARGETS:
-        return ""
-    sign, target = TARGETS[name]
-    return f"target {sign} {target}   {'holds' if (value >= target) == (sign == '>=') else 'MISSED'}"
+    show(results, TARGETS, as_json=args.json)
 
 
 Way = Callable[[Tensor, Tensor], Iterable[Tensor]]
@@ -90,7 +77,7 @@ def measure(way: Way, num_query: int, num_gallery: int, threads: int) -> dict[st
     ranking = rank_blocks(way(query, gallery), query_labels, gallery_labels, "general")
     return {
         "s": clock() - start,
-        "peak GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak GiB": peak_gib(),
         "mAP": ranking.mAP,
     }
 

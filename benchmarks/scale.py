@@ -13,11 +13,11 @@ import subprocess
 import sys
 import time
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks._report import peak_gib, show
 from datasets.chunks import num_chunks
 from datasets.holding import bytes_needed, hold, uses
 from datasets.index import SplitIndex
@@ -57,10 +57,7 @@ def main() -> None:
         print(json.dumps(results))
         return
     for sampler, figures in results.items():
-        for name, value in figures.items():
-            sign, target = TARGETS.get(name, ("", 0.0))
-            verdict = f"target {sign} {target}   {'holds' if value <= target else 'MISSED'}" if sign else ""
-            print(f"{sampler:11} {name:52} {value:10.3f}   {verdict}")
+        show(figures, TARGETS, as_json=False, before=f"{sampler:11} ")
 
 
 def measure(sampler: str, part: int) -> dict[str, float]:
@@ -144,12 +141,6 @@ def room(workers: int) -> int:
 def check(is_so: bool, otherwise: str) -> None:
     if not is_so:
         raise AssertionError(f"the stream is wrong: {otherwise}")
-
-
-def peak_gib() -> float:
-    """Of this process since it began its program (getrusage would also count what forked it)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 
 
 if __name__ == "__main__":

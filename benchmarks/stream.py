@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from benchmarks._report import peak_gib, show
 from benchmarks.augment import PAD, crops, usual
 from datasets.augment import augment, draw
 from datasets.plan import Plan, plan_epoch
@@ -58,15 +59,7 @@ def main() -> None:
         results |= memory(small, large)
         results |= reads(small)
         results |= waiting(small)
-    if args.json:
-        print(json.dumps(results))
-        return
-    for name, value in results.items():
-        sign, target = TARGETS.get(name, ("", 0.0))
-        holds = value >= target if sign == ">=" else value <= target
-        print(
-            f"{name:44} {value:10.3f}   {f'target {sign} {target}   ' + ('holds' if holds else 'MISSED') if sign else ''}"
-        )
+    show(results, TARGETS, as_json=args.json)
 
 
 def write(path: Path, num: int) -> str:
@@ -190,17 +183,11 @@ def child(*words: str) -> dict[str, float]:
     return json.loads(done.stdout)
 
 
-def peak_mib() -> float:
-    """Of this process since it began its program (getrusage would also count what forked it)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
 def stream_once(address: str) -> dict[str, float]:
     dataset = Dataset.open(address)
     for _ in stream(dataset, threads=2).epoch(plan(dataset)):
         pass
-    return {"MiB": peak_mib()}
+    return {"MiB": 1024 * peak_gib()}
 
 
 CHILDREN: dict[str, Callable[..., dict[str, float]]] = {"stream_once": stream_once}

@@ -28,7 +28,7 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 _JPEG = b"\xff\xd8"
 _GREY, _PALETTE = 0, 3  # colour types of PNG
-_RGB = 3  # of the decoder's modes
+_GRAY, _RGB = 1, 3  # the decoder's modes
 
 
 class DecodeError(ValueError):
@@ -43,14 +43,22 @@ def decode_image(data: bytes | np.ndarray, key: str = "an image") -> Tensor:
     """
     start = bytes(data[:8])
     if start.startswith(_JPEG):
-        _check_size(jpeg_size(data), key)
-        encoded = torch.from_numpy(np.array(np.frombuffer(data, np.uint8)))  # a copy: torch wants to be able to write
-        try:
-            return torch.ops.image.decode_jpeg(encoded, _RGB)
-        except RuntimeError as error:
-            raise DecodeError(f"{key} cannot be decoded: {str(error).rpartition(', ')[2]}") from error
+        return _decode_jpeg(data, _RGB, key)
     image = _open_png(data, key) if start == _PNG else _open_other(data, key)
     return torch.from_numpy(_pixels(_as_rgb(image, key), key).copy()).permute(2, 0, 1)
+
+
+def check_image(data: bytes | np.ndarray, key: str = "an image") -> tuple[int, int]:
+    """(height, width) of an image that `decode_image` can decode.
+
+    Of a colour JPEG all is read, damage shows there, but only its brightness is worked out: a quarter less time.
+    Raises: DecodeError where `decode_image` would.
+    """
+    frame = _jpeg_frame(data) if bytes(data[:2]) == _JPEG else None
+    is_colour = frame is not None and frame[2] == 3
+    decoded = _decode_jpeg(data, _GRAY, key) if is_colour else decode_image(data, key)
+    height, width = decoded.shape[1:]
+    return height, width
 
 
 def decode_parsing(data: bytes | np.ndarray, key: str = "a parsing mask") -> Tensor:
@@ -81,12 +89,27 @@ def image_size(data: bytes | np.ndarray) -> tuple[int, int] | None:
 
 def jpeg_size(data: bytes | np.ndarray) -> tuple[int, int] | None:
     """(height, width) in a JPEG's frame header, None where there is none."""
+    frame = _jpeg_frame(data)
+    return None if frame is None else frame[:2]
+
+
+def _decode_jpeg(data: bytes | np.ndarray, mode: int, key: str) -> Tensor:
+    _check_size(jpeg_size(data), key)
+    encoded = torch.from_numpy(np.array(np.frombuffer(data, np.uint8)))  # a copy: torch wants to be able to write
+    try:
+        return torch.ops.image.decode_jpeg(encoded, mode)
+    except RuntimeError as error:
+        raise DecodeError(f"{key} cannot be decoded: {str(error).rpartition(', ')[2]}") from error
+
+
+def _jpeg_frame(data: bytes | np.ndarray) -> tuple[int, int, int] | None:
+    """(height, width, components) of the frame header."""
     at, end = 2, len(data)
-    while at + 9 <= end and data[at] == 0xFF:
+    while at + 10 <= end and data[at] == 0xFF:
         marker = data[at + 1]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # frame headers; the others are tables
             height, width = struct.unpack(">HH", bytes(data[at + 5 : at + 9]))
-            return height, width
+            return height, width, int(data[at + 9])
         is_bare = marker == 0xFF or 0xD0 <= marker <= 0xD9 or marker == 0x01
         at += 1 if marker == 0xFF else 2 if is_bare else 2 + (int(data[at + 2]) << 8 | int(data[at + 3]))
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from datasets.decode import DecodeError, decode_image, decode_parsing
+from datasets.decode import DecodeError, check_image, decode_parsing
 from datasets.layouts.layout import Entry
 from datasets.masks import Masks, mask_name
 from datasets.sources import Offender, Source, TooLarge
@@ -68,11 +68,10 @@ def _read(source: Source, path: str, problems: _Problems, what: str, remedy: str
 def _image_size(image: bytes, problems: _Problems) -> tuple[int, int] | None:
     """(height, width)."""
     try:
-        height, width = decode_image(image, problems.path).shape[1:]
+        return check_image(image, problems.path)
     except DecodeError as error:
         problems.add(_reason(error, problems.path), _MEND_IMAGE)
         return None
-    return height, width
 
 
 def _read_mask(masks: Masks, problems: _Problems) -> bytes | None:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 RULES = ("general", "same-clothes", "clothes-changing")
 RANKS = (1, 5, 10, 20)
+RECALLS = np.arange(21) / 20  # at which precision is told
 BLOCK = 8192  # gallery entries per tile: a row of it sorts in the second-level cache
 HOST_QUERIES, DEVICE_QUERIES = 128, 1024  # queries per tile
 
@@ -73,6 +74,7 @@ class Ranking:
     num_valid: int
     per_query_ap: np.ndarray  # float64 [Q], NaN where the query has no match
     first_match: np.ndarray  # float64 [Q], position of the first match counted from 1, -1 where there is none
+    precision: np.ndarray  # float64 [21], at each of RECALLS: the highest at that recall or beyond it
 
     def metrics(self, prefix: str) -> dict[str, float]:
         """{prefix/rank-1: …, prefix/mAP: …, prefix/mINP: …}; ranks beyond the gallery's size are left out."""
@@ -453,6 +455,12 @@ def _summary(pairs: _Pairs, before: np.ndarray, ranks: Sequence[int]) -> Ranking
     per_query_ap[pairs.queries] = average_precision
     first_match = np.full(pairs.num_queries, -1.0)
     first_match[pairs.queries] = first
+    highest = _highest_from_here(number / position, row)
+    at = (
+        (last - num_matches + 1)[:, None]
+        + np.maximum(np.ceil(RECALLS * num_matches[:, None] - 1e-9), 1).astype(int)
+        - 1
+    )
     return Ranking(
         cmc={rank: float(np.mean(first <= rank)) if rank <= pairs.num_gallery else None for rank in ranks},
         mAP=float(np.nanmean(per_query_ap)),
@@ -460,4 +468,11 @@ def _summary(pairs: _Pairs, before: np.ndarray, ranks: Sequence[int]) -> Ranking
         num_valid=len(pairs.queries),
         per_query_ap=per_query_ap,
         first_match=first_match,
+        precision=highest[at].mean(0),
     )
+
+
+def _highest_from_here(values: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """Of each value (0…1), the highest among it and those after it in its row; rows ascend."""
+    apart = 2.0 * (row[-1] - row)  # so that a row's lowest is above the highest of the rows behind it
+    return np.maximum.accumulate((values + apart)[::-1])[::-1] - apart

@@ -67,4 +67,5 @@ def _mean(parts: Sequence[Ranking], weights: Sequence[int], per_query_ap: np.nda
         num_valid=int(np.count_nonzero(first > 0)),
         per_query_ap=per_query_ap,
         first_match=first,
+        precision=np.average([part.precision for part in parts], axis=0, weights=weights),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from orchestration import registry, tracking
+from orchestration import decisions, registry, tracking
 from orchestration.errors import RequestError
 from orchestration.runs import show_run
 from orchestration.scoring import locate
@@ -27,10 +28,19 @@ def list_models(*, tracking_uri: str | None = None) -> list[dict[str, Any]]:
 
 
 def show_model(uri: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
-    """One version with its tags and model card. Raises: RequestError where there is none."""
+    """One version with its tags, decisions and model card; of a bare NAME what was decided about all of its versions.
+
+    Raises: RequestError where there is none.
+    """
     client = tracking.connect(tracking_uri)
+    if not uri.startswith("models:/"):
+        made = [asdict(one) for one in decisions.decisions(client, uri)]
+        there = {alias: number for alias, number in decisions.aliases(client, uri).items() if number is not None}
+        return {"model": uri, "aliases": there, "decisions": made}
     version = registry.find_version(client, uri)
-    return summary(client, version) | {"tags": dict(version.tags), "card": version.description or ""}
+    made = [asdict(one) for one in decisions.decisions(client, version.name) if one.version == str(version.version)]
+    found = {"tags": dict(version.tags), "decisions": made, "card": version.description or ""}
+    return summary(client, version) | found
 
 
 def register_run(run: str, name: str) -> dict[str, Any]:
@@ -51,6 +61,7 @@ def summary(client: MlflowClient, version: ModelVersion) -> dict[str, Any]:
     return {
         "model": f"models:/{version.name}/{version.version}",
         "aliases": sorted(alias for alias, number in aliases.items() if str(number) == str(version.version)),
+        "decision": version.tags.get("decision"),
         "run_id": version.run_id,
         "created": created.isoformat(timespec="seconds"),
         "metrics": {k.removeprefix(METRIC): float(v) for k, v in version.tags.items() if k.startswith(METRIC)},

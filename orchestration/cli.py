@@ -14,9 +14,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from datasets.errors import DataError
-from orchestration.errors import RequestError
+from orchestration.errors import RequestError, without_secret
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+MODEL = "a run's id or storage, a checkpoint, models:/NAME/VERSION or models:/NAME@ALIAS"
+VERSION = "models:/NAME/VERSION or models:/NAME@ALIAS"
 OVERRIDES = "settings to change, such as batch.people=16; values are YAML"
 
 
@@ -56,7 +58,10 @@ def failure(error: BaseException) -> dict[str, Any]:
         status = WRONG
     else:
         status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
-    return {"status": status, "error": {"type": type(error).__name__, "message": str(error) or "no message"}}
+    return {
+        "status": status,
+        "error": {"type": type(error).__name__, "message": without_secret(str(error)) or "no message"},
+    }
 
 
 def tell(
@@ -163,8 +168,22 @@ def parser() -> Parser:
     )
 
     evaluate = add(commands, "evaluate", "evaluate", "score a model by its data set's protocol")
-    evaluate.add_argument("model", metavar="MODEL", help="a run's id or storage, a checkpoint, or models:/NAME/VERSION")
+    evaluate.add_argument("model", metavar="MODEL", help=MODEL)
     evaluate.add_argument("overrides", nargs="*", metavar="key=value", help="such as data=ADDRESS, evaluate.rerank={}")
+
+    search = add(commands, "search", "search", "who in a gallery is nearest to these images, as a picture")
+    search.add_argument("model", metavar="MODEL", help=MODEL)
+    search.add_argument("gallery", metavar="GALLERY", help="a data set, or a folder of images")
+    search.add_argument(
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="files; of a data set also keys of its queries, and without any some of these",
+    )
+    search.add_argument("--split", help="of the data set that is searched (default: its gallery)")
+    search.add_argument("--parsing", metavar="MASKS", help="a folder of the images' masks, for a model that needs them")
+    search.add_argument("--top", type=positive, default=10, help="how many of the nearest (default: 10)")
+    search.add_argument("--out", metavar="PNG", default="search.png", help="the picture (default: search.png)")
 
     data = commands.add_parser("data", help="make and look at data sets").add_subparsers(
         metavar="COMMAND", required=True
@@ -251,7 +270,32 @@ def parser() -> Parser:
     register.add_argument("model", metavar="RUN", help="a run's id or storage, or a checkpoint of it")
     register.add_argument("name", metavar="NAME")
     version = add(registry, "show", "registry_show", "a version, its evidence and its model card", path="registry")
-    version.add_argument("model", metavar="MODEL", help="models:/NAME/VERSION or models:/NAME@ALIAS")
+    version.add_argument("model", metavar="MODEL", help=f"{VERSION}; NAME: what was decided about it")
+    compare = add(
+        registry, "compare", "registry_compare", "a candidate with the champion, as evidence", path="registry"
+    )
+    compare.add_argument("model", metavar="MODEL", help=f"{VERSION}; NAME is its candidate")
+    compare.add_argument(
+        "--with", dest="against", metavar="MODEL", help="another version than the champion (no evidence)"
+    )
+    compare.add_argument("--data", metavar="ADDRESS", help="compare on this data set, not on the candidate's own")
+    compare.add_argument("--page", metavar="FILE", help="write the review page there, too")
+    promote = add(registry, "promote", "registry_promote", "make a version the champion", path="registry")
+    promote.add_argument("model", metavar="MODEL", help=f"{VERSION}; NAME is its candidate")
+    promote.add_argument("--override", metavar="REASON", help="promote although the gate is not passed, and say why")
+    reject = add(registry, "reject", "registry_reject", "take a version out of the running", path="registry")
+    reject.add_argument("model", metavar="MODEL", help=f"{VERSION}; NAME is its candidate")
+    rollback = add(registry, "rollback", "registry_rollback", "undo the last decision about a model", path="registry")
+    rollback.add_argument("name", metavar="NAME")
+    for decision in (reject, rollback):
+        decision.add_argument("--reason", required=True, metavar="REASON", help="kept with the decision")
+    for decision in (compare, promote, reject, rollback):
+        decision.add_argument("--by", metavar="WHO", help="who decides (default: this user)")
+    gate = add(registry, "gate", "registry_gate", "what a candidate has to show; options change it", path="registry")
+    gate.add_argument("name", metavar="NAME")
+    gate.add_argument("--target", metavar="METRIC", help="what has to be better, such as clothes-changing/mAP")
+    gate.add_argument("--tolerance", type=float, metavar="X", help="no mode worse by more; 0.01 is a point")
+    gate.add_argument("--confidence", type=float, metavar="X", help="of the intervals, such as 0.95")
 
     experiments = commands.add_parser("experiments", help="the recipes that come with redress", parents=[common])
     experiments.set_defaults(function="experiments_list", show="experiments_list", command_name="experiments")

@@ -60,6 +60,20 @@ def evaluate(words: Namespace) -> Answer:
     return score(words.model, words.overrides)
 
 
+def search(words: Namespace) -> Answer:
+    from orchestration.search import search as run
+
+    return run(
+        words.model,
+        words.gallery,
+        words.images,
+        split=words.split,
+        masks=words.parsing,
+        top=words.top,
+        picture=words.out,
+    )
+
+
 def data_synth(words: Namespace) -> Answer:
     from datasets.store import open_store
     from datasets.synthetic.dataset import num_images, render_dataset
@@ -230,6 +244,36 @@ def registry_register(words: Namespace) -> Answer:
     from orchestration.catalogue import register_run
 
     return register_run(words.model, words.name)
+
+
+def registry_compare(words: Namespace) -> Answer:
+    from orchestration.review import review
+
+    return review(words.model, against=words.against, data=words.data, page=words.page, who=words.by)
+
+
+def registry_promote(words: Namespace) -> Answer:
+    from orchestration.decisions import promote
+
+    return promote(words.model, override=words.override, who=words.by)
+
+
+def registry_reject(words: Namespace) -> Answer:
+    from orchestration.decisions import reject
+
+    return reject(words.model, words.reason, who=words.by)
+
+
+def registry_rollback(words: Namespace) -> Answer:
+    from orchestration.decisions import rollback
+
+    return rollback(words.name, words.reason, who=words.by)
+
+
+def registry_gate(words: Namespace) -> Answer:
+    from orchestration.gate import show_gate
+
+    return show_gate(words.name, target=words.target, tolerance=words.tolerance, confidence=words.confidence)
 
 
 def named(answer: Answer) -> Answer:

@@ -123,35 +123,42 @@ def evaluate(
     store = open_store(destination)
     settings = experiment.evaluate
     keep_only(store, embedding(found, dataset, protocol, settings))
-    splits = scored_splits(protocol)
-    job = EmbeddingJob(
-        model=found.address,
-        data=experiment.data,
-        destination=store.join("features"),
-        batch=settings.batch,
-        flip=settings.flip,
-        clip=clip(protocol, settings),
-        threads=experiment.threads,
-        gpu=cluster.use_gpu(experiment),
-        cues=asked_cues(settings),
-    )
+    splits, asked = scored_splits(protocol), asked_cues(settings)
+    job = embedding_job(found, experiment, protocol, store, asked)
     embed(job, splits, actors=experiment.workers, cpus=experiment.resources.cpus, progress=progress)
     indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))
     result = Evaluation()
-    for cue in (None, *job.cues):
+    for cue in (None, *asked):
         descriptors = load_splits(store, protocol, indexes, cue)
         how = settings.rerank
         result.add(
             rank_modes(protocol, indexes, descriptors, dataset.manifest, reranking=how, cue=cue, progress=progress)
         )
     if progress and settings.rerank:  # of the whole, images are what was asked for
-        progress(*[(1 + len(job.cues)) * sum(map(len, indexes.values()))] * 2)
-    store.write("queries.parquet", query_table(protocol, indexes, result.rankings, job.cues))
+        progress(*[(1 + len(asked)) * sum(map(len, indexes.values()))] * 2)
+    store.write("queries.parquet", query_table(protocol, indexes, result.rankings, asked))
     if draw_pictures:
-        draw(result, found, dataset, protocol, indexes, load_splits(store, protocol, indexes), job.cues)
+        draw(result, found, dataset, protocol, indexes, load_splits(store, protocol, indexes), asked)
         for name, data in result.pictures.items():
             store.write(name, data)
     return result
+
+
+def embedding_job(
+    model: Checkpoint, experiment: Experiment, protocol: Protocol, store: Store, asked: tuple[CueName, ...] = ()
+) -> EmbeddingJob:
+    """The embedding of `experiment.data` into an evaluation's folder: of whole images, and of the cues asked for."""
+    return EmbeddingJob(
+        model=model.address,
+        data=experiment.data,
+        destination=store.join("features"),
+        batch=experiment.evaluate.batch,
+        flip=experiment.evaluate.flip,
+        clip=clip(protocol, experiment.evaluate),
+        threads=experiment.threads,
+        gpu=cluster.use_gpu(experiment),
+        cues=asked,
+    )
 
 
 def load_splits(

@@ -105,13 +105,14 @@ class Seen:
 
 
 def look(found: Checkpoint, samples: Sequence[list[Sample]]) -> list[list[Seen]]:
-    """anchors, positives, negatives, as many of each, as the network sees them. Anchors are compared with themselves."""
+    """anchors and those beside them, as many of each, as the network sees them: all are compared with the anchors, which are
+    compared with themselves."""
     trained = Experiment.from_resolved(found.experiment)
     augmentation = assembly.build_augmentation(trained)
     method = load_method(found, trained)
     number = len(samples[0])
     inputs = prepared([s for part in samples for s in part], method, augmentation, assembly.input_dtype(trained))
-    cams = upsampled(gradcam(method, inputs, torch.arange(number).repeat(3)), augmentation)
+    cams = upsampled(gradcam(method, inputs, torch.arange(number).repeat(len(samples))), augmentation)
     with torch.no_grad():
         views = method.views(*inputs)
     seen = []

@@ -15,13 +15,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
 from datasets.store import Store
 from orchestration import journal, system_metrics
+from orchestration.errors import first_line
+from orchestration.patience import is_away
 from orchestration.segments import Record, SegmentReader
 
 OUTBOX = "outbox"
@@ -207,7 +208,8 @@ class Forwarder:
                 self.error, pause = None, self.poll_s
             except Exception as error:
                 if self.error is None:
-                    log.warning("MLflow is away, the run goes on and delivers later: %s", first_line(error))
+                    what = "is away" if is_away(error) else "refuses what it is sent"
+                    log.warning("MLflow %s, the run goes on and delivers later: %s", what, first_line(error))
                 self.error = error
                 next_try, pause = time.monotonic() + pause, min(2 * pause, LONGEST_PAUSE_S)
 
@@ -226,7 +228,3 @@ def drain(delivery: Delivery, deadline_s: float) -> Exception | None:
                 return error
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
-
-
-def first_line(error: Any) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

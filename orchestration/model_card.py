@@ -9,14 +9,18 @@ from typing import Any
 
 from datasets.schema import LABEL_MAPS
 
+CLIPS_NOTE = " An entry may be a clip, several frames of one person in a row: [T, 3, H, W], or a list of files."
+
 
 @dataclass(frozen=True)
 class Provenance:
     """Where a model comes from. `settings`: the resolved experiment; `metrics`: fractions by the protocol's names;
-    `checkpoint`: its address; `label_map`: what the numbers in the training set's parsing masks mean."""
+    `checkpoint`: its address; `weights`: the SHA-256 of its weights' file; `label_map`: what the numbers in the training
+    set's parsing masks mean."""
 
     run_id: str
     checkpoint: str = ""
+    weights: str = ""
     experiment: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     data_name: str = ""
@@ -30,7 +34,13 @@ class Provenance:
 
 
 def write_card(
-    name: str, provenance: Provenance, *, size: tuple[int, int], dimensions: int, inputs: tuple[str, ...]
+    name: str,
+    provenance: Provenance,
+    *,
+    size: tuple[int, int],
+    dimensions: int,
+    inputs: tuple[str, ...],
+    clips: bool = False,
 ) -> str:
     """Markdown. size: (height, width) in pixels."""
     parts = [
@@ -39,8 +49,10 @@ def write_card(
         "whatever the person wears.",
         "## Use",
         f"Input: `images`, RGB 0…255, {size[0]} × {size[1]} pixels (height × width), or `bytes`, encoded JPEG or PNG of any "
-        f"size{parsing_note(inputs, provenance.label_map)}. Output: {dimensions} numbers per image, L2-normalised; the dot "
-        "product of two is their similarity.",
+        f"size{parsing_note(inputs, provenance.label_map)}.{CLIPS_NOTE if clips else ''} Output: {dimensions} numbers per "
+        f"{'clip' if clips else 'image'}, L2-normalised; the dot product of two is their similarity.",
+        "For runtimes without torch the same graph lies beside it as `artifacts/model.onnx`: inputs "
+        f"{' and '.join(f'`{name}`' for name in inputs)} as above (images as float32), output `features`.",
         "Intended for research on person re-identification and for review by people. **Not** intended for surveillance of "
         "individuals, for decisions about a person without a human check, or for use without a legal ground for processing "
         "images of the people shown. A similarity is no proof of identity.",

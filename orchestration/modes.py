@@ -162,6 +162,19 @@ def ranked_lists(
     valid = np.flatnonzero(~np.isnan(ap))
     by_ap = valid[np.argsort(ap[valid], kind="stable")]
     chosen = by_ap[np.linspace(0, len(by_ap) - 1, min(SHOWN_QUERIES, len(by_ap))).round().astype(int)]
+    return nearest(mode, query, gallery, ranking, chosen, SHOWN_RANKS, reranking)
+
+
+def nearest(
+    mode: Mode,
+    query: Side,
+    gallery: Side,
+    ranking: Ranking,
+    chosen: np.ndarray,
+    number: int,
+    reranking: Reranking | None = None,
+) -> list[RankedList]:
+    """Of each chosen query (int64 [n], places in `query`) the nearest valid gallery entries, at most `number`."""
     counted, matches = judge(query.labels.take(chosen), gallery.labels, mode.rule)
     if reranking is None:
         values = (query.features[chosen] @ gallery.features.T).numpy()
@@ -169,13 +182,12 @@ def ranked_lists(
     else:
         distance = values = reranking.distances(chosen).numpy()
     distance = np.where(counted, distance, np.inf)
-    nearest = np.argsort(distance, axis=1, kind="stable")[:, :SHOWN_RANKS]
+    order = np.argsort(distance, axis=1, kind="stable")[:, :number]
     lists = []
     for i, at in enumerate(chosen.tolist()):
-        places = nearest[i][counted[i, nearest[i]]]
-        lists.append(
-            RankedList(int(query.rows[at]), float(ap[at]), gallery.rows[places], values[i, places], matches[i, places])
-        )
+        places = order[i][counted[i, order[i]]]
+        ap = float(ranking.per_query_ap[at])
+        lists.append(RankedList(int(query.rows[at]), ap, gallery.rows[places], values[i, places], matches[i, places]))
     return lists
 
 

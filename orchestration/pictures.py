@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-RIGHT, WRONG, QUERY = "#1a9850", "#d73027", "#4575b4"
+RIGHT, WRONG, QUERY, UNKNOWN = "#1a9850", "#d73027", "#4575b4", "#7f7f7f"
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,15 @@ class Panel:
 
 @dataclass(frozen=True)
 class Shown:
-    """One image of a ranked list: uint8 [h, w, 3], and what is written under it. `right` is None for the query."""
+    """One image of a ranked list: uint8 [h, w, 3], and what is written above it. `right` is None for the query.
+
+    frame: its colour, where it does not follow from `right`.
+    """
 
     image: np.ndarray
     caption: str
     right: bool | None
+    frame: str | None = None
 
 
 def ranked_lists(title: str, rows: Sequence[Sequence[Shown]]) -> bytes:
@@ -48,7 +52,7 @@ def ranked_lists(title: str, rows: Sequence[Sequence[Shown]]) -> bytes:
 
 
 def draw_shown(axes: Axes, shown: Shown) -> None:
-    colour = QUERY if shown.right is None else RIGHT if shown.right else WRONG
+    colour = shown.frame or (QUERY if shown.right is None else RIGHT if shown.right else WRONG)
     axes.imshow(shown.image)
     axes.set_title(shown.caption, fontsize=6.5, color=colour)
     axes.axis("on")

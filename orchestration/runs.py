@@ -9,8 +9,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from orchestration import tracking
-from orchestration.errors import RequestError
-from orchestration.forwarder import drain, first_line
+from orchestration.errors import RequestError, first_line
+from orchestration.forwarder import drain
 from orchestration.journal import MEASURED
 
 SYNC_S = 60.0
@@ -46,7 +46,10 @@ def show_run(run: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
 
 
 def sync(run: str, *, deadline_s: float = SYNC_S, tracking_uri: str | None = None) -> dict[str, Any]:
-    """Deliver what a run's storage has and MLflow lacks. Raises: RequestError where MLflow does not take it in time."""
+    """Deliver what a run's storage has and MLflow lacks, and register the model that waits there, if any.
+
+    Raises: RequestError where MLflow does not take it in time.
+    """
     tracked = tracking.open_run(run, tracking_uri=tracking_uri)
     delivery = tracked.delivery
     error = drain(delivery, deadline_s)
@@ -55,7 +58,11 @@ def sync(run: str, *, deadline_s: float = SYNC_S, tracking_uri: str | None = Non
             f"{delivery.pending} records of run {tracked.run_id} wait: MLflow at "
             f"{tracking.without_secret(tracked.tracking_uri)} did not take them ({first_line(error)}). Try again later."
         )
-    return {"run_id": tracked.run_id, "delivered": delivery.delivered, "waiting": delivery.pending}
+    from orchestration import registration  # torch takes seconds to import
+
+    # a run that is going on registers its model itself
+    model = None if tracked.is_going_on() else registration.fulfil(tracked.store, tracked.run_id)
+    return {"run_id": tracked.run_id, "delivered": delivery.delivered, "waiting": delivery.pending, "model": model}
 
 
 def summary(run: Run, experiment: str) -> dict[str, Any]:

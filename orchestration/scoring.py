@@ -16,6 +16,7 @@ from orchestration.errors import RequestError
 from orchestration.evaluate import embedding, evaluate, open_for_evaluation
 from orchestration.experiment import override
 from orchestration.progress import Progress
+from orchestration.segments import SegmentTakenError
 
 
 @dataclass(frozen=True)
@@ -28,18 +29,15 @@ class Located:
 
 
 def locate(model: str) -> Located:
-    """The checkpoint of a run (id or storage), at an address, or of a registered version (models:/…).
+    """The checkpoint of a run (id or storage), at an address, or that a registered version was made of (models:/…).
 
-    Raises: RequestError where there is none.
+    Raises: RequestError where there is none, or where a version's is no longer the one that was registered.
     """
+    if model.startswith("models:/"):
+        return locate_version(model)
     try:
         address = model
-        if model.startswith("models:/"):
-            from orchestration import registry
-
-            version = registry.find_version(tracking.connect(), model)
-            address = version.tags.get("checkpoint") or tracking.open_run(version.run_id or "").storage
-        elif re.fullmatch(r"[0-9a-f]{32}", model):
+        if re.fullmatch(r"[0-9a-f]{32}", model):
             address = tracking.open_run(model).storage
         found = checkpoint.find(tracking.absolute(address))
         run = found.address.rpartition(f"/{checkpoint.FOLDER}/")[0] or found.address
@@ -48,6 +46,31 @@ def locate(model: str) -> Located:
     except StoreError as error:
         raise RequestError(str(error)) from error
     return Located(found, run, described.get("run_id"))
+
+
+def locate_version(model: str) -> Located:
+    """The checkpoint of a registered version: what is scored is the network itself, at full speed and for every protocol,
+    and its stored descriptors are of use. That the served graph gives the same features was checked when it was made; that
+    the checkpoint is still the one that it was made of is checked here, by its digest.
+    """
+    from orchestration import registry
+
+    version = registry.find_version(tracking.connect(), model)
+    address = version.tags.get("checkpoint") or tracking.open_run(version.run_id or "").storage
+    try:
+        located = locate(address)
+    except RequestError as error:
+        raise RequestError(
+            f"{model} was made of the checkpoint {address}, which cannot be used: {error} The registered graph needs none: "
+            "mlflow.pyfunc.load_model."
+        ) from error
+    registered, there = version.tags.get(registry.WEIGHTS), located.checkpoint.digests[checkpoint.FILES[0]]
+    if registered and registered != there:
+        raise RequestError(
+            f"{model} was made of weights with SHA-256 {registered[:12]}…, and those at {address} have {there[:12]}…: the "
+            "checkpoint was written again. Register it as a new version, or name the checkpoint itself."
+        )
+    return located
 
 
 def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | None = None) -> dict[str, Any]:
@@ -62,11 +85,11 @@ def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | Non
     experiment = override(located.checkpoint.experiment, overrides, source="the run")
     dataset, protocol = open_for_evaluation(experiment.data)
     told_apart = embedding(located.checkpoint, dataset, protocol, experiment.evaluate)
-    digest = hashlib.sha256(json.dumps(told_apart, sort_keys=True).encode()).hexdigest()
-    destination = open_store(located.run).join("evaluations", digest[:16])
+    folder = evaluation_folder(told_apart)
+    destination = open_store(located.run).join(folder)
     with progress.bar("evaluating") as bar:
         result = evaluate(located.checkpoint.address, experiment, destination, progress=bar)
-    log_pictures(located, result.pictures, f"evaluations/{digest[:16]}", progress)
+    log_pictures(located, result.pictures, folder, progress)
     return {
         "run_id": located.run_id,
         "run": located.run,
@@ -76,6 +99,12 @@ def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | Non
         "metrics": result.metrics,
         "pictures": [f"{destination}/{name}" for name in result.pictures],
     }
+
+
+def evaluation_folder(told_apart: Mapping[str, Any]) -> str:
+    """Where below its run an evaluation lies; `told_apart` is what its descriptors depend on (`evaluate.embedding`)."""
+    digest = hashlib.sha256(json.dumps(told_apart, sort_keys=True).encode()).hexdigest()
+    return f"evaluations/{digest[:16]}"
 
 
 def log_pictures(located: Located, pictures: Mapping[str, bytes], folder: str, progress: Progress) -> None:
@@ -89,6 +118,11 @@ def log_pictures(located: Located, pictures: Mapping[str, bytes], folder: str, p
     except RequestError as error:
         progress.say(f"the pictures are in {folder} of the run's storage and not in MLflow: {error}")
         return
-    for name, data in pictures.items():
-        run.log_picture(data, f"{folder}/{name}")
-    run.deliver()
+    try:
+        for name, data in pictures.items():
+            run.log_picture(data, f"{folder}/{name}")
+        run.deliver()
+    except SegmentTakenError:
+        progress.say(
+            f"the pictures are in {folder} of the run's storage and not in MLflow: another evaluation of it ended now"
+        )

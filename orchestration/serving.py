@@ -7,6 +7,8 @@ Inputs, by name (a dict or a DataFrame), one row per person image:
     bytes    or else B encoded JPEG or PNG files of any size, decoded and resized here
     parsing  only for models that need it: label maps, integers [B, H, W] at the model's size; beside `bytes` also
              single-channel PNG files or maps of the images' own sizes
+A model of video takes clips as well, of any number of frames each: a row of images may be [T, 3, H, W], a row of bytes a
+list of T files; a single image is a clip of one frame.
 Output: float32 [B, D], L2-normalised, so that a dot product is the cosine similarity.
 """
 
@@ -53,7 +55,7 @@ class Embedder(PythonModel):
         graph = Path(context.artifacts["graph"]).read_bytes()
         self.height, self.width = settings["height"], settings["width"]
         self.inputs: tuple[str, ...] = tuple(settings["inputs"])
-        self.batch = settings["batch"]
+        self.batch, self.clips = settings["batch"], settings.get("clips", False)
         self.graph = load_graph(graph, settings["graph_sha256"])
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.graph.to(self.device)
@@ -67,17 +69,28 @@ class Embedder(PythonModel):
             raise InputError(f"give either 'images' or 'bytes'; got {', '.join(sorted(columns)) or 'nothing'}")
         if "parsing" in self.inputs and "parsing" not in columns:
             raise InputError("this model needs 'parsing' (label maps) beside the images")
+        batches = self.one_by_one(columns) if self.clips else self.in_batches(columns)
+        with torch.inference_mode():
+            parts = [self.graph(*(t.to(self.device) for t in batch)).float().cpu() for batch in batches]
+        return torch.cat(parts).numpy()
+
+    def in_batches(self, columns: dict[str, Any]) -> Iterator[tuple[Tensor, ...]]:
         tensors = [self.images(columns)]
         if "parsing" in self.inputs:
             tensors.append(self.maps(columns["parsing"], is_decoded="images" in columns))
             if len(tensors[1]) != len(tensors[0]):
                 raise InputError(f"{len(tensors[0])} images but {len(tensors[1])} maps in 'parsing'")
-        with torch.inference_mode():
-            parts = [
-                self.graph(*(t.to(self.device) for t in batch)).float().cpu()
-                for batch in zip(*(t.split(self.batch) for t in tensors), strict=True)
-            ]
-        return torch.cat(parts).numpy()
+        return zip(*(t.split(self.batch) for t in tensors), strict=True)
+
+    def one_by_one(self, columns: dict[str, Any]) -> Iterator[tuple[Tensor, ...]]:
+        """Clips [1, T, 3, H, W], for each may have another number of frames."""
+        name = "bytes" if "bytes" in columns else "images"
+        for number, row in enumerate(rows(columns[name], name)):
+            is_single = isinstance(row, (bytes, bytearray)) or (isinstance(row, np.ndarray) and row.ndim == 3)
+            try:
+                yield (self.images({name: [row] if is_single else row})[None],)
+            except InputError as error:
+                raise InputError(f"clip {number}: {error}") from error
 
     def images(self, columns: dict[str, Any]) -> Tensor:
         """float32 [B, 3, H, W], 0…255."""
@@ -128,6 +141,8 @@ def as_array(column: Any, name: str, expected: str) -> np.ndarray:
 
 
 def as_labels(array: np.ndarray, expected: str) -> Tensor:
+    if not array.size:
+        raise InputError(f"'parsing' is empty; expected {expected}")
     if not np.issubdtype(array.dtype, np.integer) or array.min() < 0 or array.max() > 255:
         raise InputError(f"'parsing' is {array.dtype} in {array.min()}…{array.max()}; expected {expected}, 0…255")
     return torch.from_numpy(array.astype(np.uint8))

@@ -58,6 +58,23 @@ def evaluate(answer: Answer) -> None:
     facts({"checkpoint": answer["checkpoint"], "pictures": "\n".join(answer["pictures"])})
 
 
+def search(answer: Answer) -> None:
+    for query in answer["results"]:
+        who = f" (person {query['person']})" if "person" in query else ""
+        labels = [key for key in ("is_match", "person", "clothes", "camera") if any(key in at for at in query["found"])]
+        lines = [
+            [found["rank"], f"{found['similarity']:.3f}", found["image"], *(word(found.get(key)) for key in labels)]
+            for found in query["found"]
+        ]
+        columns = ["rank", "similarity", "image", *("same person" if key == "is_match" else key for key in labels)]
+        rows(f"nearest to {query['image']}{who}", columns, lines)
+    facts({"searched": answer["searched"], "set aside": "\n".join(answer["set_aside"]), "picture": answer["picture"]})
+
+
+def word(value: Any) -> Any:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
+
+
 def data_synth(answer: Answer) -> None:
     images = ", ".join(f"{split} {count}" for split, count in answer["images"].items())
     facts({"data set": answer["address"], "images": images, "fingerprint": answer["fingerprint"]})
@@ -139,46 +156,80 @@ def runs_show(answer: Answer) -> None:
 
 def runs_sync(answer: Answer) -> None:
     print(f"run {answer['run_id']}: {answer['delivered']} records delivered, {answer['waiting']} waiting")
+    facts({"registered": answer["model"]})
 
 
 def registry_list(answer: Answer) -> None:
     lines = [
-        [model["model"], ", ".join(model["aliases"]), model["run_id"], main_metrics(model["metrics"])]
+        [
+            model["model"],
+            ", ".join(model["aliases"]),
+            model["decision"],
+            model["run_id"],
+            main_metrics(model["metrics"]),
+        ]
         for model in answer["models"]
     ]
-    rows("", ["model", "aliases", "run", "rank-1 by mode, %"], lines)
+    rows("", ["model", "aliases", "decision", "run", "rank-1 by mode, %"], lines)
 
 
 def registry_show(answer: Answer) -> None:
+    if "card" not in answer:
+        facts({"model": answer["model"], "aliases": ", ".join(f"{k} {v}" for k, v in answer["aliases"].items())})
+        decided(answer["decisions"])
+        return
     facts({key: answer[key] for key in ("model", "run_id", "created")} | {"aliases": ", ".join(answer["aliases"])})
     if answer["metrics"]:
         metrics_table("evaluation", answer["metrics"])
+    facts({key: answer["tags"].get(key) for key in ("review.verdict", "review.page")})
+    decided(answer["decisions"])
     print(answer["card"])
 
 
-def registry_register(answer: Answer) -> None:
-    print(f"{answer['model']} is registered, as candidate")
+def decided(decisions: Sequence[Mapping[str, Any]]) -> None:
+    """Every decision about a model, the newest first."""
+    lines = [
+        [one["number"], one["what"], one["version"], one["who"], one["when"], one["why"], ", ".join(one["overridden"])]
+        for one in reversed(decisions)
+    ]
+    if lines:
+        rows("decisions", ["", "what", "version", "who", "when", "why", "against the gate's"], lines)
 
 
-def experiments_list(answer: Answer) -> None:
-    facts(answer["experiments"])
+def registry_compare(answer: Answer) -> None:
+    lines = []
+    for name, one in answer["differences"].items():
+        change = one["candidate"] - one["champion"]
+        reach = "" if one["low"] is None else f"{100 * one['low']:+.1f} to {100 * one['high']:+.1f}"
+        lines.append([name, percent(one["champion"]), percent(one["candidate"]), f"{100 * change:+.1f}", reach])
+    columns = ["metric, %", answer["against"], answer["model"], "change", f"{answer['confidence']:.0%} interval"]
+    rows(f"on {answer['data']}", columns, lines)
+    for mode, count in answer["changed"].items():
+        print(f"{mode}: {count['better']} queries better, {count['worse']} worse")
+    print(f"\n{'passes the gate' if answer['passes'] else 'does not pass the gate'}")
+    for check in answer["checks"]:
+        print(f"  {'passed' if check['passed'] else 'FAILED'}  {check['name']}: {check['text']}")
+    facts({"review page": f"run {answer['run_id']}, artifact {answer['page']}"})
 
 
-def experiments_show(answer: Answer) -> None:
-    import yaml
-
-    print(yaml.safe_dump(answer["experiment"], sort_keys=False, allow_unicode=True), end="")
-
-
-def demo(answer: Answer) -> None:
-    from orchestration.demo import table
-
-    console().print(table(answer))
+def registry_promote(answer: Answer) -> None:
+    decision = answer["decision"]
     facts(
         {
-            "model": answer["model"],
-            "pictures": "\n".join(answer["pictures"]),
-            "look at the runs": f"{answer['mlflow_ui']}\nthen open {answer['mlflow_page']}",
-            "seconds": round(answer["seconds"]),
+            f"{answer['name']}, decision {decision['number']}": f"{decision['what']}, version {decision['version']}",
+            "who and when": f"{decision['who']}, {decision['when']}",
+            "why": decision["why"],
+            "evidence": decision["evidence"],
+            "aliases": ", ".join(f"{alias} {number}" for alias, number in answer["aliases"].items()),
         }
     )
+
+
+registry_reject = registry_rollback = registry_promote
+
+
+def registry_gate(answer: Answer) -> None:
+    gate = answer["gate"]
+    target = gate["target"] or "clothes-changing/mAP (where there is none, the first mode's mAP)"
+    tolerance = f"no mode worse by more than {100 * gate['tolerance']:g} points"
+    print(f"{answer['name']}: {target} better with {gate['confidence']:.0%} confidence, {tolerance}")

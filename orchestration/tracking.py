@@ -28,8 +28,9 @@ from mlflow.exceptions import MlflowException
 
 from datasets.store import StoreError, open_store
 from orchestration import journal, provenance
-from orchestration.errors import RequestError
-from orchestration.forwarder import FILES, OUTBOX, Delivery, Forwarder, OnRecords, drain, first_line
+from orchestration.errors import RequestError, UnreachableError, first_line, without_secret
+from orchestration.forwarder import FILES, OUTBOX, Delivery, Forwarder, OnRecords, drain
+from orchestration.patience import persist
 from orchestration.segments import Record, SegmentReader, SegmentWriter
 from orchestration.system_metrics import SystemMonitor
 
@@ -175,18 +176,11 @@ def create_run(
     client = connect(uri)
     name = str(experiment.get("name") or "run")
     digest = hashlib.sha256(f"{name}{time.time_ns()}{os.getpid()}".encode()).hexdigest()
-    run = client.create_run(
-        experiment_id=experiment_id(client, str(experiment.get("experiment") or "redress"), uri),
-        run_name=f"{name}-{digest[:6]}",
-        tags=describe(experiment, fingerprint) | dict(tags or {}),
-    )
-    run_id = run.info.run_id
+    run_name, where = f"{name}-{digest[:10]}", str(experiment.get("experiment") or "redress")
+    all_tags = describe(experiment, fingerprint) | dict(tags or {})
+    run_id = persist(lambda: created(client, experiment_id(client, where, uri), run_name, all_tags), "creating the run")
     storage = join(absolute(str(experiment.get("storage") or "runs")), run_id)
-    parameters = [Param(key, value) for key, value in flatten(experiment).items()]
-    for start in range(0, len(parameters), PARAMETER_BATCH):
-        client.log_batch(run_id, params=parameters[start : start + PARAMETER_BATCH])
-    client.log_inputs(run_id, [dataset_input(experiment, fingerprint)])
-    client.set_tag(run_id, "storage", without_secret(storage))
+    persist(lambda: describe_run(client, run_id, experiment, fingerprint, storage), "creating the run")
     description = {"run_id": run_id, "fingerprint": fingerprint, "tracking_uri": without_secret(uri)}
     try:
         open_store(storage).write(DESCRIPTION, json.dumps(description, indent=1).encode())
@@ -196,6 +190,25 @@ def create_run(
     tracked = TrackedRun(run_id, storage, uri)
     tracked.log_file(json.dumps(redact(experiment), indent=1).encode(), "experiment.json")
     return tracked
+
+
+def created(client: MlflowClient, experiment: str, run_name: str, tags: Mapping[str, str]) -> str:
+    """The id of a new run; of the one of that name where an earlier call made it and its answer was lost."""
+    digest = run_name.rpartition("-")[2]  # unlike a name it needs no quoting
+    there = client.search_runs([experiment], f"attributes.run_name LIKE '%-{digest}'")
+    run = there[0] if there else client.create_run(experiment, run_name=run_name, tags=tags)
+    return str(run.info.run_id)
+
+
+def describe_run(
+    client: MlflowClient, run_id: str, experiment: Mapping[str, Any], fingerprint: str, storage: str
+) -> None:
+    """Parameters, data set and storage of a new run; the same as often as it is said."""
+    parameters = [Param(key, value) for key, value in flatten(experiment).items()]
+    for start in range(0, len(parameters), PARAMETER_BATCH):
+        client.log_batch(run_id, params=parameters[start : start + PARAMETER_BATCH])
+    client.log_inputs(run_id, [dataset_input(experiment, fingerprint)])
+    client.set_tag(run_id, "storage", without_secret(storage))
 
 
 def resume_run(run: str, fingerprint: str | None = None, *, tracking_uri: str | None = None) -> TrackedRun:
@@ -247,7 +260,7 @@ def default_tracking_uri() -> str:
 def connect(tracking_uri: str | None = None) -> MlflowClient:
     """A client of a tracking server that answers, and the fluent API pointed at it. A new SQLite file is initialised.
 
-    Raises: RequestError naming the address and the mend.
+    Raises: RequestError naming the address and the mend; of a server that cannot be reached UnreachableError.
     """
     uri = tracking_uri or default_tracking_uri()
     quieten()
@@ -259,16 +272,31 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
     except Exception as error:
-        raise RequestError(
-            f"MLflow at {without_secret(uri)} cannot be used: {first_line(error)}. Start it (`mlflow server`), correct "
-            "MLFLOW_TRACKING_URI, or unset that to keep runs in ./mlflow.db."
+        status = error.get_http_status_code() if isinstance(error, MlflowException) else None
+        if status in (401, 403):
+            raise RequestError(refusal(uri, error)) from error
+        raise UnreachableError(
+            f"MLflow at {without_secret(uri)} cannot be used: {first_line(error)}. Start it (`mlflow "
+            "server`), correct MLFLOW_TRACKING_URI, or unset that to keep runs in ./mlflow.db."
         ) from error
     return client
 
 
+def refusal(uri: str, error: Exception) -> str:
+    """What a person does about a server that answers 401 or 403."""
+    who = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
+    given = (
+        "wrong" if os.environ.get("MLFLOW_TRACKING_USERNAME") or os.environ.get("MLFLOW_TRACKING_TOKEN") else "missing"
+    )
+    return (
+        f"MLflow at {without_secret(uri)} does not let us in ({first_line(error)}). Who we are is {given}: set {who} in the "
+        "environment of this process; whoever runs the server makes users."
+    )
+
+
 def ask_health(uri: str) -> None:
     """A quick look whether anything answers, before a client that tries for minutes."""
-    address = re.sub(r"://[^/@]*@", "://", uri).rstrip("/")
+    address = without_secret(uri).rstrip("/")
     try:
         urllib.request.urlopen(f"{address}/health", timeout=ANSWER_S).close()
     except urllib.error.HTTPError:
@@ -282,7 +310,9 @@ def initialisation_lock(uri: str) -> Iterator[None]:
         yield
         return
     name = f"redress-{os.getuid()}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.lock"
-    with open(Path(tempfile.gettempdir(), name), "w") as lock:
+    path = Path(tempfile.gettempdir(), name)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)  # others may write to that folder, too
+    with open(descriptor, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -290,7 +320,9 @@ def initialisation_lock(uri: str) -> Iterator[None]:
 def quieten() -> None:
     """MLflow tells of migrations, retries and addresses; we say what matters ourselves."""
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # the forwarder tries again, for as long as it takes
+    os.environ.setdefault(
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"
+    )  # a call that arrived all the same would be made twice
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
@@ -364,11 +396,6 @@ def redact(tree: Any) -> Any:
     if isinstance(tree, (list, tuple)):
         return [redact(value) for value in tree]
     return without_secret(tree) if isinstance(tree, str) else tree
-
-
-def without_secret(address: str) -> str:
-    """`scheme://user:password@host` → `scheme://host`."""
-    return re.sub(r"://[^/@\s]+@", "://", address)
 
 
 def absolute(address: str) -> str:

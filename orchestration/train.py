@@ -10,9 +10,9 @@ from datasets.shards import DataError, Dataset
 from datasets.store import Store, StoreError, open_store
 from methods import METHODS
 from methods.method import MethodError
-from orchestration import assembly, checkpoint, clothes_picture, cluster, registry, tracking, weights
+from orchestration import assembly, checkpoint, clothes_picture, cluster, registration, tracking, weights
 from orchestration.cues import check_cues
-from orchestration.errors import RequestError
+from orchestration.errors import RequestError, ServerAwayError
 from orchestration.evaluate import Evaluation, check_inputs, check_method, evaluate, metric_names, open_for_evaluation
 from orchestration.experiment import Experiment
 from orchestration.progress import Progress
@@ -250,9 +250,14 @@ def finish(prepared: Prepared, run: tracking.TrackedRun, store: Store, progress:
     }
     if experiment.register_as:
         progress.say(f"registering {experiment.register_as}")
-        answer["model"] = registry.register_checkpoint(
-            chosen.address, experiment.register_as, run.run_id, result.metrics
-        )
+        try:
+            answer["model"] = registration.register_once(
+                store, run.run_id, experiment.register_as, chosen.address, result.metrics
+            )
+        except ServerAwayError as error:
+            progress.say(
+                f"{error}\nThe model waits: `redress runs sync {run.storage}` registers it when MLflow is back."
+            )
     return answer
 
 

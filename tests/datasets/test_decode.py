@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,6 +17,7 @@ from torchvision.transforms.v2 import functional as v2
 from datasets.decode import (
     MAX_PIXELS,
     DecodeError,
+    check_image,
     decode_image,
     decode_parsing,
     image_size,
@@ -162,6 +164,32 @@ def test_damaged_bytes_never_end_the_process(kind: str, changes: list[tuple[int,
     except DecodeError:
         return
     assert found.dtype == torch.uint8
+
+
+def outcome(decode: Callable[[bytes], tuple[int, int]], data: bytes) -> tuple[int, int] | str:
+    """What it gives or says."""
+    try:
+        return decode(data)
+    except DecodeError as error:
+        return str(error)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from(["RGB", "L", "CMYK", "YCbCr"]),
+    st.sampled_from([{}, {"progressive": True}, {"subsampling": 0}, {"keep_rgb": True}, {"restart_marker_blocks": 2}]),
+    st.integers(0, 10**6),
+    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=6),
+)
+def test_an_image_passes_its_check_just_where_it_decodes(
+    mode: str, options: dict, cut: int, changes: list[tuple[int, int]]
+) -> None:
+    data = bytearray(encoded(picture().convert(mode), "JPEG", **(options if mode == "RGB" else {})))
+    for place, value in changes:
+        data[place % len(data)] = value
+    if cut % 3 == 0:
+        del data[cut % len(data) :]
+    assert outcome(check_image, bytes(data)) == outcome(lambda d: tuple(decode_image(d).shape[1:]), bytes(data))
 
 
 @pytest.mark.parametrize(

@@ -233,3 +233,34 @@ def test_what_cannot_be_ranked_is_refused(change: dict[str, object], message: st
     arguments = {"query": x, "gallery": y, "query_labels": query, "gallery_labels": gallery, "rule": "general"}
     with pytest.raises(ValueError, match=message):
         rank(**(arguments | change))  # type: ignore[arg-type]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), rule=st.sampled_from(RULES))
+def test_precision_at_a_recall_is_the_best_there_or_beyond(seed: int, rule: str) -> None:
+    """From plain walks down each query's list."""
+    rng = np.random.default_rng(seed)
+    query, gallery = random_labels(rng, 6, 3, unknown=False), random_labels(rng, 40, 3, unknown=False)
+    distance = rng.random((6, 40))
+    try:
+        result = rank_distances(torch.from_numpy(distance), query, gallery, rule)
+    except NoValidQuery:
+        return
+    curves = []
+    for q, row in enumerate(distance):
+        position, hits = 0, []
+        for g in np.argsort(row, kind="stable"):
+            if query.person[q] == gallery.person[g]:
+                same_clothes = query.clothes[q] == gallery.clothes[g]
+                if query.camera[q] == gallery.camera[g] or (
+                    rule != "general" and same_clothes != (rule == "same-clothes")
+                ):
+                    continue
+                hits.append((len(hits) + 1) / (position + 1))
+            position += 1
+        if hits:
+            recall = (np.arange(len(hits)) + 1) / len(hits)
+            curves.append(
+                [max(p for p, r in zip(hits, recall, strict=True) if r >= at - 1e-9) for at in ranking.RECALLS]
+            )
+    np.testing.assert_allclose(result.precision, np.mean(curves, axis=0), atol=1e-12)

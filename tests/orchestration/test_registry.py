@@ -14,6 +14,8 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from mlflow import MlflowClient
@@ -22,8 +24,8 @@ from torch import Tensor, nn
 
 from datasets.augment import Augmentation, prepare
 from methods.ranking import describe
-from orchestration import registry, serving, tracking
-from orchestration.errors import RequestError
+from orchestration import patience, registry, serving, tracking
+from orchestration.errors import RequestError, ServerAwayError
 from orchestration.export import Descriptor, ExportError, export
 from orchestration.model_card import Provenance, write_card
 from orchestration.serving import RefusedModelError, check_archive, load_graph
@@ -265,6 +267,31 @@ def test_a_changed_file_is_refused_before_it_is_loaded(
     registry.load(version.uri, tracking_uri=uri)
 
 
+@pytest.mark.parametrize(
+    ("genuine", "changed"),
+    [
+        ("mlflow.pyfunc.loaders.code_model", "shutil"),
+        ("code: null", "code: code"),
+        ("model_code_path:", "data: artifacts\n    model_code_path:"),
+        ("    streamable: false", "    streamable: false\n    python_model: python_model.pkl"),
+        ("flavors:\n", "flavors:\n  sklearn:\n    pickled_model: model.pkl\n"),
+    ],
+)
+def test_a_description_that_asks_for_other_code_is_refused(
+    version: registry.Version, uri: str, genuine: str, changed: str
+) -> None:
+    where = MlflowClient(uri).get_logged_model(version.model_id).artifact_location.removeprefix("file://")
+    path = Path(where, "MLmodel")
+    text = path.read_text()
+    assert genuine in text
+    try:
+        path.write_text(text.replace(genuine, changed))
+        with pytest.raises(RefusedModelError, match="MLmodel asks for more"):
+            registry.load(version.uri, tracking_uri=uri)
+    finally:
+        path.write_text(text)
+
+
 class Harmful:
     def __reduce__(self) -> tuple:
         return os.mkdir, (os.environ["HARM"],)
@@ -396,6 +423,79 @@ def test_a_model_with_parsing_takes_maps_as_arrays_and_as_png(
         model.predict({"images": list(images)})
 
 
+def onnx_of(uri: str, tracking_uri: str, folder: Path) -> bytes:
+    """The ONNX file of a registered version."""
+    there = mlflow.artifacts.download_artifacts(
+        f"{uri}/artifacts/model.onnx", dst_path=folder, tracking_uri=tracking_uri
+    )
+    return Path(there).read_bytes()
+
+
+def test_the_graph_lies_there_as_onnx_too_for_any_number_of_images(
+    version: registry.Version, method: Tiny, images: np.ndarray, uri: str, tmp_path: Path
+) -> None:
+    data = onnx_of(version.uri, uri, tmp_path)
+    onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
+    assert registry.sha256(data) == version.digests["onnx"]
+    runtime = onnxruntime.InferenceSession(data)
+    [shown] = runtime.get_inputs()
+    assert (shown.name, shown.shape, shown.type) == ("images", ["batch", 3, *SIZE], "tensor(float)")
+    assert runtime.get_outputs()[0].shape == ["batch", 5]
+    for number in (1, 2, 5):
+        [found] = runtime.run(["features"], {"images": images[:number].astype(np.float32)})
+        np.testing.assert_allclose(found, features(method, images[:number]), atol=1e-5)
+    assert str(registry.SERVING.parents[1]).encode() not in data, "no path of this machine"
+
+
+def test_a_changed_onnx_file_is_refused(version: registry.Version, uri: str) -> None:
+    where = MlflowClient(uri).get_logged_model(version.model_id).artifact_location.removeprefix("file://")
+    path = Path(where, "artifacts", "model.onnx")
+    genuine = path.read_bytes()
+    try:
+        path.write_bytes(genuine[:-1] + b"x")
+        with pytest.raises(RefusedModelError, match=r"onnx \(model\.onnx\) has SHA-256"):
+            registry.load(version.uri, tracking_uri=uri)
+        path.unlink()
+        with pytest.raises(RefusedModelError, match="it is gone"):
+            registry.load(version.uri, tracking_uri=uri)
+    finally:
+        path.write_bytes(genuine)
+    registry.load(version.uri, tracking_uri=uri)
+
+
+class TinyOfClips(Tiny):
+    def embed(self, images: Tensor) -> Tensor:
+        if images.ndim == 4:
+            return super().embed(images)
+        return super().embed(images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(1)
+
+
+def test_a_model_of_video_takes_clips_of_any_length(provenance: Provenance, uri: str, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    method = TinyOfClips().eval()
+    registered = registry.register(
+        method, "of-clips", provenance, size=SIZE, mean=MEAN, std=STD, clips=True, tracking_uri=uri
+    )
+    model = registry.load(registered.uri, tracking_uri=uri)
+    frames = np.random.default_rng(4).integers(0, 256, (7, 3, *SIZE), dtype=np.uint8)
+    clips = [frames[:1], frames[1:3], frames[3:]]
+    mean, std = (torch.tensor(v)[None, :, None, None] for v in (MEAN, STD))
+    with torch.no_grad():  # a clip is embedded as it is evaluated: not mirrored
+        raw = [method.embed(((torch.from_numpy(clip) / 255 - mean) / std)[None]) for clip in clips]
+    expected = torch.nn.functional.normalize(torch.cat(raw), dim=1).numpy()
+    encoded = [[encode(frame) for frame in clip] for clip in clips]
+    for given in ({"images": clips}, {"bytes": encoded}, {"images": [clips[0][0], *clips[1:]]}):
+        np.testing.assert_allclose(model.predict(given), expected, atol=1e-5)
+    np.testing.assert_allclose(model.predict({"bytes": [encoded[0][0]]}), expected[:1], atol=1e-5)
+    runtime = onnxruntime.InferenceSession(onnx_of(registered.uri, uri, tmp_path))
+    assert runtime.get_inputs()[0].shape == ["batch", "frames", 3, *SIZE]
+    for clip, one in zip(clips, expected, strict=True):
+        [found] = runtime.run(["features"], {"images": clip[None].astype(np.float32)})
+        np.testing.assert_allclose(found[0], one, atol=1e-5)
+    with pytest.raises(Exception, match=r"clip 1: row 0 of 'bytes' is not a JPEG or PNG"):
+        model.predict({"bytes": [encoded[0], [b"GIF89a, hardly an image"]]})
+
+
 def test_a_network_whose_graph_gives_other_features_is_not_exported() -> None:
     class Noisy(Tiny):
         def embed(self, images: Tensor) -> Tensor:
@@ -407,8 +507,64 @@ def test_a_network_whose_graph_gives_other_features_is_not_exported() -> None:
 
 
 def test_a_name_that_is_not_registered_is_a_request_gone_wrong(uri: str) -> None:
-    with pytest.raises(RequestError, match="models:/NAME@ALIAS"):
+    with pytest.raises(RequestError, match=r"models:/NAME@ALIAS of a registered model; registered are .*tiny-ltcc"):
         registry.load("models:/nosuch@champion", tracking_uri=uri)
+
+
+@pytest.mark.parametrize("asked", ["models:/tiny-ltcc@champion", "models:/tiny-ltcc/99", "models:/tiny-ltcc/latest"])
+def test_an_alias_that_points_to_nothing_is_told_with_those_that_do(
+    version: registry.Version, asked: str, uri: str
+) -> None:
+    with pytest.raises(RequestError, match=r"tiny-ltcc has version 1 and @candidate \(version 1\)"):
+        registry.load(asked, tracking_uri=uri)
+
+
+def losing_the_answer(send: Callable, which: int, lost: list[str], name: str) -> Callable:
+    """`send` as it is, but for the answer of its call number `which`, after which nothing is heard."""
+
+    def call(*args: object, **kwargs: object) -> object:
+        answer = send(*args, **kwargs)
+        lost.append(name)
+        if lost.count(name) == which:
+            raise ConnectionError("the server was killed before it answered")
+        return answer
+
+    return call
+
+
+def test_a_registration_whose_answers_are_lost_is_made_once(
+    provenance: Provenance, method: Tiny, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "LONGEST_PAUSE_S", 0.2)
+    calls: list[str] = []
+    names = ("create_logged_model", "log_model_artifacts", "finalize_logged_model", "log_outputs",
+             "create_registered_model", "create_model_version", "set_registered_model_alias")  # fmt: skip
+    for name in names:
+        monkeypatch.setattr(MlflowClient, name, losing_the_answer(getattr(MlflowClient, name), 1, calls, name))
+    made = registry.register(method, "lost-answers", provenance, size=SIZE, mean=MEAN, std=STD, tracking_uri=uri)
+    assert set(names) == set(calls)
+    monkeypatch.undo()
+    client = MlflowClient(uri)
+    assert [v.version for v in client.search_model_versions("name='lost-answers'")] == [1]
+    assert str(client.get_model_version_by_alias("lost-answers", "candidate").version) == made.version
+    experiment = client.get_run(provenance.run_id).info.experiment_id
+    logged = [model.model_id for model in client.search_logged_models([experiment]) if model.name == "lost-answers"]
+    assert logged == [made.model_id]
+    outputs = [output.model_id for output in client.get_run(provenance.run_id).outputs.model_outputs]
+    assert outputs.count(made.model_id) == 1
+    assert registry.load(made.uri, tracking_uri=uri)
+
+
+def test_a_registry_that_stays_away_is_told_in_time(
+    provenance: Provenance, method: Tiny, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(MlflowClient, "create_logged_model", away)
+    monkeypatch.setattr(patience, "PATIENCE_S", 0.5)
+    with pytest.raises(ServerAwayError, match="went away while registering gone: nobody there"):
+        registry.register(method, "gone", provenance, size=SIZE, mean=MEAN, std=STD, tracking_uri=uri)
 
 
 def test_the_card_says_what_was_not_selected_on_the_test_set() -> None:

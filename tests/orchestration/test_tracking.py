@@ -15,10 +15,12 @@ from pathlib import Path
 import psutil
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from datasets.store import open_store
-from orchestration import forwarder, runs, tracking
-from orchestration.errors import RequestError
+from orchestration import forwarder, patience, runs, tracking
+from orchestration.errors import RequestError, without_secret
 from orchestration.forwarder import Delivery, drain
 from orchestration.journal import Journal, read_steps
 from orchestration.provenance import commit, source_digest
@@ -154,6 +156,66 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run(database: str, experiment:
     assert [step for step, _, _ in history(run, "loss/1")] == list(range(15))
     assert [value for _, _, value in history(run, "general/mAP")] == [0.1, 0.2]
     assert MlflowClient(database).get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_a_run_whose_creation_was_not_answered_is_made_once(
+    database: str, experiment: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "LONGEST_PAUSE_S", 0.2)
+    lost = []
+
+    def lose(name: str) -> None:
+        send = getattr(MlflowClient, name)
+
+        def call(*args: object, **kwargs: object) -> object:
+            answer = send(*args, **kwargs)
+            if name not in lost:
+                lost.append(name)
+                raise ConnectionError("the answer was lost")
+            return answer
+
+        monkeypatch.setattr(MlflowClient, name, call)
+
+    for name in ("create_run", "log_batch", "log_inputs", "set_tag"):
+        lose(name)
+    run = tracking.create_run(experiment, FINGERPRINT, tracking_uri=database)
+    monkeypatch.undo()
+    assert lost == ["create_run", "log_batch", "log_inputs", "set_tag"]
+    client = MlflowClient(database)
+    found = client.search_runs([client.get_experiment_by_name(experiment["experiment"]).experiment_id])
+    assert [r.info.run_id for r in found] == [run.run_id]
+    assert len(found[0].inputs.dataset_inputs) == 1
+    assert found[0].data.params["many.k149"] == "149"
+
+
+def test_what_mlflow_refuses_is_not_told_as_an_absence(
+    database: str, experiment: dict, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tracking.create_run(experiment, FINGERPRINT, tracking_uri=database)
+    record(run, 0, 3)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException("no such permission at http://me:secret@host/api", error_code=PERMISSION_DENIED)
+
+    run.delivery.client.log_batch = refuse
+    with run.forward(system_metrics=False):
+        wait_until(lambda: "refuses" in caplog.text)
+    assert "MLflow refuses what it is sent" in caplog.text
+    assert "secret" not in caplog.text
+    assert "http://host/api" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("sqlite:////runs/mlflow.db", "sqlite:////runs/mlflow.db"),
+        ("http://me:secret@host:5000/x", "http://host:5000/x"),
+        ("postgresql://me:sec@ret@host/db", "postgresql://host/db"),
+        ("from http://a to s3://key:secret@b/c@d, twice http://key@b", "from http://a to s3://b/c@d, twice http://b"),
+    ],
+)
+def test_an_address_is_told_without_its_secret(text: str, told: str) -> None:
+    assert without_secret(text) == told
 
 
 def test_whoever_watches_is_told_each_step_once(database: str, experiment: dict) -> None:

@@ -47,6 +47,10 @@ use = egg:swift#$kind
 allow_account_management = true
 account_autocreate = true
 fallocate_reserve = 0
+object_chunk_size = 1048576
+client_chunk_size = 1048576
+disk_chunk_size = 1048576
+network_chunk_size = 1048576
 [filter:s3api]
 use = egg:swift#s3api
 location = $region

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.servers.mlflow_server import mlflow_server
 from tests.servers.ray_nodes import Cluster, ray_nodes
 from tests.servers.swift import ObjectStore, swift
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +36,15 @@ def tracking_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a running MLflow server."""
     with mlflow_server(tmp_path_factory.mktemp("mlflow")) as address:
         yield address
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A running headless Chromium."""
+    from tests.servers.chromium import chromium
+
+    with chromium() as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

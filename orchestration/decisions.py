@@ -1,0 +1,282 @@
+"""A reviewer's decisions: promote, reject, roll back. Each is taken under the model's lock and stays in tags.
+
+Tag `decision.N` of the registered model is the N-th decision as JSON: what, version, who, when, why, evidence, and the aliases
+before and after, which is all that a rollback needs. The tags `decision…` of a version say the last one about it in words.
+The record is written before the aliases move: where a process dies between the two, there is a decision to take again, never
+a champion of whom nobody knows why.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from orchestration import gate, registry, tracking
+from orchestration.errors import RequestError
+from orchestration.forwarder import first_line
+from orchestration.lock import Lock, locked
+from orchestration.registry import CANDIDATE
+
+CHAMPION, PREVIOUS = "champion", "previous"
+ALIASES = (CANDIDATE, CHAMPION, PREVIOUS)
+EVIDENCE = "review.evidence"
+RECORD = "decision."
+REASON_LIMIT = 1000  # characters; a registered model's tag holds 5000
+
+Aliases = dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """version: whom it is about. evidence: where the review page lies, "" where there is none. undoes: of a rollback, which."""
+
+    number: int
+    what: str
+    version: str
+    who: str
+    when: str
+    why: str
+    evidence: str
+    overridden: list[str]
+    before: Aliases
+    after: Aliases
+    undoes: int | None = None
+
+
+def promote(
+    model: str, *, override: str | None = None, who: str | None = None, tracking_uri: str | None = None
+) -> dict[str, Any]:
+    """Make a version the champion, whose evidence passes the gate or for whom `override` says why not.
+
+    Raises: RequestError where there is no evidence, or none against the champion of now, or the gate is not passed.
+    """
+    client = tracking.connect(tracking_uri)
+    version = find(client, model)
+    evidence = evidence_of(version)
+    with locked(client, version.name, who := who or me()) as lock:
+        before = aliases(client, version.name)
+        number = str(version.version)
+        check_fresh(version, evidence, before[CHAMPION])
+        failed = [check for check in gate.judge(evidence, gate.gate_of(client, version.name)) if not check.passed]
+        if version.tags.get("decision") == "rejected":
+            failed.append(gate.Check("not rejected", False, told(version.tags)))
+        if failed and not override:
+            listed = "\n".join(f"  {check.name}: {check.text}" for check in failed)
+            raise RequestError(
+                f"{uri(version)} does not pass the gate:\n{listed}\n"
+                "Reject it, or promote it all the same with --override REASON, which is kept with the decision."
+            )
+        why = sensible(override) if failed and override else "passes the gate"
+        candidate = None if before[CANDIDATE] == number else before[CANDIDATE]
+        after: Aliases = {CANDIDATE: candidate, CHAMPION: number, PREVIOUS: before[CHAMPION]}
+        overridden = [check.name for check in failed]
+        decision = decide(client, lock, version, "promoted", who, why, before, after, overridden=overridden)
+    return answer(version.name, decision)
+
+
+def reject(model: str, reason: str, *, who: str | None = None, tracking_uri: str | None = None) -> dict[str, Any]:
+    """Take a version out of the running, with the reason. Raises: RequestError where it is the champion."""
+    client = tracking.connect(tracking_uri)
+    version = find(client, model)
+    with locked(client, version.name, who := who or me()) as lock:
+        before = aliases(client, version.name)
+        if before[CHAMPION] == str(version.version):
+            raise RequestError(
+                f"{uri(version)} is the champion. `redress registry rollback {version.name} --reason …` undoes its promotion."
+            )
+        kept = None if before[CANDIDATE] == str(version.version) else before[CANDIDATE]
+        decision = decide(client, lock, version, "rejected", who, sensible(reason), before, before | {CANDIDATE: kept})
+    return answer(version.name, decision)
+
+
+def rollback(name: str, reason: str, *, who: str | None = None, tracking_uri: str | None = None) -> dict[str, Any]:
+    """Undo the last decision about the registered model that is not undone yet: its aliases are as they were before it.
+
+    A candidate that was registered since stays. Raises: RequestError where there is none, or aliases were moved by hand.
+    """
+    client = tracking.connect(tracking_uri)
+    name = name.removeprefix("models:/").partition("@")[0].partition("/")[0]
+    with locked(client, name, who := who or me()) as lock:
+        made = decisions(client, name)
+        undone = {one.undoes for one in made if one.undoes}
+        standing = [one for one in made if one.undoes is None and one.number not in undone]
+        if not standing:
+            raise RequestError(
+                f"{name}: there is no decision to roll back. `redress registry show {name}` shows them all."
+            )
+        last, now = standing[-1], aliases(client, name)
+        if moved := [alias for alias in (CHAMPION, PREVIOUS) if now[alias] != last.after[alias]]:
+            raise RequestError(
+                f"{name}: since decision {last.number} ({last.what} version {last.version}) the alias {moved[0]} was moved by "
+                f"hand from {last.after[moved[0]]} to {now[moved[0]]}. Set it back in MLflow, then roll back."
+            )
+        after = last.before | {CANDIDATE: now[CANDIDATE] or last.before[CANDIDATE]}
+        for alias, number in after.items():
+            exists(client, name, alias, number)
+        version = client.get_model_version(name, last.version)
+        why = sensible(reason)
+        decision = decide(client, lock, version, f"{last.what}: rolled back", who, why, now, after, undoes=last.number)
+    return answer(name, decision)
+
+
+def decide(
+    client: MlflowClient,
+    lock: Lock,
+    version: ModelVersion,
+    what: str,
+    who: str,
+    why: str,
+    before: Aliases,
+    after: Aliases,
+    *,
+    overridden: list[str] | None = None,
+    undoes: int | None = None,
+) -> Decision:
+    """Record it, then move the aliases."""
+    made = decisions(client, version.name)
+    decision = Decision(
+        number=1 + max((one.number for one in made), default=0),
+        what=what,
+        version=str(version.version),
+        who=who,
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        why=why,
+        evidence=version.tags.get("review.page", ""),
+        overridden=overridden or [],
+        before=before,
+        after=after,
+        undoes=undoes,
+    )
+    lock.check()
+    client.set_registered_model_tag(version.name, f"{RECORD}{decision.number:04d}", json.dumps(asdict(decision)))
+    words = {"": what, ".by": who, ".at": decision.when, ".why": why, ".evidence": decision.evidence}
+    words[".overrides"] = ", ".join(decision.overridden)
+    for key, value in words.items():
+        client.set_model_version_tag(version.name, decision.version, f"decision{key}", value)
+    for alias in (PREVIOUS, CHAMPION, CANDIDATE):
+        lock.check()
+        if (number := after[alias]) is not None:
+            client.set_registered_model_alias(version.name, alias, number)
+        elif before[alias] is not None:
+            client.delete_registered_model_alias(version.name, alias)
+    return decision
+
+
+def decisions(client: MlflowClient, name: str) -> list[Decision]:
+    """Every decision about a registered model, the first one first. Raises: RequestError where there is no such model."""
+    tags = registered(client, name).tags
+    records = sorted(key for key in tags if key.startswith(RECORD))
+    return [Decision(**json.loads(tags[key])) for key in records]
+
+
+def aliases(client: MlflowClient, name: str) -> Aliases:
+    """The versions that the three aliases point to; None for one that is not there.
+
+    Raises: RequestError where there is no such model, or an alias points to a version that was deleted.
+    """
+    there = registered(client, name).aliases
+    found: Aliases = {alias: str(there[alias]) if alias in there else None for alias in ALIASES}
+    for alias, number in found.items():
+        exists(client, name, alias, number)
+    return found
+
+
+def exists(client: MlflowClient, name: str, alias: str, number: str | None) -> None:
+    """Raises: RequestError where an alias is to point, or points, to a version that is not there."""
+    if number is None:
+        return
+    try:
+        client.get_model_version(name, number)
+    except MlflowException as error:
+        raise RequestError(
+            f"{name}: the alias {alias} points to version {number}, which was deleted. Set the alias to another version, or "
+            "delete it, in MLflow."
+        ) from error
+
+
+def registered(client: MlflowClient, name: str) -> Any:
+    try:
+        return client.get_registered_model(name)
+    except MlflowException as error:
+        raise RequestError(
+            f"no registered model {name!r}: {first_line(error)}. `redress registry list` shows what there is."
+        ) from error
+
+
+def find(client: MlflowClient, model: str) -> ModelVersion:
+    """The version at models:/NAME/VERSION or models:/NAME@ALIAS; NAME alone is its candidate. Raises: RequestError."""
+    if model.startswith("models:/"):
+        return registry.find_version(client, model)
+    if CANDIDATE not in registered(client, model).aliases:
+        raise RequestError(
+            f"{model} has no candidate: the alias points to nothing. Register a run (`redress registry register RUN {model}`), "
+            f"or name a version, models:/{model}/VERSION."
+        )
+    return registry.find_version(client, f"models:/{model}@{CANDIDATE}")
+
+
+def evidence_of(version: ModelVersion) -> dict[str, Any]:
+    """What a comparison found of the version. Raises: RequestError where there was none."""
+    if text := version.tags.get(EVIDENCE):
+        return dict(json.loads(text))
+    raise RequestError(
+        f"{uri(version)} has no evidence: it was not compared with the champion. "
+        f"Do that first: redress registry compare {uri(version)}"
+    )
+
+
+def check_fresh(version: ModelVersion, evidence: dict[str, Any], champion: str | None) -> None:
+    """The evidence is against the champion that there is now. Raises: RequestError."""
+    if champion == str(version.version):
+        raise RequestError(f"{uri(version)} is the champion already ({told(version.tags)}).")
+    if evidence["against"] != champion:
+        compared = f"version {evidence['against']}" if evidence["against"] else "no champion"
+        now = f"version {champion} is the champion now" if champion else "there is no champion now"
+        raise RequestError(
+            f"{uri(version)} was compared with {compared}, and {now}: the evidence is out of date, nothing was changed. "
+            f"Compare again: redress registry compare {uri(version)}"
+        )
+
+
+def sensible(reason: str) -> str:
+    """Raises: RequestError where a reason says nothing, or too much for a tag."""
+    reason = reason.strip()
+    if not reason or len(reason) > REASON_LIMIT:
+        raise RequestError(f"a decision needs its reason, 1 to {REASON_LIMIT} characters; this one has {len(reason)}.")
+    return reason
+
+
+def told(tags: dict[str, str]) -> str:
+    """The last decision about a version, in words."""
+    if "decision" not in tags:
+        return "no decision is recorded"
+    return f"{tags['decision']} by {tags['decision.by']} at {tags['decision.at']}: {tags['decision.why']}"
+
+
+def answer(name: str, decision: Decision) -> dict[str, Any]:
+    return {
+        "name": name,
+        "model": f"models:/{name}/{decision.version}",
+        "decision": asdict(decision),
+        "aliases": {alias: number for alias, number in decision.after.items() if number is not None},
+    }
+
+
+def uri(version: ModelVersion) -> str:
+    return f"models:/{version.name}/{version.version}"
+
+
+def me() -> str:
+    """Who decides: the name that MLflow's server knows, else the user's here."""
+    try:
+        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    except (OSError, KeyError):
+        raise RequestError("nothing tells who decides: this user has no name. Say it with --by NAME.") from None

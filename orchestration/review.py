@@ -1,0 +1,319 @@
+"""`redress registry compare`: a candidate beside the champion on the same queries, as evidence in tags and as a page."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from datasets.shards import Dataset
+from orchestration import decisions, evaluated, gate, tracking
+from orchestration.bootstrap import RESAMPLES
+from orchestration.comparison import SEED, ModeComparison, compare
+from orchestration.decisions import CHAMPION, EVIDENCE, uri
+from orchestration.errors import RequestError
+from orchestration.evaluate import open_for_evaluation
+from orchestration.gate import Check, Gate
+from orchestration.progress import Progress
+from orchestration.review_page import Party, Review, write_page
+from orchestration.review_pictures import draw_cases, draw_looks
+from orchestration.scoring import Located, locate
+
+PAGE, NUMBERS = "review.html", "comparison.json"
+RANDOM_ORDER = "random order"
+HEADING = "## Review"
+NOT_COMPARED = ("name", "storage", "experiment", "register", "workers", "resources", "max_failures")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A registered version and the checkpoint that it was made of. label: as a sentence calls it."""
+
+    version: ModelVersion
+    located: Located
+    label: str
+
+    @property
+    def fingerprint(self) -> str:
+        return self.version.tags.get("data.fingerprint", "")
+
+
+def review(
+    model: str,
+    *,
+    against: str | None = None,
+    data: str | None = None,
+    page: str | None = None,
+    who: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Compare a version with the champion (with `against`, another version); returns differences, checks and the page's place.
+
+    data: what both are compared on, instead of the candidate's own data. page: a file for another copy of the page.
+    The page goes to the candidate's run in MLflow, and what it found to the version's tags: promotion asks for that.
+    Raises: RequestError before work starts where the two cannot be compared.
+    """
+    progress = progress or Progress()
+    client = tracking.connect()
+    policy, candidate, champion = contenders(client, model, against)
+    address, note = data_of(candidate, champion, data)
+    dataset, protocol = open_for_evaluation(address)
+    note = note or changed_data(candidate, champion, dataset, given=data is not None)
+    indexes = named_indexes(dataset, sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)}))
+    of_both = []
+    for contender in (champion, candidate):
+        if contender is None:
+            of_both.append(evaluated.random_order(protocol, indexes))
+        else:
+            of_both.append(
+                evaluated.descriptors_of(contender.located, address, dataset, protocol, indexes, progress)[0]
+            )
+    comparisons = compare(protocol, indexes, *of_both, dataset.manifest, confidence=policy.confidence)
+    evidence = evidence_of(candidate, champion, dataset, note, policy, comparisons, who or decisions.me())
+    checks = gate.judge(evidence, policy)
+    target = gate.target_of(policy, evidence["differences"])
+    progress.say("drawing the review page")
+    drawn = write_page(
+        Review(
+            name=candidate.version.name,
+            model=uri(candidate.version),
+            champion=party(client, champion),
+            candidate=party(client, candidate),
+            is_first=champion is None,
+            gate=policy,
+            target=target,
+            checks=checks,
+            comparisons=comparisons,
+            cases=draw_cases(dataset, indexes, comparisons),
+            looks=draw_looks(
+                {one.label: one.located.checkpoint for one in (champion, candidate) if one},
+                dataset,
+                indexes,
+                next(one for one in comparisons if target.rpartition("/")[0] == one.mode.name),
+            ),
+            manifest=dataset.manifest,
+            data=tracking.without_secret(address),
+            fingerprints=fingerprints(candidate, champion, dataset),
+            changes=changes(champion, candidate) if champion else {},
+            card=card_of(candidate.version),
+            resamples=RESAMPLES,
+            who=evidence["who"],
+            when=evidence["when"],
+        )
+    )
+    if page:
+        Path(page).write_text(drawn, encoding="utf-8")
+    place = keep(client, candidate, evidence, checks, drawn, is_evidence=against is None)
+    return {
+        "model": uri(candidate.version),
+        "against": uri(champion.version) if champion else RANDOM_ORDER,
+        "run_id": candidate.version.run_id,
+        "data": tracking.without_secret(address),
+        "confidence": policy.confidence,
+        "target": target,
+        "differences": evidence["differences"],
+        "passes": all(check.passed for check in checks),
+        "checks": [asdict(check) for check in checks],
+        "changed": {one.mode.name: {"better": one.num_better, "worse": one.num_worse} for one in comparisons},
+        "page": place,
+    }
+
+
+def contenders(client: MlflowClient, model: str, against: str | None) -> tuple[Gate, Contender, Contender | None]:
+    """The gate, the candidate, and whom it is compared with: None where there is no champion. Raises: RequestError."""
+    version = decisions.find(client, model)
+    number = decisions.aliases(client, version.name)[CHAMPION]
+    other = decisions.find(client, against) if against else None
+    if other is None and number is not None:
+        other = client.get_model_version(version.name, number)
+    if other is not None and uri(other) == uri(version):
+        raise RequestError(f"{uri(version)} is the champion itself. Name the version to compare with it.")
+    policy = gate.gate_of(client, version.name)
+    candidate = Contender(version, located(version), f"candidate {version.version}")
+    if other is None:
+        return policy, candidate, None
+    role = "champion" if against is None else "version"
+    label = f"{role} {other.version}" if other.name == version.name else f"{other.name} {other.version}"
+    return policy, candidate, Contender(other, located(other), label)
+
+
+def located(version: ModelVersion) -> Located:
+    found = locate(uri(version))
+    if found.run_id is None and not version.run_id:
+        raise RequestError(
+            f"{uri(version)} belongs to no run, where its comparison could be kept. Register it from a run."
+        )
+    return found
+
+
+def data_of(candidate: Contender, champion: Contender | None, data: str | None) -> tuple[str, str]:
+    """The data to compare on, and what is not the same about the two models' data, "" where nothing.
+
+    Raises: RequestError where the models are of different data and none were named.
+    """
+    if data:
+        data = tracking.absolute(data)
+    if champion is None or champion.fingerprint == candidate.fingerprint:
+        return data or candidate.located.checkpoint.experiment["data"], ""
+    named = {one.label: one.fingerprint[:12] or "unknown" for one in (champion, candidate)}
+    told = " and ".join(f"{label} is of data with fingerprint {fingerprint}…" for label, fingerprint in named.items())
+    if data is None:
+        raise RequestError(
+            f"{uri(candidate.version)}: {told}. Their numbers are of different data. To compare both on one data set, name "
+            "it with --data ADDRESS; promotion will then need --override."
+        )
+    return data, told
+
+
+def changed_data(candidate: Contender, champion: Contender | None, dataset: Dataset, *, given: bool) -> str:
+    """How the data compared on differ from the candidate's own, "" where not. Raises: RequestError unless they were `given`."""
+    if dataset.fingerprint == candidate.fingerprint:
+        return ""
+    told = (
+        f"{tracking.without_secret(dataset.address)} has fingerprint {dataset.fingerprint[:12]}… and "
+        f"{candidate.label} is of data with {candidate.fingerprint[:12] or 'unknown'}…"
+    )
+    if not given:
+        raise RequestError(
+            f"{uri(candidate.version)}: its data changed: {told}. Say with --data ADDRESS where the old ones are."
+        )
+    return told
+
+
+def named_indexes(dataset: Dataset, splits: Sequence[str]) -> dict[str, Any]:
+    return dict(zip(splits, dataset.indexes(*splits), strict=True))
+
+
+def evidence_of(
+    candidate: Contender,
+    champion: Contender | None,
+    dataset: Dataset,
+    note: str,
+    policy: Gate,
+    comparisons: Sequence[ModeComparison],
+    who: str,
+) -> dict[str, Any]:
+    """What promotion judges by, as plain JSON; ends of intervals that are none are null."""
+    found: dict[str, Any] = {}
+    for one in comparisons:
+        for measure, difference in one.differences.items():
+            found[f"{one.mode.name}/{measure}"] = {
+                "champion": difference.champion,
+                "candidate": difference.candidate,
+                "low": None if math.isnan(difference.low) else difference.low,
+                "high": None if math.isnan(difference.high) else difference.high,
+            }
+    return {
+        "model": uri(candidate.version),
+        "against": str(champion.version.version) if champion else None,
+        "data": dataset.fingerprint,
+        "same_data": not note,
+        "data_note": note,
+        "select_on_test": candidate.version.tags.get("select_on_test") == "true",
+        "confidence": policy.confidence,
+        "resamples": RESAMPLES,
+        "seed": SEED,
+        "queries": {one.mode.name: one.num_queries for one in comparisons},
+        "differences": found,
+        "who": who,
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def keep(
+    client: MlflowClient,
+    candidate: Contender,
+    evidence: Mapping[str, Any],
+    checks: Sequence[Check],
+    page: str,
+    *,
+    is_evidence: bool,
+) -> str:
+    """Log page and numbers to the candidate's run, and link them from the version; returns the page's artifact path.
+
+    is_evidence: the comparison is with the champion; then what promotion needs goes to the version's tags.
+    """
+    version = candidate.version
+    run_id = version.run_id or candidate.located.run_id
+    against = f"version-{evidence['against']}" if evidence["against"] else "random-order"
+    moment = evidence["when"].replace(":", "").replace("+0000", "Z")
+    folder = f"reviews/version-{version.version}-against-{against}/{moment}"
+    numbers = dict(evidence) | {"checks": [asdict(check) for check in checks]}
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, PAGE).write_text(page, encoding="utf-8")
+        Path(directory, NUMBERS).write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+        client.log_artifacts(run_id, directory, folder)
+    place = f"{folder}/{PAGE}"
+    if not is_evidence:
+        return place
+    compared = (
+        f"champion version {evidence['against']}" if evidence["against"] else f"{RANDOM_ORDER} (there is no champion)"
+    )
+    verdict = f"{'passes' if all(check.passed for check in checks) else 'does not pass'} the gate against {compared}"
+    tags = {
+        "review.verdict": verdict,
+        "review.page": place,
+        "review.at": evidence["when"],
+        EVIDENCE: json.dumps(evidence),
+    }
+    for key, value in tags.items():
+        client.set_model_version_tag(version.name, version.version, key, value)
+    experiment = client.get_run(run_id).info.experiment_id
+    link = f"#/experiments/{experiment}/runs/{run_id}/artifacts/{place}"
+    text = f"{HEADING}\n\n[Review page]({link}): {verdict} ({evidence['when']}).\n\n{card_of(version)}"
+    client.update_model_version(version.name, version.version, description=text)
+    return place
+
+
+def card_of(version: ModelVersion) -> str:
+    """The model card in a version's description, without the review's link above it."""
+    text = version.description or ""
+    if not text.startswith(HEADING):
+        return text
+    _, _, card = text.partition(f"\n# {version.name}\n")
+    return f"# {version.name}\n{card}"
+
+
+def party(client: MlflowClient, contender: Contender | None) -> Party:
+    if contender is None:
+        return Party(RANDOM_ORDER, {})
+    version = contender.version
+    tags = client.get_run(version.run_id).data.tags if version.run_id else {}
+    position = contender.located.checkpoint.position
+    facts = {
+        "run": version.run_id or "",
+        "recipe": str(contender.located.checkpoint.experiment.get("name", "")),
+        "checkpoint": f"epoch {position.epoch}, step {position.step}",
+        "registered": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+        "code digest": tags.get("source.digest", version.tags.get("source.digest", ""))[:16],
+        "commit": tags.get("source.commit", ""),
+        "trained on": contender.fingerprint[:16],
+        "decision": decisions.told(version.tags),
+    }
+    return Party(contender.label, {key: value for key, value in facts.items() if value})
+
+
+def fingerprints(candidate: Contender, champion: Contender | None, dataset: Dataset) -> dict[str, str]:
+    """What has which data fingerprint; one line where all are the same."""
+    found = {"compared on": dataset.fingerprint, f"{candidate.label} is of": candidate.fingerprint or "unknown"}
+    if champion:
+        found[f"{champion.label} is of"] = champion.fingerprint or "unknown"
+    return {"fingerprint (all)": dataset.fingerprint} if len(set(found.values())) == 1 else found
+
+
+def changes(champion: Contender, candidate: Contender) -> dict[str, tuple[str, str]]:
+    """Settings that differ, secrets left out."""
+    old, new = (tracking.flatten(one.located.checkpoint.experiment) for one in (champion, candidate))
+    return {
+        key: (old.get(key, "–"), new.get(key, "–"))
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and key.partition(".")[0] not in NOT_COMPARED
+    }
