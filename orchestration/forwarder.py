@@ -58,7 +58,7 @@ class Delivery:
 
     def __init__(self, store: Store, run_id: str, client: MlflowClient, on_records: OnRecords | None = None) -> None:
         self.store, self.run_id, self.client, self.on_records = store, run_id, client, on_records
-        self.delivered = 0  # records this object brought over
+        self.delivered = 0  # records of which this object brought something over
         self._steps = Stream(store, journal.FOLDER)
         self._streams = {journal.FOLDER: self._steps}
         self._outbox = SegmentReader(store, OUTBOX)
@@ -115,12 +115,13 @@ class Delivery:
         if self._newest is None:
             self._newest = newest_points(self.client, self.run_id)
         for records in batches(stream.waiting):
-            metrics = [m for record in records for m in as_metrics(record) if self._is_new(m)]
+            new = [[m for m in as_metrics(record) if self._is_new(m)] for record in records]
+            metrics = [metric for of_record in new for metric in of_record]
             for start in range(0, len(metrics), BATCH):
                 self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
             for _ in records:
                 stream.waiting.popleft()
-            self.delivered += len(records)
+            self.delivered += sum(map(bool, new))
 
     def _is_new(self, metric: Metric) -> bool:
         newest = (self._newest or {}).get(metric.key)

@@ -194,8 +194,8 @@ def judged(queries: Entries, entries: Entries, at: int, mode: Mode) -> tuple[np.
     one = queries.labels.take(np.array([at]))
     if not protocols.valid_queries(mode.rule, one, entries.labels)[0]:
         return entries.labels.person != one.person[0], np.zeros(len(entries), dtype=bool)
-    sides = (RankingLabels(side.person, side.camera, side.clothes) for side in (one, entries.labels))
-    counted, matches = judge(*sides, mode.rule)
+    asking, there = (RankingLabels(side.person, side.camera, side.clothes) for side in (one, entries.labels))
+    counted, matches = judge(asking, there, mode.rule)
     return counted[0], matches[0]
 
 

@@ -196,7 +196,7 @@ def created(client: MlflowClient, experiment: str, run_name: str, tags: Mapping[
     """The id of a new run; of the one of that name where an earlier call made it and its answer was lost."""
     digest = run_name.rpartition("-")[2]  # unlike a name it needs no quoting
     there = client.search_runs([experiment], f"attributes.run_name LIKE '%-{digest}'")
-    run = there[0] if there else client.create_run(experiment, run_name=run_name, tags=tags)
+    run = there[0] if there else client.create_run(experiment, run_name=run_name, tags=dict(tags))
     return str(run.info.run_id)
 
 
