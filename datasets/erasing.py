@@ -24,11 +24,10 @@ def boxes(
     area_of = (area[0] + attempts[..., 0] * (area[1] - area[0])) * size[0] * size[1]
     aspect_of = aspect[0] + attempts[..., 1] * (aspect[1] - aspect[0])
     tried = np.rint(np.sqrt(np.stack([area_of * aspect_of, area_of / aspect_of], axis=-1)))  # height and width
-    limit = np.array(size)
-    fits = (tried[..., 0] < limit[0]) & (tried[..., 1] < limit[1])
+    fits = np.all(tried < size, axis=-1)
     chosen = np.take_along_axis(tried, fits.argmax(1)[:, None, None], axis=1)[:, 0]
-    corner = np.floor(place * (limit - chosen + 1))
-    return np.where(fits.any(1)[:, None], np.concatenate([corner, chosen], axis=1), 0).astype(np.int64)
+    corner = np.floor(place * (np.array(size) - chosen + 1))
+    return np.where(fits.any(1, keepdims=True), np.concatenate([corner, chosen], axis=1), 0).astype(np.int64)
 
 
 def erase(images: Tensor, box: Tensor, fill: tuple[float, float, float]) -> None:
