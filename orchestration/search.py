@@ -29,6 +29,7 @@ TOP = 10
 QUERIES = 6  # of a data set's own, where no image is named
 PICTURED = 24  # rows of the picture
 NAME_LENGTH = 18
+LETTERS = 12  # of the title, above each image
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def search(
     except (DataError, StoreError) as error:
         raise RequestError(str(error)) from error
     found = [nearest(entries, queries, at, top, mode) for at in range(len(queries))]
-    open_store(folder).write(name, draw(f"{model} in {where}", entries, queries, found))
+    open_store(folder).write(name, draw((model, where), entries, queries, found, mode))
     return {
         "model": model,
         "checkpoint": located.checkpoint.address,
@@ -220,7 +221,10 @@ def result(entries: Entries, queries: Entries, found: Found) -> dict[str, Any]:
     return {"image": queries.names[found.query], **queries.told(found.query), "found": listed}
 
 
-def draw(title: str, entries: Entries, queries: Entries, found: Sequence[Found]) -> bytes:
+def draw(
+    names: tuple[str, str], entries: Entries, queries: Entries, found: Sequence[Found], mode: Mode | None
+) -> bytes:
+    """names: the model's and the gallery's."""
     rows = []
     for one in found[:PICTURED]:
         row = [Shown(gallery.pixels(queries.image(one.query)), caption(queries, one.query, "query"), None)]
@@ -231,9 +235,14 @@ def draw(title: str, entries: Entries, queries: Entries, found: Sequence[Found])
                 Shown(gallery.pixels(entries.image(at)), text, right, pictures.UNKNOWN if right is None else None)
             )
         rows.append(row)
-    more = f", the first {PICTURED} of {len(found)} images" if len(found) > PICTURED else ""
-    known = "" if found[0].is_match is None else "\ngreen: the query's person, red: somebody else"
-    return pictures.ranked_lists(f"{title}{more}{known}", rows)
+    width = LETTERS * max(map(len, rows))
+    model, where = (name if len(name) <= width else f"…{name[1 - width :]}" for name in names)
+    lines = [model, where]
+    if mode:
+        lines.append(f"{mode.name}: green the same person, red another")
+    if len(found) > PICTURED:
+        lines.append(f"the first {PICTURED} of {len(found)} images")
+    return pictures.ranked_lists("\n".join(lines), rows)
 
 
 def caption(entries: Entries, at: int, first: str) -> str:
