@@ -124,7 +124,13 @@ def test_the_page_has_every_part_in_order(page: str) -> None:
     links = [one["href"] for one in reader.all("a")]
     assert set(links) >= {f"#{part}" for part in parts}
     told = " ".join(reader.text)
-    for words in ("Passes the gate", "Not intended for surveillance", "method.label_smoothing", "drawn for tests", "Grad-CAM"):
+    for words in (
+        "Passes the gate",
+        "Not intended for surveillance",
+        "method.label_smoothing",
+        "drawn for tests",
+        "Grad-CAM",
+    ):
         assert words.replace("Not intended", "intended") in re.sub(r"\s+", " ", told)
 
 
