@@ -193,7 +193,7 @@ def decided(decisions: Sequence[Mapping[str, Any]]) -> None:
         for one in reversed(decisions)
     ]
     if lines:
-        rows("decisions", ["", "what", "version", "who", "when", "why", "against the gate's"], lines)
+        rows("decisions", ["", "what", "version", "who", "when", "why", "overridden"], lines)
 
 
 def registry_compare(answer: Answer) -> None:
