@@ -228,7 +228,12 @@ def shown(values: Mapping[str, Any]) -> str:
 
 
 def told(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+    """A number in four digits, or as 1/n where it is that and four are too few."""
+    if not isinstance(value, float):
+        return value if isinstance(value, str) else json.dumps(value)
+    text = f"{value:.4g}"
+    whole = round(1 / value) if 0 < value < 1 else 0
+    return f"1/{whole}" if whole and float(text) != value and 1 / whole == value else text
 
 
 def short_names(keys: Mapping[str, Any] | Sequence[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ the others stay, in each mode; here the others stay at the best point's values, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from matplotlib.axes import Axes
 
 from orchestration.pictures import to_png
 from orchestration.points import Point, Score, score_of
-from orchestration.space import Axis, Choice, Space, canonical, short_names, told
+from orchestration.space import Axis, Choice, Space, canonical, short_names, shown, told
 
 COLOURS = ("#1f5fa8", "#d1495b", "#2e8b57", "#8a5fbf", "#b8860b")
 STOPPED = "#9a9a9a"
@@ -24,23 +25,20 @@ LOG_FROM = 8  # times the smallest value that the largest is: then the axis is l
 
 def sensitivity(key: str, space: Space, points: Sequence[Point], best: Point | None, names: Sequence[str]) -> bytes:
     """Score against one parameter. names: metrics, the objective first; a line each, through the best point."""
-    figure, axes = plt.subplots(figsize=(7.4, 4.2))
+    figure, axes = plt.subplots(figsize=(7.6, 5.2))
     places = Places(space[key], [point.values[key] for point in points])
-    objective = names[0]
-    for number, name in enumerate(names):
-        colour = COLOURS[number % len(COLOURS)]
-        if best is not None:
-            draw_line(axes, key, places, points, best, name, colour)
-        if name == objective:
-            draw_points(axes, key, places, points, name, colour)
+    lines = [
+        draw_line(axes, key, places, points, best, name, colour)
+        for name, colour in zip(names, itertools.cycle(COLOURS), strict=False)
+        if best is not None
+    ]
+    draw_points(axes, key, places, points, names[0], COLOURS[0])
     places.label(axes)
-    others = {k: v for k, v in best.values.items() if k != key} if best else {}
-    held = ", ".join(f"{short_names(space)[k]} = {told(v)}" for k, v in others.items())
-    axes.set_title(f"{key}" + (f"   (lines: {held})" if held else ""), fontsize=10)
+    held = {k: v for k, v in best.values.items() if k != key} if best and any(lines) else {}
+    axes.set_title(f"{key}" + (f"   (lines: {shown(held)})" if held else ""), fontsize=10)
     axes.set(xlabel=short_names(space)[key], ylabel="validation, %")
     axes.grid(alpha=0.3)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
     return to_png(figure)
 
 
@@ -71,27 +69,31 @@ class Places:
         axis = axes.yaxis if vertical else axes.xaxis
         if self.log:
             (axes.set_yscale if vertical else axes.set_xscale)("log")
-        if self.discrete or not self.numeric:
-            axis.set_ticks(sorted(self.spots.values()), labels=[told(value) for value in self.values])
+        ticks = dict(zip(sorted(self.spots.values()), map(told, self.values), strict=True))
+        if self.log and not self.discrete:
+            ticks = {at: f"{at:.2g}" for at in np.geomspace(min(ticks), max(ticks), 6).tolist()}
+        if self.discrete or self.log or not self.numeric:
+            axis.set_ticks(list(ticks), labels=list(ticks.values()))
             axis.set_minor_locator(plt.NullLocator())
-            axis.set_tick_params(labelsize=8)
+        axis.set_tick_params(labelsize=8)
 
 
 def draw_line(
     axes: Axes, key: str, places: Places, points: Sequence[Point], best: Point, name: str, colour: str
-) -> None:
-    """Mean with its spread, of the points that differ from the best in this parameter alone."""
+) -> bool:
+    """Mean with its spread, of the points that differ from the best in this parameter alone; False where it is alone."""
     found: dict[float, Score] = {}
     for point in points:
         if not point.stopped and same_but(key, point, best) and (score := point.metric(name)):
             found[places[point.values[key]]] = score
     if len(found) < 2:
-        return
+        return False
     spots = sorted(found)
     means = np.array([100 * found[spot].mean for spot in spots])
     spreads = np.array([100 * (found[spot].spread or 0) for spot in spots])
     axes.plot(spots, means, marker="o", markersize=5, color=colour, label=name, zorder=3)
     axes.fill_between(spots, means - spreads, means + spreads, color=colour, alpha=0.15, linewidth=0)
+    return True
 
 
 def draw_points(axes: Axes, key: str, places: Places, points: Sequence[Point], name: str, colour: str) -> None:
@@ -99,20 +101,20 @@ def draw_points(axes: Axes, key: str, places: Places, points: Sequence[Point], n
     by_value: dict[float, list[float]] = {}
     for stopped in (True, False):
         drawn = [(places[p.values[key]], p.metric(name)) for p in points if p.stopped == stopped]
-        shown = [(spot, score) for spot, score in drawn if score]
-        if not shown:
+        known = [(spot, score) for spot, score in drawn if score]
+        if not known:
             continue
         axes.errorbar(
-            [spot for spot, _ in shown],
-            [100 * score.mean for _, score in shown],
-            yerr=[100 * (score.spread or 0) for _, score in shown],
+            [spot for spot, _ in known],
+            [100 * score.mean for _, score in known],
+            yerr=[100 * (score.spread or 0) for _, score in known],
             fmt="x" if stopped else ".",
             color=STOPPED if stopped else colour,
             alpha=0.6,
             linewidth=0.8,
             label="stopped early" if stopped else f"points: {name}, mean ± s.d. of seeds",
         )
-        for spot, score in shown if not stopped else ():
+        for spot, score in known if not stopped else ():
             by_value.setdefault(spot, []).append(100 * score.mean)
     if places.discrete and max(map(len, by_value.values()), default=0) > 1:
         spots = sorted(by_value)
@@ -147,7 +149,9 @@ def heat_map(x: str, y: str, space: Space, points: Sequence[Point], objective: s
         axes.grid(alpha=0.3)
     names = short_names(space)
     axes.set(xlabel=names[x], ylabel=names[y])
-    axes.set_title(f"{objective} on validation, %: mean over seeds and over the other parameters", fontsize=9)
+    note = "mean over seeds" + (" and over the other parameters" if len(space) > 2 else "")
+    blank = "; blank: stopped or failed" if across.discrete and up.discrete and len(scored) < len(points) else ""
+    axes.set_title(f"{objective} on validation, %\n{note}{blank}", fontsize=9)
     figure.colorbar(mesh, ax=axes)
     return to_png(figure)
 

@@ -21,7 +21,7 @@ from orchestration.stopping import RULES, Rule
 
 OBJECTIVE = "clothes-changing/mAP"
 POINTS = 20  # of a search that could go on for ever
-MOST_CHECKED = 200  # combinations of a grid that are tried on the schema before anything runs
+MOST_CHECKED = 100  # combinations of a grid that are tried on the schema before anything runs
 NONE = "none"
 
 
@@ -83,7 +83,7 @@ def plan(experiment: Experiment, settings: SweepSettings) -> Plan:
     points = spaces.size(space) if settings.points is None else settings.points
     if spaces.is_finite(space):
         points = min(points, spaces.size(space))
-        check_combinations(experiment, space, points)
+        check_combinations(experiment, space)
     rule = None if settings.stop == NONE else RULES[settings.stop](settings.grace, experiment.epochs)
     seeds = tuple(range(experiment.seed, experiment.seed + settings.seeds))
     return Plan(settings, experiment, space, points, seeds, rule)
@@ -158,8 +158,10 @@ def whole(axis: spaces.Axis) -> str:
     return f"\n  of whole numbers: --over KEY='int({axis.low:g}, {axis.high:g})'"
 
 
-def check_combinations(experiment: Experiment, space: Space, points: int) -> None:
-    """A grid of which every combination is impossible, or some are, is told before it runs."""
+def check_combinations(experiment: Experiment, space: Space) -> None:
+    """Values that are right each by itself and not together are told before anything runs."""
+    if len(space) == 1:
+        return
     wrong: list[str] = []
     count = 0
     for values in islice(spaces.grid(space), MOST_CHECKED):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import threading
 import time
 from collections.abc import Mapping
@@ -74,6 +75,7 @@ class SweepTrial(Trainable):
         self.stack = ExitStack()
         self.experiment = Experiment.from_resolved(config["experiment"])
         self.run = take_up(self.job.sweep, self.experiment, self.job.fingerprint, trial)
+        self.run.set_tags({"sweep.process": f"{platform.node()}:{os.getpid()}"})
         self.store = open_store(self.run.storage)
         self.store.delete(FAILURE)
         self.scores = Scores(self.store)
