@@ -32,8 +32,8 @@ def start_sweep(experiment: Experiment, fingerprint: str, settings: Mapping[str,
     return run
 
 
-def open_sweep(sweep: str) -> tuple[tracking.TrackedRun, dict[str, Any], dict[str, Any]]:
-    """A sweep's run going on, its experiment and its settings. Raises: RequestError where that run is none."""
+def read_settings(sweep: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The resolved experiment and the settings that a sweep began with. Raises: RequestError where that run is none."""
     run = tracking.open_run(sweep)
     if not run.store.exists(SETTINGS):
         raise RequestError(
@@ -41,7 +41,7 @@ def open_sweep(sweep: str) -> tuple[tracking.TrackedRun, dict[str, Any], dict[st
             "training goes on with `redress train --resume RUN`."
         )
     content = json.loads(run.store.read(SETTINGS))
-    return tracking.resume_run(sweep), content["experiment"], content["settings"]
+    return content["experiment"], content["settings"]
 
 
 def take_up(sweep: str, experiment: Experiment, fingerprint: str, trial: Trial) -> tracking.TrackedRun:

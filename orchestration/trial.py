@@ -41,6 +41,7 @@ class Job:
     sweep: str
     process: str
     tracking_uri: str
+    has_password: bool
     fingerprint: str
     facts: dict[str, Any]
     objective: str
@@ -49,6 +50,13 @@ class Job:
     retries: int
     gpu: bool
 
+    def point_at_tracking(self) -> None:
+        """This process's MLflow is the sweep's. Tune writes a job to storage, so an address with a password in it is no part
+        of it: then the node's own environment has it, as it has the keys of the object store."""
+        if not self.has_password:
+            os.environ["MLFLOW_TRACKING_URI"] = self.tracking_uri
+        os.environ.setdefault("MLFLOW_TRACKING_URI", self.tracking_uri)
+
 
 class SweepTrial(Trainable):
     """What both kinds share: a tracked run from its beginning, or from where an earlier attempt left it, to its end."""
@@ -56,7 +64,7 @@ class SweepTrial(Trainable):
     job: ClassVar[Job]
 
     def setup(self, config: dict[str, Any]) -> None:
-        os.environ["MLFLOW_TRACKING_URI"] = self.job.tracking_uri
+        self.job.point_at_tracking()
         self.run: tracking.TrackedRun | None = None
         self.begin(config)
 

@@ -14,8 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from datasets.store import Store
-from orchestration import cluster, registry, sweep_report, sweep_runs, tracking, train
+from orchestration import checkpoint, cluster, registry, sweep_report, sweep_runs, tracking, train
 from orchestration.evaluate import evaluate
 from orchestration.experiment import Experiment
 from orchestration.points import Ledger, Point, Trial
@@ -61,7 +60,7 @@ def tune(
     cluster.connect(progress.say)
     cluster.check_resources(experiment, progress.say)
     if resume:
-        run, _, _ = sweep_runs.open_sweep(resume)
+        run = tracking.resume_run(resume, prepared.dataset.fingerprint)
     else:
         run = sweep_runs.start_sweep(experiment, prepared.dataset.fingerprint, asdict(planned.settings))
     sweep = Sweep(planned, prepared, run, progress)
@@ -79,7 +78,7 @@ def tune(
 
 def going_on(sweep: str) -> tuple[Experiment, SweepSettings]:
     """The experiment and the settings that a sweep began with. Raises: RequestError."""
-    _, experiment, settings = sweep_runs.open_sweep(sweep)
+    experiment, settings = sweep_runs.read_settings(sweep)
     return Experiment.from_resolved(experiment), SweepSettings.from_plain(settings)
 
 
@@ -115,7 +114,8 @@ class Sweep:
         job = Job(
             sweep=self.run.run_id,
             process=process,
-            tracking_uri=self.run.tracking_uri,
+            tracking_uri=tracking.without_secret(self.run.tracking_uri),
+            has_password=tracking.without_secret(self.run.tracking_uri) != self.run.tracking_uri,
             fingerprint=self.prepared.dataset.fingerprint,
             facts=self.prepared.facts,
             objective=settings.objective,
@@ -216,9 +216,7 @@ class Sweep:
         run_id = best.of("finished")[best.best_seed()].run_id
         assert run_id is not None
         child = tracking.open_run(run_id)
-        chosen = train.choose_checkpoint(
-            Experiment.from_resolved(self.resolved_of(child.store)), child.store, self.progress
-        )
+        chosen = checkpoint.find(child.storage)  # a sweep has select: last
         experiment = Experiment.from_resolved(chosen.experiment)
         with self.progress.bar(f"evaluating the best: {shown(best.values)}") as bar:
             result = evaluate(chosen.address, experiment, child.store.join("evaluation"), progress=bar)
@@ -237,11 +235,6 @@ class Sweep:
         for key, value in tags.items():
             self.client.set_model_version_tag(name, version, key, value)
         return model
-
-    def resolved_of(self, store: Store) -> dict[str, Any]:
-        from orchestration import checkpoint
-
-        return checkpoint.find(store.address).experiment
 
 
 def first_failure(ledger: Ledger) -> str:

@@ -72,6 +72,8 @@ def wanted(words: Namespace) -> tuple[Experiment, SweepSettings]:
         if wrong := [f"--{name}" for name in OPTIONS if name in given] + list(words.overrides):
             raise RequestError(f"a sweep goes on as it began: leave out {' '.join(wrong)}, or start a new one.")
         experiment, settings = going_on(words.resume)
+        if words.no_register or words.register:
+            given["register"] = None if words.no_register else words.register
         return experiment, replace(settings, **given)
     return begun(words, given)
 

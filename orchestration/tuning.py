@@ -129,7 +129,8 @@ class Audience(Here, Callback):
 
 
 def placement(experiment: Experiment, gpu: bool) -> PlacementGroupFactory:
-    """What a trial's actor takes: all that training takes where it trains itself, nothing where Ray Train asks for it."""
+    """What a trial's actor takes: all that training takes where it trains itself; where Ray Train asks for that, next to
+    nothing, for a placement group of nothing is refused, and a share of a core would be lacking elsewhere."""
     if experiment.workers > 1:
-        return ray.tune.PlacementGroupFactory([{"CPU": 0.0}])
+        return ray.tune.PlacementGroupFactory([{"memory": 1 << 20}])
     return ray.tune.PlacementGroupFactory([{"CPU": experiment.resources.cpus} | ({"GPU": 1.0} if gpu else {})])
