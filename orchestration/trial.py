@@ -154,7 +154,7 @@ class SweepTrial(Trainable):
         return self.done("finished") if epoch >= self.experiment.epochs else self.reached()
 
     def reached(self) -> dict[str, Any]:
-        """Where the trial stands, as Tune's searcher and scheduler are told."""
+        """Where the trial stands, as Tune's searcher and scheduler are told: Tune flattens what is nested, so that is text."""
         assert self.run is not None
         epoch = max(self.curve, default=0)
         return {
@@ -162,8 +162,8 @@ class SweepTrial(Trainable):
             "storage": self.run.storage,
             "epoch": epoch,
             "score": self.curve.get(epoch),
-            "metrics": self.metrics,
-            "curve": dict(self.curve),
+            "metrics": json.dumps(self.metrics),
+            "curve": json.dumps(self.curve),
             "state": "running",
             "done": False,
         }

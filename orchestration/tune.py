@@ -99,7 +99,7 @@ class Sweep:
 
     def run_trials(self) -> None:
         """Until there is nothing more to train. Raises: KeyboardInterrupt where it was cut short."""
-        from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner, with_resources
+        from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner, with_resources
 
         from orchestration.trial import Job, trainable
         from orchestration.tuning import Audience, Scheduler, Search, placement
@@ -143,6 +143,7 @@ class Sweep:
                     name=process,
                     storage_path=self.run.store.join("ray"),
                     failure_config=FailureConfig(max_failures=settings.retries),
+                    checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # training keeps its own
                     callbacks=[audience],
                     verbose=0,
                 ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,11 +81,15 @@ def outcome(result: Mapping[str, Any] | None) -> Outcome:
         state="stopped" if result["state"] == "running" else result["state"],
         epoch=result["epoch"],
         score=result["score"],
-        metrics=result["metrics"],
+        metrics=json.loads(result["metrics"]),
         run_id=result["run_id"],
         reason=result.get("reason"),
-        curve=result["curve"],
+        curve=read_curve(result),
     )
+
+
+def read_curve(result: Mapping[str, Any]) -> dict[int, float]:
+    return {int(epoch): score for epoch, score in json.loads(result["curve"]).items()}
 
 
 class Scheduler(Here, FIFOScheduler):
@@ -98,7 +103,7 @@ class Scheduler(Here, FIFOScheduler):
         if self.rule is None or not trial.config["is_scout"] or result["done"]:
             return TrialScheduler.CONTINUE
         name = Trial(trial.config["values"], trial.config["seed"]).name
-        self.curves[name] = result["curve"]
+        self.curves[name] = read_curve(result)
         if not self.rule(name, result["epoch"], self.curves):
             return TrialScheduler.CONTINUE
         reason = f"{result['score']:.4f} after {result['epoch']} epochs is not worth going on"
