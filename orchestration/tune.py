@@ -102,7 +102,7 @@ class Sweep:
         from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner, with_resources
 
         from orchestration.trial import Job, trainable
-        from orchestration.tuning import Audience, Scheduler, Search, placement
+        from orchestration.tuning import Audience, Scheduler, Search, named_by, placement
 
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
@@ -136,8 +136,8 @@ class Sweep:
                     num_samples=-1,
                     max_concurrent_trials=concurrent,
                     reuse_actors=experiment.workers == 1,
-                    trial_name_creator=lambda trial: f"{self.run.run_id[:6]}-{trial.trial_id}",
-                    trial_dirname_creator=lambda trial: trial.trial_id,
+                    trial_name_creator=named_by(self.run.run_id),
+                    trial_dirname_creator=named_by(self.run.run_id),
                 ),
                 run_config=RunConfig(
                     name=process,

@@ -139,3 +139,8 @@ def placement(experiment: Experiment, gpu: bool) -> PlacementGroupFactory:
     if experiment.workers > 1:
         return ray.tune.PlacementGroupFactory([{"memory": 1 << 20}])
     return ray.tune.PlacementGroupFactory([{"CPU": experiment.resources.cpus} | ({"GPU": 1.0} if gpu else {})])
+
+
+def named_by(sweep: str) -> Callable[[Any], str]:
+    """Trials are called after the sweep and themselves: Ray takes what has a known name for the same thing."""
+    return lambda trial: f"{sweep[:8]}-{trial.trial_id}"

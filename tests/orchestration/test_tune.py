@@ -53,6 +53,7 @@ def swept(held: str, place: Path, ray_cluster: str) -> dict[str, Any]:
         seeds=2,
         every=1,
         retries=1,
+        concurrent=2,
         register="swept",
     )
     return tune(experiment(held, place), settings)
