@@ -147,7 +147,11 @@ def test_a_sweep_that_is_done_trains_nothing_again(swept: dict[str, Any], held: 
     """All but the failed, which get another chance."""
     before = {child.info.run_id: child.info.end_time for child in trials(swept)}
     settings = SweepSettings(
-        over=("optimizers.model.lr=[1e-3, 1e30]", "method.epsilon=[0.1, 0.5]"), seeds=2, every=1, retries=0
+        over=("optimizers.model.lr=[1e-3, 1e30]", "method.epsilon=[0.1, 0.5]"),
+        seeds=2,
+        every=1,
+        retries=0,
+        concurrent=2,
     )
     again = tune(experiment(held, place), settings, resume=swept["sweep"])
     after = {child.info.run_id: child.info.end_time for child in trials(swept)}
