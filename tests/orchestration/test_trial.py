@@ -98,10 +98,8 @@ def test_a_trial_that_failed_goes_on_in_another_process_to_the_same_score(
     assert child.info.status == "FINISHED"
     [other] = list(sweep_runs.children(client(), undisturbed))
     name = f"validation/{OBJECTIVE}"
-    histories = [client().get_metric_history(run.info.run_id, name) for run in (child, other)]
-    assert [[(p.step, p.value) for p in history] for history in histories][0] == [
-        (p.step, p.value) for p in histories[1]
-    ]
+    mine, theirs = (client().get_metric_history(run.info.run_id, name) for run in (child, other))
+    assert [(p.step, p.value) for p in mine] == [(p.step, p.value) for p in theirs]
     ends = [checkpoint.load_tensors(checkpoint.find(run.data.tags["storage"]), file) for run in (child, other)
             for file in checkpoint.FILES]  # fmt: skip
     assert all(torch.equal(ends[0][key], ends[2][key]) for key in ends[0])
