@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from datasets.errors import DataError
+from orchestration import tune_words
 from orchestration.errors import RequestError, without_secret
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
@@ -165,6 +166,12 @@ def parser() -> Parser:
     train.add_argument("--resume", metavar="RUN", help="go on with a run: its id, or its storage's address")
     train.add_argument(
         "--init-from", metavar="ADDRESS", help="the checkpoint or run whose weights training starts from"
+    )
+
+    tune_words.add_options(
+        add(commands, "tune", "tune", "many trainings over a space of settings, the best to the registry"),
+        positive,
+        OVERRIDES,
     )
 
     evaluate = add(commands, "evaluate", "evaluate", "score a model by its data set's protocol")

@@ -7,7 +7,7 @@ import os
 import secrets
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,3 +127,12 @@ def total(resource: str) -> float:
     import ray
 
     return float(ray.cluster_resources().get(resource, 0))
+
+
+def trials_that_fit(nodes: Sequence[Mapping[str, float]], needs: Mapping[str, float], workers: int) -> int:
+    """How many groups of `workers` the nodes hold at once, each worker being on one node with all that it needs.
+
+    More than these would wait for one another with half of their workers each, and none would ever start.
+    """
+    places = sum(min(int(node.get(name, 0) / need + 1e-6) for name, need in needs.items()) for node in nodes)
+    return places // workers

@@ -54,6 +54,14 @@ def wanted_experiment(words: Namespace) -> Experiment:
     return override(found.experiment, given)
 
 
+def tune(words: Namespace) -> Answer:
+    from orchestration.tune import tune as run
+    from orchestration.tune_words import wanted
+
+    experiment, settings = wanted(words)
+    return run(experiment, settings, resume=words.resume)
+
+
 def evaluate(words: Namespace) -> Answer:
     from orchestration.scoring import score
 

@@ -26,6 +26,7 @@ from datasets.protocols import middle_frames
 from datasets.schema import LABEL_MAPS
 from datasets.shards import Dataset, SplitIndex
 from datasets.store import Store, open_store
+from methods.method import Method
 from methods.ranking import describe, describe_tracks
 from orchestration import assembly, checkpoint
 from orchestration.experiment import Experiment
@@ -51,17 +52,17 @@ class EmbeddingJob:
 
 
 class Embedder:
-    """One actor: a method in evaluation mode, applied to one row group's images or tracklets at a time."""
+    """One actor: a method in evaluation mode, applied to one row group's images or tracklets at a time.
 
-    def __init__(self, job: EmbeddingJob) -> None:
+    in_training: the experiment and the method, on its device, of a training that goes on; else the job's `model` is read.
+    """
+
+    def __init__(self, job: EmbeddingJob, in_training: tuple[Experiment, Method] | None = None) -> None:
         torch.set_num_threads(job.threads)
         self.job = job
         self.device = torch.device("cuda" if job.gpu else "cpu")
-        found = checkpoint.find(job.model)
-        self.experiment = Experiment.from_resolved(found.experiment)
+        self.experiment, self.method = in_training or read_model(job.model)
         self.augmentation = assembly.build_augmentation(self.experiment)
-        self.method = assembly.build_method(self.experiment, found.facts)
-        checkpoint.load_method_state(self.method, found)
         self.method.to(self.device).eval()
         self.dataset = Dataset.open(job.data)
         self.shown = self.shower(None)
@@ -147,6 +148,15 @@ class Shower:
         image = decode_image(encoded["image"])[None]
         mask = decode_parsing(encoded["parsing"])[None] if "parsing" in self.columns else None
         return (image, mask) if self.cue is None else show(self.cue, image, mask, self.labels, self.colour)
+
+
+def read_model(address: str) -> tuple[Experiment, Method]:
+    """The experiment and the method of the checkpoint at `address`."""
+    found = checkpoint.find(address)
+    experiment = Experiment.from_resolved(found.experiment)
+    method = assembly.build_method(experiment, found.facts)
+    checkpoint.load_method_state(method, found)
+    return experiment, method
 
 
 @dataclass(frozen=True)

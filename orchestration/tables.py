@@ -53,6 +53,36 @@ def train(answer: Answer) -> None:
     facts({"run": answer["run_id"], "storage": answer["run"], "model": answer["model"], "pictures": pictures})
 
 
+def tune(answer: Answer) -> None:
+    from orchestration.space import short_names, told
+
+    points, best = answer["points"], answer["best"]
+    names = short_names(points[0]["values"])
+    lines = [
+        [
+            *(told(value) for value in point["values"].values()),
+            percent(point["score"]) + ("" if point["spread"] is None else f" ± {percent(point['spread'])}"),
+            len(point["seeds"]),
+            point["epochs"],
+            point["state"],
+            "; ".join(dict.fromkeys(point["failures"].values())),
+        ]
+        for point in points
+    ]
+    columns = [*names.values(), f"{answer['objective']}, %", "seeds", "epochs", "state", "failure"]
+    rows("validation, the best first", columns if any(line[-1] for line in lines) else columns[:-1],
+         lines if any(line[-1] for line in lines) else [line[:-1] for line in lines])  # fmt: skip
+    facts(
+        {
+            "sweep": answer["sweep"],
+            "best": ", ".join(f"{key} = {told(value)}" for key, value in best["values"].items()),
+            "its run": best["run_id"],
+            "model": answer["model"],
+            "in MLflow": "\n".join([*(f"pictures/{name}" for name in answer["pictures"]), *answer["pages"]]),
+        }
+    )
+
+
 def evaluate(answer: Answer) -> None:
     metrics_table(f"{answer['model']} on {answer['data']}", answer["metrics"])
     facts({"checkpoint": answer["checkpoint"], "pictures": "\n".join(answer["pictures"])})

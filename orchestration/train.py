@@ -123,7 +123,14 @@ def train(
             store.write(WEIGHTS, backbone)
         for name, data in clothes_picture.draw_changed_clothes(experiment, prepared.dataset).items():
             run.log_picture(data, name)
-        fit(prepared, run, store, init_from, progress)
+        assignment = Assignment(
+            experiment=experiment.resolved(),
+            run=run.storage,
+            facts=prepared.facts,
+            init_from=init_from,
+            weights=WEIGHTS if experiment.weights else None,
+        )
+        fit(prepared, run, assignment, progress)
         result = finish(prepared, run, store, progress)
     except BaseException:
         run.finish("FAILED")
@@ -132,20 +139,13 @@ def train(
     return result
 
 
-def fit(prepared: Prepared, run: tracking.TrackedRun, store: Store, init_from: str | None, progress: Progress) -> None:
-    """Run the workers to the last epoch while the forwarder delivers their journal."""
+def fit(prepared: Prepared, run: tracking.TrackedRun, assignment: Assignment, progress: Progress) -> None:
+    """Run the workers to the last epoch while the forwarder delivers their journal. Raises: TrainingFailedError."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    experiment = prepared.experiment
+    experiment, store = prepared.experiment, open_store(run.storage)
     resources = {"CPU": experiment.resources.cpus}
-    assignment = Assignment(
-        experiment=experiment.resolved(),
-        run=run.storage,
-        facts=prepared.facts,
-        init_from=init_from,
-        weights=WEIGHTS if experiment.weights else None,
-    )
     trainer = TorchTrainer(
         train_worker,  # type: ignore[arg-type]  # what it returns becomes `Result.return_value`
         train_loop_config=asdict(assignment),

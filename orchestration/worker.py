@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,11 +16,12 @@ from datasets.decode import DecodeError
 from datasets.shards import CorruptData, DataError, Dataset
 from datasets.store import Store, open_store
 from methods.method import Method, MethodError
-from orchestration import assembly, checkpoint, loop
+from orchestration import assembly, checkpoint, loop, verdicts
 from orchestration.errors import RequestError
 from orchestration.experiment import Experiment
 from orchestration.journal import Journal, JournalError, ReplayMismatch, environment
 from orchestration.loop import NonFiniteLossError, Position, StepReport
+from orchestration.stopping import milestones, remaining
 from orchestration.strategy import build_strategy
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,14 @@ FINAL_ERRORS = (
 
 
 @dataclass(frozen=True)
+class Scoring:
+    """Of a sweep's trial: it is scored after every so many epochs, and where it `waits` it goes on when it is told to."""
+
+    every: int
+    waits: bool
+
+
+@dataclass(frozen=True)
 class Assignment:
     """What the driver tells every worker. `run` is the address of the run's storage; training starts from the checkpoint at
     `init_from`, or with the backbone in the file `weights` of the run's storage, or from the seed."""
@@ -50,6 +60,7 @@ class Assignment:
     facts: dict[str, Any]
     init_from: str | None = None
     weights: str | None = None
+    trial: Scoring | None = None
 
 
 class Keeper:
@@ -107,7 +118,8 @@ class Follower:
 
 def train_worker(config: dict[str, Any]) -> dict[str, Any]:
     """Ray Train's entry point. Returns the position reached, or `failure` where an earlier attempt failed for good."""
-    assignment = Assignment(**config)
+    trial = config.get("trial")
+    assignment = Assignment(**config | {"trial": Scoring(**trial) if trial else None})
     store = open_store(assignment.run)
     if store.exists(FAILURE):
         return {"failure": json.loads(store.read(FAILURE))}
@@ -120,47 +132,83 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def run(assignment: Assignment, store: Store, device: torch.device) -> Position:
-    """Train to the last epoch in this process, with the others of its process group where there is one."""
-    experiment = Experiment.from_resolved(assignment.experiment)
-    torch.set_num_threads(experiment.threads)
-    method = assembly.build_method(experiment, assignment.facts)
-    found = common_checkpoint(store)
-    if found is None:
-        load_initial_weights(assignment, method)
-    method.to(device)
-    optimization = assembly.build_optimization(experiment, method)
-    start = checkpoint.restore(found, method, optimization.optimizers) if found else Position()
-    strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
-    dataset = assembly.open_data(experiment)
-    feed, stream = assembly.build_feed(experiment, dataset, strategy.rank, strategy.workers)
-    keeper = None
-    if strategy.rank == 0:
-        journal = Journal(store, environment(experiment))
-        keeper = Keeper(assignment, experiment, method, optimization, journal)
-    try:
-        end = loop.train(
-            method,
-            feed,
-            optimization,
-            strategy,
-            keeper or Follower(),
-            epochs=experiment.epochs,
-            precision=experiment.precision,
-            device=device,
-            start=start,
-        )
-    except NonFiniteLossError as error:
-        error.args = (f"{error} The batch: {', '.join(batch_keys(dataset, error.rows))}",)
-        if keeper:
-            keeper.save(error.position, end_of_epoch=False, keep=None, folder=f"stopped/{error.position.step:08d}")
-        raise
-    finally:
-        if keeper:
-            keeper.journal.close()
-        stream.close()
-        if dataset.store.stats.retries:
-            log.warning("%s was read with trouble on the way: %s", dataset.address, dataset.store.stats)
-    return end
+    """Train to the last epoch in this process, with the others of its process group where there is one.
+
+    Of a sweep's trial: to the end of each epoch at which it is scored, and on from there unless the sweep says no.
+    """
+    with closing(Training(assignment, store, device)) as training:
+        for epoch in training.milestones():
+            training.advance(epoch)
+            if assignment.trial is not None:
+                training.validate(epoch)
+                if not verdicts.goes_on(store, epoch, wait=assignment.trial.waits and epoch < training.last):
+                    break
+        return training.position
+
+
+class Training:
+    """A run's training in this process, taken up at its newest checkpoint. Rank 0 keeps journal and checkpoints."""
+
+    def __init__(self, assignment: Assignment, store: Store, device: torch.device) -> None:
+        self.assignment, self.store, self.device = assignment, store, device
+        self.experiment = experiment = Experiment.from_resolved(assignment.experiment)
+        self.last = experiment.epochs
+        torch.set_num_threads(experiment.threads)
+        self.method = method = assembly.build_method(experiment, assignment.facts)
+        found = common_checkpoint(store)
+        if found is None:
+            load_initial_weights(assignment, method)
+        method.to(device)
+        self.optimization = assembly.build_optimization(experiment, method)
+        self.position = checkpoint.restore(found, method, self.optimization.optimizers) if found else Position()
+        self.strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
+        self.dataset = assembly.open_data(experiment)
+        rank, workers = self.strategy.rank, self.strategy.workers
+        self.feed, self.stream = assembly.build_feed(experiment, self.dataset, rank, workers)
+        self.keeper = None
+        if rank == 0:
+            journal = Journal(store, environment(experiment))
+            self.keeper = Keeper(assignment, experiment, method, self.optimization, journal)
+
+    def milestones(self) -> list[int]:
+        """The epochs, counted from 1, at whose ends training is to pause: those still to come, and the last."""
+        if self.assignment.trial is None:
+            return [self.last]
+        return remaining(milestones(self.last, self.assignment.trial.every), self.position.epoch, self.position.batch)
+
+    def advance(self, epochs: int) -> None:
+        """Train to the end of epoch `epochs`, counted from 1."""
+        try:
+            self.position = loop.train(
+                self.method,
+                self.feed,
+                self.optimization,
+                self.strategy,
+                self.keeper or Follower(),
+                epochs=epochs,
+                precision=self.experiment.precision,
+                device=self.device,
+                start=self.position,
+            )
+        except NonFiniteLossError as error:
+            error.args = (f"{error} The batch: {', '.join(batch_keys(self.dataset, error.rows))}",)
+            if self.keeper:
+                at = error.position
+                self.keeper.save(at, end_of_epoch=False, keep=None, folder=f"stopped/{at.step:08d}")
+            raise
+
+    def validate(self, epoch: int) -> dict[str, float]:
+        """Score the method as it is on the validation set; what came of it is in the run's storage as well."""
+        from orchestration.validation import validate  # plots and ranking, which training alone does without
+
+        return validate(self.method, self.experiment, self.store, epoch, self.position.step, self.strategy, self.device)
+
+    def close(self) -> None:
+        if self.keeper:
+            self.keeper.journal.close()
+        self.stream.close()
+        if self.dataset.store.stats.retries:
+            log.warning("%s was read with trouble on the way: %s", self.dataset.address, self.dataset.store.stats)
 
 
 def worker_device() -> torch.device:

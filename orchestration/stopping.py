@@ -1,0 +1,89 @@
+"""When a trial is not worth its end: asynchronous successive halving, and the median rule, as functions of curves.
+
+A curve is what a trial reached so far: epoch → score, the higher the better. Ray's own schedulers hold their curves in
+memory and pickle them; these take the curves, so that a sweep which goes on can hand over what MLflow has of earlier ones.
+
+Several seeds of a point: only the first of them, its scout, may be stopped, and then the others are not begun. If any
+seed could be, a point's mean would be over those that did well: the more its seeds scatter, the better it would look.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+
+Curve = Mapping[int, float]
+Rule = Callable[[str, int, Mapping[str, Curve]], bool]
+
+
+def asha(grace: int, max_epochs: int, eta: float = 3) -> Rule:
+    """Li et al., A System for Massively Parallel Hyperparameter Tuning (MLSys 2020), Alg. 2, in the form that stops trials.
+
+    At grace × eta^k epochs a trial goes on if it is in the best 1/eta of those that came there before it.
+    """
+    rungs = []
+    rung = float(grace)
+    while rung < max_epochs:
+        rungs.append(rung)
+        rung *= eta
+
+    def stops(trial: str, epoch: int, curves: Mapping[str, Curve]) -> bool:
+        reached = [rung for rung in rungs if rung <= epoch]
+        if not reached or epoch >= max_epochs:
+            return False
+        rung = reached[-1]
+        own = at_rung(curves[trial], rung)
+        if own is None or first_at(curves[trial], rung) != epoch:
+            return False  # it was judged here already
+        others = [at_rung(curve, rung) for name, curve in curves.items() if name != trial]
+        known = [score for score in others if score is not None]
+        return bool(known) and own < float(np.percentile(known, (1 - 1 / eta) * 100))
+
+    return stops
+
+
+def median(grace: int, max_epochs: int, min_others: int = 3) -> Rule:
+    """Golovin et al., Google Vizier (KDD 2017), Sec. 3.2.2: a trial stops where its best score so far is below the median
+    of the others' running averages up to the same epoch."""
+
+    def stops(trial: str, epoch: int, curves: Mapping[str, Curve]) -> bool:
+        if epoch < grace or epoch >= max_epochs:
+            return False
+        averages = [average_to(curve, epoch) for name, curve in curves.items() if name != trial]
+        known = [average for average in averages if average is not None]
+        best = max(score for at, score in curves[trial].items() if at <= epoch)
+        return len(known) >= min_others and best < statistics.median(known)
+
+    return stops
+
+
+RULES: dict[str, Callable[[int, int], Rule]] = {"asha": asha, "median": median}
+
+
+def first_at(curve: Curve, rung: float) -> int | None:
+    """The first epoch at which a trial that validates now and then is known to have come to a rung."""
+    return min((epoch for epoch in curve if epoch >= rung), default=None)
+
+
+def at_rung(curve: Curve, rung: float) -> float | None:
+    epoch = first_at(curve, rung)
+    return None if epoch is None else curve[epoch]
+
+
+def average_to(curve: Curve, epoch: int) -> float | None:
+    """The mean of a trial's scores up to an epoch; None where it has not come so far."""
+    if not curve or max(curve) < epoch:
+        return None
+    return statistics.fmean(score for at, score in curve.items() if at <= epoch)
+
+
+def milestones(epochs: int, every: int) -> list[int]:
+    """The epochs after which a trial is scored: every so many, and the last."""
+    return sorted({*range(every, epochs, every), epochs})
+
+
+def remaining(all_of_them: Iterable[int], epoch: int, batch: int) -> list[int]:
+    """Those that a trial at this position has still to be scored at; at the end of one, perhaps that one again."""
+    return [at for at in all_of_them if at > epoch or (at == epoch and batch == 0)]

@@ -1,0 +1,122 @@
+"""A sweep whose driver is interrupted, then killed, and taken up each time: nothing is trained twice, nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from datasets.holdout import holdout
+from datasets.store import open_store
+from orchestration import sweep_runs, tracking
+from orchestration.journal import read_steps
+from tests.tiny import tiny_dataset
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+
+TRIALS, EPOCHS = 6, 3
+WORDS = [
+    f"epochs={EPOCHS}", "workers=1", "resources.cpus=1", "batch.people=4", "batch.images=2", "batch.lanes=2",
+    "augment.height=32", "augment.width=16", "method.width=0.125", "method.adversarial_from_epoch=1",
+    "optimizers.model.schedule=null", "--over", "method.epsilon=[0, 0.1, 0.5]", "--seeds", "2", "--every", "1",
+    "--concurrent", "1", "--no-register",
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    tracking.connect()
+    tiny_dataset(tmp_path / "data", persons=12, clothes=2, images=8, test_persons=2)
+    holdout(str(tmp_path / "data"), str(tmp_path / "held"), persons=3)
+    return tmp_path
+
+
+def start(folder: Path, root: Path, name: str, words: list[str]) -> subprocess.Popen[bytes]:
+    """redress tune with a Ray of its own, in a process group of its own."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+    with (folder / f"{name}.log").open("wb") as log, (folder / f"{name}.json").open("wb") as out:
+        return subprocess.Popen(
+            [sys.executable, "-m", "orchestration", "tune", *words, "--json"],
+            cwd=root, stdout=out, stderr=log, env=kept | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
+        )  # fmt: skip
+
+
+def children(sweep: str) -> list[Run]:
+    return list(sweep_runs.children(MlflowClient(os.environ["MLFLOW_TRACKING_URI"]), sweep))
+
+
+def finished(sweep: str) -> dict[str, int]:
+    return {child.info.run_id: child.info.end_time for child in children(sweep) if child.info.status == "FINISHED"}
+
+
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[bytes], log: Path, timeout_s: float = 240) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert process.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.1)
+    return found
+
+
+def the_sweep(folder: Path) -> str | None:
+    found = [path.parent.name for path in (folder / "runs").glob("*/sweep.json")]
+    return found[0] if found else None
+
+
+def going(sweep: str) -> bool:
+    """Whether a trial has trained some of its steps and not all."""
+    for child in children(sweep):
+        if child.info.status == "RUNNING" and "storage" in child.data.tags:
+            steps = read_steps(open_store(child.data.tags["storage"]))
+            if steps and steps[-1][1]["epoch"] >= 1:
+                return True
+    return False
+
+
+def test_a_sweep_that_was_interrupted_and_then_killed_repeats_nothing(folder: Path, root: Path) -> None:
+    first = start(folder, root, "first", ["cal-demo", f"data={folder / 'held'}", f"storage={folder / 'runs'}", *WORDS])
+    sweep = wait_for(lambda: the_sweep(folder), first, folder / "first.log")
+    wait_for(lambda: finished(sweep) and going(sweep), first, folder / "first.log")
+    os.kill(first.pid, signal.SIGINT)
+    assert first.wait(90) == 130
+    assert MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).get_run(sweep).info.status == "KILLED"
+    assert all(child.info.status in ("FINISHED", "KILLED") for child in children(sweep))
+    assert f"redress tune --resume {sweep}" in json.loads((folder / "first.json").read_text())["error"]["message"]
+    by_first = finished(sweep)
+
+    second = start(folder, root, "second", ["--resume", sweep])
+    wait_for(lambda: len(finished(sweep)) > len(by_first) and going(sweep), second, folder / "second.log")
+    family = psutil.Process(second.pid).children(recursive=True)
+    os.kill(second.pid, signal.SIGKILL)
+    second.wait()
+    psutil.wait_procs(family, timeout=30)
+    by_second = finished(sweep)
+    assert len(by_second) < TRIALS
+
+    third = start(folder, root, "third", ["--resume", sweep])
+    assert third.wait(300) == 0, (folder / "third.log").read_text()[-3000:]
+    answer = json.loads((folder / "third.json").read_text())
+    assert [point["state"] for point in answer["points"]] == ["finished"] * 3
+    assert len(children(sweep)) == TRIALS
+    by_third = finished(sweep)
+    assert len(by_third) == TRIALS
+    assert all(by_second[run] == end for run, end in by_first.items())
+    assert all(by_third[run] == end for run, end in by_second.items())
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    for child in children(sweep):
+        steps = [record for _, record in read_steps(open_store(child.data.tags["storage"]))]
+        points = client.get_metric_history(child.info.run_id, "loss/model")
+        assert [(p.step, p.value) for p in points] == [(s["step"], s["metrics"]["loss/model"]) for s in steps]
+        assert [s["step"] for s in steps] == list(range(len(steps)))
