@@ -19,6 +19,7 @@ from orchestration import decisions, evaluated, gate, tracking
 from orchestration.bootstrap import RESAMPLES
 from orchestration.comparison import SEED, ModeComparison, compare
 from orchestration.decisions import CHAMPION, EVIDENCE, uri
+from orchestration.embed import Descriptors
 from orchestration.errors import RequestError
 from orchestration.evaluate import open_for_evaluation
 from orchestration.gate import Check, Gate
@@ -40,6 +41,12 @@ class Contender:
     version: ModelVersion
     located: Located
     label: str
+
+    @property
+    def run_id(self) -> str:
+        run_id = self.version.run_id or self.located.run_id
+        assert run_id is not None  # `located` has seen to it
+        return run_id
 
     @property
     def fingerprint(self) -> str:
@@ -68,15 +75,14 @@ def review(
     dataset, protocol = open_for_evaluation(address)
     note = note or changed_data(candidate, champion, dataset, given=data is not None)
     indexes = named_indexes(dataset, sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)}))
-    of_both = []
-    for contender in (champion, candidate):
+
+    def descriptors(contender: Contender | None) -> Mapping[str, Descriptors]:
         if contender is None:
-            of_both.append(evaluated.random_order(protocol, indexes))
-        else:
-            of_both.append(
-                evaluated.descriptors_of(contender.located, address, dataset, protocol, indexes, progress)[0]
-            )
-    comparisons = compare(protocol, indexes, *of_both, dataset.manifest, confidence=policy.confidence)
+            return evaluated.random_order(protocol, indexes)
+        return evaluated.descriptors_of(contender.located, address, dataset, protocol, indexes, progress)[0]
+
+    before, after = descriptors(champion), descriptors(candidate)
+    comparisons = compare(protocol, indexes, before, after, dataset.manifest, confidence=policy.confidence)
     evidence = evidence_of(candidate, champion, dataset, note, policy, comparisons, who or decisions.me())
     checks = gate.judge(evidence, policy)
     target = gate.target_of(policy, evidence["differences"])
@@ -242,7 +248,7 @@ def keep(
     is_evidence: the comparison is with the champion; then what promotion needs goes to the version's tags.
     """
     version = candidate.version
-    run_id = version.run_id or candidate.located.run_id
+    run_id = candidate.run_id
     against = f"version-{evidence['against']}" if evidence["against"] else "random-order"
     moment = evidence["when"].replace(":", "").replace("+0000", "Z")
     folder = f"reviews/version-{version.version}-against-{against}/{moment}"
