@@ -5,7 +5,7 @@
 
 First the sampler against a loop over images that does the same. Then the preset `default` is rendered, each row trained
 with each seed by the recipe pixel-sampling-demo, one thread each, and scored on the test people by LTCC's protocol. A
-step on images and changed images costs twice a plain one: "baseline 2x" has the time of PS + MSE, not its steps. It can be
+step on images and changed images costs twice a plain one: "baseline-2x" has the time of PS + MSE, not its steps. It can be
 stopped at any time: what is finished is kept below build/pixel-sampling, and a row in the middle goes on from its last epoch.
 `--validation` trains on 90 of the 120 people and scores on the other 30 instead: for choosing settings (`--set`, as for
 `redress train`) without looking at the test people. About 80 minutes of CPU in all.
@@ -42,7 +42,7 @@ ROWS = {
     "PS+MSE": [*SHARED, *lasting(EPOCHS)],
     "RE": [*SHARED, *lasting(EPOCHS), *PLAIN, *ERASING],
     "PS+MSE+RE": [*SHARED, *lasting(EPOCHS), *ERASING],
-    "baseline 2x": [*SHARED, *lasting(2 * EPOCHS), *PLAIN],
+    "baseline-2x": [*SHARED, *lasting(2 * EPOCHS), *PLAIN],
 }
 ABLATION = Ablation("benchmarks.pixel_sampling", "pixel-sampling-demo", Path("build/pixel-sampling"), ROWS)
 TARGETS = {"clothes-changing/rank-1": 8.0, "clothes-changing/mAP": 5.0}

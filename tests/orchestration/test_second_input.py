@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mlflow import MlflowClient
 from PIL import Image
 from torch import Tensor
 
@@ -21,6 +23,7 @@ from datasets.store import open_store
 from methods.ranking import describe
 from orchestration import assembly, checkpoint, registry
 from orchestration.catalogue import show_model
+from orchestration.clothes_picture import PICTURE
 from orchestration.embed import load_features
 from orchestration.errors import RequestError
 from orchestration.evaluate import evaluate
@@ -50,7 +53,7 @@ def data(place: Path) -> str:
 
 @pytest.fixture(scope="module")
 def trained(data: str, place: Path, ray_cluster: str) -> dict[str, Any]:
-    return train(wanted(data, place, COLOUR, "register=with-maps"))
+    return train(wanted(data, place, COLOUR, "augment.clothes_sampling={}", "register=with-maps"))
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +81,11 @@ def test_both_stages_are_trained_on_images_and_maps(trained: dict[str, Any]) -> 
     alone = {"loss/model", "loss/attention-identity"}
     assert losses == {"attention": alone, "joint": alone | {"loss/identity", "loss/clothing"}}
     assert 0 <= trained["metrics"]["clothes-changing/rank-1"] <= 1
+
+
+def test_the_run_shows_the_clothes_that_it_trained_on(trained: dict[str, Any]) -> None:
+    found = MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).list_artifacts(trained["run_id"], "pictures")
+    assert f"pictures/{PICTURE}" in {file.path for file in found}
 
 
 def test_descriptors_of_the_embedding_job_are_of_image_and_map(trained: dict[str, Any], expected: Tensor) -> None:
