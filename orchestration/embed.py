@@ -28,7 +28,7 @@ from datasets.shards import Dataset, SplitIndex
 from datasets.store import Store, open_store
 from methods.method import Method
 from methods.ranking import describe, describe_tracks
-from orchestration import assembly, checkpoint
+from orchestration import assembly, checkpoint, cluster
 from orchestration.experiment import Experiment
 
 
@@ -238,6 +238,7 @@ def embed(
         progress(finished, total)
     if not items:
         return
+    cluster.quiet_logs()  # importing ray.data has set its levels anew
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

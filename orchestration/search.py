@@ -28,7 +28,7 @@ from orchestration.scoring import Located, locate
 TOP = 10
 QUERIES = 6  # of a data set's own, where no image is named
 PICTURED = 24  # rows of the picture
-NAME_LENGTH = 18
+NAME_LENGTH = 20
 LETTERS = 12  # of the title, above each image
 
 
@@ -248,5 +248,5 @@ def draw(
 def caption(entries: Entries, at: int, first: str) -> str:
     """A second line says who the labels say it is, or else the file's name."""
     person = entries.told(at).get("person")
-    name = f"person {person}" if person else Path(entries.names[at]).name
+    name = f"person {person}" if person else Path(entries.names[at]).stem
     return f"{first}\n{name if len(name) <= NAME_LENGTH else '…' + name[1 - NAME_LENGTH :]}"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 import mlflow
@@ -38,7 +38,7 @@ print(json.dumps([name for name in names if importlib.util.find_spec(name)]))
 
 
 def test_an_environment_of_mlflow_torch_and_torchvision_gives_the_features_of_training(
-    tmp_path: Path, root: Path
+    tmp_path: Path,
 ) -> None:
     data = tiny_dataset(tmp_path / "data", persons=4)
     sizes = ["augment.height=32", "augment.width=16", "method.width=0.125"]
@@ -50,7 +50,7 @@ def test_an_environment_of_mlflow_torch_and_torchvision_gives_the_features_of_tr
         address = checkpoint_of(experiment, run.storage, seed=1)
         model = registry.register_checkpoint(address, "fresh", run.run_id, {})
     folder = mlflow.artifacts.download_artifacts(model, dst_path=str(tmp_path / "model"), tracking_uri=uri)
-    python = fresh_environment(tmp_path / "venv", Path(folder, "requirements.txt"), root)
+    python = fresh_environment(tmp_path / "venv", Path(folder, "requirements.txt"))
     images = [sample.image for sample in tiny_samples("gallery", size=(50, 21))]
     images[1::2] = [png(decode_image(image).permute(1, 2, 0).numpy()) for image in images[1::2]]
     arrays = torch.cat([decode_image(sample.image)[None] for sample in tiny_samples("query", size=(32, 16))])
@@ -80,11 +80,10 @@ def test_an_environment_of_mlflow_torch_and_torchvision_gives_the_features_of_tr
         np.testing.assert_allclose(np.linalg.norm(found[name], axis=1), 1, atol=1e-5)
 
 
-def fresh_environment(folder: Path, requirements: Path, root: Path) -> Path:
-    """A virtual environment with what the model asks for, in the versions of requirements.lock; returns its Python."""
-    lock = (root / "requirements.lock").read_text()
+def fresh_environment(folder: Path, requirements: Path) -> Path:
+    """A virtual environment with what the model asks for, in the versions that are installed here; returns its Python."""
     pinned = folder.with_suffix(".txt")
-    pinned.write_text("\n".join(re.findall(r"^[A-Za-z0-9_.-]+==[^\s;\\]+", lock, re.MULTILINE)))
+    pinned.write_text("\n".join(f"{d.name}=={d.version.partition('+')[0]}" for d in distributions()))
     python = folder / "bin" / "python"
     for words in (
         ["venv", "--quiet", f"--python={sys.executable}", str(folder)],
