@@ -126,7 +126,7 @@ class Sweep:
         )
         title = f"sweeping {experiment.name}"
         self.progress.say(f"{title}: {self.plan.num_trials} trials, {concurrent} at once; sweep {self.run.run_id}")
-        with self.progress.bar(title, "trials") as bar:
+        with self.progress.bar(title) as bar:
             audience = Audience(lambda running: self.tell(bar, running))
             tuner = Tuner(
                 with_resources(trainable(job, experiment.workers), placement(experiment, gpu)),
