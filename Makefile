@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-system lint bench lock clean
+.PHONY: setup demo test test-system lint bench tables lock clean
 
 setup: $(VENV)/.ready
 
@@ -38,6 +38,12 @@ bench: setup
 	@for name in $(basename $(notdir $(wildcard benchmarks/[a-z]*.py))); do \
 		printf '\n== %s\n' "$$name"; \
 		$(BIN)/python -m "benchmarks.$$name" || exit 1; \
+	done
+
+tables: setup
+	@for name in pixel_sampling ifd bodies; do \
+		printf '\n== %s\n' "$$name"; \
+		$(BIN)/python -m "benchmarks.$$name" --train || exit 1; \
 	done
 
 lock: setup

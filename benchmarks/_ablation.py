@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -165,6 +164,7 @@ def report(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
 
 def arguments(ablation: Ablation, description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", action="store_true", help="train each row and score it, in the place of the costs")
     parser.add_argument("--set", nargs="+", default=[], metavar="key=value", dest="overrides", help="of every row")
     parser.add_argument("--rows", nargs="+", choices=ablation.rows, default=list(ablation.rows))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
@@ -177,7 +177,6 @@ def arguments(ablation: Ablation, description: str | None) -> argparse.ArgumentP
 
 def train_rows(ablation: Ablation, words: argparse.Namespace) -> list[Trial]:
     """Every row with every seed: those that are not finished are trained, each in a process of its own."""
-    os.nice(max(0, 15 - os.nice(0)))
     data = words.data.absolute() if words.data else prepare_data(ablation.build, words.validation)
     trials = [
         plan(ablation, row, seed, data, words.overrides, words.validation) for seed in words.seeds for row in words.rows

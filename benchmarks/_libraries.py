@@ -94,7 +94,7 @@ def write_streaming(way: Way, folder: str) -> None:
 def read_streaming(way: Way, folder: str) -> Batches:
     from streaming import StreamingDataLoader, StreamingDataset
 
-    class Decoded(StreamingDataset):  # type: ignore[misc]
+    class Decoded(StreamingDataset):
         def __getitem__(self, at: int) -> Any:
             row = super().__getitem__(at)
             return decoded(way, row["image"], row.get("parsing"), row["person"])

@@ -106,7 +106,6 @@ def report_costs(words: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = arguments(TABLE, __doc__)
-    parser.add_argument("--train", action="store_true", help="train each row and score it, in the place of the costs")
     parser.add_argument("--bodies", nargs="+", choices=BODIES, default=list(BODIES))
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--size", nargs=2, type=int, default=[384, 128], metavar=("HEIGHT", "WIDTH"))

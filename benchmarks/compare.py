@@ -26,16 +26,18 @@ import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 
+from benchmarks._report import show
 from datasets.schema import Sample
 from datasets.shards import Dataset, write_dataset
 from datasets.store import open_store
 from datasets.synthetic.dataset import render_dataset
-from orchestration import assembly, bootstrap, checkpoint, registry, review, tracking
+from orchestration import assembly, bootstrap, checkpoint, review, tracking
 from orchestration.embed import feature_path
 from orchestration.evaluate import EMBEDDING, embedding, open_for_evaluation
 from orchestration.experiment import Experiment, load
 from orchestration.loop import Position
 from orchestration.model_card import Provenance, write_card
+from orchestration.publication import Packed, create_version
 
 DIMENSIONS, PERSONS, CAMERAS = 512, 75, 12
 TARGETS = {"all of compare, s": ("<=", 10.0)}
@@ -56,19 +58,7 @@ def main() -> None:
         client = tracking.connect()
         client.set_registered_model_alias("model", "champion", "1")
         results = measure(args.queries)
-    if args.json:
-        print(json.dumps(results))
-        return
-    for name, value in results.items():
-        print(f"{name:44} {value:8.2f}   {verdict(name, value)}")
-
-
-def verdict(name: str, value: float) -> str:
-    """Whether a figure that has a target meets it."""
-    if name not in TARGETS:
-        return ""
-    sign, target = TARGETS[name]
-    return f"target {sign} {target}   {'holds' if (value >= target) == (sign == '>=') else 'MISSED'}"
+    show(results, TARGETS, as_json=args.json)
 
 
 def measure(num_queries: int) -> dict[str, float]:
@@ -106,7 +96,7 @@ def clock(work: Callable[[], object]) -> float:
 def one_by_one(values: np.ndarray) -> np.ndarray:
     """Each resample's queries looked up in a Python loop, as a first draft does it; a twentieth of them, times twenty."""
     random = np.random.default_rng(0)
-    means = []
+    means: list[list[float]] = []
     for _ in range(20):
         means = []
         for _ in range(bootstrap.RESAMPLES // 20):
@@ -181,7 +171,8 @@ def register(folder: Path, data: str, noise: float, seed: int) -> None:
     card = write_card("model", provenance, size=(128, 64), dimensions=DIMENSIONS, inputs=("images",))
     client = tracking.connect()
     logged = client.create_logged_model(client.get_run(run.run_id).info.experiment_id, source_run_id=run.run_id)
-    registry.create_version(client, "model", logged.model_id, provenance, {}, card)
+    packed = Packed("model", provenance, {"card": card.encode()}, (), ("images",), DIMENSIONS, attempt=run.run_id)
+    create_version(client, packed, logged.model_id)
 
 
 def save(experiment: Experiment, dataset: Dataset, run: str) -> str:

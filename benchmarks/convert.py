@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -122,13 +123,17 @@ def rates(root: Path) -> dict[str, float]:
     seconds: dict[str, float] = {}
     for number in range(ROUNDS):
         out = root / f"out-{number}"
-        ways = {"convert": lambda out=out: convert_tree(root, out), "floor": floor, "plain": plain}
+        ways: dict[str, Callable[[], object]] = {
+            "convert": partial(convert_tree, root, out),
+            "floor": floor,
+            "plain": plain,
+        }
         for name, way in ways.items():
             seconds[name] = min(seconds.get(name, 1e9), timed(way))
         dataset = Dataset.open(str(out))
         files = sorted(out.rglob("*.parquet"))
-        seconds["verify"] = min(seconds.get("verify", 1e9), timed(lambda dataset=dataset: check(dataset)))
-        seconds["hash"] = min(seconds.get("hash", 1e9), timed(lambda files=files: hash_all(files)))
+        seconds["verify"] = min(seconds.get("verify", 1e9), timed(partial(check, dataset)))
+        seconds["hash"] = min(seconds.get("hash", 1e9), timed(partial(hash_all, files)))
     megabytes = sum(path.stat().st_size for path in files) / 1e6
     return {
         "convert, images/s": len(images) / seconds["convert"],

@@ -1,9 +1,10 @@
 """Table II of pixel sampling on rendered people: what each part adds; and how fast pixels are sampled.
 
-    python -m benchmarks.pixel_sampling [--seeds 1 2 3] [--rows baseline PS PS+MSE RE PS+MSE+RE ...] [--jobs 1]
-                                        [--set key=value ...] [--data FOLDER]
+    python -m benchmarks.pixel_sampling
+    python -m benchmarks.pixel_sampling --train [--seeds 1 2 3] [--rows baseline PS PS+MSE RE PS+MSE+RE ...] [--jobs 1]
+                                                [--set key=value ...] [--data FOLDER]
 
-First the sampler against a loop over images that does the same. Then the preset `default` is rendered, each row trained
+The sampler against a loop over images that does the same. With --train the preset `default` is rendered, each row trained
 with each seed by the recipe pixel-sampling-demo, one thread each, and scored on the test people by LTCC's protocol. A
 step on images and changed images costs twice a plain one: "baseline-2x" has the time of PS + MSE, not its steps. It can be
 stopped at any time: what is finished is kept below build/pixel-sampling, and a row in the middle goes on from its last epoch.
@@ -18,6 +19,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -92,10 +94,7 @@ def seconds(work: Callable[[], object], device: str) -> float:
 def report_speed(device: str) -> None:
     given = scene(device)
     assert torch.equal(sample_pixels(*given), sample_pixels_by_loop(*given))
-    batched, loop = (
-        seconds(lambda work=work: work(*given), device)
-        for work in (sample_pixels, sample_pixels_by_loop)  # type: ignore[misc]
-    )
+    batched, loop = (seconds(partial(work, *given), device) for work in (sample_pixels, sample_pixels_by_loop))
     print(
         f"sampling both parts of {BATCH} images {SIZE[0]} × {SIZE[1]}, {device}: {BATCH / batched:.0f} images/s "
         f"({1000 * batched:.1f} ms a batch), by a loop over images {BATCH / loop:.0f} ({loop / batched:.1f} ×)"
@@ -117,10 +116,11 @@ def main() -> None:
     torch.set_num_threads(1)
     if words.trial:
         finish_trial(ABLATION, words)
-        return
-    for device in ["cpu"] + (["cuda"] if torch.cuda.is_available() else []):
-        report_speed(device)
-    report_gain(report(train_rows(ABLATION, words)))
+    elif words.train:
+        report_gain(report(train_rows(ABLATION, words)))
+    else:
+        for device in ["cpu"] + (["cuda"] if torch.cuda.is_available() else []):
+            report_speed(device)
 
 
 if __name__ == "__main__":

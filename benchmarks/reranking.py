@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    results = {}
+    results: dict[str, float] = {}
     measured = {
         "large": apart(ours, args.queries, args.gallery, args.threads),
         "small": apart(ours, 500, 3_500, args.threads),

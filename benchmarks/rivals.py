@@ -215,6 +215,7 @@ class Host:
     def peak_mib(self, way: Way) -> float:
         """Of the host, the fork that reads an epoch and its workers, together."""
         self.begin("measure", way)
+        assert self.process.stdout
         peak = 0
         while not select.select([self.process.stdout], [], [], 0.03)[0]:
             peak = max(peak, sum(map(held_kib, family(self.process.pid))))

@@ -138,7 +138,7 @@ def room(workers: int) -> int:
     return (WINDOW + 1) * LANES // workers * GROUP_BYTES
 
 
-def check(is_so: bool, otherwise: str) -> None:
+def check(is_so: bool | np.bool, otherwise: str) -> None:
     if not is_so:
         raise AssertionError(f"the stream is wrong: {otherwise}")
 

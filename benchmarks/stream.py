@@ -163,7 +163,8 @@ def reads(address: str) -> dict[str, float]:
 def waiting(address: str, steps: int = 25, step_s: float = 0.3) -> dict[str, float]:
     """The share of a busy consumer's time that it waits, after the first batch."""
     dataset = Dataset.open(address)
-    batches = stream(dataset).epoch(plan(dataset))
+    ours = stream(dataset)
+    batches = ours.epoch(plan(dataset))
     next(batches)
     began, waited = time.perf_counter(), 0.0
     weights = torch.randn(400, 400)
@@ -172,7 +173,7 @@ def waiting(address: str, steps: int = 25, step_s: float = 0.3) -> dict[str, flo
         while time.perf_counter() < until:
             weights @ weights
         waited += next(batches).wait_s
-    batches.close()
+    ours.close()
     return {"data wait, share of 0.3 s steps": waited / (time.perf_counter() - began)}
 
 

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from datasets.shards import Dataset
 from datasets.store import open_store
-from orchestration import checkpoint, registry, tracking
+from orchestration import checkpoint, tracking
 from orchestration.embed import feature_path
 from orchestration.evaluate import EMBEDDING, embedding, open_for_evaluation
 from orchestration.experiment import Experiment, load
 from orchestration.model_card import Provenance, write_card
+from orchestration.publication import CANDIDATE, Packed, create_version
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.tiny import tiny_dataset
 
@@ -84,7 +85,10 @@ def contender(
         select_on_test=on_test,
     )
     card = write_card(name, provenance, size=SIZE, dimensions=DIMENSIONS, inputs=("images",))
-    return registry.create_version(client, name, logged.model_id, provenance, {}, card).uri
+    packed = Packed(name, provenance, {"card": card.encode()}, (), ("images",), DIMENSIONS, attempt=run.run_id)
+    version = create_version(client, packed, logged.model_id).version
+    client.set_registered_model_alias(name, CANDIDATE, version)
+    return f"models:/{name}/{version}"
 
 
 def store_descriptors(run: str, model: str, experiment: Experiment, noise: float, seed: int) -> None:
