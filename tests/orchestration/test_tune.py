@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from orchestration import checkpoint, cluster, sweep_runs, worker
 from orchestration.errors import RequestError
 from orchestration.experiment import Experiment, load
 from orchestration.journal import read_steps
-from orchestration.points import Trial
 from orchestration.sweep_settings import SweepSettings, plan
 from orchestration.train import prepare
 from orchestration.tune import tune
@@ -165,39 +163,6 @@ def test_a_sweep_that_is_done_trains_nothing_again(swept: dict[str, Any], held: 
     assert len(kept) == 4
     assert all(before[run] == after[run] for run in kept)
     assert again["best"] == swept["best"]
-
-
-def test_trials_of_two_workers_are_jobs_and_a_scout_behind_those_of_an_earlier_process_is_stopped(
-    held: str, place: Path, ray_cluster: str
-) -> None:
-    """Of the better point MLflow has a scout that nobody can beat; its second seed and the other point are still to come."""
-    settings = SweepSettings(
-        over=("optimizers.model.lr=[3e-3, 1e-3]",), seeds=2, every=1, grace=1, stop="asha", concurrent=1
-    )
-    wanted = experiment(held, place, "workers=2", "resources.cpus=0.4")
-    planned, fingerprint = plan(wanted, settings), prepare(wanted).dataset.fingerprint
-    sweep = sweep_runs.start_sweep(wanted, fingerprint, asdict(planned.settings)).run_id
-    better, behind = {"optimizers.model.lr": 3e-3}, {"optimizers.model.lr": 1e-3}
-    done = sweep_runs.take_up(sweep, planned.trial_experiment(better, 1), fingerprint, Trial(better, 1))
-    done.log_evaluation({f"validation/{OBJECTIVE}": 0.99}, step=1)
-    done.set_tags(sweep_runs.end_tags("finished", {1: 0.98, 2: 0.99}, None))
-    done.finish("FINISHED")
-    answer = tune(wanted, settings, resume=sweep)
-    states = {point["values"]["optimizers.model.lr"]: point for point in answer["points"]}
-    assert [states[rate]["state"] for rate in (3e-3, 1e-3)] == ["finished", "stopped"]
-    second, stopped = states[3e-3]["seeds"][2], states[1e-3]
-    assert states[3e-3]["score"] == pytest.approx((0.99 + second) / 2)
-    assert (stopped["epochs"], list(stopped["seeds"])) == (1, [1])
-    children = {(c.data.tags["point"], c.data.tags["seed"]): c for c in trials(answer)}
-    assert len(children) == 3
-    assert {child.info.status for child in children.values()} == {"FINISHED"}
-    epochs = {
-        key: {record["epoch"] for _, record in read_steps(open_store(child.data.tags["storage"]))}
-        for key, child in children.items()
-    }
-    assert epochs[Trial(better, 2).point, "2"] == {0, 1}
-    assert epochs[Trial(behind, 1).point, "1"] == {0}
-    assert "is not worth going on" in children[Trial(behind, 1).point, "1"].data.tags["sweep.reason"]
 
 
 def test_scoring_in_the_midst_does_not_change_what_is_trained(held: str, place: Path) -> None:
