@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,25 @@ from mlflow.entities import Run
 from datasets.holdout import holdout
 from datasets.store import open_store
 from orchestration import sweep_runs, tracking
+from orchestration.experiment import load
 from orchestration.journal import read_steps
+from orchestration.points import Trial
+from orchestration.sweep_settings import SweepSettings, plan
+from orchestration.train import prepare
+from orchestration.tune import tune
 from tests.tiny import tiny_dataset
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 TRIALS, EPOCHS = 6, 3
+OBJECTIVE = "clothes-changing/mAP"
+SMALL = [
+    "batch.people=4", "batch.images=2", "batch.lanes=2", "augment.height=32", "augment.width=16", "method.width=0.125",
+    "method.adversarial_from_epoch=1", "optimizers.model.schedule=null",
+]  # fmt: skip
 WORDS = [
-    f"epochs={EPOCHS}", "workers=1", "resources.cpus=1", "batch.people=4", "batch.images=2", "batch.lanes=2",
-    "augment.height=32", "augment.width=16", "method.width=0.125", "method.adversarial_from_epoch=1",
-    "optimizers.model.schedule=null", "--over", "method.epsilon=[0, 0.1, 0.5]", "--seeds", "2", "--every", "1",
-    "--concurrent", "1", "--no-register",
+    *SMALL, f"epochs={EPOCHS}", "workers=1", "resources.cpus=1", "--over", "method.epsilon=[0, 0.1, 0.5]", "--seeds", "2",
+    "--every", "1", "--concurrent", "1", "--no-register",
 ]  # fmt: skip
 
 
@@ -120,3 +129,44 @@ def test_a_sweep_that_was_interrupted_and_then_killed_repeats_nothing(folder: Pa
         points = client.get_metric_history(child.info.run_id, "loss/model")
         assert [(p.step, p.value) for p in points] == [(s["step"], s["metrics"]["loss/model"]) for s in steps]
         assert [s["step"] for s in steps] == list(range(len(steps)))
+
+
+def test_trials_of_two_workers_are_jobs_and_a_scout_behind_those_of_an_earlier_process_is_stopped(
+    folder: Path, ray_cluster: str
+) -> None:
+    """Of the better point MLflow has a scout that nobody can beat; its second seed and the other point are still to come."""
+    settings = SweepSettings(
+        over=("optimizers.model.lr=[3e-3, 1e-3]",), seeds=2, every=1, grace=1, stop="asha", concurrent=1
+    )
+    words = [
+        f"data={folder / 'held'}",
+        f"storage={folder / 'runs'}",
+        *SMALL,
+        "epochs=2",
+        "workers=2",
+        "resources.cpus=0.4",
+    ]
+    wanted = load("cal-demo", words)
+    planned, fingerprint = plan(wanted, settings), prepare(wanted).dataset.fingerprint
+    sweep = sweep_runs.start_sweep(wanted, fingerprint, asdict(planned.settings)).run_id
+    better, behind = {"optimizers.model.lr": 3e-3}, {"optimizers.model.lr": 1e-3}
+    done = sweep_runs.take_up(sweep, planned.trial_experiment(better, 1), fingerprint, Trial(better, 1))
+    done.log_evaluation({f"validation/{OBJECTIVE}": 0.99}, step=1)
+    done.set_tags(sweep_runs.end_tags("finished", {1: 0.98, 2: 0.99}, None))
+    done.finish("FINISHED")
+    answer = tune(wanted, settings, resume=sweep)
+    states = {point["values"]["optimizers.model.lr"]: point for point in answer["points"]}
+    assert [states[rate]["state"] for rate in (3e-3, 1e-3)] == ["finished", "stopped"]
+    second, stopped = states[3e-3]["seeds"][2], states[1e-3]
+    assert states[3e-3]["score"] == pytest.approx((0.99 + second) / 2)
+    assert (stopped["epochs"], list(stopped["seeds"])) == (1, [1])
+    found = {(c.data.tags["point"], c.data.tags["seed"]): c for c in children(sweep)}
+    assert len(found) == 3
+    assert {child.info.status for child in found.values()} == {"FINISHED"}
+    epochs = {
+        key: {record["epoch"] for _, record in read_steps(open_store(child.data.tags["storage"]))}
+        for key, child in found.items()
+    }
+    assert epochs[Trial(better, 2).point, "2"] == {0, 1}
+    assert epochs[Trial(behind, 1).point, "1"] == {0}
+    assert "is not worth going on" in found[Trial(behind, 1).point, "1"].data.tags["sweep.reason"]
