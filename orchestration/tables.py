@@ -215,3 +215,31 @@ def registry_gate(answer: Answer) -> None:
     target = gate["target"] or "clothes-changing/mAP (where there is none, the first mode's mAP)"
     tolerance = f"no mode worse by more than {100 * gate['tolerance']:g} points"
     print(f"{answer['name']}: {target} better with {gate['confidence']:.0%} confidence, {tolerance}")
+
+
+def registry_register(answer: Answer) -> None:
+    print(f"{answer['model']} is registered, as candidate")
+
+
+def experiments_list(answer: Answer) -> None:
+    facts(answer["experiments"])
+
+
+def experiments_show(answer: Answer) -> None:
+    import yaml
+
+    print(yaml.safe_dump(answer["experiment"], sort_keys=False, allow_unicode=True), end="")
+
+
+def demo(answer: Answer) -> None:
+    from orchestration.demo import table
+
+    console().print(table(answer))
+    facts(
+        {
+            "model": answer["model"],
+            "pictures": "\n".join(answer["pictures"]),
+            "look at the runs": f"{answer['mlflow_ui']}\nthen open {answer['mlflow_page']}",
+            "seconds": round(answer["seconds"]),
+        }
+    )
