@@ -45,6 +45,10 @@ class Contender:
     def fingerprint(self) -> str:
         return self.version.tags.get("data.fingerprint", "")
 
+    @property
+    def run_id(self) -> str:
+        return self.version.run_id or self.located.run_id or ""
+
 
 def review(
     model: str,
@@ -68,15 +72,13 @@ def review(
     dataset, protocol = open_for_evaluation(address)
     note = note or changed_data(candidate, champion, dataset, given=data is not None)
     indexes = named_indexes(dataset, sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)}))
-    of_both = []
-    for contender in (champion, candidate):
-        if contender is None:
-            of_both.append(evaluated.random_order(protocol, indexes))
-        else:
-            of_both.append(
-                evaluated.descriptors_of(contender.located, address, dataset, protocol, indexes, progress)[0]
-            )
-    comparisons = compare(protocol, indexes, *of_both, dataset.manifest, confidence=policy.confidence)
+    reference, proposed = (
+        evaluated.descriptors_of(one.located, address, dataset, protocol, indexes, progress)
+        if one
+        else evaluated.random_order(protocol, indexes)
+        for one in (champion, candidate)
+    )
+    comparisons = compare(protocol, indexes, reference, proposed, dataset.manifest, confidence=policy.confidence)
     evidence = evidence_of(candidate, champion, dataset, note, policy, comparisons, who or decisions.me())
     checks = gate.judge(evidence, policy)
     target = gate.target_of(policy, evidence["differences"])
@@ -115,7 +117,7 @@ def review(
     return {
         "model": uri(candidate.version),
         "against": uri(champion.version) if champion else RANDOM_ORDER,
-        "run_id": candidate.version.run_id,
+        "run_id": candidate.run_id,
         "data": tracking.without_secret(address),
         "confidence": policy.confidence,
         "target": target,
@@ -242,7 +244,7 @@ def keep(
     is_evidence: the comparison is with the champion; then what promotion needs goes to the version's tags.
     """
     version = candidate.version
-    run_id = version.run_id or candidate.located.run_id
+    run_id = candidate.run_id
     against = f"version-{evidence['against']}" if evidence["against"] else "random-order"
     moment = evidence["when"].replace(":", "").replace("+0000", "Z")
     folder = f"reviews/version-{version.version}-against-{against}/{moment}"
@@ -286,10 +288,10 @@ def party(client: MlflowClient, contender: Contender | None) -> Party:
     if contender is None:
         return Party(RANDOM_ORDER, {})
     version = contender.version
-    tags = client.get_run(version.run_id).data.tags if version.run_id else {}
+    tags = client.get_run(contender.run_id).data.tags
     position = contender.located.checkpoint.position
     facts = {
-        "run": version.run_id or "",
+        "run": contender.run_id,
         "recipe": str(contender.located.checkpoint.experiment.get("name", "")),
         "checkpoint": f"epoch {position.epoch}, step {position.step}",
         "registered": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
