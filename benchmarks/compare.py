@@ -39,7 +39,7 @@ from orchestration.loop import Position
 from orchestration.model_card import Provenance, write_card
 from orchestration.publication import Packed, create_version
 
-DIMENSIONS, PERSONS, CAMERAS = 512, 75, 12
+DIMENSIONS, PERSONS, CAMERAS, SEQUENCES = 512, 75, 12, 12
 TARGETS = {"all of compare, s": ("<=", 10.0)}
 
 
@@ -131,9 +131,10 @@ def render(folder: Path, num_queries: int, num_gallery: int) -> str:
 
     def samples(split: str, number: int, persons: int) -> Iterator[Sample]:
         for at in range(number):
-            one, person, turn = pictures[at % len(pictures)], at * persons // number, at % 6
-            clothes, camera = str(turn % 3), f"{(turn + (split == 'query')) % CAMERAS:02d}"
-            labels = f"{person:04d}", clothes, camera, f"{person}-{turn}", str(at), f"{split}/{at:06d}.jpg"
+            one, person = pictures[at % len(pictures)], at * persons // number
+            sequence = (at * persons * SEQUENCES // number) % SEQUENCES
+            clothes, camera = str(sequence // 4), f"{(sequence + 5 * (split == 'query')) % CAMERAS:02d}"
+            labels = f"{person:04d}", clothes, camera, f"{sequence:02d}", str(at), f"{split}/{at:06d}.jpg"
             yield Sample(one.image, one.parsing, *labels)
 
     splits = {"train": samples("train", 200, 20)}

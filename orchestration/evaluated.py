@@ -31,8 +31,8 @@ def descriptors_of(
     protocol: Protocol,
     indexes: Mapping[str, SplitIndex],
     progress: Progress,
-) -> tuple[dict[str, Descriptors], str]:
-    """The model's descriptors of the protocol's splits, and the address of the evaluation that they lie in.
+) -> dict[str, Descriptors]:
+    """The model's descriptors of the protocol's splits.
 
     Nothing is embedded again, and no Ray is started, where an evaluation of this model on these data left all of them.
     Raises: RequestError where the model cannot be evaluated on the data.
@@ -43,12 +43,12 @@ def descriptors_of(
     folder = evaluation_folder(wanted)
     for name in (AFTER_TRAINING, folder):
         if found := stored(run.sub(name), wanted, protocol, indexes):
-            return found, run.join(name)
+            return found
     with progress.bar(f"embedding by {PurePosixPath(located.run).name}", "images") as bar:
         evaluate(located.checkpoint.address, experiment, run.join(folder), draw_pictures=False, progress=bar)
     found = stored(run.sub(folder), wanted, protocol, indexes)
     assert found is not None, "an evaluation leaves the descriptors of every row"
-    return found, run.join(folder)
+    return found
 
 
 def stored(

@@ -19,7 +19,6 @@ from orchestration import decisions, evaluated, gate, tracking
 from orchestration.bootstrap import RESAMPLES
 from orchestration.comparison import SEED, ModeComparison, compare
 from orchestration.decisions import CHAMPION, EVIDENCE, uri
-from orchestration.embed import Descriptors
 from orchestration.errors import RequestError
 from orchestration.evaluate import open_for_evaluation
 from orchestration.gate import Check, Gate
@@ -43,14 +42,12 @@ class Contender:
     label: str
 
     @property
-    def run_id(self) -> str:
-        run_id = self.version.run_id or self.located.run_id
-        assert run_id is not None  # `located` has seen to it
-        return run_id
-
-    @property
     def fingerprint(self) -> str:
         return self.version.tags.get("data.fingerprint", "")
+
+    @property
+    def run_id(self) -> str:
+        return self.version.run_id or self.located.run_id or ""
 
 
 def review(
@@ -75,14 +72,13 @@ def review(
     dataset, protocol = open_for_evaluation(address)
     note = note or changed_data(candidate, champion, dataset, given=data is not None)
     indexes = named_indexes(dataset, sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)}))
-
-    def descriptors(contender: Contender | None) -> Mapping[str, Descriptors]:
-        if contender is None:
-            return evaluated.random_order(protocol, indexes)
-        return evaluated.descriptors_of(contender.located, address, dataset, protocol, indexes, progress)[0]
-
-    before, after = descriptors(champion), descriptors(candidate)
-    comparisons = compare(protocol, indexes, before, after, dataset.manifest, confidence=policy.confidence)
+    reference, proposed = (
+        evaluated.descriptors_of(one.located, address, dataset, protocol, indexes, progress)
+        if one
+        else evaluated.random_order(protocol, indexes)
+        for one in (champion, candidate)
+    )
+    comparisons = compare(protocol, indexes, reference, proposed, dataset.manifest, confidence=policy.confidence)
     evidence = evidence_of(candidate, champion, dataset, note, policy, comparisons, who or decisions.me())
     checks = gate.judge(evidence, policy)
     target = gate.target_of(policy, evidence["differences"])
@@ -121,7 +117,7 @@ def review(
     return {
         "model": uri(candidate.version),
         "against": uri(champion.version) if champion else RANDOM_ORDER,
-        "run_id": candidate.version.run_id,
+        "run_id": candidate.run_id,
         "data": tracking.without_secret(address),
         "confidence": policy.confidence,
         "target": target,
@@ -292,10 +288,10 @@ def party(client: MlflowClient, contender: Contender | None) -> Party:
     if contender is None:
         return Party(RANDOM_ORDER, {})
     version = contender.version
-    tags = client.get_run(version.run_id).data.tags if version.run_id else {}
+    tags = client.get_run(contender.run_id).data.tags
     position = contender.located.checkpoint.position
     facts = {
-        "run": version.run_id or "",
+        "run": contender.run_id,
         "recipe": str(contender.located.checkpoint.experiment.get("name", "")),
         "checkpoint": f"epoch {position.epoch}, step {position.step}",
         "registered": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),

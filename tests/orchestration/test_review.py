@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -15,7 +17,7 @@ from mlflow import MlflowClient
 from datasets.shards import Dataset
 from orchestration import evaluated
 from orchestration.cli import main
-from orchestration.review_page import markdown
+from orchestration.review_page import SCRIPT, markdown
 from tests.orchestration.contenders import Place, contender, make_place
 from tests.tiny import tiny_dataset
 
@@ -145,9 +147,13 @@ def test_the_page_shows_lists_of_both_models_and_where_they_look(page: str) -> N
     assert any("wrong: person" in alt for alt in alts)
 
 
-def test_the_page_asks_nothing_of_anybody_and_runs_nothing(page: str) -> None:
+def test_the_page_asks_nothing_of_anybody_and_runs_nothing_but_its_own(page: str) -> None:
     reader = Reader(page)
-    assert not [tag for tag, _ in reader.tags if tag in ("script", "iframe", "object", "embed", "form", "base")]
+    assert not [tag for tag, _ in reader.tags if tag in ("iframe", "object", "embed", "form", "base")]
+    assert re.findall(r"<script[^>]*>(.*?)</script>", page, re.S) == [SCRIPT]
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    [policy] = [one["content"] for one in reader.all("meta") if one.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     for tag, attributes in reader.tags:
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)

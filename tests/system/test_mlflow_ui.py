@@ -66,6 +66,10 @@ def test_the_run_and_its_trials_are_nested(seen: Seen, watched: Watched) -> None
     page = watched.page
     page.goto(f"{seen.address}/#/experiments/{seen.experiment_id}/runs")
     expect(page.get_by_text(seen.run_name, exact=True).first).to_be_visible()
+    for trial in seen.trials:  # folded away below their run
+        expect(page.get_by_text(trial, exact=True)).to_have_count(0)
+    row = page.get_by_role("gridcell").filter(has=page.get_by_text(seen.run_name, exact=True))
+    row.get_by_role("button").first.click()
     for trial in seen.trials:
         expect(page.get_by_text(trial, exact=True).first).to_be_visible()
 
@@ -78,8 +82,9 @@ def test_the_registered_model_shows_its_aliases_and_leads_to_the_review_page(see
     page.goto(f"{seen.address}/#/models/{NAME}/versions/2")
     link = page.get_by_role("link", name="Review page")
     expect(link).to_be_visible()
-    link.click()
-    frame = page.frame_locator("iframe").first
+    with page.context.expect_page() as opened:  # MLflow opens links of a description in a tab of their own
+        link.click()
+    frame = opened.value.frame_locator("iframe").first
     expect(frame.locator("#verdict h2")).to_contain_text("gate")
     images = frame.locator("ol.ranked img")
     assert images.count() >= 40
