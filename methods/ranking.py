@@ -122,6 +122,23 @@ def rank(
     Raises: NoValidQuery. ValueError for an unknown rule, shapes that do not fit, features that are not finite, or a
     gallery that differs between two passes.
     """
+    return rank_by_rules(query, gallery, query_labels, gallery_labels, (rule,), ranks, block)[rule]
+
+
+@torch.no_grad()
+def rank_by_rules(
+    query: Tensor,
+    gallery: Gallery,
+    query_labels: Labels,
+    gallery_labels: Labels,
+    rules: Sequence[str],
+    ranks: Sequence[int] = RANKS,
+    block: int = BLOCK,
+) -> dict[str, Ranking]:
+    """As `rank`, by several rules at once: how many entries come before one is the same whatever a rule then strikes out.
+
+    Raises: as `rank`; NoValidQuery of the first rule that has none.
+    """
     query = query.detach()
     if not query.is_floating_point() or query.ndim != 2 or len(query) != len(query_labels):
         raise ValueError(
@@ -130,7 +147,7 @@ def rank(
         )
     query = query.float() if query.element_size() < 4 else query
     _refuse_infinite(query, "query", 0)
-    pairs = _same_person_pairs(query_labels, gallery_labels, rule)
+    pairs = _pairs_of(query_labels, gallery_labels, rules)
     query = query[torch.from_numpy(pairs.queries).to(query.device)]
     num = len(gallery_labels)
     block = min(max(block, 1), num)
@@ -146,7 +163,9 @@ def rank(
     for whole in (False, True):
         found = pairs.nearest_first(_similarities(pairs, query, blocks(), span, width, whole))
         try:
-            return _summary(found, _count_before(found, tiles(span), span, width), ranks)
+            before = _count_before(found, tiles(span), span, width)
+            judged = {rule: _judge(found, query_labels, gallery_labels, rule) for rule in rules}
+            return {rule: _summary(by_rule, before[kept], ranks) for rule, (by_rule, kept) in judged.items()}
         except _Differs:
             continue
     raise ValueError("the gallery gave other features in the second pass than in the first")
@@ -174,7 +193,7 @@ def rank_distances(
     distance = distance.float() if distance.element_size() < 4 else distance
     if not torch.isfinite(distance).all():
         raise ValueError("distance holds values that are not finite, which have no place in a ranking")
-    pairs = _same_person_pairs(query_labels, gallery_labels, rule)
+    pairs = _pairs_of(query_labels, gallery_labels, (rule,))
     rows = torch.from_numpy(pairs.queries).to(distance.device)
     span, num, block = HOST_QUERIES, len(gallery_labels), max(block, 1)
 
@@ -220,7 +239,7 @@ def judge(query_labels: Labels, gallery_labels: Labels, rule: str) -> tuple[np.n
 
     A removed entry is neither. Raises: NoValidQuery.
     """
-    pairs = _same_person_pairs(query_labels, gallery_labels, rule)
+    pairs = _pairs_of(query_labels, gallery_labels, (rule,))
     counted = np.ones((len(query_labels), len(gallery_labels)), dtype=bool)
     matches = np.zeros_like(counted)
     rows = pairs.queries[pairs.row]
@@ -228,9 +247,20 @@ def judge(query_labels: Labels, gallery_labels: Labels, rule: str) -> tuple[np.n
     return counted, matches
 
 
-def _same_person_pairs(query: Labels, gallery: Labels, rule: str) -> _Pairs:
-    if rule not in RULES:
-        raise ValueError(f"unknown rule {rule!r}: it is one of {', '.join(RULES)}")
+def _pairs_of(query: Labels, gallery: Labels, rules: Sequence[str]) -> _Pairs:
+    """The pairs of the queries that have a match under one of the rules. `is_match` is the first rule's.
+
+    Raises: NoValidQuery where a rule has none. ValueError for an unknown rule.
+    """
+    everything = _same_person_pairs(query, gallery)
+    kept = [_judge(everything, query, gallery, rule)[1] for rule in rules]
+    if len(rules) == 1:
+        return _judge(everything, query, gallery, rules[0])[0]
+    return _keep(everything, np.logical_or.reduce(kept))
+
+
+def _same_person_pairs(query: Labels, gallery: Labels) -> _Pairs:
+    """Those of every query whose person is in the gallery, none of them judged yet."""
     queries = np.argsort(query.person, kind="stable")  # neighbours share gallery rows, and with them products
     entries = np.argsort(gallery.person, kind="stable")
     persons, wanted = gallery.person[entries], query.person[queries]
@@ -239,23 +269,47 @@ def _same_person_pairs(query: Labels, gallery: Labels, rule: str) -> _Pairs:
     row = np.repeat(np.arange(len(queries)), num)
     within = np.arange(len(row)) - np.repeat(np.cumsum(num) - num, num)
     entry = entries[np.repeat(start, num) + within]
+    return _Pairs(queries, row, entry, np.zeros(len(row), dtype=bool), len(query), len(gallery))
+
+
+def _judge(pairs: _Pairs, query: Labels, gallery: Labels, rule: str) -> tuple[_Pairs, np.ndarray]:
+    """The pairs of the queries that have a match under a rule, judged by it, and which pairs these are, bool [N].
+
+    Raises: NoValidQuery; ValueError for an unknown rule.
+    """
+    if rule not in RULES:
+        raise ValueError(f"unknown rule {rule!r}: it is one of {', '.join(RULES)}")
 
     def same(query_label: np.ndarray, gallery_label: np.ndarray) -> np.ndarray:
-        ours, theirs = query_label[queries[row]], gallery_label[entry]
+        ours, theirs = query_label[pairs.queries[pairs.row]], gallery_label[pairs.gallery]
         return (ours == theirs) & (ours >= 0)
 
     is_match = ~same(query.camera, gallery.camera)
     if rule != "general":
         is_match &= same(query.clothes, gallery.clothes) == (rule == "same-clothes")
-    is_valid = np.bincount(row[is_match], minlength=len(queries)) > 0
+    is_valid = np.bincount(pairs.row[is_match], minlength=len(pairs.queries)) > 0
     if not is_valid.any():
         raise NoValidQuery(
             f"no valid query under the rule {rule!r}: of {len(query)} queries and {len(gallery)} gallery entries, "
-            f"{np.count_nonzero(num)} queries have their person in the gallery ({len(row)} pairs), and the rule keeps "
-            "none of these. Check cameras and clothes of the two splits, or leave this mode out of the protocol"
+            f"{len(np.unique(pairs.row))} queries have their person in the gallery ({len(pairs.row)} pairs), and the rule "
+            "keeps none of these. Check cameras and clothes of the two splits, or leave this mode out of the protocol"
         )
-    keep, new_row = is_valid[row], np.cumsum(is_valid) - 1
-    return _Pairs(queries[is_valid], new_row[row[keep]], entry[keep], is_match[keep], len(query), len(gallery))
+    kept = is_valid[pairs.row]
+    return _keep(replace(pairs, is_match=is_match), kept), kept
+
+
+def _keep(pairs: _Pairs, kept: np.ndarray) -> _Pairs:
+    """Some pairs (bool [N]), with the rows that have one, in their order."""
+    is_row = np.bincount(pairs.row[kept], minlength=len(pairs.queries)) > 0
+    similarity = pairs.similarity[kept] if len(pairs.similarity) else pairs.similarity
+    return replace(
+        pairs,
+        queries=pairs.queries[is_row],
+        row=(np.cumsum(is_row) - 1)[pairs.row[kept]],
+        gallery=pairs.gallery[kept],
+        is_match=pairs.is_match[kept],
+        similarity=similarity,
+    )
 
 
 def _blocks(gallery: Gallery, num: int, size: int, like: Tensor) -> Iterator[tuple[int, Tensor]]:

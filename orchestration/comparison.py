@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from datasets import protocols
 from datasets.protocols import Mode, Protocol
 from datasets.shards import Manifest, SplitIndex
-from methods.ranking import Labels, Ranking, judge, rank
+from methods.ranking import Labels, Ranking, judge, rank_by_rules
 from methods.ranking_parts import mean_over_draws
 from orchestration.bootstrap import mean_intervals
 from orchestration.embed import Descriptors
@@ -23,6 +23,8 @@ MEASURES = ("mAP", "rank-1")
 CHANGED_SHOWN = 6
 LIST_LENGTH = 5
 SEED = 0
+
+Entries = tuple[str, str, tuple[str, ...] | None, int]
 
 
 @dataclass(frozen=True)
@@ -94,30 +96,55 @@ def compare(
     confidence: float,
 ) -> list[ModeComparison]:
     """Every mode of the protocol. confidence: of the intervals, such as 0.95."""
-    return [
-        compare_mode(protocol, mode, indexes, (champion, candidate), manifest, confidence) for mode in protocol.modes
-    ]
+    ranked: dict[Entries, Ranked] = {}
+    for mode in protocol.modes:
+        if entries_of(mode) not in ranked:
+            alike = [other for other in protocol.modes if entries_of(other) == entries_of(mode)]
+            ranked[entries_of(mode)] = rank_both(protocol, alike, indexes, (champion, candidate), manifest)
+    return [compare_mode(mode, indexes[mode.query], ranked[entries_of(mode)], confidence) for mode in protocol.modes]
 
 
-def compare_mode(
+def entries_of(mode: Mode) -> Entries:
+    """Modes in which these are the same differ in nothing but their rule, and are ranked together."""
+    return mode.query, mode.gallery, mode.cameras, mode.draws
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Queries ranked by both models. rows: of the query's split. queries: a side per model; galleries: per model and draw;
+    found: per model, draw and rule."""
+
+    rows: np.ndarray
+    queries: list[Side]
+    galleries: list[list[Side]]
+    found: list[list[dict[str, Ranking]]]
+
+
+def rank_both(
     protocol: Protocol,
-    mode: Mode,
+    modes: Sequence[Mode],
     indexes: Mapping[str, SplitIndex],
     models: tuple[Mapping[str, Descriptors], Mapping[str, Descriptors]],
     manifest: Manifest,
-    confidence: float,
-) -> ModeComparison:
-    index = indexes[mode.query]
-    rows = protocols.rows(protocol, mode, index)
-    drawn = protocols.galleries(protocol, mode, indexes[mode.gallery], manifest)
-    queries = [side(protocol, index, model[mode.query], rows) for model in models]
-    galleries = [
-        [side(protocol, indexes[mode.gallery], model[mode.gallery], some) for some in drawn] for model in models
-    ]
+) -> Ranked:
+    """modes: of the same entries."""
+    of_query, of_gallery = indexes[modes[0].query], indexes[modes[0].gallery]
+    rows = protocols.rows(protocol, modes[0], of_query)
+    drawn = protocols.galleries(protocol, modes[0], of_gallery, manifest)
+    rules = [mode.rule for mode in modes]
+    queries = [side(protocol, of_query, model[of_query.split], rows) for model in models]
+    galleries = [[side(protocol, of_gallery, model[of_gallery.split], some) for some in drawn] for model in models]
     found = [
-        [rank(query.features, one.features, query.labels, one.labels, mode.rule, CMC_RANKS) for one in of_model]
+        [rank_by_rules(query.features, one.features, query.labels, one.labels, rules, CMC_RANKS) for one in of_model]
         for query, of_model in zip(queries, galleries, strict=True)
     ]
+    return Ranked(rows, queries, galleries, found)
+
+
+def compare_mode(mode: Mode, index: SplitIndex, ranked: Ranked, confidence: float) -> ModeComparison:
+    """index: of the queries' split."""
+    rows, queries, galleries = ranked.rows, ranked.queries, ranked.galleries
+    found = [[draw[mode.rule] for draw in of_model] for of_model in ranked.found]
     rankings = [mean_over_draws(of_model) if mode.draws else of_model[0] for of_model in found]
     valid = np.flatnonzero(~np.isnan(rankings[0].per_query_ap))
     values = np.stack([per_query(ranking, of_model) for ranking, of_model in zip(rankings, found, strict=True)])

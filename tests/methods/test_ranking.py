@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from methods import ranking
-from methods.ranking import RULES, Labels, NoValidQuery, describe, describe_tracks, rank, rank_distances
+from methods.ranking import RULES, Labels, NoValidQuery, describe, describe_tracks, rank, rank_by_rules, rank_distances
 from tests import golden
 
 MODES = {"general": "general", "CC": "clothes-changing", "SC": "same-clothes"}
@@ -264,3 +264,22 @@ def test_precision_at_a_recall_is_the_best_there_or_beyond(seed: int, rule: str)
                 [max(p for p, r in zip(hits, recall, strict=True) if r >= at - 1e-9) for at in ranking.RECALLS]
             )
     np.testing.assert_allclose(result.precision, np.mean(curves, axis=0), atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), unknown=st.booleans())
+def test_rules_ranked_together_are_those_ranked_apart(seed: int, unknown: bool) -> None:
+    rng = np.random.default_rng(seed)
+    query, gallery = random_labels(rng, 9, 3, unknown), random_labels(rng, 50, 3, unknown)
+    x, y = (torch.from_numpy(rng.integers(-2, 3, (len(labels), 4))).float() for labels in (query, gallery))
+    try:
+        apart = {rule: rank(x, y, query, gallery, rule) for rule in RULES}
+    except NoValidQuery:
+        return
+    together = rank_by_rules(x, y, query, gallery, RULES)
+    for rule, one in apart.items():
+        other = together[rule]
+        assert (one.cmc, one.mAP, one.mINP, one.num_valid) == (other.cmc, other.mAP, other.mINP, other.num_valid)
+        np.testing.assert_array_equal(one.per_query_ap, other.per_query_ap)
+        np.testing.assert_array_equal(one.first_match, other.first_match)
+        np.testing.assert_array_equal(one.precision, other.precision)
