@@ -67,7 +67,7 @@ def unread(experiment: Experiment) -> set[str]:
 def try_out(method_class: type[Method], settings: BaseModel) -> None:
     """Everything that training and embedding do with a method, once."""
     with torch.random.fork_rng(devices=[]):
-        method: Method = method_class(settings, facts())  # type: ignore[call-arg]
+        method: Method = method_class(settings, facts())  # type: ignore[call-arg, arg-type]
         method.weights_address()
         batch = made_up()
         for stage in method.stages():
@@ -77,7 +77,7 @@ def try_out(method_class: type[Method], settings: BaseModel) -> None:
         method.eval()
         inputs = [batch.images, batch.parsing] if "parsing" in method.inputs else [batch.images]
         with torch.no_grad():
-            method.embed(*inputs)  # type: ignore[arg-type]
+            method.embed(*inputs)
 
 
 def facts() -> DataFacts:
