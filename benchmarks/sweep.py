@@ -5,7 +5,7 @@ the driver of a sweep of 200 trials, Ray and torch included. Overhead is the swe
 steps, over the trials, one at a time; the start of Ray and the last evaluation and registration are left out, the first
 actor's start is not. The trials of the 200 train for one step.
 
-    python -m benchmarks.sweep              (--quick: 4, 2 and 20 trials)
+    python -m benchmarks.sweep              (--quick: 6, 2 and 16 trials)
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def overhead(name: str, experiment: Experiment, trials: int, target: float) -> N
 
 def main() -> None:
     quick = "--quick" in sys.argv
-    one, several, many = (4, 2, 20) if quick else (20, 4, 200)
+    one, several, many = (6, 2, 16) if quick else (20, 4, 200)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as root:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{root}/mlflow.db"
         print("rendering", file=sys.stderr)
