@@ -25,6 +25,7 @@ from orchestration import tracking, train, verdicts
 from orchestration.experiment import Experiment
 from orchestration.points import Trial
 from orchestration.progress import Progress
+from orchestration.scoring import locate
 from orchestration.sweep_runs import end_tags, take_up
 from orchestration.validation import PREFIX, Scores
 from orchestration.worker import FAILURE, FINAL_ERRORS, Assignment, Scoring, Training
@@ -98,7 +99,7 @@ class SweepTrial(Trainable):
                     experiment=self.experiment.resolved(),
                     run=self.run.storage,
                     facts=self.job.facts,
-                    init_from=self.experiment.init_from,
+                    init_from=self.initial_weights(),
                     weights=self.fetch_weights(),
                     trial=Scoring(self.job.scored_every, waits=self.job.waits and trial.is_scout),
                 )
@@ -113,6 +114,10 @@ class SweepTrial(Trainable):
         assert backbone is not None
         self.store.write(train.WEIGHTS, backbone)
         return train.WEIGHTS
+
+    def initial_weights(self) -> str | None:
+        """The checkpoint that is meant by a run, an address or a registered version."""
+        return locate(self.experiment.init_from).checkpoint.address if self.experiment.init_from else None
 
     def prepared(self) -> train.Prepared:
         return train.Prepared(self.experiment, Dataset.open(self.experiment.data), self.job.facts, 0)

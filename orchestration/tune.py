@@ -11,11 +11,12 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
-from orchestration import checkpoint, cluster, registry, sweep_report, sweep_runs, tracking, train
-from orchestration.evaluate import evaluate
+from orchestration import checkpoint, cluster, registration, sweep_report, sweep_runs, tracking, train
+from orchestration.errors import RequestError
+from orchestration.evaluate import evaluate, open_for_evaluation
 from orchestration.experiment import Experiment
 from orchestration.points import Ledger, Point, Trial
 from orchestration.progress import Progress
@@ -55,8 +56,12 @@ def tune(
     prepared = train.prepare(experiment)
     if experiment.weights:
         train.fetch_backbone(prepared)
+    check_on_data(planned, prepared)
     if experiment.init_from:
-        train.check_initial_weights(prepared, experiment.init_from)
+        address, anew = train.check_initial_weights(prepared, experiment.init_from)
+        progress.say(f"weights of {address}; anew for these people: {', '.join(anew) or 'nothing'}")
+        experiment = experiment.model_copy(update={"init_from": address})  # for an alias or a run may move on meanwhile
+        planned = replace(planned, experiment=experiment)
     cluster.connect(progress.say)
     cluster.check_resources(experiment, progress.say)
     if resume:
@@ -226,7 +231,8 @@ class Sweep:
             child.log_picture(data, picture)
         child.deliver()
         self.progress.say(f"registering {name}")
-        model = registry.register_checkpoint(chosen.address, name, run_id, result.metrics)
+        model = self.registered(child, chosen.address, name)
+        model = model or registration.register_once(child.store, run_id, name, chosen.address, result.metrics)
         _, _, version = model.removeprefix("models:/").rpartition("/")
         score = best.score
         tags = {
@@ -236,6 +242,30 @@ class Sweep:
         for key, value in tags.items():
             self.client.set_model_version_tag(name, version, key, value)
         return model
+
+    def registered(self, child: tracking.TrackedRun, address: str, name: str) -> str | None:
+        """The version that an earlier process of the sweep made of this checkpoint; None where there is none."""
+        if child.store.exists(registration.WISH):  # it did not come to its end
+            return None
+        for version in self.client.search_model_versions(f"run_id = '{child.run_id}'"):
+            if version.name == name and version.tags.get("checkpoint") == tracking.without_secret(address):
+                return f"models:/{name}/{version.version}"
+        return None
+
+
+def check_on_data(planned: Plan, prepared: train.Prepared) -> None:
+    """Each value by itself fits the data, as the experiment does. Raises: RequestError."""
+    _, protocol = open_for_evaluation(planned.experiment.data)
+    for key, axis in planned.space.items():
+        for value in axis.ends():
+            try:
+                experiment = planned.trial_experiment({key: value}, planned.experiment.seed)
+            except RequestError:  # fits beside values of other keys
+                continue
+            try:
+                train.check_on_data(experiment, prepared.dataset, protocol)
+            except RequestError as error:
+                raise RequestError(f"--over {key}: with {value}, {error}") from error
 
 
 def first_failure(ledger: Ledger) -> str:
