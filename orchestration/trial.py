@@ -23,6 +23,7 @@ from datasets.shards import Dataset
 from datasets.store import open_store
 from orchestration import tracking, train, verdicts
 from orchestration.experiment import Experiment
+from orchestration.patience import persist
 from orchestration.points import Trial
 from orchestration.progress import Progress
 from orchestration.scoring import locate
@@ -31,6 +32,7 @@ from orchestration.validation import PREFIX, Scores
 from orchestration.worker import FAILURE, FINAL_ERRORS, Assignment, Scoring, Training
 
 POLL_S = 0.2
+AWAY_S = 3600.0  # that MLflow may be away before a trial begins: one that does not wait is lost, and the next in turn
 ATTEMPTS = "attempts.json"
 
 
@@ -83,7 +85,11 @@ class SweepTrial(Trainable):
         self.failure: str | None = None
         self.stack = ExitStack()
         self.experiment = Experiment.from_resolved(config["experiment"])
-        self.run = take_up(self.job.sweep, self.experiment, self.job.fingerprint, trial)
+        self.run = persist(
+            lambda: take_up(self.job.sweep, self.experiment, self.job.fingerprint, trial),
+            f"trial {trial.name} was to begin",
+            deadline_s=AWAY_S,
+        )
         self.run.set_tags({"sweep.process": f"{platform.node()}:{os.getpid()}"})
         self.store = open_store(self.run.storage)
         self.store.delete(FAILURE)

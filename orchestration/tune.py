@@ -15,9 +15,10 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from orchestration import checkpoint, cluster, registration, sweep_report, sweep_runs, tracking, train
-from orchestration.errors import RequestError
+from orchestration.errors import RequestError, first_line
 from orchestration.evaluate import evaluate, open_for_evaluation
 from orchestration.experiment import Experiment
+from orchestration.patience import persist
 from orchestration.points import Ledger, Point, Trial
 from orchestration.progress import Progress
 from orchestration.proposals import SEARCHES
@@ -74,8 +75,7 @@ def tune(
             sweep.run_trials()
         answer = sweep.finish()
     except BaseException as error:
-        sweep.close_trials("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        sweep.give_up("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     run.finish("FINISHED")
     return answer
@@ -179,7 +179,17 @@ class Sweep:
 
     def close_trials(self, status: str) -> None:
         """Of trials whose processes are gone."""
-        sweep_runs.close_open_runs(self.client, self.run.run_id, status)
+        persist(
+            lambda: sweep_runs.close_open_runs(self.client, self.run.run_id, status), "the sweep's trials were closed"
+        )
+
+    def give_up(self, status: str) -> None:
+        """Close what is open. Where MLflow cannot have that, it is said, and hides no other error."""
+        try:
+            self.close_trials(status)
+        except Exception as error:
+            self.progress.say(f"MLflow may show trials of sweep {self.run.run_id} as running: {first_line(error)}")
+        self.run.finish(status)
 
     def finish(self) -> dict[str, Any]:
         """Pictures and tables to the parent run; the best to the registry."""
