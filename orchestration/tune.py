@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from orchestration import checkpoint, cluster, registration, sweep_report, sweep_runs, tracking, train
+from orchestration import checkpoint, cluster, registry, sweep_report, sweep_runs, tracking, train
 from orchestration.errors import RequestError, first_line
 from orchestration.evaluate import evaluate, open_for_evaluation
 from orchestration.experiment import Experiment
@@ -241,8 +241,7 @@ class Sweep:
             child.log_picture(data, picture)
         child.deliver()
         self.progress.say(f"registering {name}")
-        model = self.registered(child, chosen.address, name)
-        model = model or registration.register_once(child.store, run_id, name, chosen.address, result.metrics)
+        model = registry.register_checkpoint(chosen.address, name, run_id, result.metrics)
         _, _, version = model.removeprefix("models:/").rpartition("/")
         score = best.score
         tags = {
@@ -252,15 +251,6 @@ class Sweep:
         for key, value in tags.items():
             self.client.set_model_version_tag(name, version, key, value)
         return model
-
-    def registered(self, child: tracking.TrackedRun, address: str, name: str) -> str | None:
-        """The version that an earlier process of the sweep made of this checkpoint; None where there is none."""
-        if child.store.exists(registration.WISH):  # it did not come to its end
-            return None
-        for version in self.client.search_model_versions(f"run_id = '{child.run_id}'"):
-            if version.name == name and version.tags.get("checkpoint") == tracking.without_secret(address):
-                return f"models:/{name}/{version.version}"
-        return None
 
 
 def check_on_data(planned: Plan, prepared: train.Prepared) -> None:
