@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from orchestration.space import KINDS
 
 FOLDER = Path(__file__).parent / "sweeps"
 KEYS = ("experiment", "over", "seeds", "search", "points", "objective", "stop", "every", "grace")
+WHOLE = {"seeds", "points", "every", "grace"}
 
 
 def sweeps() -> list[str]:
@@ -32,7 +34,14 @@ def read_sweep(name: str) -> dict[str, Any]:
     found = read(path)
     if unknown := sorted(set(found) - set(KEYS)):
         raise RequestError(f"{path}: a sweep has no {either(unknown)}; it has {', '.join(KEYS)}.")
+    for key in WHOLE & set(found):
+        if type(found[key]) is not int or found[key] < 1:
+            raise RequestError(f"{path}: {key} = {found[key]!r}: expected a whole number from 1 on.")
+    for key in set(found) - WHOLE - {"over"}:
+        if not isinstance(found[key], str):
+            raise RequestError(f"{path}: {key} = {found[key]!r}: expected a word.")
     over = found.get("over") or {}
     if not isinstance(over, dict):
         raise RequestError(f"{path}: over = {over!r}: expected keys with {KINDS}.")
-    return found | {"over": tuple(f"{key}={values}" for key, values in over.items())}
+    words = {key: values if isinstance(values, str) else json.dumps(values) for key, values in over.items()}
+    return found | {"over": tuple(f"{key}={values}" for key, values in words.items())}

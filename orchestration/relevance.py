@@ -20,6 +20,7 @@ INERT = {
     "data": "scores on different data cannot be compared: run a sweep on each",
     "select": "a sweep scores each run's last epoch",
     "select_on_test": "a sweep scores on the validation set",
+    "evaluate.cues": "cues are scored on the test set, when training is over",
     **dict.fromkeys(
         ("name", "workers", "threads", "resources", "stream", "checkpoint", "storage", "experiment", "register",
          "max_failures", "evaluate.batch"), BOOKKEEPING,
@@ -69,7 +70,7 @@ def try_out(method_class: type[Method], settings: BaseModel) -> None:
     with torch.random.fork_rng(devices=[]):
         method: Method = method_class(settings, facts())  # type: ignore[call-arg, arg-type]
         method.weights_address()
-        batch = made_up()
+        batch = made_up(is_paired=bool(method.pairs_for))
         for stage in method.stages():
             method.begin_epoch(stage.first_epoch)
             for update in method.updates(batch):
@@ -86,13 +87,15 @@ def facts() -> DataFacts:
     return DataFacts(PEOPLE, clothes, own, clothing_labels=(1,))
 
 
-def made_up() -> Batch:
-    """PEOPLE × OUTFITS × IMAGES images: every pair that a loss may ask for."""
-    count = PEOPLE * OUTFITS * IMAGES
+def made_up(*, is_paired: bool) -> Batch:
+    """PEOPLE × OUTFITS × IMAGES images: every pair that a loss may ask for; twice as many where they are to be paired."""
+    times = 2 if is_paired else 1
+    count = times * PEOPLE * OUTFITS * IMAGES
     generator = torch.Generator().manual_seed(0)
     return Batch(
         images=torch.randn((count, 3, *SIZE), generator=generator),
         parsing=torch.randint(0, 2, (count, *SIZE), dtype=torch.uint8, generator=generator),
-        person=torch.arange(PEOPLE).repeat_interleave(OUTFITS * IMAGES),
-        clothes=torch.arange(PEOPLE * OUTFITS).repeat_interleave(IMAGES),
+        person=torch.arange(PEOPLE).repeat_interleave(OUTFITS * IMAGES).repeat(times),
+        clothes=torch.arange(PEOPLE * OUTFITS).repeat_interleave(IMAGES).repeat(times),
+        is_paired=is_paired,
     )

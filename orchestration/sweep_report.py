@@ -32,7 +32,7 @@ def report(space: Space, ledger: Ledger, objective: str) -> Report:
     made = Report(table=table(space, ledger))
     if not points:
         return made
-    names = sweep_pictures.modes_of(objective, next(iter(points[0].outcomes.values())).metrics)
+    names = sweep_pictures.modes_of(objective, max((o.metrics for o in points[0].outcomes.values()), key=len))
     for key in space:
         picture = sweep_pictures.sensitivity(key, space, points, ledger.best(), names)
         made.pictures[f"sensitivity-{key}.png"] = picture

@@ -128,6 +128,9 @@ def close_open_runs(client: MlflowClient, sweep: str, status: str) -> None:
     """Of trials whose processes are gone: deliver what they left, and say that they ended."""
     for child in children(client, sweep, "attributes.status = 'RUNNING'"):
         if "storage" in child.data.tags:
-            tracking.open_run(child.info.run_id).finish(status)
+            tracked = tracking.open_run(child.info.run_id)
+            tracked.deliver()
+            if tracked.is_going_on():  # what it left does not tell its end
+                tracking.open_run(child.info.run_id).finish(status)
         else:
             client.set_terminated(child.info.run_id, status)

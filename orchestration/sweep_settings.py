@@ -13,9 +13,11 @@ from orchestration.errors import RequestError
 from orchestration.evaluate import check_inputs, metric_names, open_for_evaluation
 from orchestration.experiment import Experiment, build
 from orchestration.mistakes import either
+from orchestration.modes import RERANKED
 from orchestration.proposals import SEARCHES
 from orchestration.recipes import put
 from orchestration.relevance import inert
+from orchestration.settings import is_model_name
 from orchestration.space import Choice, Space, Values
 from orchestration.stopping import RULES, Rule
 
@@ -73,11 +75,16 @@ def plan(experiment: Experiment, settings: SweepSettings) -> Plan:
         raise RequestError(
             f"select = {experiment.select}: a sweep scores the model that each run ends with. Set select=last"
         )
+    if settings.register is not None:
+        check_name(settings.register)
+    if settings.retries < 0:
+        raise RequestError(f"--retries {settings.retries}: expected 0 or more")
     check_objective(experiment, settings.objective)
     space = spaces.read_space(settings.over)
     if not space:
         raise RequestError("a sweep varies something: --over KEY=VALUES, such as --over method.tau='log(1/64, 1/4)'")
     check_values(experiment, space)
+    check_reranking(space, settings.objective)
     settings = with_defaults(settings, experiment, space)
     assert settings.grace is not None
     points = spaces.size(space) if settings.points is None else settings.points
@@ -113,10 +120,26 @@ def check_values(experiment: Experiment, space: Space) -> None:
                 varied(experiment, {key: value})
             except RequestError as error:
                 if not is_combination(experiment, space, key, value):
-                    mistakes.append(f"--over {key}: {error}{whole(axis)}")
+                    mistakes.append(f"--over {key}: {error}{whole(experiment, key, axis)}")
                     break
     if mistakes:
         raise RequestError("\n".join(mistakes))
+
+
+def check_reranking(space: Space, objective: str) -> None:
+    keys = [key for key in space if f"{key}.".startswith("evaluate.rerank.")]
+    if keys and RERANKED not in objective:
+        raise RequestError(
+            f"--over {keys[0]}: {objective} is of the lists before they are re-ranked. Set --objective to that of a mode's "
+            f"re-ranked lists, such as general{RERANKED}/mAP, and evaluate.rerank={{}}."
+        )
+
+
+def check_name(name: str) -> None:
+    try:
+        is_model_name(name)
+    except ValueError as error:
+        raise RequestError(f"--register {name}: {error}. Give another, or --no-register.") from error
 
 
 def settled(key: str, experiment: Experiment, space: Space) -> str | None:
@@ -152,10 +175,16 @@ def is_combination(experiment: Experiment, space: Space, key: str, value: Any) -
     return False
 
 
-def whole(axis: spaces.Axis) -> str:
-    if isinstance(axis, Choice) or axis.whole:
+def whole(experiment: Experiment, key: str, axis: spaces.Axis) -> str:
+    """The mend where a range is of whole numbers alone."""
+    if isinstance(axis, Choice) or not all(float(end).is_integer() for end in (axis.low, axis.high)):
         return ""
-    return f"\n  of whole numbers: --over KEY='int({axis.low:g}, {axis.high:g})'"
+    try:
+        for end in (axis.low, axis.high):
+            varied(experiment, {key: int(end)})
+    except RequestError:
+        return ""
+    return f"\n  of whole numbers: --over {key}='int({axis.low:g}, {axis.high:g})'"
 
 
 def check_combinations(experiment: Experiment, space: Space) -> None:

@@ -6,7 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from datasets.shards import DataError, Dataset
+from datasets.protocols import Protocol
+from datasets.shards import DataError, Dataset, SplitIndex
 from datasets.store import Store, StoreError, open_store
 from methods import METHODS
 from methods.method import MethodError
@@ -42,8 +43,20 @@ class Prepared:
 
 def prepare(experiment: Experiment) -> Prepared:
     """Everything that can be found wrong before a worker starts. Raises RequestError with the mend."""
-    method = METHODS[experiment.method.name]
     dataset, protocol = open_for_evaluation(experiment.data)
+    index = check_on_data(experiment, dataset, protocol)
+    if experiment.select != "last":
+        check_selection(experiment)
+    try:
+        steps = num_steps(experiment, dataset)
+    except DataError as error:
+        raise RequestError(f"data {experiment.data}: {error}") from error
+    return Prepared(experiment, dataset, assembly.describe_data(index, dataset.manifest.label_map), steps)
+
+
+def check_on_data(experiment: Experiment, dataset: Dataset, protocol: Protocol) -> SplitIndex:
+    """What the experiment learns from, after the data set was seen to have all that it needs. Raises: RequestError."""
+    method = METHODS[experiment.method.name]
     check_method(experiment.method.name, protocol, experiment.data)
     try:
         index = dataset.index("train")
@@ -67,13 +80,7 @@ def prepare(experiment: Experiment) -> Prepared:
             f"{where}: a batch of {experiment.batch.people} people × {experiment.batch.images} images needs "
             f"{experiment.batch.people} identities; split 'train' has {index.num_persons}. Set batch.people lower."
         )
-    if experiment.select != "last":
-        check_selection(experiment)
-    try:
-        steps = num_steps(experiment, dataset)
-    except DataError as error:
-        raise RequestError(f"{where}: {error}") from error
-    return Prepared(experiment, dataset, assembly.describe_data(index, dataset.manifest.label_map), steps)
+    return index
 
 
 def check_selection(experiment: Experiment) -> None:

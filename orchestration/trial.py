@@ -23,13 +23,16 @@ from datasets.shards import Dataset
 from datasets.store import open_store
 from orchestration import tracking, train, verdicts
 from orchestration.experiment import Experiment
+from orchestration.patience import persist
 from orchestration.points import Trial
 from orchestration.progress import Progress
+from orchestration.scoring import locate
 from orchestration.sweep_runs import end_tags, take_up
 from orchestration.validation import PREFIX, Scores
 from orchestration.worker import FAILURE, FINAL_ERRORS, Assignment, Scoring, Training
 
 POLL_S = 0.2
+AWAY_S = 3600.0  # that MLflow may be away before a trial begins: one that does not wait is lost, and the next in turn
 ATTEMPTS = "attempts.json"
 
 
@@ -82,7 +85,11 @@ class SweepTrial(Trainable):
         self.failure: str | None = None
         self.stack = ExitStack()
         self.experiment = Experiment.from_resolved(config["experiment"])
-        self.run = take_up(self.job.sweep, self.experiment, self.job.fingerprint, trial)
+        self.run = persist(
+            lambda: take_up(self.job.sweep, self.experiment, self.job.fingerprint, trial),
+            f"trial {trial.name} was to begin",
+            deadline_s=AWAY_S,
+        )
         self.run.set_tags({"sweep.process": f"{platform.node()}:{os.getpid()}"})
         self.store = open_store(self.run.storage)
         self.store.delete(FAILURE)
@@ -98,7 +105,7 @@ class SweepTrial(Trainable):
                     experiment=self.experiment.resolved(),
                     run=self.run.storage,
                     facts=self.job.facts,
-                    init_from=self.experiment.init_from,
+                    init_from=self.initial_weights(),
                     weights=self.fetch_weights(),
                     trial=Scoring(self.job.scored_every, waits=self.job.waits and trial.is_scout),
                 )
@@ -113,6 +120,10 @@ class SweepTrial(Trainable):
         assert backbone is not None
         self.store.write(train.WEIGHTS, backbone)
         return train.WEIGHTS
+
+    def initial_weights(self) -> str | None:
+        """The checkpoint that is meant by a run, an address or a registered version."""
+        return locate(self.experiment.init_from).checkpoint.address if self.experiment.init_from else None
 
     def prepared(self) -> train.Prepared:
         return train.Prepared(self.experiment, Dataset.open(self.experiment.data), self.job.facts, 0)

@@ -11,12 +11,14 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from orchestration import checkpoint, cluster, registry, sweep_report, sweep_runs, tracking, train
-from orchestration.evaluate import evaluate
+from orchestration.errors import RequestError, first_line
+from orchestration.evaluate import evaluate, open_for_evaluation
 from orchestration.experiment import Experiment
+from orchestration.patience import persist
 from orchestration.points import Ledger, Point, Trial
 from orchestration.progress import Progress
 from orchestration.proposals import SEARCHES
@@ -55,8 +57,12 @@ def tune(
     prepared = train.prepare(experiment)
     if experiment.weights:
         train.fetch_backbone(prepared)
+    check_on_data(planned, prepared)
     if experiment.init_from:
-        train.check_initial_weights(prepared, experiment.init_from)
+        address, anew = train.check_initial_weights(prepared, experiment.init_from)
+        progress.say(f"weights of {address}; anew for these people: {', '.join(anew) or 'nothing'}")
+        experiment = experiment.model_copy(update={"init_from": address})  # for an alias or a run may move on meanwhile
+        planned = replace(planned, experiment=experiment)
     cluster.connect(progress.say)
     cluster.check_resources(experiment, progress.say)
     if resume:
@@ -69,8 +75,7 @@ def tune(
             sweep.run_trials()
         answer = sweep.finish()
     except BaseException as error:
-        sweep.close_trials("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
-        run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        sweep.give_up("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     run.finish("FINISHED")
     return answer
@@ -174,7 +179,17 @@ class Sweep:
 
     def close_trials(self, status: str) -> None:
         """Of trials whose processes are gone."""
-        sweep_runs.close_open_runs(self.client, self.run.run_id, status)
+        persist(
+            lambda: sweep_runs.close_open_runs(self.client, self.run.run_id, status), "the sweep's trials were closed"
+        )
+
+    def give_up(self, status: str) -> None:
+        """Close what is open. Where MLflow cannot have that, it is said, and hides no other error."""
+        try:
+            self.close_trials(status)
+        except Exception as error:
+            self.progress.say(f"MLflow may show trials of sweep {self.run.run_id} as running: {first_line(error)}")
+        self.run.finish(status)
 
     def finish(self) -> dict[str, Any]:
         """Pictures and tables to the parent run; the best to the registry."""
@@ -236,6 +251,21 @@ class Sweep:
         for key, value in tags.items():
             self.client.set_model_version_tag(name, version, key, value)
         return model
+
+
+def check_on_data(planned: Plan, prepared: train.Prepared) -> None:
+    """Each value by itself fits the data, as the experiment does. Raises: RequestError."""
+    _, protocol = open_for_evaluation(planned.experiment.data)
+    for key, axis in planned.space.items():
+        for value in axis.ends():
+            try:
+                experiment = planned.trial_experiment({key: value}, planned.experiment.seed)
+            except RequestError:  # fits beside values of other keys
+                continue
+            try:
+                train.check_on_data(experiment, prepared.dataset, protocol)
+            except RequestError as error:
+                raise RequestError(f"--over {key}: with {value}, {error}") from error
 
 
 def first_failure(ledger: Ledger) -> str:

@@ -76,7 +76,7 @@ def outcome(result: Mapping[str, Any] | None) -> Outcome:
     """What became of a trial. One that says that it is running, and is over, was stopped; of one whose process died Tune
     has no result."""
     if result is None or result.get("state") is None:
-        return Outcome("failed", reason="its process died, again and again")
+        return Outcome("failed", reason="it could not begin, or its process died, again and again")
     return Outcome(
         state="stopped" if result["state"] == "running" else result["state"],
         epoch=result["epoch"],

@@ -41,9 +41,14 @@ def test_a_ready_made_sweep_is_named_in_place_of_an_experiment_or_beside_one() -
 
 def test_a_sweep_of_ones_own_is_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("experiment: cal-demo\nover: {method.epsilon: [0, 0.1]}\nstop: median\n")
+    file.write_text("experiment: cal-demo\nover: {method.epsilon: [0, 0.1], precision: [null, x]}\nstop: median\n")
     experiment, settings = wanted(parse(["tune", "data=not://given", "--sweep", str(file)]))
-    assert (experiment.name, settings.over, settings.stop) == ("cal-demo", ("method.epsilon=[0, 0.1]",), "median")
+    assert (experiment.name, settings.stop) == ("cal-demo", "median")
+    assert settings.over == ("method.epsilon=[0, 0.1]", 'precision=[null, "x"]')
+    for mistake, told in (("seeds: three", "seeds = 'three': expected a whole number"), ("stop: [asha]", "stop = ")):
+        file.write_text(f"experiment: cal-demo\n{mistake}\n")
+        with pytest.raises(RequestError, match=told):
+            read_sweep(str(file))
 
 
 def test_words_that_name_no_sweep_are_refused_with_what_there_is(tmp_path: Path) -> None:

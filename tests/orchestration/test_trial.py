@@ -14,7 +14,9 @@ from mlflow import MlflowClient
 
 from datasets.holdout import holdout
 from datasets.store import StoreError, open_store
-from orchestration import checkpoint, sweep_runs, verdicts, worker
+from methods.method import Method
+from orchestration import checkpoint, sweep_runs, tracking, verdicts, worker
+from orchestration.errors import UnreachableError
 from orchestration.experiment import Experiment, load
 from orchestration.journal import read_steps
 from orchestration.points import Ledger, Trial
@@ -163,3 +165,57 @@ def test_an_actor_that_is_reused_leaves_the_earlier_trial_as_it_was_decided(expe
     assert states[Trial(VALUES, 1).point].info.status == "FINISHED"
     assert states[Trial(other, 1).point].info.status == "KILLED"
     assert read_back(sweep).point(other).outcomes == {}
+
+
+def test_a_trial_starts_from_a_run_as_a_training_does(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    actor, config, _ = begin(experiment)
+    first = actor(dict(config))
+    run = first.train()
+    first.stop()
+    started: list[worker.Assignment] = []
+    load_initial_weights = worker.load_initial_weights
+
+    def watched(assignment: worker.Assignment, method: Method) -> None:
+        load_initial_weights(assignment, method)
+        started.append(assignment)
+
+    monkeypatch.setattr(worker, "load_initial_weights", watched)
+    actor, config, _ = begin(experiment.model_copy(update={"init_from": run["run_id"]}))
+    second = actor(dict(config))
+    assert second.train()["state"] == "running"
+    second.stop()
+    assert [assignment.init_from for assignment in started] == [checkpoint.find(run["storage"]).address]
+
+
+def test_a_trial_waits_for_a_tracking_server_that_is_away(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, refusals = tracking.connect, [2]
+
+    def connect_later(uri: str | None = None) -> MlflowClient:
+        if refusals[0]:
+            refusals[0] -= 1
+            raise UnreachableError("MLflow cannot be reached")
+        return connect(uri)
+
+    actor, config, sweep = begin(experiment)
+    monkeypatch.setattr(tracking, "connect", connect_later)
+    trial = actor(dict(config))
+    assert trial.train()["epoch"] == 1
+    trial.stop()
+    assert (refusals, len(list(sweep_runs.children(client(), sweep)))) == ([0], 1)
+
+
+def test_a_trial_whose_end_mlflow_did_not_hear_is_closed_as_it_ended(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor, config, sweep = begin(experiment)
+    trial = actor(dict(config))
+    trial.train()
+    with monkeypatch.context() as patch:
+        patch.setattr(tracking.TrackedRun, "deliver", lambda *_, **__: False)
+        assert trial.train()["state"] == "finished"
+    trial.stop()
+    sweep_runs.close_open_runs(client(), sweep, "FAILED")
+    [child] = list(sweep_runs.children(client(), sweep))
+    assert (child.info.status, child.data.tags["sweep.state"]) == ("FINISHED", "finished")

@@ -190,6 +190,9 @@ def test_scoring_in_the_midst_does_not_change_what_is_trained(held: str, place: 
         ("workers=[1, 2]", "not what they learn"),
         ("data=[a, b]", "scores on different data cannot be compared"),
         ("stream.threads=[1, 2]", "not what they learn"),
+        ("evaluate.cues=[[], [head-rows]]", "cues are scored on the test set"),
+        ("evaluate.rerank.k1=[10, 20]", "mAP is of the lists before they are re-ranked"),
+        ("augment.erase=uniform(0, 2)", r"at most 1.0$"),
     ],
 )
 def test_what_cannot_be_swept_is_refused_before_any_trial(held: str, place: Path, over: str, told: str) -> None:
@@ -216,6 +219,8 @@ def test_a_request_that_no_sweep_can_serve_is_refused_with_the_mend(held: str, p
         (SweepSettings(over=over, stop="ahsa"), "expected none, asha or median"),
         (SweepSettings(over=over, stop="asha", grace=2), "nothing can be stopped before the end of runs of 2 epochs"),
         (SweepSettings(over=over, every=9), "--every 9: a run has 2 epochs"),
+        (SweepSettings(over=over, register="a/b"), "--register a/b: a registered model's name has neither"),
+        (SweepSettings(over=over, retries=-1), "--retries -1: expected 0 or more"),
         (
             SweepSettings(over=("batch.people=[4, 6]", "batch.lanes=[2, 4]")),
             "1 of the 4 combinations cannot be trained",
@@ -229,6 +234,8 @@ def test_a_request_that_no_sweep_can_serve_is_refused_with_the_mend(held: str, p
     wanted = experiment(held, place, "select=best:val_query/general/mAP", "checkpoint.keep=null")
     with pytest.raises(RequestError, match="Set select=last"):
         plan(wanted, SweepSettings(over=over))
+    with pytest.raises(RequestError, match=r"--over batch.people: with 16, data .* 16 identities; split 'train' has 9"):
+        tune(experiment(held, place), SweepSettings(over=("batch.people=[4, 16]",)))
 
 
 def test_trials_never_starve_one_another_of_workers() -> None:
