@@ -229,7 +229,7 @@ def evidence_of(
         "queries": {one.mode.name: one.num_queries for one in comparisons},
         "differences": found,
         "who": who,
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "when": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
 
 
