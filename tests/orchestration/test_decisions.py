@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestration import decisions, tracking
+from orchestration.catalogue import list_models
 from orchestration.cli import main
 from orchestration.decisions import EVIDENCE, aliases, promote, reject, rollback
 from orchestration.errors import RequestError
@@ -255,3 +256,17 @@ def test_the_history_is_shown(client: MlflowClient, capfd: pytest.CaptureFixture
     assert told.index("too soon") < told.index("passes the gate")
     assert main(["registry", "show", "models:/shown/1", "--json"]) == 0
     assert [one["who"] for one in json.loads(capfd.readouterr().out)["decisions"]] == ["ann", "bob"]
+
+
+def test_every_model_is_listed_however_many_there_are(client: MlflowClient) -> None:
+    add(client, "the-last")
+    before = [f"before-{number}" for number in range(100)]  # as many as MLflow lists at once
+    for name in before:
+        client.create_registered_model(name)
+    try:
+        assert "models:/the-last/1" in [version["model"] for version in list_models()]
+        with pytest.raises(RequestError, match=r"registered are .*before-0.*the-last"):
+            decisions.find(client, "models:/unheard-of/1")
+    finally:
+        for name in before:
+            client.delete_registered_model(name)
