@@ -6,6 +6,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
@@ -21,7 +22,7 @@ def list_models(*, tracking_uri: str | None = None) -> list[dict[str, Any]]:
     """Every version of every registered model, the newest of each first."""
     client = tracking.connect(tracking_uri)
     versions = []
-    for model in client.search_registered_models():
+    for model in mlflow.search_registered_models():  # all of them; a client's own call ends after a hundred
         found = client.search_model_versions(f"name='{model.name}'")
         versions += sorted(found, key=lambda version: -int(version.version))
     return [summary(client, version) for version in versions]

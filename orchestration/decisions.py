@@ -20,8 +20,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from orchestration import gate, registry, tracking
-from orchestration.errors import RequestError
-from orchestration.forwarder import first_line
+from orchestration.errors import RequestError, first_line
 from orchestration.lock import Lock, locked
 from orchestration.registry import CANDIDATE
 
@@ -60,10 +59,11 @@ def promote(
     """
     client = tracking.connect(tracking_uri)
     version = find(client, model)
-    evidence = evidence_of(version)
+    evidence_of(version)
     with locked(client, version.name, who := who or me()) as lock:
-        before = aliases(client, version.name)
         number = str(version.version)
+        version = client.get_model_version(version.name, number)  # another may have decided about it meanwhile
+        evidence, before = evidence_of(version), aliases(client, version.name)
         check_fresh(version, evidence, before[CHAMPION])
         failed = [check for check in gate.judge(evidence, gate.gate_of(client, version.name)) if not check.passed]
         if version.tags.get("decision") == "rejected":
@@ -113,7 +113,9 @@ def rollback(name: str, reason: str, *, who: str | None = None, tracking_uri: st
                 f"{name}: there is no decision to roll back. `redress registry show {name}` shows them all."
             )
         last, now = standing[-1], aliases(client, name)
-        if moved := [alias for alias in (CHAMPION, PREVIOUS) if now[alias] != last.after[alias]]:
+        # a decision whose process died may have moved some aliases, or none
+        known = {alias: (last.after[alias], last.before[alias]) for alias in (CHAMPION, PREVIOUS)}
+        if moved := [alias for alias, numbers in known.items() if now[alias] not in numbers]:
             raise RequestError(
                 f"{name}: since decision {last.number} ({last.what} version {last.version}) the alias {moved[0]} was moved by "
                 f"hand from {last.after[moved[0]]} to {now[moved[0]]}. Set it back in MLflow, then roll back."
@@ -155,8 +157,9 @@ def decide(
         after=after,
         undoes=undoes,
     )
+    record = json.dumps(asdict(decision), ensure_ascii=False)  # escapes would make a tag too long of some languages
     lock.check()
-    client.set_registered_model_tag(version.name, f"{RECORD}{decision.number:04d}", json.dumps(asdict(decision)))
+    client.set_registered_model_tag(version.name, f"{RECORD}{decision.number:04d}", record)
     words = {"": what, ".by": who, ".at": decision.when, ".why": why, ".evidence": decision.evidence}
     words[".overrides"] = ", ".join(decision.overridden)
     for key, value in words.items():

@@ -54,7 +54,7 @@ def descriptors_of(
 def stored(
     store: Store, wanted: Mapping[str, Any], protocol: Protocol, indexes: Mapping[str, SplitIndex]
 ) -> dict[str, Descriptors] | None:
-    """The descriptors in an evaluation's folder; None unless they are what is wanted (`embedding.json`), and complete."""
+    """Descriptors of splits in an evaluation's folder; None unless they are what is wanted (`embedding.json`), and complete."""
     if not store.exists(EMBEDDING) or json.loads(store.read(EMBEDDING)) != json.loads(json.dumps(wanted)):
         return None
     try:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,18 +15,17 @@ from datasets.decode import DecodeError, decode_image, decode_parsing
 from datasets.protocols import Labels, Protocol
 from datasets.schema import Sample
 from datasets.shards import Dataset, SplitIndex
-from datasets.store import Store, StoreError, open_store
+from datasets.store import StoreError, open_store
 from methods.ranking import describe
-from orchestration import cluster, explain
+from orchestration import cluster, evaluated, explain
 from orchestration.embed import Descriptors, GroupReader, embed, load_features
 from orchestration.errors import RequestError
-from orchestration.evaluate import EMBEDDING, embedding, embedding_job, keep_only
+from orchestration.evaluate import embedding, embedding_job, keep_only
 from orchestration.experiment import Experiment
 from orchestration.progress import Progress
 from orchestration.scoring import Located, evaluation_folder
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
-AFTER_TRAINING = "evaluation"
 BATCH = 32
 
 
@@ -113,9 +110,9 @@ def stored_or_made(
 ) -> Descriptors:
     wanted = embedding(located.checkpoint, dataset, protocol, experiment.evaluate)
     rows, run = protocols.samples(protocol, index), open_store(located.run)
-    for folder in (AFTER_TRAINING, evaluation_folder(wanted)):
-        if found := stored(run.sub(folder), wanted, index.split, rows):
-            return found
+    for folder in (evaluated.AFTER_TRAINING, evaluation_folder(wanted)):
+        if found := evaluated.stored(run.sub(folder), wanted, protocol, {index.split: index}):
+            return found[index.split]
     store = run.sub(evaluation_folder(wanted))
     cluster.connect(progress.say)
     keep_only(store, wanted)
@@ -123,16 +120,6 @@ def stored_or_made(
         job = embedding_job(located.checkpoint, experiment, protocol, store)
         embed(job, [index.split], actors=experiment.workers, cpus=experiment.resources.cpus, progress=bar)
     return load_features(store.sub("features"), index.split, rows)
-
-
-def stored(store: Store, wanted: dict[str, Any], split: str, rows: np.ndarray) -> Descriptors | None:
-    """What an evaluation left of a split; None where that is not of this model and these data, or not whole."""
-    if not store.exists(EMBEDDING) or json.loads(store.read(EMBEDDING)) != json.loads(json.dumps(wanted)):
-        return None
-    try:
-        return load_features(store.sub("features"), split, rows)
-    except RuntimeError:  # an evaluation that was interrupted
-        return None
 
 
 def of_folder(network: Network, address: str, masks: str | None, progress: Progress) -> Entries:

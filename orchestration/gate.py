@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -11,8 +11,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from orchestration import tracking
-from orchestration.errors import RequestError
-from orchestration.forwarder import first_line
+from orchestration.errors import RequestError, first_line
 from orchestration.mistakes import either
 
 PREFIX = "gate."
@@ -83,12 +82,13 @@ def gate_of(client: MlflowClient, name: str) -> Gate:
         raise RequestError(f"{name}: {first_line(error)}. `redress registry list` shows what there is.") from error
 
 
-def target_of(gate: Gate, differences: Mapping[str, Any]) -> str:
+def target_of(gate: Gate, measures: Iterable[str]) -> str:
     """The measure that has to be better. Raises: RequestError where the protocol has no such one."""
-    wanted = gate.target or (USUAL_TARGET if USUAL_TARGET in differences else next(iter(differences)))
-    if wanted not in differences:
+    names = list(measures)
+    wanted = gate.target or (USUAL_TARGET if USUAL_TARGET in names else names[0])
+    if wanted not in names:
         raise RequestError(
-            f"the gate asks for {wanted}, which the data's protocol does not give; it gives {either(list(differences))}. "
+            f"the gate asks for {wanted}, which the data's protocol does not give; it gives {either(names)}. "
             "Set another with `redress registry gate NAME --target …`."
         )
     return wanted
@@ -101,8 +101,8 @@ def judge(evidence: Mapping[str, Any], gate: Gate) -> list[Check]:
     """
     if evidence["confidence"] != gate.confidence:
         raise RequestError(
-            f"the comparison's intervals are of {evidence['confidence']:.0%} confidence and the gate now asks for "
-            f"{gate.confidence:.0%}. Compare again: redress registry compare {evidence['model']}"
+            f"the comparison's intervals are of {100 * evidence['confidence']:g}% confidence and the gate now asks for "
+            f"{100 * gate.confidence:g}%. Compare again: redress registry compare {evidence['model']}"
         )
     return [
         better(evidence, gate),

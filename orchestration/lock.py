@@ -70,10 +70,14 @@ def acquire(client: MlflowClient, name: str, holder: str, *, held_s: float = HEL
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        refuse(name, in_force(locks(client, name)))
-        raise LockedError(
-            f"{name}: somebody else decided at this very moment. Look at its aliases and try again."
-        ) from error
+        there = locks(client, name)
+        if mine.token not in {
+            lock.token for lock in there
+        }:  # else it is ours: an answer was lost, and MLflow asked again
+            refuse(name, in_force(there))
+            raise LockedError(
+                f"{name}: somebody else decided at this very moment. Look at its aliases and try again."
+            ) from error
     others = [lock for lock in locks(client, name) if lock.token != mine.token]
     if rivals := in_force(others):
         release(client, mine)

@@ -9,6 +9,8 @@ from typing import Any
 
 from datasets.schema import LABEL_MAPS
 
+DESCRIPTION_LIMIT = 5000  # characters of a description that MLflow's databases hold
+CUT = "\n\nThe card goes on in `artifacts/card.md` beside the model.\n"
 CLIPS_NOTE = " An entry may be a clip, several frames of one person in a row: [T, 3, H, W], or a list of files."
 
 
@@ -74,6 +76,14 @@ def write_card(
         table({key: json.dumps(value) for key, value in interesting(provenance.settings).items()}),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def as_description(card: str) -> str:
+    """A card (and what may stand above it) as a description holds it: its last lines, of settings, may be left out."""
+    if len(card) <= DESCRIPTION_LIMIT:
+        return card
+    kept, _, _ = card.removesuffix(CUT)[: DESCRIPTION_LIMIT - len(CUT)].rpartition("\n")
+    return kept + CUT
 
 
 def parsing_note(inputs: tuple[str, ...], label_map: str | None) -> str:

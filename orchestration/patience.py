@@ -21,23 +21,24 @@ T = TypeVar("T")
 
 
 def persist(act: Callable[[], T], what: str, *, deadline_s: float | None = None) -> T:
-    """What `act` returns, called again while MLflow is away (for `deadline_s` seconds, else PATIENCE_S).
+    """What `act` returns, called again while MLflow is away (for `deadline_s` seconds from its first failure, else PATIENCE_S).
 
     act: can be called again after any failure, also of a call that arrived and whose answer was lost.
     what: what is being done, for people. Raises: ServerAwayError; at once whatever a server that is there refuses.
     """
-    deadline, pause, told = time.monotonic() + (PATIENCE_S if deadline_s is None else deadline_s), 0.2, False
+    patience, pause = PATIENCE_S if deadline_s is None else deadline_s, 0.2
+    deadline: float | None = None
     while True:
         try:
             return act()
         except Exception as error:
             if not is_away(error):
                 raise
+            if deadline is None:  # counted from here: what went before may have been a long upload
+                deadline = time.monotonic() + patience
+                log.warning("MLflow is away while %s; trying again: %s", what, first_line(error))
             if time.monotonic() + pause > deadline:
                 raise ServerAwayError(f"MLflow went away while {what}: {first_line(error)}") from error
-            if not told:
-                log.warning("MLflow is away while %s; trying again: %s", what, first_line(error))
-                told = True
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 

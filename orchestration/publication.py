@@ -22,7 +22,7 @@ from torch import Tensor
 
 from orchestration import serving
 from orchestration.errors import RequestError, first_line
-from orchestration.model_card import Provenance
+from orchestration.model_card import Provenance, as_description
 from orchestration.patience import is_away
 
 SERVING = Path(serving.__file__)
@@ -157,7 +157,7 @@ def create_version(client: MlflowClient, packed: Packed, model_id: str) -> Model
         source=f"models:/{model_id}",
         run_id=provenance.run_id,
         tags=tags,
-        description=packed.files["card"].decode(),
+        description=as_description(packed.files["card"].decode()),
         model_id=model_id,
     )
 

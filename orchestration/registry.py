@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from orchestration import serving, tracking
 from orchestration.errors import RequestError, first_line
 from orchestration.export import Descriptor, to_archive, trace
+from orchestration.lock import is_lock
 from orchestration.model_card import Provenance, write_card
 from orchestration.onnx_graph import to_onnx
 from orchestration.patience import persist
@@ -213,7 +214,7 @@ def what_there_is(client: MlflowClient, name: str) -> str:
     try:
         model = client.get_registered_model(name)
     except MlflowException:
-        names = sorted(model.name for model in client.search_registered_models())
+        names = sorted(model.name for model in mlflow.search_registered_models() if not is_lock(model.tags))
         return (
             f"registered are {', '.join(names)}" if names else "nothing is registered yet (`redress registry register`)"
         )

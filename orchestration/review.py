@@ -17,11 +17,12 @@ from mlflow.entities.model_registry import ModelVersion
 from datasets.shards import Dataset
 from orchestration import decisions, evaluated, gate, tracking
 from orchestration.bootstrap import RESAMPLES
-from orchestration.comparison import SEED, ModeComparison, compare
+from orchestration.comparison import MEASURES, SEED, ModeComparison, compare
 from orchestration.decisions import CHAMPION, EVIDENCE, uri
 from orchestration.errors import RequestError
 from orchestration.evaluate import open_for_evaluation
 from orchestration.gate import Check, Gate
+from orchestration.model_card import as_description
 from orchestration.progress import Progress
 from orchestration.review_page import Party, Review, write_page
 from orchestration.review_pictures import draw_cases, draw_looks
@@ -66,10 +67,13 @@ def review(
     Raises: RequestError before work starts where the two cannot be compared.
     """
     progress = progress or Progress()
+    if page and not Path(page).absolute().parent.is_dir():
+        raise RequestError(f"--page {page}: there is no folder {Path(page).parent}. Make it, or name another file.")
     client = tracking.connect()
     policy, candidate, champion = contenders(client, model, against)
     address, note = data_of(candidate, champion, data)
     dataset, protocol = open_for_evaluation(address)
+    target = gate.target_of(policy, [f"{mode.name}/{measure}" for mode in protocol.modes for measure in MEASURES])
     note = note or changed_data(candidate, champion, dataset, given=data is not None)
     indexes = named_indexes(dataset, sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)}))
     reference, proposed = (
@@ -81,7 +85,6 @@ def review(
     comparisons = compare(protocol, indexes, reference, proposed, dataset.manifest, confidence=policy.confidence)
     evidence = evidence_of(candidate, champion, dataset, note, policy, comparisons, who or decisions.me())
     checks = gate.judge(evidence, policy)
-    target = gate.target_of(policy, evidence["differences"])
     progress.say("drawing the review page")
     drawn = write_page(
         Review(
@@ -111,9 +114,9 @@ def review(
             when=evidence["when"],
         )
     )
+    place = keep(client, candidate, evidence, checks, drawn, is_evidence=against is None)
     if page:
         Path(page).write_text(drawn, encoding="utf-8")
-    place = keep(client, candidate, evidence, checks, drawn, is_evidence=against is None)
     return {
         "model": uri(candidate.version),
         "against": uri(champion.version) if champion else RANDOM_ORDER,
@@ -226,7 +229,7 @@ def evidence_of(
         "queries": {one.mode.name: one.num_queries for one in comparisons},
         "differences": found,
         "who": who,
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "when": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
 
 
@@ -271,7 +274,7 @@ def keep(
     experiment = client.get_run(run_id).info.experiment_id
     link = f"#/experiments/{experiment}/runs/{run_id}/artifacts/{place}"
     text = f"{HEADING}\n\n[Review page]({link}): {verdict} ({evidence['when']}).\n\n{card_of(version)}"
-    client.update_model_version(version.name, version.version, description=text)
+    client.update_model_version(version.name, version.version, description=as_description(text))
     return place
 
 

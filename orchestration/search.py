@@ -117,12 +117,12 @@ def in_dataset(
     split = split or mode.gallery
     check_method(located.checkpoint.experiment["method"]["name"], protocol, where)
     trained = Experiment.from_resolved(located.checkpoint.experiment)
-    wanted = replace(protocol, modes=(replace(mode, query=split, gallery=split),))
-    check_inputs(trained, located.checkpoint.facts["label_map"], dataset, wanted)
     files = [image for image in images if Path(image).exists()]
     if files and len(files) < len(images):
         missing = next(image for image in images if image not in files)
         raise RequestError(f"image {missing}: no such file. Name files, or keys of the data set's queries, not both.")
+    described = replace(mode, query=split if files else mode.query, gallery=split)
+    check_inputs(trained, located.checkpoint.facts["label_map"], dataset, replace(protocol, modes=(described,)))
     if files:
         network = Network(located, mirrored=is_mirrored(located, protocol))
         queries = gallery.of_files(network, files, masks)

@@ -232,7 +232,7 @@ def registry_compare(answer: Answer) -> None:
         change = one["candidate"] - one["champion"]
         reach = "" if one["low"] is None else f"{100 * one['low']:+.1f} to {100 * one['high']:+.1f}"
         lines.append([name, percent(one["champion"]), percent(one["candidate"]), f"{100 * change:+.1f}", reach])
-    columns = ["metric, %", answer["against"], answer["model"], "change", f"{answer['confidence']:.0%} interval"]
+    columns = ["metric, %", answer["against"], answer["model"], "change", f"{100 * answer['confidence']:g}% interval"]
     rows(f"on {answer['data']}", columns, lines)
     for mode, count in answer["changed"].items():
         print(f"{mode}: {count['better']} queries better, {count['worse']} worse")
@@ -262,7 +262,7 @@ def registry_gate(answer: Answer) -> None:
     gate = answer["gate"]
     target = gate["target"] or "clothes-changing/mAP (where there is none, the first mode's mAP)"
     tolerance = f"no mode worse by more than {100 * gate['tolerance']:g} points"
-    print(f"{answer['name']}: {target} better with {gate['confidence']:.0%} confidence, {tolerance}")
+    print(f"{answer['name']}: {target} better with {100 * gate['confidence']:g}% confidence, {tolerance}")
 
 
 def registry_register(answer: Answer) -> None:

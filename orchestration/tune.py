@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
@@ -241,7 +242,10 @@ class Sweep:
             child.log_picture(data, picture)
         child.deliver()
         self.progress.say(f"registering {name}")
-        model = registry.register_checkpoint(chosen.address, name, run_id, result.metrics)
+        attempt = uuid.uuid5(
+            uuid.NAMESPACE_OID, f"{self.run.run_id} {chosen.address} {name}"
+        ).hex  # once, however often resumed
+        model = registry.register_checkpoint(chosen.address, name, run_id, result.metrics, attempt=attempt)
         _, _, version = model.removeprefix("models:/").rpartition("/")
         score = best.score
         tags = {

@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestration import decisions, tracking
+from orchestration.catalogue import list_models
 from orchestration.cli import main
 from orchestration.decisions import EVIDENCE, aliases, promote, reject, rollback
 from orchestration.errors import RequestError
@@ -164,6 +165,60 @@ def test_of_two_reviewers_one_promotes_and_the_other_is_told(client: MlflowClien
     assert len(decisions.decisions(client, "race")) == 2
 
 
+def test_a_rejection_while_another_promotes_is_seen(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(client, "seen")
+    look = decisions.find
+
+    def look_and_lose_time(client: MlflowClient, model: str) -> Any:
+        found = look(client, model)
+        monkeypatch.setattr(decisions, "find", look)
+        reject("models:/seen/1", "looks at bags", who="ann")
+        return found
+
+    monkeypatch.setattr(decisions, "find", look_and_lose_time)
+    with pytest.raises(RequestError, match=r"not rejected: rejected by ann at .*: looks at bags"):
+        promote("models:/seen/1", who="bob")
+    assert aliases(client, "seen")["champion"] is None
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_a_decision_that_was_cut_short_is_taken_again_and_everything_rolled_back(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    """The process ends after so many aliases were moved."""
+    name = f"cut-{moved}"
+    first = add(client, name)
+    promote(name)
+    second = add(client, name, first)
+    move, left = MlflowClient.set_registered_model_alias, iter(range(moved))
+
+    def move_or_end(self: MlflowClient, *words: str) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        move(self, *words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", move_or_end)
+        patch.setattr(MlflowClient, "delete_registered_model_alias", move_or_end)
+        with pytest.raises(KeyboardInterrupt):
+            promote(name)
+    if moved < 2:
+        promote(f"models:/{name}/{second}")
+        assert aliases(client, name)["champion"] == second
+        rollback(name, "too soon")
+    rollback(name, "too soon")
+    assert aliases(client, name)["champion"] == first
+    rollback(name, "all of it")
+    assert aliases(client, name)["champion"] is None
+
+
+def test_a_long_reason_fits_a_tag_in_every_language(client: MlflowClient) -> None:
+    add(client, "long")
+    reject("long", "ж" * decisions.REASON_LIMIT)
+    assert len(client.get_registered_model("long").tags["decision.0001"]) < 5000  # what MLflow's databases hold
+    assert decisions.decisions(client, "long")[0].why == "ж" * decisions.REASON_LIMIT
+
+
 def test_what_points_to_nothing_is_told(client: MlflowClient, capfd: pytest.CaptureFixture[str]) -> None:
     add(client, "nothing")
     client.delete_registered_model_alias("nothing", "candidate")
@@ -201,3 +256,17 @@ def test_the_history_is_shown(client: MlflowClient, capfd: pytest.CaptureFixture
     assert told.index("too soon") < told.index("passes the gate")
     assert main(["registry", "show", "models:/shown/1", "--json"]) == 0
     assert [one["who"] for one in json.loads(capfd.readouterr().out)["decisions"]] == ["ann", "bob"]
+
+
+def test_every_model_is_listed_however_many_there_are(client: MlflowClient) -> None:
+    add(client, "the-last")
+    before = [f"before-{number}" for number in range(100)]  # as many as MLflow lists at once
+    for name in before:
+        client.create_registered_model(name)
+    try:
+        assert "models:/the-last/1" in [version["model"] for version in list_models()]
+        with pytest.raises(RequestError, match=r"registered are .*before-0.*the-last"):
+            decisions.find(client, "models:/unheard-of/1")
+    finally:
+        for name in before:
+            client.delete_registered_model(name)

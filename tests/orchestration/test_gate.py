@@ -65,8 +65,8 @@ def test_the_gates_target_can_be_another_measure() -> None:
 
 
 def test_evidence_of_another_confidence_is_made_anew() -> None:
-    with pytest.raises(RequestError, match=r"95% confidence and the gate now asks for 99%.*compare models:/m/2"):
-        judge(evidence(), Gate(confidence=0.99))
+    with pytest.raises(RequestError, match=r"95% confidence and the gate now asks for 99.5%.*compare models:/m/2"):
+        judge(evidence(), Gate(confidence=0.995))
 
 
 @pytest.mark.parametrize(

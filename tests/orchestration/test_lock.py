@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -163,3 +164,19 @@ def test_a_lock_near_its_end_stops_its_holder(client: MlflowClient) -> None:
     with pytest.raises(LockedError, match="nothing further was changed"):
         mine.check(now=time.time() + 50)
     release(client, mine)
+
+
+def test_a_lock_whose_creation_was_not_answered_is_held_all_the_same(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's client asks again where an answer is lost, and is told that the name exists."""
+    create = MlflowClient.create_registered_model
+
+    def create_twice(self: MlflowClient, *words: Any, **options: Any) -> Any:
+        create(self, *words, **options)
+        return create(self, *words, **options)
+
+    monkeypatch.setattr(MlflowClient, "create_registered_model", create_twice)
+    with locked(client, "unanswered", "ann"):
+        assert [one.holder for one in locks(client, "unanswered")] == ["ann"]
+    assert not locks(client, "unanswered")

@@ -189,11 +189,25 @@ def test_what_cannot_be_compared_is_told_before_work(
         ([f"models:/{NAME}/2", "--data", str(place / "nowhere")], "nowhere"),
         ([f"models:/{NAME}/2", "--with", "unheard-of"], "no registered model 'unheard-of'"),
         ([f"models:/{NAME}/9"], "models:/reviewed/9"),
+        ([f"models:/{NAME}/2", "--page", str(place / "nowhere" / "page.html")], "there is no folder .*nowhere"),
     ):
         assert main(["registry", "compare", *words]) == 2, words
         assert re.search(message, capfd.readouterr().err), words
     assert fingerprint
     assert stranger
+
+
+def test_a_target_that_the_data_do_not_give_is_told_before_anything_is_embedded(
+    second: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluated, "descriptors_of", None)
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    client.set_registered_model_tag(NAME, "gate.target", "general/mapp")
+    try:
+        assert main(["registry", "compare", f"models:/{NAME}/2"]) == 2
+    finally:
+        client.delete_registered_model_tag(NAME, "gate.target")
+    assert "the gate asks for general/mapp" in capfd.readouterr().err
 
 
 def test_on_data_that_were_asked_for_the_gate_says_that_they_are_others(

@@ -146,7 +146,7 @@ def test_the_parent_shows_each_parameter_each_pair_and_every_point(swept: dict[s
     assert {"pictures", "tables", "parallel-coordinates.html", "result.json"} <= artifacts
 
 
-def test_a_sweep_that_is_done_trains_nothing_again(swept: dict[str, Any], held: str, place: Path) -> None:
+def test_a_sweep_that_is_done_trains_and_registers_nothing_again(swept: dict[str, Any], held: str, place: Path) -> None:
     """All but the failed, which get another chance."""
     before = {child.info.run_id: child.info.end_time for child in trials(swept)}
     settings = SweepSettings(
@@ -155,6 +155,7 @@ def test_a_sweep_that_is_done_trains_nothing_again(swept: dict[str, Any], held: 
         every=1,
         retries=0,
         concurrent=2,
+        register="swept",
     )
     again = tune(experiment(held, place), settings, resume=swept["sweep"])
     after = {child.info.run_id: child.info.end_time for child in trials(swept)}
@@ -163,6 +164,8 @@ def test_a_sweep_that_is_done_trains_nothing_again(swept: dict[str, Any], held: 
     assert len(kept) == 4
     assert all(before[run] == after[run] for run in kept)
     assert again["best"] == swept["best"]
+    assert again["model"] == swept["model"]
+    assert len(client().search_model_versions("name='swept'")) == 1
 
 
 def test_scoring_in_the_midst_does_not_change_what_is_trained(held: str, place: Path) -> None:
