@@ -28,6 +28,7 @@ os.environ |= {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
 os.environ.pop("RAY_ADDRESS", None)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes of tests with a thread per core each stand in each other's way
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
