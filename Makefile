@@ -24,7 +24,7 @@ demo: setup
 	$(BIN)/redress demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile
 
 test-system: setup
 	$(BIN)/python -m pytest -m system

@@ -31,13 +31,6 @@ os.environ.pop("RAY_ADDRESS", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes of tests with a thread per core each stand in each other's way
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where tests are spread over processes, a module stays whole, and all that use the Ray cluster share one."""
-    with_ray = {item.path for item in items if "ray_cluster" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.path in with_ray else str(item.path.relative_to(ROOT))))
-
-
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[str]:
     """A local Ray of 4 CPUs (give workers fractions of one), started once for the session; yields its address.
