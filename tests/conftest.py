@@ -28,7 +28,9 @@ os.environ |= {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
 }
 os.environ.pop("RAY_ADDRESS", None)
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two processes of tests with a thread per core each stand in each other's way
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # two processes of tests with a thread per core each stand in each other's way
 
 
 @pytest.fixture(scope="session")
