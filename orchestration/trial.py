@@ -1,7 +1,7 @@
 """One trial of a sweep as Ray Tune runs it: a training of one point from one seed, kept in MLflow as a run of its own.
 
-A step of the trial ends where it is scored. With one worker the Tune actor trains itself, and takes the next trial when it
-is done; with several it starts a Ray Train job and waits for what that finds.
+A step of the trial ends where it is scored. What trains is in `trial_training`: with one worker the Tune actor itself, which
+takes the next trial when it is done; with several a Ray Train job.
 """
 
 from __future__ import annotations
@@ -9,14 +9,10 @@ from __future__ import annotations
 import json
 import os
 import platform
-import threading
-import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from ray.tune import Trainable
 
 from datasets.shards import Dataset
@@ -25,13 +21,12 @@ from orchestration import tracking, train, verdicts
 from orchestration.experiment import Experiment
 from orchestration.patience import persist
 from orchestration.points import Trial
-from orchestration.progress import Progress
 from orchestration.scoring import locate
 from orchestration.sweep_runs import end_tags, take_up
+from orchestration.trial_training import AsJob, FinalError, InActor, TrialTraining
 from orchestration.validation import PREFIX, Scores
-from orchestration.worker import FAILURE, FINAL_ERRORS, Assignment, Scoring, Training
+from orchestration.worker import FAILURE, FINAL_ERRORS, Assignment, Scoring
 
-POLL_S = 0.2
 AWAY_S = 3600.0  # that MLflow may be away before a trial begins: one that does not wait is lost, and the next in turn
 ATTEMPTS = "attempts.json"
 
@@ -62,7 +57,7 @@ class Job:
 
 
 class SweepTrial(Trainable):
-    """What both kinds share: a tracked run from its beginning, or from where an earlier attempt left it, to its end."""
+    """A tracked run from its beginning, or from where an earlier attempt left it, to its end."""
 
     job: ClassVar[Job]
 
@@ -83,7 +78,7 @@ class SweepTrial(Trainable):
         """Open the run and start training. What another attempt cannot mend is kept for the first step."""
         trial = Trial(config["values"], config["seed"], config["is_scout"])
         self.failure: str | None = None
-        self.stack = ExitStack()
+        self.training: TrialTraining | None = None
         self.experiment = Experiment.from_resolved(config["experiment"])
         self.run = persist(
             lambda: take_up(self.job.sweep, self.experiment, self.job.fingerprint, trial),
@@ -100,7 +95,8 @@ class SweepTrial(Trainable):
         if verdicts.stopped(self.store) is not None:
             return
         try:
-            self.start(
+            self.training = self.start(
+                self.run,
                 Assignment(
                     experiment=self.experiment.resolved(),
                     run=self.run.storage,
@@ -108,10 +104,15 @@ class SweepTrial(Trainable):
                     init_from=self.initial_weights(),
                     weights=self.fetch_weights(),
                     trial=Scoring(self.job.scored_every, waits=self.job.waits and trial.is_scout),
-                )
+                ),
             )
         except FINAL_ERRORS as error:
             self.failure = told(error)
+
+    def start(self, run: tracking.TrackedRun, assignment: Assignment) -> TrialTraining:
+        if self.experiment.workers == 1:
+            return InActor(assignment, run, gpu=self.job.gpu)
+        return AsJob(assignment, run, self.prepared(), self.scores, self.earlier)
 
     def fetch_weights(self) -> str | None:
         if not self.experiment.weights:
@@ -128,27 +129,14 @@ class SweepTrial(Trainable):
     def prepared(self) -> train.Prepared:
         return train.Prepared(self.experiment, Dataset.open(self.experiment.data), self.job.facts, 0)
 
-    def start(self, assignment: Assignment) -> None:
-        raise NotImplementedError
-
-    def next_score(self) -> dict[str, Any]:
-        """Train on to where the trial is scored next: epoch, step, metrics.
-
-        Raises: one of FINAL_ERRORS, or FinalError, where another attempt would end in the same way.
-        """
-        raise NotImplementedError
-
-    def stop_training(self) -> bool:
-        """End what trains. False where it goes on, and only the end of this actor will end it."""
-        raise NotImplementedError
-
     def step(self) -> dict[str, Any]:
         assert self.run is not None
         if (reason := verdicts.stopped(self.store)) is not None:  # by an earlier process, which did not tell MLflow
             return self.done("stopped", reason)
         if self.failure is None:
             try:
-                found = self.next_score()
+                assert self.training is not None
+                found = self.training.next_score()
             except (*FINAL_ERRORS, FinalError) as error:
                 self.failure = told(error)
             except Exception as error:
@@ -206,7 +194,6 @@ class SweepTrial(Trainable):
     def close(self, status: str) -> None:
         assert self.run is not None
         if self.stop_training():
-            self.stack.close()
             self.run.finish(status)
         self.run = None
 
@@ -221,92 +208,11 @@ class SweepTrial(Trainable):
         """Leave the run as it is: another attempt takes it up."""
         assert self.run is not None
         self.stop_training()
-        self.stack.close()
         self.run = None
 
-
-class FinalError(RuntimeError):
-    """Another attempt would end in the same way."""
-
-
-class OneWorker(SweepTrial):
-    """Trains in the actor itself: the loop of every run, to one milestone a step."""
-
-    training: Training | None = None
-
-    def start(self, assignment: Assignment) -> None:
-        assert self.run is not None
-        self.stack.enter_context(self.run.forward())
-        device = torch.device("cuda" if self.job.gpu else "cpu")
-        self.training = Training(assignment, self.store, device)
-        self.milestones = iter(self.training.milestones())
-
-    def next_score(self) -> dict[str, Any]:
-        assert self.training is not None
-        epoch = next(self.milestones)
-        self.training.advance(epoch)
-        metrics = self.training.validate(epoch)
-        return {"epoch": epoch, "metrics": metrics, "step": self.training.position.step}
-
     def stop_training(self) -> bool:
-        training, self.training = self.training, None
-        if training is not None:
-            training.close()
-        return True
-
-
-class SeveralWorkers(SweepTrial):
-    """Starts a Ray Train job, whose rank 0 leaves the scores in the run's storage."""
-
-    thread: threading.Thread | None = None
-
-    def start(self, assignment: Assignment) -> None:
-        self.waiting = self.earlier[-1:]  # again: what the earlier attempt told nobody may have heard
-        self.epoch = 0
-        self.error: Exception | None = None
-        run, prepared = self.run, self.prepared()
-        assert run is not None
-
-        def work() -> None:
-            try:
-                train.fit(prepared, run, assignment, Progress())
-            except Exception as error:
-                self.error = error
-
-        self.thread = threading.Thread(target=work, name="Ray Train", daemon=True)
-        self.thread.start()
-
-    def next_score(self) -> dict[str, Any]:
-        """Raises: TrainingFailedError where another attempt may mend it."""
-        assert self.thread is not None
-        if self.epoch:
-            verdicts.go_on(self.store, self.epoch)
-        while not self.waiting:
-            was_alive = self.thread.is_alive()
-            self.waiting += self.scores.read_new()
-            if not self.waiting and not was_alive:
-                self.explain()
-            if not self.waiting:
-                time.sleep(POLL_S)
-        found = self.waiting.pop(0)
-        self.epoch = found["epoch"]
-        return found
-
-    def explain(self) -> None:
-        """The job ended and there is no score: why."""
-        if self.error is not None and not self.store.exists(FAILURE):
-            raise self.error
-        raise FinalError(str(self.error or "training ended without a score"))
-
-    def stop_training(self) -> bool:
-        """Workers that were stopped read so themselves."""
-        if self.thread is None:
-            return True
-        ends = self.failure is not None or self.epoch >= self.experiment.epochs
-        if not ends and verdicts.stopped(self.store) is None:
-            return not self.thread.is_alive()
-        self.thread.join()
-        return True
+        """False where it goes on, and only the end of this actor will end it."""
+        return self.training is None or self.training.stop(failed=self.failure is not None)
 
 
 def told(error: Exception) -> str:
@@ -314,7 +220,6 @@ def told(error: Exception) -> str:
     return str(error) if isinstance(error, FinalError) else f"{type(error).__name__}: {error}"
 
 
-def trainable(job: Job, workers: int) -> type[SweepTrial]:
+def trainable(job: Job) -> type[SweepTrial]:
     """The class that Tune makes actors of. It carries the job, so that no trial's configuration has to."""
-    base = OneWorker if workers == 1 else SeveralWorkers
-    return type(base.__name__, (base,), {"job": job, "__module__": __name__})
+    return type(SweepTrial.__name__, (SweepTrial,), {"job": job, "__module__": __name__})

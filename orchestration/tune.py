@@ -135,7 +135,7 @@ class Sweep:
         with self.progress.bar(title) as bar:
             audience = Audience(lambda running: self.tell(bar, running))
             tuner = Tuner(
-                with_resources(trainable(job, experiment.workers), placement(experiment, gpu)),
+                with_resources(trainable(job), placement(experiment, gpu)),
                 tune_config=TuneConfig(
                     search_alg=Search(self.turns, self.plan.trial_experiment, audience),
                     scheduler=Scheduler(self.plan.rule, self.ledger.curves()),

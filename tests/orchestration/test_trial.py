@@ -53,7 +53,7 @@ def begin(experiment: Experiment, retries: int = 1) -> tuple[type[SweepTrial], d
     )  # fmt: skip
     resolved = planned.trial_experiment(VALUES, 1).resolved()
     config = {"values": VALUES, "seed": 1, "is_scout": True, "experiment": resolved}
-    return trainable(job, workers=1), config, parent.run_id
+    return trainable(job), config, parent.run_id
 
 
 def read_back(sweep: str) -> Ledger:
