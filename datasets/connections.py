@@ -109,6 +109,7 @@ def _connect(*, in_parts: bool) -> pafs.S3FileSystem:
         request_timeout=10,  # seconds without a byte, after which an attempt counts as failed
         # Small objects by a single put. With several parts it would put an empty object where the first request fails.
         allow_delayed_open=not in_parts,
-        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=1),  # ours is the one retry loop
+        # Ours is the one retry loop; but it repeats an upload as a whole, and of many parts one would always fail.
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=3 if in_parts else 1),
         **options,
     )

@@ -268,6 +268,15 @@ def test_a_large_shard_arrives_in_several_parts_through_faults(through: Through,
     assert parts(faults) == {"1", "2", "3"}
 
 
+def test_a_request_of_an_upload_that_fails_is_repeated_alone(through: Through, store: Store) -> None:
+    faults = Faults({"error": 1.0}, most=2)
+    through(faults)
+    data = random.Random(3).randbytes(25 << 20)
+    open_store(store.address, retry=replace(QUICK, attempts=1)).write("shard", data)
+    assert faults.injected["error"] == 2
+    assert store.read("shard") == data
+
+
 def test_an_upload_that_fails_leaves_what_was_there(through: Through, store: Store) -> None:
     store.write("state", b"old")
     faults = Faults({"error": 1.0})
