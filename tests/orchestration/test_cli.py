@@ -125,7 +125,11 @@ def test_debug_shows_the_traceback(capfd: pytest.CaptureFixture[str]) -> None:
 def test_an_interrupted_command_has_status_130(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Ctrl-C while a set is rendered in this process."""
     words = ["data", "synth", str(tmp_path / "large"), "--preset", "demo", "--size", "384x192"]
-    code = f"import sys; from orchestration.cli import main; sys.exit(main({words!r}))"
+    code = f"""
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background inherit that it is ignored
+from orchestration.cli import main
+sys.exit(main({words!r}))"""
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert "rendering people" in process.stderr.readline()
