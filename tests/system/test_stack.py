@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ from mlflow import MlflowClient
 from datasets.shards import Dataset
 from datasets.store import open_store
 from datasets.synthetic.dataset import render_dataset
-from orchestration import tracking
+from orchestration import decisions, tracking
+from orchestration.decisions import EVIDENCE, aliases
 from orchestration.errors import RequestError
 from tests.servers.mlflow_server import Backing, mlflow_server
 from tests.servers.postgres import PASSWORD as TABLES_PASSWORD
@@ -70,7 +73,10 @@ def stack(object_store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def answers(stack: Stack, root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """Train and register, evaluate the registered model, search with it: as typed on a machine that knows the addresses."""
+    """Train and register, evaluate and search; then a second model is compared, promoted and taken back.
+
+    As typed on a machine that knows the addresses.
+    """
     folder = tmp_path_factory.mktemp("answers")
     data, model = f"{stack.bucket}/data", "models:/of-stack@candidate"
     words = ["baseline-demo", f"data={data}", f"storage={stack.bucket}/runs", "register=of-stack", *SMALL]
@@ -78,6 +84,12 @@ def answers(stack: Stack, root: Path, tmp_path_factory: pytest.TempPathFactory) 
         ["train", *words],
         ["evaluate", model, f"data={data}"],
         ["search", model, data, "--out", str(folder / "search.png")],
+        ["registry", "compare", "of-stack"],
+        ["registry", "promote", "of-stack", "--override", "somebody has to be the first", "--by", "ann"],
+        ["train", *words, "seed=2"],
+        ["registry", "compare", "of-stack"],
+        ["registry", "promote", "of-stack", "--override", "chosen for a test", "--by", "bob"],
+        ["registry", "rollback", "of-stack", "--reason", "it was only a test", "--by", "ann"],
     ]
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, str(root), str(folder), json.dumps(commands)],
@@ -94,7 +106,7 @@ def answers(stack: Stack, root: Path, tmp_path_factory: pytest.TempPathFactory) 
 def test_a_run_and_its_model_are_on_the_server_and_their_files_on_s3(
     stack: Stack, answers: list[dict[str, Any]]
 ) -> None:
-    trained, evaluated, searched = answers
+    trained, evaluated, searched = answers[:3]
     client = MlflowClient(stack.address)
     run = client.get_run(trained["run_id"])
     assert run.info.status == "FINISHED"
@@ -116,7 +128,7 @@ def test_the_model_loads_back_and_search_finds_what_it_describes(
     searched = answers[2]
     assert Path(searched["picture"]).read_bytes()[:4] == b"\x89PNG"
     mlflow.set_tracking_uri(stack.address)
-    model = mlflow.pyfunc.load_model("models:/of-stack@candidate")
+    model = mlflow.pyfunc.load_model("models:/of-stack/1")
     dataset = Dataset.open(f"{stack.bucket}/data")
     images = {s.key: s.image for split in ("query", "gallery") for s in dataset.samples(split)}
     for one in searched["results"][:2]:
@@ -124,6 +136,48 @@ def test_the_model_loads_back_and_search_finds_what_it_describes(
         features = model.predict({"bytes": [images[key] for key in keys]})
         told = [found["similarity"] for found in one["found"]]
         np.testing.assert_allclose(features[1:] @ features[0], told, atol=2e-4)
+
+
+def test_a_model_is_compared_promoted_and_taken_back_on_the_server(
+    stack: Stack, answers: list[dict[str, Any]]
+) -> None:
+    compared, promoted, undone = answers[6:]
+    client = MlflowClient(stack.address)
+    first, second = (client.get_model_version("of-stack", number) for number in "12")
+    assert answers[5]["model"] == "models:/of-stack/2"
+    assert promoted["aliases"] == {"champion": "2", "previous": "1"}
+    assert undone["aliases"]["champion"] == "1"
+    assert aliases(client, "of-stack")["champion"] == "1"
+    made = [(one.what, one.version, one.who) for one in decisions.decisions(client, "of-stack")]
+    assert made == [("promoted", "1", "ann"), ("promoted", "2", "bob"), ("promoted: rolled back", "2", "ann")]
+    assert json.loads(second.tags[EVIDENCE])["against"] == first.version
+    files = open_store(f"{stack.bucket}/mlflow")
+    [page] = [name for name in files.list() if name.endswith(compared["page"])]
+    text = files.read(page).decode()
+    assert "of-stack" in text
+    assert not [secret for secret in stack.secrets if secret in text]
+
+
+def test_of_two_reviewers_who_decide_at_once_on_the_server_one_wins(
+    stack: Stack, answers: list[dict[str, Any]]
+) -> None:
+    client, start = MlflowClient(stack.address), threading.Barrier(2)
+    before = len(decisions.decisions(client, "of-stack"))
+
+    def decide(who: str) -> str:
+        start.wait()
+        try:
+            decisions.promote("models:/of-stack/2", override="again", who=who)
+        except RequestError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(2) as pool:
+        told = list(pool.map(decide, ("ann", "bob")))
+    assert sorted(bool(text) for text in told) == [False, True], told
+    assert aliases(client, "of-stack")["champion"] == "2"
+    assert len(decisions.decisions(client, "of-stack")) == before + 1
+    assert not client.search_registered_models("name LIKE '%.lock-%'")
 
 
 def test_who_does_not_say_who_they_are_is_told_how(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
