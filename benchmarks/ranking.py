@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks._report import peak_gib, show
-from methods.ranking import Labels, rank
+from methods.matches import Labels
+from methods.ranking import rank
 
 PERSONS, CAMERAS, OUTFITS, DIMENSIONS = 1000, 12, 3, 256
 RULE = "clothes-changing"

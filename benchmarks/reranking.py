@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks._report import peak_gib, show
-from methods.ranking import Labels
+from methods.matches import Labels
 from methods.ranking_parts import rank_blocks
 from methods.reranking import rerank
 

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from methods.ranking import RANKS, Labels, NoValidQuery, Ranking, rank_distances
+from methods.matches import Labels, NoValidQuery
+from methods.ranking import RANKS, Ranking, rank_distances
 
 
 def rank_blocks(

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.ranking import BLOCK, dot_products
+from methods.ranking import BLOCK
+from methods.similarity import dot_products
 
 TILE = 1 << 22  # elements of the largest arrays made at a time
 SMALLEST = np.finfo(np.float64).tiny  # in place of 0, where all entries are the same

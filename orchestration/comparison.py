@@ -13,7 +13,8 @@ import numpy as np
 from datasets import protocols
 from datasets.protocols import Mode, Protocol
 from datasets.shards import Manifest, SplitIndex
-from methods.ranking import Labels, Ranking, judge, rank_by_rules
+from methods.matches import Labels, judge
+from methods.ranking import Ranking, rank_by_rules
 from methods.ranking_parts import mean_over_draws
 from orchestration.bootstrap import mean_intervals
 from orchestration.embed import Descriptors

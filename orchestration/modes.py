@@ -20,7 +20,8 @@ from datasets import protocols
 from datasets.cues import CueName
 from datasets.protocols import Mode, Protocol
 from datasets.shards import Manifest, SplitIndex
-from methods.ranking import Labels, Ranking, judge, rank
+from methods.matches import Labels, judge
+from methods.ranking import Ranking, rank
 from methods.ranking_parts import mean_over_draws, rank_blocks
 from methods.reranking import Reranking, rerank
 from orchestration.embed import Descriptors

@@ -14,8 +14,8 @@ from datasets.errors import DataError
 from datasets.protocols import PROTOCOLS, Mode, Protocol
 from datasets.shards import Dataset
 from datasets.store import StoreError, open_store
-from methods.ranking import Labels as RankingLabels
-from methods.ranking import judge
+from methods.matches import Labels as RankingLabels
+from methods.matches import judge
 from orchestration import explain, gallery, pictures
 from orchestration.errors import RequestError
 from orchestration.evaluate import check_inputs, check_method

@@ -20,7 +20,8 @@ from datasets.protocols import Labels, Rule
 from datasets.schema import LABEL_MAPS, LabelMap, Sample
 from datasets.shards import Dataset
 from datasets.trivial import clothes_colour
-from methods import ranking
+from methods.matches import Labels as RankingLabels
+from methods.matches import judge
 
 SHOWN = 4
 PEOPLE = 16  # whose triples the shown ones are chosen from
@@ -99,8 +100,8 @@ def candidates(query: Side, gallery: Side, rule: Rule) -> Candidates:
     """One query of each of PEOPLE persons, who are spread evenly over all that have a match."""
     valid = np.flatnonzero(protocols.valid_queries(rule, query.labels, gallery.labels))
     anchor = spread(valid[middle_of_each(query.labels.person[valid])], PEOPLE)
-    asked, shown = (ranking.Labels(x.person, x.camera, x.clothes) for x in (query.labels.take(anchor), gallery.labels))
-    counted, match = ranking.judge(asked, shown, rule)
+    asked, shown = (RankingLabels(x.person, x.camera, x.clothes) for x in (query.labels.take(anchor), gallery.labels))
+    counted, match = judge(asked, shown, rule)
     has_both = match.any(1) & (counted & ~match).any(1)
     return Candidates(anchor[has_both], match[has_both], (counted & ~match)[has_both])
 

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from methods import ranking
-from methods.ranking import RULES, Labels, NoValidQuery, describe, describe_tracks, rank, rank_by_rules, rank_distances
+from methods import counting, ranking
+from methods.matches import RULES, Labels, NoValidQuery
+from methods.ranking import describe, describe_tracks, rank, rank_by_rules, rank_distances
+from methods.similarity import Gallery
 from tests import golden
 
 MODES = {"general": "general", "CC": "clothes-changing", "SC": "same-clothes"}
@@ -145,7 +147,7 @@ def test_every_way_to_give_the_gallery_gives_the_same(dtype: torch.dtype, tmp_pa
     x, y, query, gallery = problem()
     x, y = x.to(dtype), y.to(dtype)
     np.save(tmp_path / "gallery.npy", y.numpy())
-    ways: list[ranking.Gallery] = [
+    ways: list[Gallery] = [
         np.load(tmp_path / "gallery.npy", mmap_mode="r"),
         list(y.split(37)),
         lambda: iter(y.split([3, 490, 0, 7])),
@@ -174,7 +176,7 @@ def test_counting_on_a_device_equals_counting_on_the_host(monkeypatch: pytest.Mo
     x, y, query, gallery = problem()
     x, y = (x * 4).round(), (y * 4).round()
     on_host = rank(x, y, query, gallery, "clothes-changing", block=64)
-    monkeypatch.setattr(ranking, "_count_on_host", lambda *args, pool: ranking._count_on_device(*args))
+    monkeypatch.setattr(counting, "_count_on_host", lambda *args, pool: counting._count_on_device(*args))
     on_device = rank(x, y, query, gallery, "clothes-changing", block=64)
     np.testing.assert_array_equal(on_host.per_query_ap, on_device.per_query_ap)
 
@@ -182,13 +184,13 @@ def test_counting_on_a_device_equals_counting_on_the_host(monkeypatch: pytest.Mo
 def test_a_product_that_depends_on_its_shape_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, query, gallery = problem()
     expected = rank(x, y, query, gallery, "general", block=64)
-    similarities = ranking._similarities
+    similarities = ranking.pair_similarities
 
     def rounded_otherwise(*args: object) -> np.ndarray:
         found = similarities(*args)  # type: ignore[arg-type]
         return found if args[-1] else np.nextafter(found, 2)  # the last argument: with the tiles of the second pass
 
-    monkeypatch.setattr(ranking, "_similarities", rounded_otherwise)
+    monkeypatch.setattr(ranking, "pair_similarities", rounded_otherwise)
     result = rank(x, y, query, gallery, "general", block=64)
     np.testing.assert_array_equal(result.per_query_ap, expected.per_query_ap)
 

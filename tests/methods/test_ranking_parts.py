@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from methods.ranking import RULES, Labels, NoValidQuery, rank_distances
+from methods.matches import RULES, Labels, NoValidQuery
+from methods.ranking import rank_distances
 from methods.ranking_parts import mean_over_draws, rank_blocks
 
 

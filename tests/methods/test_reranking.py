@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from methods import reranking
-from methods.ranking import RULES, Labels, rank
+from methods.matches import RULES, Labels
+from methods.ranking import rank
 from methods.ranking_parts import rank_blocks
 from methods.reranking import rerank
 

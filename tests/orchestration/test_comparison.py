@@ -9,7 +9,7 @@ import pytest
 
 from datasets.protocols import PROTOCOLS, Mode
 from datasets.shards import Dataset, SplitIndex
-from methods.ranking import Labels
+from methods.matches import Labels
 from orchestration.comparison import ModeComparison, clothes_changes, compare
 from orchestration.embed import Descriptors
 from orchestration.modes import rank_modes

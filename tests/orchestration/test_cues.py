@@ -19,7 +19,8 @@ from datasets.decode import decode_image, decode_parsing
 from datasets.schema import LABEL_MAPS
 from datasets.shards import Dataset, write_dataset
 from datasets.store import open_store
-from methods.ranking import Labels, describe, rank
+from methods.matches import Labels
+from methods.ranking import describe, rank
 from orchestration import assembly, checkpoint
 from orchestration.embed import load_features
 from orchestration.errors import RequestError

@@ -21,7 +21,8 @@ from datasets.decode import decode_image
 from datasets.protocols import PROTOCOLS
 from datasets.shards import Dataset
 from datasets.store import open_store
-from methods.ranking import Labels, describe, rank
+from methods.matches import Labels
+from methods.ranking import describe, rank
 from orchestration import assembly, checkpoint
 from orchestration.embed import load_features
 from orchestration.errors import RequestError
