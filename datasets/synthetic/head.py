@@ -6,11 +6,10 @@ from math import cos, sin
 import numpy as np
 
 from datasets.synthetic.draws import Array, Colour
+from datasets.synthetic.labels import FACE, HAIR, HAT, SUNGLASSES
 from datasets.synthetic.outfits import Outfit
 from datasets.synthetic.people import Person
 from datasets.synthetic.raster import Canvas, blob, dome, plane, shade, tube
-
-HAT, HAIR, SUNGLASSES, FACE = 1, 2, 4, 13
 
 # Where hair ends on the skull (−1 crown … 1 chin) at the front, the sides and the back.
 HAIRLINES = {

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.synthetic import optics, scenes
+from datasets.synthetic.body import Body, Textures, View, textures
 from datasets.synthetic.cameras import Camera, Walk, camera, walk
 from datasets.synthetic.draws import FRAME, Array, between, draws, jitter, spread
-from datasets.synthetic.figure import Body, Textures, View, paint, textures
+from datasets.synthetic.figure import paint
 from datasets.synthetic.outfits import Outfit, outfit
 from datasets.synthetic.people import Person, person
 from datasets.synthetic.pose import pose

@@ -16,8 +16,9 @@ from PIL import Image
 from datasets.errors import DataError
 from datasets.schema import LABEL_MAPS
 from datasets.shards import Dataset
+from datasets.synthetic.body import Body, View, textures
 from datasets.synthetic.dataset import VERSION, num_images, render_dataset
-from datasets.synthetic.figure import Body, View, paint, textures
+from datasets.synthetic.figure import paint
 from datasets.synthetic.outfits import outfit
 from datasets.synthetic.people import person
 from datasets.synthetic.plan import TEST, Job, plan
