@@ -1,4 +1,4 @@
-"""Trees of the data sets as their authors hand them out, to be damaged and converted."""
+"""Trees of the data sets as their authors hand them out, to be damaged and converted, and a tiny data set of ours."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from tests import layouts
 from tests.layouts import Fixture
+from tests.tiny import tiny_dataset
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +37,9 @@ def tree(pristine: Callable[[str], Path], tmp_path: Path) -> Callable[[str], Fix
         return Fixture(name, tmp_path / name / truth["root"], tmp_path / name / "parsing", truth)
 
     return copy
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> str:
+    """The address of a fresh one."""
+    return tiny_dataset(tmp_path / "tiny")
