@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import gc
-import io
-import threading
 import time
-import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
 from itertools import islice
-from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from torchvision.transforms.v2 import functional as v2
 
-from datasets.clips import cut_pieces
-from datasets.decode import DecodeError, decode_image, decode_parsing
-from datasets.errors import CorruptData, DataError
-from datasets.index import SplitIndex
-from datasets.manifest import Split
-from datasets.plan import Plan, plan_epoch
+from datasets.decode import decode_image, decode_parsing
+from datasets.plan import Plan
 from datasets.prefetch import BATCHES_AHEAD, Filling
 from datasets.sampling import SAMPLERS
-from datasets.schema import Sample
-from datasets.shards import Dataset, write_dataset
+from datasets.shards import Dataset
 from datasets.store import StoreError
-from datasets.stream import HostBatch, Source, Stream
-from tests.tiny import draw_crop, jpeg, png, tiny_dataset
-
-SIZE = (32, 16)
+from datasets.stream import HostBatch
+from tests.datasets.streams import SIZE, Watched, plan, same, stream, threads_of_streams
+from tests.tiny import tiny_dataset
 
 
 @pytest.fixture(scope="module")
@@ -47,40 +32,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
             path, persons=40, clothes=1, images=7, splits=["train", "query", "gallery"], row_group_bytes=20_000
         )
     )
-
-
-def plan(dataset: Dataset, **changes: object) -> Plan:
-    """clip: (length, stride). appearances is 1 where the sampler needs it."""
-    arguments: dict = {
-        "sampler": "distinct",
-        "people": 8,
-        "images": 3,
-        "window": "all",
-        "lanes": 4,
-        "seed": 1,
-        "epoch": 0,
-    }
-    arguments |= changes
-    clip = arguments.pop("clip", None)
-    arguments["pieces"] = None if clip is None else cut_pieces(dataset.index("train"), *clip)
-    arguments["appearances"] = 1 if arguments["sampler"] == "appearance" else None
-    return plan_epoch(dataset.index("train"), dataset.fingerprint, **arguments)
-
-
-def stream(dataset: Source, **changes: object) -> Stream:
-    arguments: dict = {"parsing": True, "size": SIZE, "threads": 2, "cache_bytes": 1 << 30}
-    return Stream(dataset, "train", **arguments | changes)
-
-
-def same(ours: list[HostBatch], theirs: list[HostBatch]) -> None:
-    assert [batch.number for batch in ours] == [batch.number for batch in theirs]
-    for one, other in zip(ours, theirs, strict=True):
-        for name in ("images", "parsing", "person", "clothes", "camera", "rows"):
-            assert torch.equal(getattr(one, name), getattr(other, name)), (one.number, name)
-
-
-def threads_of_streams() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("redress-")]
 
 
 def test_batches_hold_the_stored_images_masks_and_labels_of_the_plan(dataset: Dataset) -> None:
@@ -239,119 +190,6 @@ def test_delivered_batches_are_let_go_while_their_row_groups_stay(dataset: Datas
     assert ours.stats.groups_reread == 0
 
 
-def mixed(sizes: list[tuple[int, int]]) -> Iterator[Sample]:
-    for person in range(8):
-        for number in range(4):
-            rng = np.random.default_rng((person, number))
-            image, mask = draw_crop(rng, person, 0, sizes[(person + number) % len(sizes)])
-            yield Sample(jpeg(image), png(mask), f"{person}", "0", "A", None, str(number), f"{person}/{number}.jpg")
-
-
-def write(path: Path, samples: Iterator[Sample], parsing: bool = True) -> Dataset:
-    write_dataset(
-        str(path), {"train": samples}, name="mixed", version="1", licence="drawn", label_map="lip20" if parsing else None,
-        protocol="general", row_group_bytes=10_000,
-    )  # fmt: skip
-    return Dataset.open(str(path))
-
-
-def test_images_of_several_sizes_are_resized_singly_with_their_masks(tmp_path: Path) -> None:
-    dataset = write(tmp_path, mixed([(40, 20), (33, 17), SIZE]))
-    assert dataset.split("train").image_size is None
-    samples = list(dataset.samples("train"))
-    found = plan(dataset, lanes=4)
-    batches = list(stream(dataset).epoch(found))
-    for batch in batches:
-        assert batch.images.shape == (24, 3, *SIZE)
-        for place, row in enumerate(batch.rows.tolist()):
-            image, mask = decode_image(samples[row].image), decode_parsing(samples[row].parsing or b"")
-            wanted = v2.resize(image, list(SIZE), antialias=True)
-            assert (batch.images[place].int() - wanted.int()).abs().max() <= 1
-            labels = v2.resize(mask[None], list(SIZE), interpolation=v2.InterpolationMode.NEAREST_EXACT)[0]
-            assert torch.equal(batch.parsing[place], labels)
-    shares = [list(stream(dataset).epoch(found, worker=w, workers=4)) for w in range(4)]
-    for number, batch in enumerate(batches):
-        assert torch.equal(torch.cat([share[number].images for share in shares]), batch.images)
-
-
-def test_images_of_one_size_keep_it_whatever_size_training_wants(tmp_path: Path) -> None:
-    dataset = write(tmp_path, mixed([(40, 20)]))
-    assert dataset.split("train").image_size == (40, 20)
-    assert next(stream(dataset, size=(64, 32)).epoch(plan(dataset))).images.shape == (24, 3, 40, 20)
-
-
-def test_an_altered_byte_stops_before_its_row_group_is_used(tmp_path: Path) -> None:
-    path = tmp_path / "altered"
-    address = tiny_dataset(
-        path, persons=40, clothes=1, images=7, row_group_bytes=20_000, splits=["train", "query", "gallery"]
-    )
-    dataset = Dataset.open(address)
-    index, found = dataset.index("train"), plan(dataset, window=2)
-    place = index.groups[9]
-    shard = path / place.shard
-    data = bytearray(shard.read_bytes())
-    data[place.offset + place.length // 2] ^= 1
-    shard.write_bytes(data)
-    first_use = int(np.flatnonzero((index.group[found.rows] == 9).any(axis=1))[0])
-    assert first_use > 0
-    for _ in range(2):
-        ours = stream(dataset)
-        batches = ours.epoch(found)
-        assert [next(batches).number for _ in range(first_use)] == list(range(first_use))
-        with pytest.raises(CorruptData, match=f"row group {place.group} at offset {place.offset}"):
-            next(batches)
-        assert threads_of_streams() == []
-
-
-def test_an_image_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
-    samples = list(mixed([SIZE]))
-    samples[13] = Sample(samples[13].image[:-40], *_rest(samples[13]))
-    dataset = write(tmp_path, iter(samples))
-    with pytest.raises(
-        DecodeError, match=r"3/1.jpg \(split 'train', shard train/00000.parquet, row group \d+, row \d+\)"
-    ):
-        list(stream(dataset).epoch(plan(dataset, images=4)))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            lambda s: Sample(s.image, png(np.zeros((30, 16), np.uint8)), *_rest(s)[1:]),
-            r"mask of \[30, 16\] pixels.*\[32, 16\]",
-        ),
-        (lambda s: Sample(s.image, _rgb_png(), *_rest(s)[1:]), "8-bit RGB PNG"),
-    ],
-)
-def test_a_mask_that_does_not_fit_its_image_is_named(
-    tmp_path: Path, change: Callable[[Sample], Sample], message: str
-) -> None:
-    samples = list(mixed([SIZE]))
-    samples[13] = change(samples[13])
-    dataset = write(tmp_path, iter(samples))
-    with pytest.raises(DecodeError, match=rf"3/1.jpg .*{message}"):
-        list(stream(dataset).epoch(plan(dataset, images=4)))
-
-
-def _rest(sample: Sample) -> tuple:
-    return (
-        sample.parsing, sample.person, sample.clothes, sample.camera, sample.sequence, sample.frame, sample.key
-    )  # fmt: skip
-
-
-def _rgb_png() -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", (16, 32)).save(out, "PNG")
-    return out.getvalue()
-
-
-def test_masks_that_are_not_there_are_refused_before_anything_is_read(tmp_path: Path) -> None:
-    dataset = Dataset.open(tiny_dataset(tmp_path / "bare", parsing=False))
-    with pytest.raises(DataError, match="no parsing mask for every image"):
-        stream(dataset)
-    assert stream(dataset, parsing=False)
-
-
 def test_a_store_that_fails_is_reported_with_the_row_group(dataset: Dataset) -> None:
     watched = Watched(dataset, fail_at=5)
     with pytest.raises(StoreError, match="out of reach") as raised:
@@ -408,41 +246,3 @@ def test_reading_goes_on_ahead_while_the_consumer_works(dataset: Dataset) -> Non
         time.sleep(0.01)
     assert len(watched.read) >= len(set(dataset.index("train").group[found.rows].ravel().tolist()))
     batches.close()
-
-
-class Watched:
-    """A data set that counts what is read of it and how much of that is still in memory; slow or broken if asked."""
-
-    def __init__(self, dataset: Dataset, delay_s: float = 0.0, fail_at: int | None = None) -> None:
-        self.dataset, self.delay_s, self.fail_at = dataset, delay_s, fail_at
-        self.read: list[int] = []
-        self.alive = self.most_alive = self.largest = 0
-        self._lock = threading.Lock()
-
-    def index(self, split: str) -> SplitIndex:
-        return self.dataset.index(split)
-
-    def split(self, name: str) -> Split:
-        return self.dataset.split(name)
-
-    def read_group(self, split: str, group: int, columns: tuple[str, ...]) -> pa.Table:
-        if self.fail_at is not None and len(self.read) >= self.fail_at:
-            raise StoreError("the store is out of reach")
-        with self._lock:
-            self.read.append(group)
-        time.sleep(self.delay_s)
-        table = self.dataset.read_group(split, group, columns)
-        return pa.table({name: self._watched(table[name].combine_chunks()) for name in columns})
-
-    def _watched(self, column: pa.Array) -> pa.Array:
-        _, ends, data = column.buffers()
-        copy = np.frombuffer(data, np.uint8).copy()
-        with self._lock:
-            self.alive += len(copy)
-            self.most_alive, self.largest = max(self.most_alive, self.alive), max(self.largest, len(copy))
-        weakref.finalize(copy, self._gone, len(copy))
-        return pa.Array.from_buffers(column.type, len(column), [None, ends, pa.py_buffer(copy)])
-
-    def _gone(self, num_bytes: int) -> None:
-        with self._lock:
-            self.alive -= num_bytes

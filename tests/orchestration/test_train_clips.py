@@ -11,7 +11,7 @@ import torch
 from datasets.errors import DataError
 from orchestration import assembly
 from orchestration.experiment import Experiment, load
-from tests.datasets.test_stream import write
+from tests.datasets.streams import write
 from tests.orchestration.processes import in_processes
 from tests.orchestration.test_loop import Recorder, train, weights_after
 from tests.tiny import tiny_dataset, tiny_samples
