@@ -1,14 +1,10 @@
-"""A registered model: the method's features without redress, and nothing but a graph inside."""
+"""A registered model: the method's features without redress, its evidence, and no file that was changed."""
 
 from __future__ import annotations
 
-import io
-import json
 import os
-import pickle
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,40 +15,16 @@ import onnxruntime
 import pytest
 import torch
 from mlflow import MlflowClient
-from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from datasets.augment import Augmentation, prepare
 from methods.ranking import describe
-from orchestration import patience, registry, serving, tracking
+from orchestration import patience, registry
 from orchestration.errors import RequestError, ServerAwayError
 from orchestration.export import Descriptor, ExportError, export
-from orchestration.model_card import DESCRIPTION_LIMIT, Provenance, as_description, write_card
-from orchestration.serving import RefusedModelError, check_archive, load_graph
-
-SIZE = (32, 16)
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-METRICS = {"general/mAP": 0.4, "clothes-changing/mAP": 0.1234, "clothes-changing/rank-1": 0.2}
-
-
-class Tiny(nn.Module):
-    """A network as small as one can be that a mirror image changes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(3, 6, 3, stride=2, padding=1)
-        self.norm = nn.BatchNorm2d(6)
-        self.norm.running_mean.uniform_(-1, 1)
-        self.neck = nn.Linear(6 * 8, 5)
-
-    def embed(self, images: Tensor) -> Tensor:
-        features = torch.relu(self.norm(self.convolution(images)))
-        return self.neck(features.mean(2).flatten(1))
-
-
-class TinyWithMaps(Tiny):
-    def embed(self, images: Tensor, parsing: Tensor) -> Tensor:
-        return super().embed(images * (parsing != 5)[:, None])
+from orchestration.model_card import Provenance
+from orchestration.serving import RefusedModelError
+from tests.orchestration.tiny_model import MEAN, SIZE, STD, Tiny, encode, features, onnx_of, provenance_of, some_images
 
 
 @pytest.fixture(scope="module")
@@ -73,18 +45,7 @@ def method() -> Tiny:
 
 @pytest.fixture(scope="module")
 def provenance(home: Path, uri: str) -> Provenance:
-    experiment = {"name": "tiny", "experiment": "registry", "storage": str(home / "runs"), "data": "somewhere/ltcc"}
-    run = tracking.create_run(experiment, "f" * 64, tracking_uri=uri)
-    return Provenance(
-        run_id=run.run_id,
-        experiment="tiny",
-        settings={"method": {"name": "tiny", "tau": 0.0625}, "data": "elsewhere"},
-        data_name="ltcc 1",
-        data_fingerprint="f" * 64,
-        licence="for research only",
-        metrics=METRICS,
-        select_on_test=True,
-    )
+    return provenance_of(home, uri)
 
 
 @pytest.fixture(scope="module")
@@ -99,20 +60,7 @@ def model(version: registry.Version, uri: str) -> mlflow.pyfunc.PyFuncModel:
 
 @pytest.fixture(scope="module")
 def images() -> np.ndarray:
-    return np.random.default_rng(1).integers(0, 256, (5, 3, *SIZE), dtype=np.uint8)
-
-
-def features(method: nn.Module, images: np.ndarray, *rest: Tensor) -> np.ndarray:
-    mean, std = (torch.tensor(v)[None, :, None, None] for v in (MEAN, STD))
-    with torch.no_grad():
-        return describe(method.embed, (torch.from_numpy(images) / 255 - mean) / std, *rest, flip=True).numpy()
-
-
-def encode(image: np.ndarray, kind: str = "PNG") -> bytes:
-    """uint8 [3, h, w] or [h, w] → a file."""
-    buffer = io.BytesIO()
-    Image.fromarray(image.transpose(1, 2, 0) if image.ndim == 3 else image).save(buffer, kind, quality=95)
-    return buffer.getvalue()
+    return some_images()
 
 
 ELSEWHERE = """
@@ -292,145 +240,6 @@ def test_a_description_that_asks_for_other_code_is_refused(
         path.write_text(text)
 
 
-class Harmful:
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (os.environ["HARM"],)
-
-
-@pytest.fixture(scope="module")
-def archive(method: Tiny) -> bytes:
-    return export(Descriptor(method, MEAN, STD, True), (torch.rand(2, 3, *SIZE) * 255,))
-
-
-def altered(archive: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
-    with zipfile.ZipFile(io.BytesIO(archive)) as old:
-        members = {name: old.read(name) for name in old.namelist()}
-    inner = {name.partition("/")[2]: content for name, content in members.items()}
-    change(inner)
-    with zipfile.ZipFile(buffer := io.BytesIO(), "w") as new:
-        for name, content in inner.items():
-            new.writestr(f"graph/{name}", content)
-    return buffer.getvalue()
-
-
-def change_model(replace: Callable[[dict], None]) -> Callable[[dict[str, bytes]], None]:
-    def change(members: dict[str, bytes]) -> None:
-        model = json.loads(members["models/model.json"])
-        replace(model)
-        members["models/model.json"] = json.dumps(model).encode()
-
-    return change
-
-
-def pickled(members: dict[str, bytes]) -> None:
-    torch.save((Harmful(),), buffer := io.BytesIO())
-    members["data/sample_inputs/model.pt"] = buffer.getvalue()
-
-
-def pickled_weight(members: dict[str, bytes]) -> None:
-    path = "data/weights/model_weights_config.json"
-    config = json.loads(members[path])
-    next(iter(config["config"].values()))["use_pickle"] = True
-    members[path] = json.dumps(config).encode()
-    members["data/weights/weight_0"] = pickle.dumps(Harmful())
-
-
-def call(target: str) -> Callable[[dict], None]:
-    return lambda model: model["graph_module"]["graph"]["nodes"][0].update(target=target)
-
-
-def expression(model: dict) -> None:
-    size = model["graph_module"]["graph"]["tensor_values"]["images"]["sizes"][0]
-    size["as_expr"]["expr_str"] = "eval(chr(49))"
-
-
-def placeholder(model: dict) -> None:
-    graph = model["graph_module"]["graph"]
-    graph["inputs"][0]["as_tensor"]["name"] = "x=__import__('os').mkdir('x')"
-
-
-ATTACKS = {
-    "a pickled example": (pickled, "weights_only"),
-    "a pickled weight": (pickled_weight, "weights_only"),
-    "a pickled object": (
-        lambda m: m.update({"data/constants/opaque_obj_0": pickle.dumps(Harmful())}),
-        "members that no",
-    ),
-    "compiled code": (lambda m: m.update({"data/aotinductor/model/a.so": b"\x7fELF"}), "members that no"),
-    "the old format": (lambda m: m.update({"version": b"8.1"}), "members that no"),
-    "a call of Python": (change_model(call("torch.os.mkdir")), "a call of 'torch.os.mkdir'"),
-    "a call of another operator": (change_model(call("torch.ops.image.write_file.default")), "a call of"),
-    "a function among operators": (change_model(call("_operator.attrgetter")), "a call of"),
-    "an expression": (change_model(expression), "the expression"),
-    "guards": (change_model(lambda m: m.update(guards_code=["__import__('os')"])), "code"),
-    "a name that is code": (change_model(placeholder), "the name"),
-    "metadata": (
-        change_model(lambda m: m["graph_module"]["graph"]["nodes"][0].update(metadata={"torch_fn": "torch.os"})),
-        "metadata",
-    ),
-}
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_an_archive_that_carries_code_is_refused(
-    archive: bytes, attack: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HARM", str(tmp_path / "harmed"))
-    change, told = ATTACKS[attack]
-    data = altered(archive, change)
-    with pytest.raises(RefusedModelError, match=told):
-        load_graph(data, registry.sha256(data))
-    assert not (tmp_path / "harmed").exists()
-
-
-def test_an_unaltered_archive_is_taken_and_a_broken_one_is_not(archive: bytes) -> None:
-    check_archive(archive)
-    check_archive(altered(archive, lambda members: None))
-    with pytest.raises(RefusedModelError):
-        check_archive(archive[: len(archive) // 2])
-    with pytest.raises(RefusedModelError):
-        check_archive(b"not a zip")
-
-
-def test_a_damaged_png_is_refused_and_does_not_end_the_process() -> None:
-    whole = encode(np.random.default_rng(0).integers(0, 256, (3, 24, 12), dtype=np.uint8))
-    for length in range(30, len(whole) - 12, 40):
-        with pytest.raises(serving.InputError, match="row 3 of 'bytes' cannot be decoded"):
-            serving.decode_rgb(whole[:length], 3)
-
-
-def test_a_model_with_parsing_takes_maps_as_arrays_and_as_png(
-    provenance: Provenance, uri: str, images: np.ndarray
-) -> None:
-    torch.manual_seed(1)
-    method = TinyWithMaps().eval()
-    inputs = ("images", "parsing")
-    registered = registry.register(
-        method, "with-maps", provenance, size=SIZE, mean=MEAN, std=STD, inputs=inputs, tracking_uri=uri
-    )
-    model = registry.load(registered.uri, tracking_uri=uri)
-    maps = np.random.default_rng(3).integers(0, 20, (5, *SIZE), dtype=np.uint8)
-    expected = features(method, images, torch.from_numpy(maps))
-    np.testing.assert_allclose(model.predict({"images": images, "parsing": maps}), expected, atol=1e-5)
-    files = [encode(image) for image in images]
-    for given in (list(maps), [encode(labels) for labels in maps]):
-        np.testing.assert_allclose(model.predict({"bytes": files, "parsing": given}), expected, atol=1e-5)
-    palette = Image.fromarray(maps[0]).convert("P")
-    palette.save(buffer := io.BytesIO(), "PNG")
-    with pytest.raises(Exception, match="palette"):
-        model.predict({"bytes": files[:1], "parsing": [buffer.getvalue()]})
-    with pytest.raises(Exception, match="needs 'parsing'"):
-        model.predict({"images": list(images)})
-
-
-def onnx_of(uri: str, tracking_uri: str, folder: Path) -> bytes:
-    """The ONNX file of a registered version."""
-    there = mlflow.artifacts.download_artifacts(
-        f"{uri}/artifacts/model.onnx", dst_path=folder, tracking_uri=tracking_uri
-    )
-    return Path(there).read_bytes()
-
-
 def test_the_graph_lies_there_as_onnx_too_for_any_number_of_images(
     version: registry.Version, method: Tiny, images: np.ndarray, uri: str, tmp_path: Path
 ) -> None:
@@ -461,39 +270,6 @@ def test_a_changed_onnx_file_is_refused(version: registry.Version, uri: str) -> 
     finally:
         path.write_bytes(genuine)
     registry.load(version.uri, tracking_uri=uri)
-
-
-class TinyOfClips(Tiny):
-    def embed(self, images: Tensor) -> Tensor:
-        if images.ndim == 4:
-            return super().embed(images)
-        return super().embed(images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(1)
-
-
-def test_a_model_of_video_takes_clips_of_any_length(provenance: Provenance, uri: str, tmp_path: Path) -> None:
-    torch.manual_seed(2)
-    method = TinyOfClips().eval()
-    registered = registry.register(
-        method, "of-clips", provenance, size=SIZE, mean=MEAN, std=STD, clips=True, tracking_uri=uri
-    )
-    model = registry.load(registered.uri, tracking_uri=uri)
-    frames = np.random.default_rng(4).integers(0, 256, (7, 3, *SIZE), dtype=np.uint8)
-    clips = [frames[:1], frames[1:3], frames[3:]]
-    mean, std = (torch.tensor(v)[None, :, None, None] for v in (MEAN, STD))
-    with torch.no_grad():  # a clip is embedded as it is evaluated: not mirrored
-        raw = [method.embed(((torch.from_numpy(clip) / 255 - mean) / std)[None]) for clip in clips]
-    expected = torch.nn.functional.normalize(torch.cat(raw), dim=1).numpy()
-    encoded = [[encode(frame) for frame in clip] for clip in clips]
-    for given in ({"images": clips}, {"bytes": encoded}, {"images": [clips[0][0], *clips[1:]]}):
-        np.testing.assert_allclose(model.predict(given), expected, atol=1e-5)
-    np.testing.assert_allclose(model.predict({"bytes": [encoded[0][0]]}), expected[:1], atol=1e-5)
-    runtime = onnxruntime.InferenceSession(onnx_of(registered.uri, uri, tmp_path))
-    assert runtime.get_inputs()[0].shape == ["batch", "frames", 3, *SIZE]
-    for clip, one in zip(clips, expected, strict=True):
-        [found] = runtime.run(["features"], {"images": clip[None].astype(np.float32)})
-        np.testing.assert_allclose(found[0], one, atol=1e-5)
-    with pytest.raises(Exception, match=r"clip 1: row 0 of 'bytes' is not a JPEG or PNG"):
-        model.predict({"bytes": [encoded[0], [b"GIF89a, hardly an image"]]})
 
 
 def test_a_network_whose_graph_gives_other_features_is_not_exported() -> None:
@@ -565,31 +341,3 @@ def test_a_registry_that_stays_away_is_told_in_time(
     monkeypatch.setattr(patience, "PATIENCE_S", 0.5)
     with pytest.raises(ServerAwayError, match="went away while registering gone: nobody there"):
         registry.register(method, "gone", provenance, size=SIZE, mean=MEAN, std=STD, tracking_uri=uri)
-
-
-def test_the_card_says_what_was_not_selected_on_the_test_set() -> None:
-    card = write_card("m", Provenance("r", metrics=METRICS), size=SIZE, dimensions=8, inputs=("images",))
-    assert "in that the test set had no part" in card
-    assert "| clothes-changing | 20.0 | 12.3 |" in card
-
-
-def test_a_card_that_is_too_long_for_a_description_loses_its_last_settings() -> None:
-    settings = {"method": {f"setting-{number}": number for number in range(300)}}
-    card = write_card("m", Provenance("r", settings=settings), size=SIZE, dimensions=8, inputs=("images",))
-    short = as_description(card)
-    assert len(card) > DESCRIPTION_LIMIT >= len(short)
-    kept, told = short.split("\n\nThe card goes on")
-    assert card.startswith(f"{kept}\n")
-    assert "artifacts/card.md" in told
-    assert "## Limits" in kept
-    assert "Guard write access" in kept
-    longer = as_description(f"## Review\n\n{short}")
-    assert len(longer) <= DESCRIPTION_LIMIT
-    assert longer.count("The card goes on") == 1
-
-
-def test_the_serving_file_imports_nothing_of_ours() -> None:
-    source = Path(serving.__file__).read_text()
-    assert not [
-        line for line in source.splitlines() if line.startswith(("from orch", "from meth", "from data", "import orch"))
-    ]
