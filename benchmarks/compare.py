@@ -31,7 +31,7 @@ from datasets.schema import Sample
 from datasets.shards import Dataset, write_dataset
 from datasets.store import open_store
 from datasets.synthetic.dataset import render_dataset
-from orchestration import assembly, bootstrap, checkpoint, review, tracking
+from orchestration import assembly, bootstrap, checkpoint, mlflow_connection, review, tracking
 from orchestration.embed import feature_path
 from orchestration.evaluate import EMBEDDING, embedding, open_for_evaluation
 from orchestration.experiment import Experiment, load
@@ -55,7 +55,7 @@ def main() -> None:
         data = render(Path(folder), args.queries, args.gallery)
         for noise, seed in ((4.0, 1), (3.6, 2)):
             register(Path(folder), data, noise, seed)
-        client = tracking.connect()
+        client = mlflow_connection.connect()
         client.set_registered_model_alias("model", "champion", "1")
         results = measure(args.queries)
     show(results, TARGETS, as_json=args.json)
@@ -170,7 +170,7 @@ def register(folder: Path, data: str, noise: float, seed: int) -> None:
     run.finish("FINISHED")
     provenance = Provenance(run.run_id, checkpoint=address, data_fingerprint=dataset.fingerprint)
     card = write_card("model", provenance, size=(128, 64), dimensions=DIMENSIONS, inputs=("images",))
-    client = tracking.connect()
+    client = mlflow_connection.connect()
     logged = client.create_logged_model(client.get_run(run.run_id).info.experiment_id, source_run_id=run.run_id)
     packed = Packed("model", provenance, {"card": card.encode()}, (), ("images",), DIMENSIONS, attempt=run.run_id)
     create_version(client, packed, logged.model_id)

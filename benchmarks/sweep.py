@@ -23,7 +23,7 @@ import psutil
 from datasets.holdout import holdout
 from datasets.store import open_store
 from datasets.synthetic.dataset import render_dataset
-from orchestration import cluster, sweep_runs, tracking
+from orchestration import cluster, mlflow_connection, sweep_runs
 from orchestration.experiment import Experiment, load
 from orchestration.journal import read_steps
 from orchestration.sweep_settings import SweepSettings
@@ -46,7 +46,7 @@ def swept(experiment: Experiment, trials: int) -> tuple[dict[str, Any], float]:
 def training_seconds(answer: dict[str, Any]) -> list[float]:
     """Of each trial, the seconds of its steps."""
     found = []
-    for child in sweep_runs.children(tracking.connect(), answer["sweep"]):
+    for child in sweep_runs.children(mlflow_connection.connect(), answer["sweep"]):
         steps = read_steps(open_store(child.data.tags["storage"]))
         found.append(sum(record["metrics"]["speed/step-s"] for _, record in steps))
     return found
@@ -72,7 +72,7 @@ def main() -> None:
         holdout(f"{root}/data", f"{root}/held", persons=2)
         words = [f"data={root}/held", f"storage={Path(root, 'runs')}", *SMALL]
         cluster.connect()
-        tracking.connect()
+        mlflow_connection.connect()
         before = psutil.Process().memory_info().rss
         overhead("one worker", load("baseline-demo", [*words, "workers=1"]), one, 5)
         overhead("two workers", load("baseline-demo", [*words, "workers=2"]), several, 35)

@@ -19,7 +19,7 @@ from typing import Any
 from rich.table import Table
 
 from datasets.synthetic.dataset import num_images, render_dataset
-from orchestration import recipes, registry, tracking
+from orchestration import mlflow_connection, recipes, registry
 from orchestration.errors import RequestError
 from orchestration.experiment import load
 from orchestration.progress import Progress
@@ -90,7 +90,7 @@ def demo_recipes() -> list[str]:
 
 def experiment_of(run_id: str) -> str:
     """MLflow's id of the experiment that a run is in."""
-    return str(tracking.connect().get_run(run_id).info.experiment_id)
+    return str(mlflow_connection.connect().get_run(run_id).info.experiment_id)
 
 
 def empty_folder(root: Path) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
-from orchestration import tracking
+from orchestration import mlflow_connection, tracking
 from orchestration.errors import RequestError, first_line
 from orchestration.forwarder import drain
 from orchestration.journal import MEASURED
@@ -20,7 +20,7 @@ def list_runs(
     experiment: str | None = None, *, limit: int = 50, tracking_uri: str | None = None
 ) -> list[dict[str, Any]]:
     """The newest runs of one MLflow experiment, or of all: id, name, status, data, evaluation, storage."""
-    client = tracking.connect(tracking_uri)
+    client = mlflow_connection.connect(tracking_uri)
     experiments = {e.experiment_id: e.name for e in client.search_experiments(view_type=ViewType.ACTIVE_ONLY)}
     chosen = [key for key, name in experiments.items() if experiment in (None, name)]
     if experiment is not None and not chosen:

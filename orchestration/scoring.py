@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from datasets.store import StoreError, open_store
-from orchestration import checkpoint, tracking
+from orchestration import checkpoint, mlflow_connection, tracking
 from orchestration.checkpoint import Checkpoint
 from orchestration.errors import RequestError
 from orchestration.evaluate import embedding, evaluate, open_for_evaluation
@@ -55,7 +55,7 @@ def locate_version(model: str) -> Located:
     """
     from orchestration import registry
 
-    version = registry.find_version(tracking.connect(), model)
+    version = registry.find_version(mlflow_connection.connect(), model)
     address = version.tags.get("checkpoint") or tracking.open_run(version.run_id or "").storage
     try:
         located = locate(address)

@@ -12,7 +12,7 @@ from typing import Any, cast
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from orchestration import tracking
+from orchestration import mlflow_connection, tracking
 from orchestration.errors import RequestError
 from orchestration.experiment import Experiment
 from orchestration.points import Ledger, Outcome, State, Trial
@@ -46,7 +46,7 @@ def read_settings(sweep: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def take_up(sweep: str, experiment: Experiment, fingerprint: str, trial: Trial) -> tracking.TrackedRun:
     """The child of this point and seed: the one that an earlier attempt began, else a new one."""
-    client = tracking.connect()
+    client = mlflow_connection.connect()
     for child in children(client, sweep, f"tags.point = '{trial.point}' and tags.seed = '{trial.seed}'"):
         if "storage" in child.data.tags:
             return tracking.resume_run(child.info.run_id, fingerprint)

@@ -6,16 +6,12 @@ MLflow, so that a tracking server which is away delays delivery and nothing else
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import re
-import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,14 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 
 from datasets.store import StoreError, open_store
-from orchestration import journal, provenance
-from orchestration.errors import RequestError, UnreachableError, first_line, without_secret
+from orchestration import journal
+from orchestration.errors import RequestError, first_line, without_secret
 from orchestration.forwarder import FILES, OUTBOX, Delivery, Forwarder, OnRecords, drain
+from orchestration.mlflow_connection import connect, default_tracking_uri, experiment_id
 from orchestration.patience import persist
+from orchestration.run_description import dataset_input, describe, flatten, redact
 from orchestration.segments import Record, SegmentReader, SegmentWriter
 from orchestration.system_metrics import SystemMonitor
 
@@ -38,11 +36,8 @@ if TYPE_CHECKING:
     from orchestration.experiment import Experiment
 
 DESCRIPTION = "run.json"
-VALUE_LIMIT = 6000  # characters of a parameter's value; the whole experiment is logged as a file too
 PARAMETER_BATCH = 100
-DIGEST_LIMIT = 36
 FINISH_S = 60.0
-ANSWER_S = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -251,151 +246,6 @@ def find_run(client: MlflowClient, run_id: str, uri: str) -> mlflow.entities.Run
             f"MLflow at {without_secret(uri)} has no run {run_id} ({first_line(error)}). "
             "`redress runs list` shows those it has; MLFLOW_TRACKING_URI says where to look."
         ) from error
-
-
-def default_tracking_uri() -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
-
-
-def connect(tracking_uri: str | None = None) -> MlflowClient:
-    """A client of a tracking server that answers, and the fluent API pointed at it. A new SQLite file is initialised.
-
-    Raises: RequestError naming the address and the mend; of a server that cannot be reached UnreachableError.
-    """
-    uri = tracking_uri or default_tracking_uri()
-    quieten()
-    try:
-        if uri.startswith(("http://", "https://")):
-            ask_health(uri)
-        with initialisation_lock(uri):
-            mlflow.set_tracking_uri(uri)
-            client = MlflowClient(uri)
-            client.search_experiments(max_results=1)
-    except Exception as error:
-        status = error.get_http_status_code() if isinstance(error, MlflowException) else None
-        if status in (401, 403):
-            raise RequestError(refusal(uri, error)) from error
-        raise UnreachableError(
-            f"MLflow at {without_secret(uri)} cannot be used: {first_line(error)}. Start it (`mlflow "
-            "server`), correct MLFLOW_TRACKING_URI, or unset that to keep runs in ./mlflow.db."
-        ) from error
-    return client
-
-
-def refusal(uri: str, error: Exception) -> str:
-    """What a person does about a server that answers 401 or 403."""
-    who = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
-    given = (
-        "wrong" if os.environ.get("MLFLOW_TRACKING_USERNAME") or os.environ.get("MLFLOW_TRACKING_TOKEN") else "missing"
-    )
-    return (
-        f"MLflow at {without_secret(uri)} does not let us in ({first_line(error)}). Who we are is {given}: set {who} in the "
-        "environment of this process; whoever runs the server makes users."
-    )
-
-
-def ask_health(uri: str) -> None:
-    """A quick look whether anything answers, before a client that tries for minutes."""
-    address = without_secret(uri).rstrip("/")
-    try:
-        urllib.request.urlopen(f"{address}/health", timeout=ANSWER_S).close()
-    except urllib.error.HTTPError:
-        return  # it answers; whether it lets us in, the client will see
-
-
-@contextmanager
-def initialisation_lock(uri: str) -> Iterator[None]:
-    """One process at a time creates the tables of a SQLite file: two that do it at once break it."""
-    if not uri.startswith("sqlite:"):
-        yield
-        return
-    name = f"redress-{os.getuid()}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.lock"
-    path = Path(tempfile.gettempdir(), name)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)  # others may write to that folder, too
-    with open(descriptor, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def quieten() -> None:
-    """MLflow tells of migrations, retries and addresses; we say what matters ourselves."""
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault(
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"
-    )  # a call that arrived all the same would be made twice
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-
-
-def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
-    """The MLflow experiment of that name, made where there is none. Beside a SQLite file, artifacts go to ./mlartifacts."""
-    for _ in range(2):
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            try:
-                return client.create_experiment(name, artifact_location=artifact_location(uri))
-            except MlflowException:
-                continue  # another process was first
-        if found.lifecycle_stage != "active":
-            raise RequestError(
-                f"the MLflow experiment {name!r} was deleted. Restore it in the UI or set experiment to another name."
-            )
-        return found.experiment_id
-    raise RequestError(f"MLflow at {without_secret(uri)} neither finds nor creates the experiment {name!r}.")
-
-
-def artifact_location(uri: str) -> str | None:
-    if not uri.startswith("sqlite:///"):
-        return None  # the server decides
-    return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
-
-
-def describe(experiment: Mapping[str, Any], fingerprint: str) -> dict[str, str]:
-    """The tags by which runs are found and compared."""
-    tags = {
-        "data.address": experiment.get("data"),
-        "data.fingerprint": fingerprint,
-        "source.digest": provenance.source_digest(),
-        "source.commit": provenance.commit(),
-        "mlflow.source.git.commit": provenance.commit(),
-        "seed": experiment.get("seed"),
-        "threads": experiment.get("threads"),
-        "workers": experiment.get("workers"),
-        "select": experiment.get("select"),
-        "select_on_test": str(bool(experiment.get("select_on_test"))).lower(),
-        "experiment": experiment.get("name"),
-    }
-    return {key: without_secret(str(value)) for key, value in tags.items() if value is not None}
-
-
-def dataset_input(experiment: Mapping[str, Any], fingerprint: str) -> DatasetInput:
-    address = without_secret(str(experiment.get("data") or ""))
-    name = address.rstrip("/").rpartition("/")[2] or "data"
-    source = json.dumps({"uri": address})
-    dataset = Dataset(name=name, digest=fingerprint[:DIGEST_LIMIT], source_type="redress", source=source)
-    return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", "training")])
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted names → text within MLflow's limits, secrets in addresses left out."""
-    flat: dict[str, str] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            text = value if isinstance(value, str) else json.dumps(value)
-            flat[f"{prefix}{key}"] = without_secret(text)[:VALUE_LIMIT]
-    return flat
-
-
-def redact(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        return {key: redact(value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return [redact(value) for value in tree]
-    return without_secret(tree) if isinstance(tree, str) else tree
 
 
 def absolute(address: str) -> str:

@@ -17,6 +17,7 @@ from orchestration.errors import RequestError, ServerAwayError
 from orchestration.evaluate import Evaluation, check_inputs, check_method, evaluate, metric_names, open_for_evaluation
 from orchestration.experiment import Experiment
 from orchestration.progress import Progress
+from orchestration.run_description import flatten
 from orchestration.scoring import locate
 from orchestration.worker import FAILURE, Assignment, class_counts, train_worker
 
@@ -212,7 +213,7 @@ def check_same_experiment(experiment: Experiment, store: Store) -> None:
     found = checkpoint.latest(store)
     if found is None:
         return
-    began, now = tracking.flatten(found.experiment), tracking.flatten(experiment.resolved())
+    began, now = flatten(found.experiment), flatten(experiment.resolved())
     changed = {
         key: (began.get(key), now.get(key))
         for key in sorted({*began, *now})

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from datasets.shards import Dataset
 from datasets.store import open_store
-from orchestration import checkpoint, tracking
+from orchestration import checkpoint, mlflow_connection, tracking
 from orchestration.embed import feature_path
 from orchestration.evaluate import EMBEDDING, embedding, open_for_evaluation
 from orchestration.experiment import Experiment, load
@@ -70,7 +70,7 @@ def contender(
     if noise is not None:
         store_descriptors(run.storage, address, experiment, noise, seed)
     run.finish("FINISHED")
-    client = tracking.connect()
+    client = mlflow_connection.connect()
     experiment_id = client.get_run(run.run_id).info.experiment_id
     logged = client.create_logged_model(experiment_id, name="model", source_run_id=run.run_id)
     provenance = Provenance(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from orchestration import decisions, tracking
+from orchestration import decisions, mlflow_connection
 from orchestration.catalogue import list_models
 from orchestration.cli import main
 from orchestration.decisions import EVIDENCE, aliases, promote, reject, rollback
@@ -23,7 +23,7 @@ BAD = {"champion": 0.2, "candidate": 0.1, "low": -0.15, "high": -0.05}
 
 @pytest.fixture
 def client(place: object, mlflow_database: str) -> MlflowClient:
-    return tracking.connect(mlflow_database)
+    return mlflow_connection.connect(mlflow_database)
 
 
 def add(client: MlflowClient, name: str, against: str | None = None, **found: Any) -> str:

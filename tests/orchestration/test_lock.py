@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from orchestration import lock, tracking
+from orchestration import lock, mlflow_connection
 from orchestration.lock import LockedError, acquire, locked, locks, release
 
 ROOT = Path(__file__).resolve().parents[2]
 WANT_IT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from orchestration import tracking
+from orchestration import mlflow_connection
 from orchestration.lock import LockedError, locked
-client = tracking.connect(sys.argv[2])
+client = mlflow_connection.connect(sys.argv[2])
 print("ready", flush=True)
 while sys.stdin.readline():
     try:
@@ -38,7 +38,7 @@ while sys.stdin.readline():
 
 @pytest.fixture
 def client(place: Path, mlflow_database: str) -> MlflowClient:
-    return tracking.connect(mlflow_database)
+    return mlflow_connection.connect(mlflow_database)
 
 
 def test_the_second_is_told_who_holds_it_and_until_when(client: MlflowClient) -> None:

@@ -333,8 +333,8 @@ def test_a_run_that_does_not_exist_and_a_storage_that_cannot_be_written_are_requ
 def test_processes_that_start_at_once_share_a_new_database(tmp_path: Path) -> None:
     lines = [
         f"import sys; sys.path.insert(0, {str(Path(tracking.__file__).parents[1])!r})",
-        "from orchestration import tracking",
-        "print(tracking.experiment_id(tracking.connect(), 'e', tracking.default_tracking_uri()))",
+        "from orchestration.mlflow_connection import connect, default_tracking_uri, experiment_id",
+        "print(experiment_id(connect(), 'e', default_tracking_uri()))",
     ]
     command = [sys.executable, "-c", "\n".join(lines)]
     started = [subprocess.Popen(command, cwd=tmp_path, stdout=-1, stderr=-1, text=True) for _ in range(2)]

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from datasets.holdout import holdout
 from datasets.store import StoreError, open_store
 from methods.method import Method
-from orchestration import checkpoint, sweep_runs, tracking, verdicts, worker
+from orchestration import checkpoint, mlflow_connection, sweep_runs, tracking, verdicts, worker
 from orchestration.errors import UnreachableError
 from orchestration.experiment import Experiment, load
 from orchestration.journal import read_steps
@@ -190,7 +190,7 @@ def test_a_trial_starts_from_a_run_as_a_training_does(experiment: Experiment, mo
 def test_a_trial_waits_for_a_tracking_server_that_is_away(
     experiment: Experiment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connect, refusals = tracking.connect, [2]
+    connect, refusals = mlflow_connection.connect, [2]
 
     def connect_later(uri: str | None = None) -> MlflowClient:
         if refusals[0]:
@@ -199,7 +199,7 @@ def test_a_trial_waits_for_a_tracking_server_that_is_away(
         return connect(uri)
 
     actor, config, sweep = begin(experiment)
-    monkeypatch.setattr(tracking, "connect", connect_later)
+    monkeypatch.setattr(mlflow_connection, "connect", connect_later)
     trial = actor(dict(config))
     assert trial.train()["epoch"] == 1
     trial.stop()

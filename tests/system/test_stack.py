@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from datasets.shards import Dataset
 from datasets.store import open_store
 from datasets.synthetic.dataset import render_dataset
-from orchestration import decisions, tracking
+from orchestration import decisions, mlflow_connection
 from orchestration.decisions import EVIDENCE, aliases
 from orchestration.errors import RequestError
 from tests.servers.mlflow_server import Backing, mlflow_server
@@ -183,13 +183,13 @@ def test_of_two_reviewers_who_decide_at_once_on_the_server_one_wins(
 def test_who_does_not_say_who_they_are_is_told_how(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a-wrong-one")
     with pytest.raises(RequestError, match="does not let us in") as told:
-        tracking.connect(stack.address)
+        mlflow_connection.connect(stack.address)
     assert "is wrong: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in str(told.value)
     assert "a-wrong-one" not in str(told.value)
     monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
     monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
     with pytest.raises(RequestError, match="is missing: set MLFLOW_TRACKING_USERNAME"):
-        tracking.connect(stack.address)
+        mlflow_connection.connect(stack.address)
 
 
 def test_no_secret_is_in_what_a_run_leaves(stack: Stack, answers: list[dict[str, Any]]) -> None:

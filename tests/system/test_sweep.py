@@ -20,7 +20,7 @@ from mlflow.entities import Run
 
 from datasets.holdout import holdout
 from datasets.store import open_store
-from orchestration import sweep_runs, tracking
+from orchestration import mlflow_connection, sweep_runs
 from orchestration.experiment import load
 from orchestration.journal import read_steps
 from orchestration.points import Trial
@@ -46,7 +46,7 @@ WORDS = [
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    tracking.connect()
+    mlflow_connection.connect()
     tiny_dataset(tmp_path / "data", persons=12, clothes=2, images=8, test_persons=2)
     holdout(str(tmp_path / "data"), str(tmp_path / "held"), persons=3)
     return tmp_path

@@ -1,0 +1,121 @@
+"""The way to MLflow: a client of a server that answers, or of a SQLite file made for it, and the experiment runs lie in."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import logging
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from orchestration.errors import RequestError, UnreachableError, first_line, without_secret
+
+ANSWER_S = 10.0
+
+
+def default_tracking_uri() -> str:
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+
+
+def connect(tracking_uri: str | None = None) -> MlflowClient:
+    """A client of a tracking server that answers, and the fluent API pointed at it. A new SQLite file is initialised.
+
+    Raises: RequestError naming the address and the mend; of a server that cannot be reached UnreachableError.
+    """
+    uri = tracking_uri or default_tracking_uri()
+    quieten()
+    try:
+        if uri.startswith(("http://", "https://")):
+            ask_health(uri)
+        with initialisation_lock(uri):
+            mlflow.set_tracking_uri(uri)
+            client = MlflowClient(uri)
+            client.search_experiments(max_results=1)
+    except Exception as error:
+        status = error.get_http_status_code() if isinstance(error, MlflowException) else None
+        if status in (401, 403):
+            raise RequestError(refusal(uri, error)) from error
+        raise UnreachableError(
+            f"MLflow at {without_secret(uri)} cannot be used: {first_line(error)}. Start it (`mlflow "
+            "server`), correct MLFLOW_TRACKING_URI, or unset that to keep runs in ./mlflow.db."
+        ) from error
+    return client
+
+
+def refusal(uri: str, error: Exception) -> str:
+    """What a person does about a server that answers 401 or 403."""
+    who = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
+    given = (
+        "wrong" if os.environ.get("MLFLOW_TRACKING_USERNAME") or os.environ.get("MLFLOW_TRACKING_TOKEN") else "missing"
+    )
+    return (
+        f"MLflow at {without_secret(uri)} does not let us in ({first_line(error)}). Who we are is {given}: set {who} in the "
+        "environment of this process; whoever runs the server makes users."
+    )
+
+
+def ask_health(uri: str) -> None:
+    """A quick look whether anything answers, before a client that tries for minutes."""
+    address = without_secret(uri).rstrip("/")
+    try:
+        urllib.request.urlopen(f"{address}/health", timeout=ANSWER_S).close()
+    except urllib.error.HTTPError:
+        return  # it answers; whether it lets us in, the client will see
+
+
+@contextmanager
+def initialisation_lock(uri: str) -> Iterator[None]:
+    """One process at a time creates the tables of a SQLite file: two that do it at once break it."""
+    if not uri.startswith("sqlite:"):
+        yield
+        return
+    name = f"redress-{os.getuid()}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.lock"
+    path = Path(tempfile.gettempdir(), name)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)  # others may write to that folder, too
+    with open(descriptor, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def quieten() -> None:
+    """MLflow tells of migrations, retries and addresses; we say what matters ourselves."""
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault(
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"
+    )  # a call that arrived all the same would be made twice
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for name in ("mlflow", "alembic", "urllib3.connectionpool"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
+    """The MLflow experiment of that name, made where there is none. Beside a SQLite file, artifacts go to ./mlartifacts."""
+    for _ in range(2):
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return client.create_experiment(name, artifact_location=artifact_location(uri))
+            except MlflowException:
+                continue  # another process was first
+        if found.lifecycle_stage != "active":
+            raise RequestError(
+                f"the MLflow experiment {name!r} was deleted. Restore it in the UI or set experiment to another name."
+            )
+        return found.experiment_id
+    raise RequestError(f"MLflow at {without_secret(uri)} neither finds nor creates the experiment {name!r}.")
+
+
+def artifact_location(uri: str) -> str | None:
+    if not uri.startswith("sqlite:///"):
+        return None  # the server decides
+    return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
