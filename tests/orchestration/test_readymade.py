@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from methods import METHODS
-from orchestration.cli import parse
+from orchestration.command_words import parse
 from orchestration.errors import RequestError
 from orchestration.experiment import load, recipes
 from orchestration.readymade import FOLDER, KEYS, read_sweep, sweeps
