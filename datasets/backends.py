@@ -183,7 +183,9 @@ class S3:
         text = str(error)
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
             return False
-        if "NO_SUCH_UPLOAD" in text:  # completed by a request whose answer was lost, and asked again: a new one mends it
+        if (
+            "NO_SUCH_UPLOAD" in text
+        ):  # completed by a request whose answer was lost, and asked again: a new one mends it
             return True
         return not (self._STATUS.search(text) or self._LASTING.search(text))
 

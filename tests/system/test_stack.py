@@ -138,9 +138,7 @@ def test_the_model_loads_back_and_search_finds_what_it_describes(
         np.testing.assert_allclose(features[1:] @ features[0], told, atol=2e-4)
 
 
-def test_a_model_is_compared_promoted_and_taken_back_on_the_server(
-    stack: Stack, answers: list[dict[str, Any]]
-) -> None:
+def test_a_model_is_compared_promoted_and_taken_back_on_the_server(stack: Stack, answers: list[dict[str, Any]]) -> None:
     compared, promoted, undone = answers[6:]
     client = MlflowClient(stack.address)
     first, second = (client.get_model_version("of-stack", number) for number in "12")
