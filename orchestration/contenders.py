@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from datasets.protocols import Protocol
 from datasets.shards import Dataset
-from orchestration import decisions, gate, tracking
+from datasets.store import StoreError
+from orchestration import checkpoint, decisions, gate, tracking
+from orchestration.checkpoint import CorruptCheckpointError
 from orchestration.decisions import CHAMPION, uri
-from orchestration.errors import RequestError
+from orchestration.errors import RequestError, UnreachableError
+from orchestration.evaluate import check_fits
 from orchestration.gate import Gate
 from orchestration.scoring import Located, locate
 
@@ -42,16 +47,38 @@ def contenders(client: MlflowClient, model: str, against: str | None) -> tuple[G
     if other is not None and uri(other) == uri(version):
         raise RequestError(f"{uri(version)} is the champion itself. Name the version to compare with it.")
     policy = gate.gate_of(client, version.name)
-    candidate = Contender(version, located(version), f"candidate {version.version}")
+    candidate = Contender(version, located(version, again(version)), f"candidate {version.version}")
     if other is None:
         return policy, candidate, None
     role = "champion" if against is None else "version"
     label = f"{role} {other.version}" if other.name == version.name else f"{other.name} {other.version}"
-    return policy, candidate, Contender(other, located(other), label)
+    way_out = other_champion(version.name) if against is None else "name another version with --with"
+    return policy, candidate, Contender(other, located(other, way_out), label)
 
 
-def located(version: ModelVersion) -> Located:
-    found = locate(uri(version))
+def again(version: ModelVersion) -> str:
+    return f"register a run whose checkpoint is there: redress registry register RUN {version.name}"
+
+
+def other_champion(name: str) -> str:
+    return (
+        f"undo the promotion (`redress registry rollback {name} --reason …`), set the alias {CHAMPION} to a version whose "
+        "checkpoint is there, in MLflow, or compare with a version that you name (--with models:/NAME/VERSION)"
+    )
+
+
+def located(version: ModelVersion, way_out: str) -> Located:
+    """The checkpoint of a version, after its weights were read: descriptors and what the network sees are made of them.
+
+    Raises: RequestError that names what is gone, and the `way_out` beside bringing it back.
+    """
+    try:
+        found = locate(uri(version))
+        checkpoint.load_tensors(found.checkpoint, checkpoint.FILES[0])
+    except UnreachableError:
+        raise
+    except (RequestError, StoreError, CorruptCheckpointError) as error:
+        raise RequestError(f"{error}\nNothing was compared. Bring that back, or {way_out}.") from error
     if found.run_id is None and not version.run_id:
         raise RequestError(
             f"{uri(version)} belongs to no run, where its comparison could be kept. Register it from a run."
@@ -91,6 +118,15 @@ def changed_data(candidate: Contender, champion: Contender | None, dataset: Data
             f"{uri(candidate.version)}: its data changed: {told}. Say with --data ADDRESS where the old ones are."
         )
     return told
+
+
+def check_data(contenders: Iterable[Contender | None], dataset: Dataset, protocol: Protocol) -> None:
+    """Each can be evaluated on the data. Raises: RequestError that says which cannot."""
+    for one in filter(None, contenders):
+        try:
+            check_fits(one.located.checkpoint, dataset, protocol)
+        except RequestError as error:
+            raise RequestError(f"{one.label} ({uri(one.version)}): {error}") from error
 
 
 def fingerprints(candidate: Contender, champion: Contender | None, dataset: Dataset) -> dict[str, str]:

@@ -18,7 +18,7 @@ from datasets.shards import Dataset
 from orchestration import decisions, evaluated, gate, tracking
 from orchestration.bootstrap import RESAMPLES
 from orchestration.comparison import MEASURES, SEED, ModeComparison, compare
-from orchestration.contenders import Contender, changed_data, contenders, data_of, fingerprints
+from orchestration.contenders import Contender, changed_data, check_data, contenders, data_of, fingerprints
 from orchestration.decisions import EVIDENCE, uri
 from orchestration.errors import RequestError
 from orchestration.evaluate import open_for_evaluation
@@ -58,6 +58,7 @@ def review(
     dataset, protocol = open_for_evaluation(address)
     target = gate.target_of(policy, [f"{mode.name}/{measure}" for mode in protocol.modes for measure in MEASURES])
     note = note or changed_data(candidate, champion, dataset, given=data is not None)
+    check_data((candidate, champion), dataset, protocol)
     indexes = named_indexes(dataset, sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)}))
     reference, proposed = (
         evaluated.descriptors_of(one.located, address, dataset, protocol, indexes, progress)
