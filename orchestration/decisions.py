@@ -28,7 +28,7 @@ CHAMPION, PREVIOUS = "champion", "previous"
 ALIASES = (CANDIDATE, CHAMPION, PREVIOUS)
 EVIDENCE = "review.evidence"
 RECORD = "decision."
-REASON_LIMIT = 1000  # characters; a registered model's tag holds 5000
+REASON_LIMIT, NAME_LIMIT = 1000, 200  # characters; a registered model's tag holds 5000, and the record has both
 
 Aliases = dict[str, str | None]
 
@@ -60,7 +60,7 @@ def promote(
     client = tracking.connect(tracking_uri)
     version = find(client, model)
     evidence_of(version)
-    with locked(client, version.name, who := who or me()) as lock:
+    with locked(client, version.name, who := reviewer(who)) as lock:
         number = str(version.version)
         version = client.get_model_version(version.name, number)  # another may have decided about it meanwhile
         evidence, before = evidence_of(version), aliases(client, version.name)
@@ -86,7 +86,7 @@ def reject(model: str, reason: str, *, who: str | None = None, tracking_uri: str
     """Take a version out of the running, with the reason. Raises: RequestError where it is the champion."""
     client = tracking.connect(tracking_uri)
     version = find(client, model)
-    with locked(client, version.name, who := who or me()) as lock:
+    with locked(client, version.name, who := reviewer(who)) as lock:
         before = aliases(client, version.name)
         if before[CHAMPION] == str(version.version):
             raise RequestError(
@@ -104,7 +104,7 @@ def rollback(name: str, reason: str, *, who: str | None = None, tracking_uri: st
     """
     client = tracking.connect(tracking_uri)
     name = name.removeprefix("models:/").partition("@")[0].partition("/")[0]
-    with locked(client, name, who := who or me()) as lock:
+    with locked(client, name, who := reviewer(who)) as lock:
         made = decisions(client, name)
         undone = {one.undoes for one in made if one.undoes}
         standing = [one for one in made if one.undoes is None and one.number not in undone]
@@ -277,9 +277,18 @@ def uri(version: ModelVersion) -> str:
     return f"models:/{version.name}/{version.version}"
 
 
-def me() -> str:
-    """Who decides: the name that MLflow's server knows, else the user's here."""
+def reviewer(name: str | None) -> str:
+    """Who decides: that name, else the one that MLflow's server knows, else the user's here.
+
+    Raises: RequestError where there is none, or it says nothing, or too much for a tag.
+    """
     try:
-        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+        found = (name or os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()).strip()
     except (OSError, KeyError):
         raise RequestError("nothing tells who decides: this user has no name. Say it with --by NAME.") from None
+    if not found or len(found) > NAME_LIMIT or not found.isprintable():
+        raise RequestError(
+            f"who decides is a name of 1 to {NAME_LIMIT} characters in one line, and this has {len(found)}: {found[:40]!r}…. "
+            "Say another with --by NAME."
+        )
+    return found

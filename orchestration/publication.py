@@ -22,6 +22,7 @@ from torch import Tensor
 
 from orchestration import serving
 from orchestration.errors import RequestError, first_line
+from orchestration.filters import quoted
 from orchestration.model_card import Provenance, as_description
 from orchestration.patience import is_away
 
@@ -138,7 +139,9 @@ def find_version(client: MlflowClient, attempt: str) -> ModelVersion | None:
 
 def is_newest(client: MlflowClient, version: ModelVersion) -> bool:
     """Whether nothing was registered after it under its name: what was became the candidate in its turn."""
-    [newest] = client.search_model_versions(f"name = '{version.name}'", max_results=1, order_by=["version_number DESC"])
+    [newest] = client.search_model_versions(
+        f"name = {quoted(version.name)}", max_results=1, order_by=["version_number DESC"]
+    )
     return int(newest.version) == int(version.version)
 
 

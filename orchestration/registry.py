@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from orchestration import serving, tracking
 from orchestration.errors import RequestError, first_line
 from orchestration.export import Descriptor, to_archive, trace
+from orchestration.filters import quoted
 from orchestration.lock import is_lock
 from orchestration.model_card import Provenance, write_card
 from orchestration.onnx_graph import to_onnx
@@ -218,7 +219,7 @@ def what_there_is(client: MlflowClient, name: str) -> str:
         return (
             f"registered are {', '.join(names)}" if names else "nothing is registered yet (`redress registry register`)"
         )
-    versions = sorted(int(version.version) for version in client.search_model_versions(f"name = '{name}'"))
+    versions = sorted(int(version.version) for version in client.search_model_versions(f"name = {quoted(name)}"))
     aliases = ", ".join(f"@{alias} (version {number})" for alias, number in sorted(model.aliases.items()))
     listed = ", ".join(map(str, versions)) or "no version"
     return f"{name} has version{'s' if len(versions) > 1 else ''} {listed} and {aliases or 'no alias'}"

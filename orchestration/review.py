@@ -52,7 +52,7 @@ def review(
     progress = progress or Progress()
     if page and not Path(page).absolute().parent.is_dir():
         raise RequestError(f"--page {page}: there is no folder {Path(page).parent}. Make it, or name another file.")
-    client = tracking.connect()
+    who, client = decisions.reviewer(who), tracking.connect()
     policy, candidate, champion = contenders(client, model, against)
     address, note = data_of(candidate, champion, data)
     dataset, protocol = open_for_evaluation(address)
@@ -67,7 +67,7 @@ def review(
         for one in (champion, candidate)
     )
     comparisons = compare(protocol, indexes, reference, proposed, dataset.manifest, confidence=policy.confidence)
-    evidence = evidence_of(candidate, champion, dataset, note, policy, comparisons, who or decisions.me())
+    evidence = evidence_of(candidate, champion, dataset, note, policy, comparisons, who)
     checks = gate.judge(evidence, policy)
     progress.say("drawing the review page")
     drawn = write_page(
