@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 from orchestration import decisions, tracking
 from orchestration.catalogue import list_models
@@ -211,6 +215,67 @@ def test_a_decision_that_was_cut_short_is_taken_again_and_everything_rolled_back
     assert aliases(client, name)["champion"] == first
     rollback(name, "all of it")
     assert aliases(client, name)["champion"] is None
+
+
+COMMANDS = {
+    "promote": (["promote", "{name}"], {"candidate": None, "champion": "2", "previous": "1"}),
+    "reject": (["reject", "{name}", "--reason", "x"], {"candidate": None, "champion": "1", "previous": None}),
+    "rollback": (["rollback", "{name}", "--reason", "x"], {"candidate": "2", "champion": None, "previous": None}),
+}
+
+
+@pytest.mark.parametrize("failing", range(10))
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_decision_whose_server_goes_away_in_the_midst_is_finished_by_the_same_command(
+    client: MlflowClient, command: str, failing: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """At each call that writes, and for the calls after it."""
+    name = f"{command}-{failing}"
+    first = add(client, name)
+    promote(name)
+    add(client, name, first)
+    words, expected = [word.format(name=name) for word in COMMANDS[command][0]], COMMANDS[command][1]
+    with monkeypatch.context() as patch:
+        left = itertools.count()
+        for write in ("set_registered_model_tag", "set_model_version_tag", "set_registered_model_alias",
+                      "delete_registered_model_alias"):  # fmt: skip
+            patch.setattr(MlflowClient, write, away(getattr(MlflowClient, write), left, failing))
+        status = main(["registry", *words])
+    told = capfd.readouterr().err
+    if next(left) > failing:
+        assert status == 1
+        assert "Give the same command again" in told
+        assert main(["registry", *words]) == 0, capfd.readouterr().err
+    else:
+        assert status == 0
+    assert aliases(client, name) == expected
+    standing = decisions.decisions(client, name)[-1]
+    assert standing.after == expected
+    assert client.get_model_version(name, standing.version).tags["decision"] == standing.what
+
+
+def test_what_came_after_a_decision_that_is_done_is_not_taken_for_its_rest(client: MlflowClient) -> None:
+    first = add(client, "rest")
+    promote("rest")
+    second = add(client, "rest", first)
+    with pytest.raises(RequestError, match="is the champion already"):
+        promote("models:/rest/1")
+    promote("rest")
+    rollback("rest", "too soon")
+    third = add(client, "rest", first)
+    assert aliases(client, "rest") == {"candidate": third, "champion": first, "previous": None}
+    rollback("rest", "all of it")
+    assert aliases(client, "rest") == {"candidate": third, "champion": None, "previous": None}
+    assert second != third
+
+
+def away(write: Callable[..., None], calls: Iterator[int], failing: int) -> Callable[..., None]:
+    def call(*words: Any) -> None:
+        if next(calls) >= failing:
+            raise MlflowException("nobody there", error_code=TEMPORARILY_UNAVAILABLE)
+        write(*words)
+
+    return call
 
 
 def test_a_long_reason_fits_a_tag_in_every_language(client: MlflowClient) -> None:
