@@ -73,6 +73,8 @@ class CAL(Method):
     backbone as well, in turns as in CAL. "negative" is Table 3's CAL (−L_C).
     proxies: "memory" puts the mean feature of each clothes class, remembered with memory_momentum, in the place of the
     classifier (published code, not in the paper); then there is no clothes classifier, and no optimizer for one.
+    While PCB's part classifier learns alone it learns identities alone: there is neither a clothes classifier's step nor an
+    adversarial loss, and no clothes are remembered.
     """
 
     Settings = CALSettings
@@ -113,13 +115,13 @@ class CAL(Method):
         return {"model": model, "clothes_classifier": clothes} if clothes else {"model": model}
 
     def updates(self, batch: Batch) -> Iterator[Update]:
-        stage = self.stage_at(self.epoch).name
+        stage = self.stage_at(self.epoch)
         embeddings = self.encoder.embeddings(batch.images)
         features = embeddings.features  # [B, D]
         loss, logs = identification(embeddings, self.classifier, batch.person, self.settings)  # L_ID
-        if stage != "identity" and self.settings.proxies == "classifier":
+        if "clothes_classifier" in stage.optimizers:
             yield self.clothes_update(features, batch)  # Eq. 1
-        if stage == "adversarial":
+        if stage.name == "adversarial" and embeddings.trains_classifiers:
             adversarial = self.adversarial_loss(features, batch)
             loss = loss + adversarial  # Eq. 6
             logs["loss/adversarial"] = adversarial.detach()

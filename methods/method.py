@@ -157,7 +157,10 @@ class Method(nn.Module, ABC):
 
 
 def with_phases(stages: Sequence[Stage], phases: Sequence[Phase]) -> tuple[Stage, ...]:
-    """A method's stages, cut where its body's phases begin. Those that another follows in the same epoch are left out."""
+    """A method's stages, cut where its body's phases begin. Those that another follows in the same epoch are left out.
+
+    Where the body learns alone no optimizer steps but its own, "model".
+    """
     if not phases:
         return tuple(stages)
     cut = []
@@ -165,7 +168,8 @@ def with_phases(stages: Sequence[Stage], phases: Sequence[Phase]) -> tuple[Stage
     for epoch in sorted(begin):
         stage = [stage for stage in stages if stage.first_epoch <= epoch][-1]
         phase = [phase for phase in phases if phase.first_epoch <= epoch][-1]
-        cut.append(replace(stage, first_epoch=epoch, phase=phase.name))
+        optimizers = ("model",) if phase.is_alone else stage.optimizers
+        cut.append(replace(stage, first_epoch=epoch, optimizers=optimizers, phase=phase.name))
     return tuple(cut)
 
 

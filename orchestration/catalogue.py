@@ -10,20 +10,22 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from orchestration import decisions, registry, tracking
+from orchestration import decisions, mlflow_connection, registry, tracking
 from orchestration.errors import RequestError
+from orchestration.filters import quoted
 from orchestration.runs import show_run
 from orchestration.scoring import locate
+from orchestration.settings import is_model_name
 
 METRIC = "metric."
 
 
 def list_models(*, tracking_uri: str | None = None) -> list[dict[str, Any]]:
     """Every version of every registered model, the newest of each first."""
-    client = tracking.connect(tracking_uri)
+    client = mlflow_connection.connect(tracking_uri)
     versions = []
     for model in mlflow.search_registered_models():  # all of them; a client's own call ends after a hundred
-        found = client.search_model_versions(f"name='{model.name}'")
+        found = client.search_model_versions(f"name = {quoted(model.name)}")
         versions += sorted(found, key=lambda version: -int(version.version))
     return [summary(client, version) for version in versions]
 
@@ -33,7 +35,7 @@ def show_model(uri: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
 
     Raises: RequestError where there is none.
     """
-    client = tracking.connect(tracking_uri)
+    client = mlflow_connection.connect(tracking_uri)
     if not uri.startswith("models:/"):
         made = [asdict(one) for one in decisions.decisions(client, uri)]
         there = {alias: number for alias, number in decisions.aliases(client, uri).items() if number is not None}
@@ -45,7 +47,11 @@ def show_model(uri: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
 
 
 def register_run(run: str, name: str) -> dict[str, Any]:
-    """Register the model of a run (id, storage, or one of its checkpoints) under `name`, as candidate."""
+    """Register the model of a run (id, storage, or one of its checkpoints) under `name`, as candidate. Raises: RequestError."""
+    try:
+        is_model_name(name)
+    except ValueError as error:
+        raise RequestError(f"{name}: {error}.") from error
     located = locate(run)
     if located.run_id is None:
         raise RequestError(

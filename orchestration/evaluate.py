@@ -42,6 +42,12 @@ def open_for_evaluation(data: str, *, validation: bool = False) -> tuple[Dataset
     return dataset, protocol
 
 
+def check_fits(model: Checkpoint, dataset: Dataset, protocol: Protocol) -> None:
+    """The model can be evaluated on the data. Raises: RequestError."""
+    check_method(model.experiment["method"]["name"], protocol, dataset.address)
+    check_inputs(Experiment.from_resolved(model.experiment), model.facts["label_map"], dataset, protocol)
+
+
 def check_method(name: str, protocol: Protocol, data: str) -> None:
     """A protocol of tracklets needs a method that takes clips. Raises: RequestError."""
     able = [other for other, method in METHODS.items() if method.takes_clips]
@@ -116,8 +122,7 @@ def evaluate(
     """
     dataset, protocol = open_for_evaluation(experiment.data, validation=validation)
     found = checkpoint.find(model)
-    check_method(found.experiment["method"]["name"], protocol, experiment.data)
-    check_inputs(Experiment.from_resolved(found.experiment), found.facts["label_map"], dataset, protocol)
+    check_fits(found, dataset, protocol)
     check_cues(experiment.evaluate, dataset, protocol)
     cluster.connect()
     store = open_store(destination)

@@ -48,14 +48,27 @@ class Entries:
         return len(self.names)
 
 
-class Network:
-    """The model in this process, for a few images at a time. mirrored: as the descriptors that it is compared with."""
+@dataclass(frozen=True)
+class Described:
+    """A data set as a model describes it. experiment: the model's own, on these data."""
 
-    def __init__(self, located: Located, *, mirrored: bool) -> None:
+    located: Located
+    experiment: Experiment
+    dataset: Dataset
+    protocol: Protocol
+
+
+class Network:
+    """The model in this process, for a few images at a time. mirrored: as the descriptors that it is compared with.
+
+    masks: the folder with the images' parsing masks, for a model that needs them.
+    """
+
+    def __init__(self, located: Located, *, mirrored: bool, masks: str | None) -> None:
         self.trained = Experiment.from_resolved(located.checkpoint.experiment)
         self.method = explain.load_method(located.checkpoint, self.trained)
         self.label_map = located.checkpoint.facts["label_map"]
-        self.mirrored = mirrored
+        self.mirrored, self.masks = mirrored, masks
 
     @property
     def needs_masks(self) -> bool:
@@ -71,17 +84,10 @@ class Network:
         return describe(self.method.embed, *inputs, flip=self.mirrored).float()
 
 
-def of_split(
-    located: Located,
-    experiment: Experiment,
-    dataset: Dataset,
-    protocol: Protocol,
-    index: SplitIndex,
-    progress: Progress,
-) -> Entries:
+def of_split(data: Described, index: SplitIndex, progress: Progress) -> Entries:
     """A data set's split. Nothing is embedded again where an evaluation of this model on these data left it."""
-    found = stored_or_made(located, experiment, dataset, protocol, index, progress)
-    read = GroupReader(dataset, index, ("image",))
+    found = stored_or_made(data, index, progress)
+    read = GroupReader(data.dataset, index, ("image",))
 
     def image(at: int) -> bytes:
         [row] = read(found.rows[at : at + 1])
@@ -96,33 +102,27 @@ def of_split(
             facts["camera"] = index.camera_names[index.camera[row]]
         return facts
 
-    labels = protocols.labels(protocol, index).take(found.rows)
+    labels = protocols.labels(data.protocol, index).take(found.rows)
     return Entries(index.keys(found.rows), found.features, image, told, labels)
 
 
-def stored_or_made(
-    located: Located,
-    experiment: Experiment,
-    dataset: Dataset,
-    protocol: Protocol,
-    index: SplitIndex,
-    progress: Progress,
-) -> Descriptors:
-    wanted = embedding(located.checkpoint, dataset, protocol, experiment.evaluate)
-    rows, run = protocols.samples(protocol, index), open_store(located.run)
+def stored_or_made(data: Described, index: SplitIndex, progress: Progress) -> Descriptors:
+    model, experiment = data.located.checkpoint, data.experiment
+    wanted = embedding(model, data.dataset, data.protocol, experiment.evaluate)
+    run = open_store(data.located.run)
     for folder in (evaluated.AFTER_TRAINING, evaluation_folder(wanted)):
-        if found := evaluated.stored(run.sub(folder), wanted, protocol, {index.split: index}):
+        if found := evaluated.stored(run.sub(folder), wanted, data.protocol, {index.split: index}):
             return found[index.split]
     store = run.sub(evaluation_folder(wanted))
     cluster.connect(progress.say)
     keep_only(store, wanted)
     with progress.bar(f"embedding {index.split}", "images") as bar:
-        job = embedding_job(located.checkpoint, experiment, protocol, store)
+        job = embedding_job(model, experiment, data.protocol, store)
         embed(job, [index.split], actors=experiment.workers, cpus=experiment.resources.cpus, progress=bar)
-    return load_features(store.sub("features"), index.split, rows)
+    return load_features(store.sub("features"), index.split, protocols.samples(data.protocol, index))
 
 
-def of_folder(network: Network, address: str, masks: str | None, progress: Progress) -> Entries:
+def of_folder(network: Network, address: str, progress: Progress) -> Entries:
     """Every image below a folder (on disk or in object storage), embedded in this process.
 
     Files that cannot be decoded are set aside. Raises: RequestError where there is none that can, or a mask is missing.
@@ -136,7 +136,7 @@ def of_folder(network: Network, address: str, masks: str | None, progress: Progr
         raise RequestError(
             f"{address}: neither a data set (manifest.json is missing) nor a folder with images ({', '.join(SUFFIXES)})."
         )
-    find_mask = masks_below(masks, network, address)
+    find_mask = masks_below(network, address)
     names, features, set_aside = [], [], []
     with progress.bar("embedding the gallery", "images") as bar:
         for start in range(0, len(paths), BATCH):
@@ -165,9 +165,9 @@ def embedded(network: Network, samples: list[Sample]) -> Iterator[tuple[str, Ten
                 yield one.key, error
 
 
-def of_files(network: Network, paths: Sequence[str], masks: str | None) -> Entries:
+def of_files(network: Network, paths: Sequence[str]) -> Entries:
     """Single files. Raises: RequestError naming the one that is not there, or no image."""
-    find_mask = masks_below(masks, network, "the images")
+    find_mask = masks_below(network, "the images")
     data = []
     for path in paths:
         if Path(path).is_dir():
@@ -192,7 +192,7 @@ def sample(image: bytes, key: str, find_mask: FindMask, mask_for: str | None = N
     return Sample(image, find_mask(mask_for or key), "", None, None, None, None, key)
 
 
-def masks_below(masks: str | None, network: Network, of_what: str) -> FindMask:
+def masks_below(network: Network, of_what: str) -> FindMask:
     """Image path → its mask's bytes, for a model that needs them. Raises: RequestError where they are not given."""
     if not network.needs_masks:
         return lambda path: None
@@ -201,9 +201,9 @@ def masks_below(masks: str | None, network: Network, of_what: str) -> FindMask:
         f"{network.label_map}; or make a data set of the images (`redress data convert table`) and its masks (`redress data "
         "parse`), and name that as GALLERY."
     )
-    if masks is None:
+    if network.masks is None:
         raise RequestError(f"this model needs each image's parsing mask, and {of_what} come without. {mend}")
-    store = open_store(masks)
+    store = open_store(network.masks)
 
     def find(path: str) -> bytes:
         name = str(PurePosixPath(path).with_suffix(".png"))

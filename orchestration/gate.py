@@ -10,7 +10,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from orchestration import tracking
+from orchestration import mlflow_connection
 from orchestration.errors import RequestError, first_line
 from orchestration.mistakes import either
 
@@ -71,7 +71,7 @@ def set_gate(client: MlflowClient, name: str, **changes: float | str | None) -> 
 
 def show_gate(name: str, *, tracking_uri: str | None = None, **changes: float | str | None) -> dict[str, Any]:
     """The gate of a registered model, after the changes that are not None. Raises: RequestError."""
-    return {"name": name, "gate": asdict(set_gate(tracking.connect(tracking_uri), name, **changes))}
+    return {"name": name, "gate": asdict(set_gate(mlflow_connection.connect(tracking_uri), name, **changes))}
 
 
 def gate_of(client: MlflowClient, name: str) -> Gate:

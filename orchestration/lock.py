@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from orchestration.errors import RequestError
+from orchestration.filters import quoted
 
 HELD_S = 120.0  # a decision takes a second or two; clocks of reviewers may differ by less than a minute
 MARGIN_S = 60.0
@@ -103,7 +104,7 @@ def locks(client: MlflowClient, name: str) -> list[Lock]:
     """Every lock of `name` that there is, expired ones too."""
     prefix, found, page = f"{name}.lock-", [], None
     while True:
-        listed = client.search_registered_models(f"name LIKE '{prefix}%'", max_results=100, page_token=page)
+        listed = client.search_registered_models(f"name LIKE {quoted(f'{prefix}%')}", max_results=100, page_token=page)
         for model in listed:
             if model.name.startswith(prefix) and is_lock(model.tags) and model.name.removeprefix(prefix).isdigit():
                 tags = model.tags

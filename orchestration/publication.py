@@ -22,6 +22,7 @@ from torch import Tensor
 
 from orchestration import serving
 from orchestration.errors import RequestError, first_line
+from orchestration.filters import quoted
 from orchestration.model_card import Provenance, as_description
 from orchestration.patience import is_away
 
@@ -37,6 +38,7 @@ FILES = {
 }
 WEIGHTS = "sha256.weights"  # tag: the digest of the checkpoint's file that the graph was made of
 ATTEMPT = "registration"  # tag by which a registration that is tried again finds what it made before
+DONE = "registration.done"  # tag: the version was made candidate once; what it is now is its reviewers' business
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,10 @@ def publish(client: MlflowClient, packed: Packed) -> Version:
     """
     model_id = log(client, packed)
     created = find_version(client, packed.attempt) or create_version(client, packed, model_id)
-    client.set_registered_model_alias(packed.name, CANDIDATE, created.version)
+    if DONE not in created.tags:
+        if "decision" not in created.tags and is_newest(client, created):
+            client.set_registered_model_alias(packed.name, CANDIDATE, created.version)
+        client.set_model_version_tag(packed.name, created.version, DONE, "true")
     uri = f"models:/{packed.name}/{created.version}"
     return Version(packed.name, str(created.version), uri, model_id, packed.digests)
 
@@ -130,6 +135,14 @@ def save(packed: Packed, model_id: str, directory: Path) -> Path:
 def find_version(client: MlflowClient, attempt: str) -> ModelVersion | None:
     found = client.search_model_versions(f"tags.{ATTEMPT} = '{attempt}'")
     return found[0] if found else None
+
+
+def is_newest(client: MlflowClient, version: ModelVersion) -> bool:
+    """Whether nothing was registered after it under its name: what was became the candidate in its turn."""
+    [newest] = client.search_model_versions(
+        f"name = {quoted(version.name)}", max_results=1, order_by=["version_number DESC"]
+    )
+    return int(newest.version) == int(version.version)
 
 
 def create_version(client: MlflowClient, packed: Packed, model_id: str) -> ModelVersion:

@@ -18,14 +18,16 @@ from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel
 from torch import Tensor, nn
 
-from orchestration import serving, tracking
-from orchestration.errors import RequestError, first_line
+from orchestration import mlflow_connection, serving
+from orchestration.errors import RequestError, first_line, without_secret
 from orchestration.export import Descriptor, to_archive, trace
+from orchestration.filters import quoted
 from orchestration.lock import is_lock
 from orchestration.model_card import Provenance, write_card
 from orchestration.onnx_graph import to_onnx
 from orchestration.patience import persist
 from orchestration.publication import CANDIDATE, FILES, SERVING, WEIGHTS, Packed, Version, publish, sha256
+from orchestration.run_description import redact
 
 __all__ = [
     "CANDIDATE",
@@ -73,7 +75,7 @@ def register(
     attempt: names this registration; one of the same name that did not come to its end is taken up.
     Raises: RequestError where MLflow cannot be reached or the name is not allowed; ExportError; ServerAwayError.
     """
-    client = persist(lambda: tracking.connect(tracking_uri), f"registering {name}")
+    client = persist(lambda: mlflow_connection.connect(tracking_uri), f"registering {name}")
     example = tuple(example) if example else random_example(size, inputs, clips)
     descriptor = Descriptor(method, mean, std, flip and not clips)
     tensors = (example[0].float(), *example[1:])
@@ -127,13 +129,13 @@ def register_checkpoint(
     checkpoint.load_method_state(method, found)
     augmentation = assembly.build_augmentation(experiment)
     dataset = Dataset.open(experiment.data)
-    tags = persist(lambda: tracking.connect().get_run(run_id).data.tags, f"registering {name}")
+    tags = persist(lambda: mlflow_connection.connect().get_run(run_id).data.tags, f"registering {name}")
     provenance = Provenance(
         run_id=run_id,
-        checkpoint=tracking.without_secret(address),
+        checkpoint=without_secret(address),
         weights=found.digests[checkpoint.FILES[0]],
         experiment=experiment.name,
-        settings=tracking.redact(experiment.resolved()),
+        settings=redact(experiment.resolved()),
         data_name=f"{dataset.manifest.name} {dataset.manifest.version}",
         data_fingerprint=dataset.fingerprint,
         licence=dataset.manifest.licence,
@@ -162,7 +164,7 @@ def load(uri: str, *, tracking_uri: str | None = None) -> PyFuncModel:
 
     Raises: RequestError where there is none; RefusedModelError where a file is not what was registered or carries code.
     """
-    client = tracking.connect(tracking_uri)
+    client = mlflow_connection.connect(tracking_uri)
     found = find_version(client, uri)
     with tempfile.TemporaryDirectory() as directory:
         path = mlflow.artifacts.download_artifacts(f"models:/{found.name}/{found.version}", dst_path=directory)
@@ -218,7 +220,7 @@ def what_there_is(client: MlflowClient, name: str) -> str:
         return (
             f"registered are {', '.join(names)}" if names else "nothing is registered yet (`redress registry register`)"
         )
-    versions = sorted(int(version.version) for version in client.search_model_versions(f"name = '{name}'"))
+    versions = sorted(int(version.version) for version in client.search_model_versions(f"name = {quoted(name)}"))
     aliases = ", ".join(f"@{alias} (version {number})" for alias, number in sorted(model.aliases.items()))
     listed = ", ".join(map(str, versions)) or "no version"
     return f"{name} has version{'s' if len(versions) > 1 else ''} {listed} and {aliases or 'no alias'}"

@@ -1,6 +1,7 @@
 """Which settings would change nothing if they were swept: those of how a run is executed, and those that nothing reads.
 
-Whether a method reads a setting is seen by trying: it is built small, for made-up people, and takes a step in each stage.
+Whether a method reads a setting is seen by trying: it is built for made-up people, with the fewest channels that it can
+have, so that this process stays as small as it is, and takes a step in each stage.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ INERT = {
     ),
 }  # fmt: skip
 PEOPLE, OUTFITS, IMAGES = 2, 2, 2
+NARROW = {"width": 1 / 16}  # in the place of the experiment's: what is read does not depend on how wide a layer is
 SIZE = (64, 32)
 
 
@@ -56,7 +58,8 @@ def unread(experiment: Experiment) -> set[str]:
             read.add(name)
             return super().__getattribute__(name)
 
-    watched = Watched.model_construct(**{key: getattr(experiment.method, key) for key in settings.model_fields})
+    given = {key: NARROW.get(key, getattr(experiment.method, key)) for key in settings.model_fields}
+    watched = Watched.model_construct(**given)
     read.clear()
     try:
         try_out(METHODS[experiment.method.name], watched)

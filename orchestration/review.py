@@ -6,7 +6,7 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,40 +15,24 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from datasets.shards import Dataset
-from orchestration import decisions, evaluated, gate, tracking
+from orchestration import decisions, evaluated, gate, mlflow_connection
 from orchestration.bootstrap import RESAMPLES
 from orchestration.comparison import MEASURES, SEED, ModeComparison, compare
-from orchestration.decisions import CHAMPION, EVIDENCE, uri
-from orchestration.errors import RequestError
+from orchestration.contenders import Contender, changed_data, check_data, contenders, data_of, fingerprints
+from orchestration.decisions import EVIDENCE, uri
+from orchestration.errors import RequestError, without_secret
 from orchestration.evaluate import open_for_evaluation
 from orchestration.gate import Check, Gate
 from orchestration.model_card import as_description
 from orchestration.progress import Progress
 from orchestration.review_page import Party, Review, write_page
 from orchestration.review_pictures import draw_cases, draw_looks
-from orchestration.scoring import Located, locate
+from orchestration.run_description import flatten
 
 PAGE, NUMBERS = "review.html", "comparison.json"
 RANDOM_ORDER = "random order"
 HEADING = "## Review"
 NOT_COMPARED = ("name", "storage", "experiment", "register", "workers", "resources", "max_failures")
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A registered version and the checkpoint that it was made of. label: as a sentence calls it."""
-
-    version: ModelVersion
-    located: Located
-    label: str
-
-    @property
-    def fingerprint(self) -> str:
-        return self.version.tags.get("data.fingerprint", "")
-
-    @property
-    def run_id(self) -> str:
-        return self.version.run_id or self.located.run_id or ""
 
 
 def review(
@@ -69,12 +53,13 @@ def review(
     progress = progress or Progress()
     if page and not Path(page).absolute().parent.is_dir():
         raise RequestError(f"--page {page}: there is no folder {Path(page).parent}. Make it, or name another file.")
-    client = tracking.connect()
+    who, client = decisions.reviewer(who), mlflow_connection.connect()
     policy, candidate, champion = contenders(client, model, against)
     address, note = data_of(candidate, champion, data)
     dataset, protocol = open_for_evaluation(address)
     target = gate.target_of(policy, [f"{mode.name}/{measure}" for mode in protocol.modes for measure in MEASURES])
     note = note or changed_data(candidate, champion, dataset, given=data is not None)
+    check_data((candidate, champion), dataset, protocol)
     indexes = named_indexes(dataset, sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)}))
     reference, proposed = (
         evaluated.descriptors_of(one.located, address, dataset, protocol, indexes, progress)
@@ -83,7 +68,7 @@ def review(
         for one in (champion, candidate)
     )
     comparisons = compare(protocol, indexes, reference, proposed, dataset.manifest, confidence=policy.confidence)
-    evidence = evidence_of(candidate, champion, dataset, note, policy, comparisons, who or decisions.me())
+    evidence = evidence_of(candidate, champion, dataset, note, policy, comparisons, who)
     checks = gate.judge(evidence, policy)
     progress.say("drawing the review page")
     drawn = write_page(
@@ -105,7 +90,7 @@ def review(
                 next(one for one in comparisons if target.rpartition("/")[0] == one.mode.name),
             ),
             manifest=dataset.manifest,
-            data=tracking.without_secret(address),
+            data=without_secret(address),
             fingerprints=fingerprints(candidate, champion, dataset),
             changes=changes(champion, candidate) if champion else {},
             card=card_of(candidate.version),
@@ -121,7 +106,7 @@ def review(
         "model": uri(candidate.version),
         "against": uri(champion.version) if champion else RANDOM_ORDER,
         "run_id": candidate.run_id,
-        "data": tracking.without_secret(address),
+        "data": without_secret(address),
         "confidence": policy.confidence,
         "target": target,
         "differences": evidence["differences"],
@@ -130,67 +115,6 @@ def review(
         "changed": {one.mode.name: {"better": one.num_better, "worse": one.num_worse} for one in comparisons},
         "page": place,
     }
-
-
-def contenders(client: MlflowClient, model: str, against: str | None) -> tuple[Gate, Contender, Contender | None]:
-    """The gate, the candidate, and whom it is compared with: None where there is no champion. Raises: RequestError."""
-    version = decisions.find(client, model)
-    number = decisions.aliases(client, version.name)[CHAMPION]
-    other = decisions.find(client, against) if against else None
-    if other is None and number is not None:
-        other = client.get_model_version(version.name, number)
-    if other is not None and uri(other) == uri(version):
-        raise RequestError(f"{uri(version)} is the champion itself. Name the version to compare with it.")
-    policy = gate.gate_of(client, version.name)
-    candidate = Contender(version, located(version), f"candidate {version.version}")
-    if other is None:
-        return policy, candidate, None
-    role = "champion" if against is None else "version"
-    label = f"{role} {other.version}" if other.name == version.name else f"{other.name} {other.version}"
-    return policy, candidate, Contender(other, located(other), label)
-
-
-def located(version: ModelVersion) -> Located:
-    found = locate(uri(version))
-    if found.run_id is None and not version.run_id:
-        raise RequestError(
-            f"{uri(version)} belongs to no run, where its comparison could be kept. Register it from a run."
-        )
-    return found
-
-
-def data_of(candidate: Contender, champion: Contender | None, data: str | None) -> tuple[str, str]:
-    """The data to compare on, and what is not the same about the two models' data, "" where nothing.
-
-    Raises: RequestError where the models are of different data and none were named.
-    """
-    if data:
-        data = tracking.absolute(data)
-    if champion is None or champion.fingerprint == candidate.fingerprint:
-        return data or candidate.located.checkpoint.experiment["data"], ""
-    named = {one.label: one.fingerprint[:12] or "unknown" for one in (champion, candidate)}
-    told = " and ".join(f"{label} is of data with fingerprint {fingerprint}…" for label, fingerprint in named.items())
-    if data is None:
-        raise RequestError(
-            f"{uri(candidate.version)}: {told}. Their numbers are of different data. To compare both on one data set, name "
-            "it with --data ADDRESS; promotion will then need --override."
-        )
-    return data, told
-
-
-def changed_data(candidate: Contender, champion: Contender | None, dataset: Dataset, *, given: bool) -> str:
-    """How the data compared on differ from the candidate's own, "" where not. Raises: RequestError unless they were `given`."""
-    if dataset.fingerprint == candidate.fingerprint:
-        return ""
-    told = (
-        f"{tracking.without_secret(dataset.address)} has fingerprint {dataset.fingerprint[:12]}… and "
-        f"{candidate.label} is of data with {candidate.fingerprint[:12] or 'unknown'}…"
-    )
-    if not given:
-        raise RequestError(
-            f"{uri(candidate.version)}: its data changed: {told}. Say with --data ADDRESS where the old ones are."
-        )
-    return told
 
 
 def named_indexes(dataset: Dataset, splits: Sequence[str]) -> dict[str, Any]:
@@ -306,17 +230,9 @@ def party(client: MlflowClient, contender: Contender | None) -> Party:
     return Party(contender.label, {key: value for key, value in facts.items() if value})
 
 
-def fingerprints(candidate: Contender, champion: Contender | None, dataset: Dataset) -> dict[str, str]:
-    """What has which data fingerprint; one line where all are the same."""
-    found = {"compared on": dataset.fingerprint, f"{candidate.label} is of": candidate.fingerprint or "unknown"}
-    if champion:
-        found[f"{champion.label} is of"] = champion.fingerprint or "unknown"
-    return {"fingerprint (all)": dataset.fingerprint} if len(set(found.values())) == 1 else found
-
-
 def changes(champion: Contender, candidate: Contender) -> dict[str, tuple[str, str]]:
     """Settings that differ, secrets left out."""
-    old, new = (tracking.flatten(one.located.checkpoint.experiment) for one in (champion, candidate))
+    old, new = (flatten(one.located.checkpoint.experiment) for one in (champion, candidate))
     return {
         key: (old.get(key, "–"), new.get(key, "–"))
         for key in sorted({*old, *new})

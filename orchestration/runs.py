@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from orchestration import mlflow_connection, tracking
-from orchestration.errors import RequestError, first_line
+from orchestration.errors import RequestError, first_line, without_secret
 from orchestration.forwarder import drain
 from orchestration.journal import MEASURED
 
@@ -56,7 +56,7 @@ def sync(run: str, *, deadline_s: float = SYNC_S, tracking_uri: str | None = Non
     if error is not None:
         raise RequestError(
             f"{delivery.pending} records of run {tracked.run_id} wait: MLflow at "
-            f"{tracking.without_secret(tracked.tracking_uri)} did not take them ({first_line(error)}). Try again later."
+            f"{without_secret(tracked.tracking_uri)} did not take them ({first_line(error)}). Try again later."
         )
     from orchestration import registration  # torch takes seconds to import
 

@@ -20,7 +20,7 @@ from orchestration import explain, gallery, pictures
 from orchestration.errors import RequestError
 from orchestration.evaluate import check_inputs, check_method
 from orchestration.experiment import Experiment, override
-from orchestration.gallery import Entries, Network
+from orchestration.gallery import Described, Entries, Network
 from orchestration.pictures import Shown
 from orchestration.progress import Progress
 from orchestration.scoring import Located, locate
@@ -101,9 +101,9 @@ def in_folder(
         raise RequestError(f"--split {split}: {where} is no data set, a folder of images has no splits.")
     if not images:
         raise RequestError(f"search {where} for whom? Name one or more image files after it.")
-    network = Network(located, mirrored=is_mirrored(located, None))
-    queries = gallery.of_files(network, images, masks)
-    return gallery.of_folder(network, where, masks, progress), queries
+    network = Network(located, mirrored=is_mirrored(located, None), masks=masks)
+    queries = gallery.of_files(network, images)
+    return gallery.of_folder(network, where, progress), queries
 
 
 def in_dataset(
@@ -121,16 +121,16 @@ def in_dataset(
     if files and len(files) < len(images):
         missing = next(image for image in images if image not in files)
         raise RequestError(f"image {missing}: no such file. Name files, or keys of the data set's queries, not both.")
-    described = replace(mode, query=split if files else mode.query, gallery=split)
-    check_inputs(trained, located.checkpoint.facts["label_map"], dataset, replace(protocol, modes=(described,)))
+    searched = replace(mode, query=split if files else mode.query, gallery=split)
+    check_inputs(trained, located.checkpoint.facts["label_map"], dataset, replace(protocol, modes=(searched,)))
+    described = Described(located, experiment, dataset, protocol)
     if files:
-        network = Network(located, mirrored=is_mirrored(located, protocol))
-        queries = gallery.of_files(network, files, masks)
-        index = dataset.index(split)
-        return gallery.of_split(located, experiment, dataset, protocol, index, progress), queries, None
+        network = Network(located, mirrored=is_mirrored(located, protocol), masks=masks)
+        queries = gallery.of_files(network, files)
+        return gallery.of_split(described, dataset.index(split), progress), queries, None
     check_keys(dataset, mode, images)
     both = {  # numbered alike: a person has the same number in either
-        index.split: gallery.of_split(located, experiment, dataset, protocol, index, progress)
+        index.split: gallery.of_split(described, index, progress)
         for index in dataset.indexes(*dict.fromkeys((mode.query, split)))
     }
     everyone, entries = both[mode.query], both[split]

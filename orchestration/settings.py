@@ -61,8 +61,8 @@ def is_selection(select: str) -> str:
 
 
 def is_model_name(name: str) -> str:
-    if not name.strip() or set(name) & set("/:"):
-        raise ValueError("a registered model's name has neither / nor : and is not empty")
+    if not name.strip() or set(name) & set("/:") or set("'\"") <= set(name):
+        raise ValueError("a registered model's name has neither / nor : nor both of ' and \", and is not empty")
     return name
 
 

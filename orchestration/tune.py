@@ -15,8 +15,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-from orchestration import checkpoint, cluster, registry, sweep_report, sweep_runs, tracking, train
-from orchestration.errors import RequestError, first_line
+from orchestration import checkpoint, cluster, mlflow_connection, registry, sweep_report, sweep_runs, tracking, train
+from orchestration.errors import RequestError, first_line, without_secret
 from orchestration.evaluate import evaluate, open_for_evaluation
 from orchestration.experiment import Experiment
 from orchestration.patience import persist
@@ -94,7 +94,7 @@ class Sweep:
     def __init__(self, planned: Plan, prepared: train.Prepared, run: tracking.TrackedRun, progress: Progress) -> None:
         self.plan, self.prepared, self.run, self.progress = planned, prepared, run, progress
         self.ledger = Ledger(planned.seeds)
-        self.client = tracking.connect()
+        self.client = mlflow_connection.connect()
         sweep_runs.read_back(self.client, run.run_id, planned.settings.objective, self.ledger)
         search = planned.settings.search
         assert search is not None
@@ -120,8 +120,8 @@ class Sweep:
         job = Job(
             sweep=self.run.run_id,
             process=process,
-            tracking_uri=tracking.without_secret(self.run.tracking_uri),
-            has_password=tracking.without_secret(self.run.tracking_uri) != self.run.tracking_uri,
+            tracking_uri=without_secret(self.run.tracking_uri),
+            has_password=without_secret(self.run.tracking_uri) != self.run.tracking_uri,
             fingerprint=self.prepared.dataset.fingerprint,
             facts=self.prepared.facts,
             objective=settings.objective,

@@ -1,18 +1,17 @@
 """Which trial is next, of all points and seeds: a state machine without clock, cluster or files.
 
-What an earlier process began comes first, then the other seeds of points that are under way, then new points. Where
-trials may be stopped, a point's scout runs first, and its other seeds when the scout came to its end.
+What an earlier process began comes first, what it came farther with before the rest, then the other seeds of points that
+are under way, then new points. Where trials may be stopped, a point's scout runs first, and its other seeds when the scout
+came to its end. The proposals hear of each point once, when it is complete.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Sequence
 
 from orchestration.points import Ledger, Outcome, Point, Trial
 from orchestration.proposals import Proposals
-from orchestration.space import point_id
 
 
 class Turns:
@@ -23,10 +22,11 @@ class Turns:
         self.seeds: Sequence[int] = ledger.seeds
         self.queue: deque[Trial] = deque()
         self.running: dict[str, Trial] = {}
-        self.proposed: dict[str, str] = {}  # point's id → the name under which it was proposed
         self.exhausted = False
-        self.numbers = itertools.count()
         for point in ledger:
+            if point.is_closed(self.seeds):
+                self.proposals.tell(point.values, mean(point))
+        for point in sorted(ledger, key=lambda point: not point.outcomes):
             self.queue_rest(point)
 
     def next(self) -> Trial | None:
@@ -48,24 +48,15 @@ class Turns:
         point = self.ledger.record(trial, outcome)
         if self.scouts and trial.is_scout:
             self.queue_rest(point)
-        if point.is_closed(self.seeds) and point.id in self.proposed:
-            self.proposals.tell(self.proposed[point.id], mean(point))
+        if point.is_closed(self.seeds):
+            self.proposals.tell(point.values, mean(point))
 
     def propose(self) -> None:
-        """The next point of the proposals; one that came up before is answered for and passed over."""
-        while True:
-            name = f"proposal-{next(self.numbers)}"
-            values = self.proposals.next(name)
-            if values is None:
-                self.exhausted = True
-                return
-            known = point_id(values) in self.ledger.points
-            point = self.ledger.point(values)
-            if not known:
-                self.proposed[point.id] = name
-                self.queue_rest(point)
-                return
-            self.proposals.tell(name, mean(point))
+        values = self.proposals.next()
+        if values is None:
+            self.exhausted = True
+        else:
+            self.queue_rest(self.ledger.point(values))
 
     def queue_rest(self, point: Point) -> None:
         """What of a point is to be trained next: its scout, or all seeds that have no outcome."""

@@ -43,10 +43,11 @@ class Triplet:
 
 @dataclass(frozen=True)
 class Phase:
-    """From `first_epoch` on, a body trains as `name` says."""
+    """From `first_epoch` on, a body trains as `name` says. is_alone: everything behind it is held fixed."""
 
     name: str
     first_epoch: int
+    is_alone: bool = False
 
 
 class Body(nn.Module, ABC):

@@ -67,7 +67,7 @@ class PCB(Body):
             return ()
         return (
             Phase("stripes", 0),
-            Phase("part classifier", self.refine_from_epoch),
+            Phase("part classifier", self.refine_from_epoch, is_alone=True),
             Phase("refined parts", self.finetune_from_epoch),
         )
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from methods.cal import CAL, CALSettings
 from methods.losses.cal import clothes_adversarial_loss
-from tests.methods.variants import NUM_CLOTHES, SMALL, batch, build, facts
+from tests.methods.variants import NUM_CLOTHES, PARTS, SMALL, batch, build, facts
 
 
 def cal(**settings: Any) -> CAL:
@@ -63,6 +63,29 @@ def test_stages_follow_the_epochs_set(settings: dict[str, Any], expected: list[t
     assert [(stage.name, stage.first_epoch) for stage in stages] == expected
     for stage in stages:
         assert ("clothes_classifier" in stage.optimizers) is (stage.name != "identity")
+
+
+@pytest.mark.parametrize("proxies", ["classifier", "memory"])
+def test_while_pcbs_part_classifier_learns_alone_nothing_is_learned_of_clothes(proxies: str) -> None:
+    body = PARTS | {"body": "pcb", "refine_from_epoch": 1, "finetune_from_epoch": 3}
+    method, whole = CAL(CALSettings(**body, adversarial_from_epoch=0, proxies=proxies), facts()).double(), batch()
+    clothes = ["clothes_classifier"] if proxies == "classifier" else []
+    reached = {}
+    for epoch in range(4):
+        method.begin_epoch(epoch)
+        method.zero_grad()
+        remembered = method.memory.clone() if proxies == "memory" else None
+        updates = list(method.updates(whole))
+        for update in updates:
+            update.loss.backward()
+        reached[epoch] = {name for name, parameter in method.named_parameters() if parameter.grad is not None}
+        is_alone = epoch in (1, 2)
+        assert [update.optimizer for update in updates] == ([] if is_alone else clothes) + ["model"]
+        assert ("loss/adversarial" in updates[-1].logs) is not is_alone
+        assert remembered is None or torch.equal(remembered, method.memory) is is_alone
+    alone = {"encoder.part_classifier.weight"}
+    everything = {name for name, _ in method.named_parameters()}
+    assert reached == {0: everything - alone, 1: alone, 2: alone, 3: everything}
 
 
 def test_before_the_adversarial_stage_cal_is_the_baseline() -> None:

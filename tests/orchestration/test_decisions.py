@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 from orchestration import decisions, mlflow_connection
 from orchestration.catalogue import list_models
 from orchestration.cli import main
 from orchestration.decisions import EVIDENCE, aliases, promote, reject, rollback
 from orchestration.errors import RequestError
+from orchestration.filters import quoted
 from orchestration.gate import set_gate
 
 GOOD = {"champion": 0.2, "candidate": 0.3, "low": 0.05, "high": 0.15}
@@ -28,7 +33,7 @@ def client(place: object, mlflow_database: str) -> MlflowClient:
 
 def add(client: MlflowClient, name: str, against: str | None = None, **found: Any) -> str:
     """A new version, as candidate, with the evidence that a comparison leaves; returns its number."""
-    if not client.search_registered_models(f"name='{name}'"):
+    if not client.search_registered_models(f"name = {quoted(name)}"):
         client.create_registered_model(name)
     version = client.create_model_version(name, source="file:///nowhere/model")
     evidence = {
@@ -212,11 +217,110 @@ def test_a_decision_that_was_cut_short_is_taken_again_and_everything_rolled_back
     assert aliases(client, name)["champion"] is None
 
 
+COMMANDS = {
+    "promote": (["promote", "{name}"], {"candidate": None, "champion": "2", "previous": "1"}),
+    "reject": (["reject", "{name}", "--reason", "x"], {"candidate": None, "champion": "1", "previous": None}),
+    "rollback": (["rollback", "{name}", "--reason", "x"], {"candidate": "2", "champion": None, "previous": None}),
+}
+
+
+@pytest.mark.parametrize("failing", range(10))
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_decision_whose_server_goes_away_in_the_midst_is_finished_by_the_same_command(
+    client: MlflowClient, command: str, failing: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """At each call that writes, and for the calls after it."""
+    name = f"{command}-{failing}"
+    first = add(client, name)
+    promote(name)
+    add(client, name, first)
+    words, expected = [word.format(name=name) for word in COMMANDS[command][0]], COMMANDS[command][1]
+    with monkeypatch.context() as patch:
+        left = itertools.count()
+        for write in ("set_registered_model_tag", "set_model_version_tag", "set_registered_model_alias",
+                      "delete_registered_model_alias"):  # fmt: skip
+            patch.setattr(MlflowClient, write, away(getattr(MlflowClient, write), left, failing))
+        status = main(["registry", *words])
+    told = capfd.readouterr().err
+    if next(left) > failing:
+        assert status == 1
+        assert "Give the same command again" in told
+        assert main(["registry", *words]) == 0, capfd.readouterr().err
+    else:
+        assert status == 0
+    assert aliases(client, name) == expected
+    standing = decisions.decisions(client, name)[-1]
+    assert standing.after == expected
+    assert client.get_model_version(name, standing.version).tags["decision"] == standing.what
+
+
+def test_what_came_after_a_decision_that_is_done_is_not_taken_for_its_rest(client: MlflowClient) -> None:
+    first = add(client, "rest")
+    promote("rest")
+    second = add(client, "rest", first)
+    with pytest.raises(RequestError, match="is the champion already"):
+        promote("models:/rest/1")
+    promote("rest")
+    rollback("rest", "too soon")
+    third = add(client, "rest", first)
+    assert aliases(client, "rest") == {"candidate": third, "champion": first, "previous": None}
+    rollback("rest", "all of it")
+    assert aliases(client, "rest") == {"candidate": third, "champion": None, "previous": None}
+    assert second != third
+
+
+def away(write: Callable[..., None], calls: Iterator[int], failing: int) -> Callable[..., None]:
+    def call(*words: Any) -> None:
+        if next(calls) >= failing:
+            raise MlflowException("nobody there", error_code=TEMPORARILY_UNAVAILABLE)
+        write(*words)
+
+    return call
+
+
 def test_a_long_reason_fits_a_tag_in_every_language(client: MlflowClient) -> None:
     add(client, "long")
     reject("long", "ж" * decisions.REASON_LIMIT)
     assert len(client.get_registered_model("long").tags["decision.0001"]) < 5000  # what MLflow's databases hold
     assert decisions.decisions(client, "long")[0].why == "ж" * decisions.REASON_LIMIT
+
+
+@pytest.mark.parametrize("who", ["x" * 201, "  ", "ann\nbob", "ann\0"])
+def test_who_decides_has_a_name_that_fits_the_records(
+    client: MlflowClient, who: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = f"named-{sum(map(ord, who))}"
+    add(client, name)
+    for words in (["promote", name], ["reject", name, "--reason", "x"], ["rollback", name, "--reason", "x"]):
+        assert main(["registry", *words, "--by", who]) == 2
+        assert "who decides is a name of 1 to 200 characters in one line" in capfd.readouterr().err
+    assert decisions.decisions(client, name) == []
+
+
+def test_the_longest_name_and_the_longest_reason_fit_a_tag_together(client: MlflowClient) -> None:
+    add(client, "longest")
+    who, why = "ж" * decisions.NAME_LIMIT, '"' * decisions.REASON_LIMIT
+    reject("longest", why, who=who)
+    assert len(client.get_registered_model("longest").tags["decision.0001"]) < 5000
+    [made] = decisions.decisions(client, "longest")
+    assert (made.who, made.why) == (who, why)
+
+
+@pytest.mark.parametrize("name", ["ann's", 'the "best"', "100%_it's"])
+def test_a_model_with_a_quotation_mark_in_its_name_is_decided_about_and_listed(client: MlflowClient, name: str) -> None:
+    first = add(client, name)
+    promote(name)
+    assert aliases(client, name)["champion"] == first
+    assert f"models:/{name}/1" in [version["model"] for version in list_models()]
+    with pytest.raises(RequestError, match="has version 1 and @champion"):
+        decisions.find(client, f"models:/{name}/9")
+
+
+def test_a_name_with_both_quotation_marks_is_refused_before_it_is_registered(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["registry", "register", "0" * 32, 'ann\'s "best"']) == 2
+    assert "neither / nor : nor both of ' and \"" in capfd.readouterr().err
+    with pytest.raises(RequestError, match="contains both ' and \""):
+        quoted('ann\'s "best"')
 
 
 def test_what_points_to_nothing_is_told(client: MlflowClient, capfd: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from datasets.augment import Augmentation, prepare
 from methods.ranking import describe
-from orchestration import patience, registry
+from orchestration import decisions, patience, publication, registry
 from orchestration.errors import RequestError, ServerAwayError
 from orchestration.export import Descriptor, ExportError, export
 from orchestration.model_card import Provenance
@@ -329,6 +329,64 @@ def test_a_registration_whose_answers_are_lost_is_made_once(
     outputs = [output.model_id for output in client.get_run(provenance.run_id).outputs.model_outputs]
     assert outputs.count(made.model_id) == 1
     assert registry.load(made.uri, tracking_uri=uri)
+
+
+Publish = Callable[[str, str], str]
+
+
+@pytest.fixture
+def publish(version: registry.Version, provenance: Provenance, uri: str, monkeypatch: pytest.MonkeyPatch) -> Publish:
+    """Registers the files of `version` under another name (name, attempt), without making them anew; returns the version."""
+    monkeypatch.setattr(publication, "log", lambda client, packed: version.model_id)
+
+    def call(name: str, attempt: str) -> str:
+        packed = publication.Packed(name, provenance, {"card": b"# card"}, (), ("images",), 5, f"{name} {attempt}")
+        return publication.publish(MlflowClient(uri), packed).version
+
+    return call
+
+
+def candidate(name: str, uri: str) -> str | None:
+    number = MlflowClient(uri).get_registered_model(name).aliases.get("candidate")
+    return None if number is None else str(number)
+
+
+def test_a_registration_taken_up_again_leaves_what_was_decided_and_newer_candidates(publish: Publish, uri: str) -> None:
+    assert publish("again", "first") == candidate("again", uri) == "1"
+    decisions.reject("models:/again/1", "looks at bags", tracking_uri=uri)
+    assert publish("again", "first") == "1"
+    assert candidate("again", uri) is None
+    assert publish("again", "second") == candidate("again", uri) == "2"
+    assert publish("again", "first") == "1"
+    assert candidate("again", uri) == "2"
+    MlflowClient(uri).delete_registered_model_alias("again", "candidate")
+    assert publish("again", "second") == "2"
+    assert candidate("again", uri) is None, "it was taken away by hand"
+
+
+def test_a_version_whose_registration_was_cut_short_becomes_candidate_unless_it_was_overtaken(
+    publish: Publish, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_short(attempt: str) -> None:
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(MlflowClient, "set_registered_model_alias", killed)
+            with pytest.raises(KeyboardInterrupt):
+                publish("cut", attempt)
+
+    cut_short("first")
+    publish("cut", "first")
+    assert candidate("cut", uri) == "1"
+    cut_short("second")
+    decisions.reject("models:/cut/2", "looks at bags", tracking_uri=uri)
+    publish("cut", "second")
+    assert candidate("cut", uri) == "1"
+    cut_short("third")
+    assert publish("cut", "fourth") == "4"
+    publish("cut", "third")
+    assert candidate("cut", uri) == "4"
 
 
 def test_a_registry_that_stays_away_is_told_in_time(

@@ -210,6 +210,59 @@ def test_a_target_that_the_data_do_not_give_is_told_before_anything_is_embedded(
     assert "the gate asks for general/mapp" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("part", ["checkpoint.json", "model.safetensors"])
+def test_a_champion_whose_checkpoint_is_gone_is_told_with_the_ways_out_before_anything_is_embedded(
+    second: dict[str, Any], part: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluated, "descriptors_of", None)
+    version = MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).get_model_version(NAME, "1")
+    lost = Path(version.tags["checkpoint"], part)
+    away = lost.rename(lost.with_suffix(".away"))
+    try:
+        assert main(["registry", "compare", NAME]) == 2
+        told = capfd.readouterr().err
+        assert main(["registry", "compare", f"models:/{NAME}/2", "--with", f"models:/{NAME}/1"]) == 2
+        told_of_another = capfd.readouterr().err
+    finally:
+        away.rename(lost)
+    assert str(lost.parent) in told
+    assert f"redress registry rollback {NAME} --reason" in told
+    assert "set the alias champion to a version whose checkpoint is there" in told
+    assert "Nothing was compared. Bring that back, or name another version with --with." in told_of_another
+
+
+def test_a_candidate_whose_checkpoint_is_damaged_is_told_with_the_way_out(
+    second: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    version = MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).get_model_version(NAME, "2")
+    damaged = Path(version.tags["checkpoint"], "model.safetensors")
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-1])
+    try:
+        assert main(["registry", "compare", f"models:/{NAME}/2"]) == 2
+    finally:
+        damaged.write_bytes(whole)
+    told = capfd.readouterr().err
+    assert "the bytes differ from the digest" in told
+    assert f"redress registry register RUN {NAME}" in told
+
+
+def test_data_that_do_not_suit_one_of_the_two_are_told_before_anything_is_embedded(
+    second: dict[str, Any],
+    setting: Place,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(evaluated, "descriptors_of", None)
+    with_masks = contender(setting, NAME, 0.8, "method={name: ifd, width: 0.125, joint_from_epoch: 1}", seed=6)
+    bare = tiny_dataset(place / "bare", test_persons=16, size=(64, 32), parsing=False)
+    words = ["registry", "compare", f"models:/{NAME}/2", "--with", with_masks, "--data", bare]
+    assert main(words) == 2
+    told = capfd.readouterr().err
+    assert re.search(rf"version \d+ \({with_masks}\): data .*bare: method 'ifd' needs each image's parsing mask", told)
+
+
 def test_on_data_that_were_asked_for_the_gate_says_that_they_are_others(
     second: dict[str, Any], setting: Place, place: Path
 ) -> None:

@@ -131,6 +131,68 @@ def test_optuna_learns_from_means_and_from_what_earlier_processes_found() -> Non
     assert all(0.01 <= point.values["a"] <= 1 for point in ledger)
 
 
+class Heard:
+    """Proposals that never have any, and what they were told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Mapping[str, Any], float | None]] = []
+
+    def next(self) -> None:
+        return None
+
+    def tell(self, values: Mapping[str, Any], score: float | None) -> None:
+        self.told.append((values, score))
+
+
+def test_a_sweep_that_goes_on_tells_what_is_complete_and_finishes_what_lacks_seeds_before_anything_else() -> None:
+    ledger = Ledger((1, 2))
+    untouched, half, whole = ({"a": a, "b": "x"} for a in (1, 2, 3))
+    ledger.point(untouched)
+    for values, seeds in ((half, (1,)), (whole, (1, 2))):
+        for seed in seeds:
+            trial = Trial(values, seed)
+            ledger.record(trial, Outcome("finished", 9, quality(trial), {}))
+    heard = Heard()
+    turns = Turns(ledger, heard, scouts=False)
+    assert heard.told == [(whole, pytest.approx(0.3015))]
+    begun = play(turns, 1, random.Random(0))
+    assert [(t.values, t.seed) for t in begun] == [(half, 2), (untouched, 1), (untouched, 2)]
+    assert heard.told[1:] == [(half, pytest.approx(0.2015)), (untouched, pytest.approx(0.1015))]
+
+
+def scores_of(search: proposals.Bayesian) -> list[tuple[dict[str, Any], float]]:
+    """What Optuna knows."""
+    return [(one.params, one.value) for one in search.search._ot_study.trials if one.state.name == "COMPLETE"]
+
+
+def test_optuna_hears_of_each_complete_point_of_its_space_whoever_proposed_it() -> None:
+    ledger = Ledger((1, 2))
+    fits, lacks_a_seed = {"a": 2, "b": "x", "c": 0.5}, {"a": 1.0, "b": "y", "c": 1}
+    elsewhere = [{"a": 9, "b": "x", "c": 0.5}, {"a": 2, "b": "x", "c": 7.0}, {"a": 2, "b": "x"}]
+    for values in (fits, lacks_a_seed, *elsewhere):
+        for seed in (1, 2) if values is not lacks_a_seed else (1,):
+            ledger.record(Trial(values, seed), Outcome("finished", 9, quality(Trial(values, seed)), {}))
+    search = proposals.Bayesian({**SPACE, "c": Range(0.1, 1.0)}, 5, 0, ledger.points)
+    turns = Turns(ledger, search, scouts=False)
+    assert scores_of(search) == [({"a": "2", "b": '"x"', "c": 0.5}, pytest.approx(0.2015))]
+    begun = play(turns, 1, random.Random(0))
+    assert begun[0].values == lacks_a_seed
+    assert scores_of(search)[1] == ({"a": "1", "b": '"y"', "c": 1}, pytest.approx(0.1015))
+    assert len({trial.point for trial in begun}) == 1 + 3, "five points of this space in all"
+
+
+@pytest.mark.parametrize("known", [0, 4])
+def test_what_optuna_proposes_again_is_not_trained_again_and_takes_no_other_points_place(known: int) -> None:
+    ledger = Ledger((1,))
+    for values in list(grid(SPACE))[:known]:
+        ledger.record(Trial(values, 1), Outcome("finished", 9, quality(Trial(values, 1)), {}))
+    search = proposals.Bayesian(SPACE, 6, 0, ledger.points)
+    begun = play(Turns(ledger, search, scouts=False), 2, random.Random(0))
+    assert len(begun) == 6 - known
+    assert len(ledger.points) == 6
+    assert len(scores_of(search)) == 6
+
+
 curves = st.lists(st.lists(st.floats(0, 1, width=16), min_size=9, max_size=9), min_size=1, max_size=8)
 
 
