@@ -16,6 +16,7 @@ from orchestration.filters import quoted
 from orchestration.runs import show_run
 from orchestration.scoring import locate
 from orchestration.settings import is_model_name
+from orchestration.versions import aliases
 
 METRIC = "metric."
 
@@ -38,7 +39,7 @@ def show_model(uri: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
     client = mlflow_connection.connect(tracking_uri)
     if not uri.startswith("models:/"):
         made = [asdict(one) for one in decisions.decisions(client, uri)]
-        there = {alias: number for alias, number in decisions.aliases(client, uri).items() if number is not None}
+        there = {alias: number for alias, number in aliases(client, uri).items() if number is not None}
         return {"model": uri, "aliases": there, "decisions": made}
     version = registry.find_version(client, uri)
     made = [asdict(one) for one in decisions.decisions(client, version.name) if one.version == str(version.version)]

@@ -11,13 +11,13 @@ from mlflow.entities.model_registry import ModelVersion
 from datasets.protocols import Protocol
 from datasets.shards import Dataset
 from datasets.store import StoreError
-from orchestration import checkpoint, decisions, gate, tracking
+from orchestration import checkpoint, gate, tracking, versions
 from orchestration.checkpoint import CorruptCheckpointError
-from orchestration.decisions import CHAMPION, uri
 from orchestration.errors import RequestError, UnreachableError, without_secret
 from orchestration.evaluate import check_fits
 from orchestration.gate import Gate
 from orchestration.scoring import Located, locate
+from orchestration.versions import CHAMPION, uri
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Contender:
 
 def contenders(client: MlflowClient, model: str, against: str | None) -> tuple[Gate, Contender, Contender | None]:
     """The gate, the candidate, and whom it is compared with: None where there is no champion. Raises: RequestError."""
-    version = decisions.find(client, model)
-    number = decisions.aliases(client, version.name)[CHAMPION]
-    other = decisions.find(client, against) if against else None
+    version = versions.find(client, model)
+    number = versions.aliases(client, version.name)[CHAMPION]
+    other = versions.find(client, against) if against else None
     if other is None and number is not None:
         other = client.get_model_version(version.name, number)
     if other is not None and uri(other) == uri(version):

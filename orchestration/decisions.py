@@ -21,18 +21,15 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from orchestration import gate, mlflow_connection, registry
+from orchestration import gate, mlflow_connection
 from orchestration.errors import RequestError, ServerAwayError, first_line
 from orchestration.lock import Lock, locked
 from orchestration.registry import CANDIDATE
+from orchestration.versions import CHAMPION, PREVIOUS, Aliases, aliases, exists, find, registered, uri
 
-CHAMPION, PREVIOUS = "champion", "previous"
-ALIASES = (CANDIDATE, CHAMPION, PREVIOUS)
 EVIDENCE = "review.evidence"
 RECORD = "decision."
 REASON_LIMIT, NAME_LIMIT = 1000, 200  # characters; a registered model's tag holds 5000, and the record has both
-
-Aliases = dict[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -224,52 +221,6 @@ def decisions(client: MlflowClient, name: str) -> list[Decision]:
     return [Decision(**json.loads(tags[key])) for key in records]
 
 
-def aliases(client: MlflowClient, name: str) -> Aliases:
-    """The versions that the three aliases point to; None for one that is not there.
-
-    Raises: RequestError where there is no such model, or an alias points to a version that was deleted.
-    """
-    there = registered(client, name).aliases
-    found: Aliases = {alias: str(there[alias]) if alias in there else None for alias in ALIASES}
-    for alias, number in found.items():
-        exists(client, name, alias, number)
-    return found
-
-
-def exists(client: MlflowClient, name: str, alias: str, number: str | None) -> None:
-    """Raises: RequestError where an alias is to point, or points, to a version that is not there."""
-    if number is None:
-        return
-    try:
-        client.get_model_version(name, number)
-    except MlflowException as error:
-        raise RequestError(
-            f"{name}: the alias {alias} points to version {number}, which was deleted. Set the alias to another version, or "
-            "delete it, in MLflow."
-        ) from error
-
-
-def registered(client: MlflowClient, name: str) -> Any:
-    try:
-        return client.get_registered_model(name)
-    except MlflowException as error:
-        raise RequestError(
-            f"no registered model {name!r}: {first_line(error)}. `redress registry list` shows what there is."
-        ) from error
-
-
-def find(client: MlflowClient, model: str) -> ModelVersion:
-    """The version at models:/NAME/VERSION or models:/NAME@ALIAS; NAME alone is its candidate. Raises: RequestError."""
-    if model.startswith("models:/"):
-        return registry.find_version(client, model)
-    if CANDIDATE not in registered(client, model).aliases:
-        raise RequestError(
-            f"{model} has no candidate: the alias points to nothing. Register a run (`redress registry register RUN {model}`), "
-            f"or name a version, models:/{model}/VERSION."
-        )
-    return registry.find_version(client, f"models:/{model}@{CANDIDATE}")
-
-
 def evidence_of(version: ModelVersion) -> dict[str, Any]:
     """What a comparison found of the version. Raises: RequestError where there was none."""
     if text := version.tags.get(EVIDENCE):
@@ -306,10 +257,6 @@ def told(tags: dict[str, str]) -> str:
     if "decision" not in tags:
         return "no decision is recorded"
     return f"{tags['decision']} by {tags['decision.by']} at {tags['decision.at']}: {tags['decision.why']}"
-
-
-def uri(version: ModelVersion) -> str:
-    return f"models:/{version.name}/{version.version}"
 
 
 def reviewer(name: str | None) -> str:

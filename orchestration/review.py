@@ -19,7 +19,7 @@ from orchestration import decisions, evaluated, gate, mlflow_connection
 from orchestration.bootstrap import RESAMPLES
 from orchestration.comparison import MEASURES, SEED, ModeComparison, compare
 from orchestration.contenders import Contender, changed_data, check_data, contenders, data_of, fingerprints
-from orchestration.decisions import EVIDENCE, uri
+from orchestration.decisions import EVIDENCE
 from orchestration.errors import RequestError, without_secret
 from orchestration.evaluate import open_for_evaluation
 from orchestration.gate import Check, Gate
@@ -28,6 +28,7 @@ from orchestration.progress import Progress
 from orchestration.review_page import Party, Review, write_page
 from orchestration.review_pictures import draw_cases, draw_looks
 from orchestration.run_description import flatten
+from orchestration.versions import uri
 
 PAGE, NUMBERS = "review.html", "comparison.json"
 RANDOM_ORDER = "random order"

@@ -17,10 +17,11 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from orchestration import decisions, mlflow_connection
 from orchestration.catalogue import list_models
 from orchestration.cli import main
-from orchestration.decisions import EVIDENCE, aliases, promote, reject, rollback
+from orchestration.decisions import EVIDENCE, promote, reject, rollback
 from orchestration.errors import RequestError
 from orchestration.filters import quoted
 from orchestration.gate import set_gate
+from orchestration.versions import aliases, find
 
 GOOD = {"champion": 0.2, "candidate": 0.3, "low": 0.05, "high": 0.15}
 BAD = {"champion": 0.2, "candidate": 0.1, "low": -0.15, "high": -0.05}
@@ -313,7 +314,7 @@ def test_a_model_with_a_quotation_mark_in_its_name_is_decided_about_and_listed(c
     assert aliases(client, name)["champion"] == first
     assert f"models:/{name}/1" in [version["model"] for version in list_models()]
     with pytest.raises(RequestError, match="has version 1 and @champion"):
-        decisions.find(client, f"models:/{name}/9")
+        find(client, f"models:/{name}/9")
 
 
 def test_a_name_with_both_quotation_marks_is_refused_before_it_is_registered(capfd: pytest.CaptureFixture[str]) -> None:
@@ -370,7 +371,7 @@ def test_every_model_is_listed_however_many_there_are(client: MlflowClient) -> N
     try:
         assert "models:/the-last/1" in [version["model"] for version in list_models()]
         with pytest.raises(RequestError, match=r"registered are .*before-0.*the-last"):
-            decisions.find(client, "models:/unheard-of/1")
+            find(client, "models:/unheard-of/1")
     finally:
         for name in before:
             client.delete_registered_model(name)

@@ -22,8 +22,9 @@ from datasets.shards import Dataset
 from datasets.store import open_store
 from datasets.synthetic.dataset import render_dataset
 from orchestration import decisions, mlflow_connection
-from orchestration.decisions import EVIDENCE, aliases
+from orchestration.decisions import EVIDENCE
 from orchestration.errors import RequestError
+from orchestration.versions import aliases
 from tests.servers.mlflow_server import Backing, mlflow_server
 from tests.servers.postgres import PASSWORD as TABLES_PASSWORD
 from tests.servers.postgres import postgres
