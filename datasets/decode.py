@@ -8,14 +8,15 @@ nothing but zlib, in two thirds of torchvision's time.
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import warnings
 import zlib
+from typing import Any
 
 import numpy as np
 import torch
-import torchvision.io  # noqa: F401  (brings torch.ops.image; its Python functions warn at every call)
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
@@ -97,9 +98,20 @@ def _decode_jpeg(data: bytes | np.ndarray, mode: int, key: str) -> Tensor:
     _check_size(jpeg_size(data), key)
     encoded = torch.from_numpy(np.array(np.frombuffer(data, np.uint8)))  # a copy: torch wants to be able to write
     try:
-        return torch.ops.image.decode_jpeg(encoded, mode)
+        return _torchvision().decode_jpeg(encoded, mode)
     except RuntimeError as error:
         raise DecodeError(f"{key} cannot be decoded: {str(error).rpartition(', ')[2]}") from error
+
+
+@functools.cache
+def _torchvision() -> Any:
+    """Its operators, without its Python functions, which warn at every call.
+
+    Imported when an image is: that takes a second and 180 MiB, which processes that only plan or wait do not have to spend.
+    """
+    import torchvision.io  # noqa: F401
+
+    return torch.ops.image
 
 
 def _jpeg_frame(data: bytes | np.ndarray) -> tuple[int, int, int] | None:

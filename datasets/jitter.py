@@ -5,15 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import functional
 
 Limits = tuple[float, float, float, float]
-ADJUST = (
-    functional.adjust_brightness,
-    functional.adjust_contrast,
-    functional.adjust_saturation,
-    functional.adjust_hue,
-)
 NEUTRAL = np.array([1.0, 1.0, 1.0, 0.0])
 
 
@@ -27,9 +20,17 @@ def factors(limits: Limits, drawn: np.ndarray) -> np.ndarray:
 
 def jittered(images: Tensor, factor: Tensor, order: Tensor) -> Tensor:
     """images uint8 [B, 3, H, W], each with its factors [B, 4] applied in its order (int64 [B, 4]). Both on the host."""
+    from torchvision.transforms import functional  # here, as in decode.py
+
+    adjust = (
+        functional.adjust_brightness,
+        functional.adjust_contrast,
+        functional.adjust_saturation,
+        functional.adjust_hue,
+    )
     changed = []
     for image, by, each in zip(images, factor.tolist(), order.tolist(), strict=True):
         for kind in each:
-            image = ADJUST[kind](image, by[kind])
+            image = adjust[kind](image, by[kind])
         changed.append(image)
     return torch.stack(changed).contiguous(memory_format=torch.channels_last)

@@ -29,7 +29,6 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 MAX_FILE_BYTES = 64 << 20
 MAX_PIXELS = 64 << 20
@@ -177,6 +176,8 @@ def decode(data: Any, number: int, name: str, mode: str) -> Tensor:
         raise InputError(f"{where} has {len(data)} bytes, {width}×{height} pixels: larger than any person image")
     try:
         if data.startswith(JPEG):
+            from torchvision.io import ImageReadMode, decode_jpeg  # a second of importing that a PNG does not need
+
             return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             pixels = np.array(image.convert(mode))

@@ -6,31 +6,35 @@ Names of parameters and buffers are torchvision's, so its weights load as they a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, ResNet34_Weights, ResNet50_Weights, ResNet101_Weights
-from torchvision.models.resnet import BasicBlock, Bottleneck, conv1x1
+
+if TYPE_CHECKING:  # it is imported when a network is built: that takes a second and 180 MiB
+    from torchvision.models.resnet import BasicBlock, Bottleneck
 
 
 @dataclass(frozen=True)
 class Architecture:
-    block: type[BasicBlock] | type[Bottleneck]
+    """block: the name of torchvision's class."""
+
+    block: str
     depths: tuple[int, int, int, int]
-    weights: Any
 
 
 RESNETS = {
-    "resnet18": Architecture(BasicBlock, (2, 2, 2, 2), ResNet18_Weights.IMAGENET1K_V1),
-    "resnet34": Architecture(BasicBlock, (3, 4, 6, 3), ResNet34_Weights.IMAGENET1K_V1),
-    "resnet50": Architecture(Bottleneck, (3, 4, 6, 3), ResNet50_Weights.IMAGENET1K_V1),
-    "resnet101": Architecture(Bottleneck, (3, 4, 23, 3), ResNet101_Weights.IMAGENET1K_V1),
+    "resnet18": Architecture("BasicBlock", (2, 2, 2, 2)),
+    "resnet34": Architecture("BasicBlock", (3, 4, 6, 3)),
+    "resnet50": Architecture("Bottleneck", (3, 4, 6, 3)),
+    "resnet101": Architecture("Bottleneck", (3, 4, 23, 3)),
 }
 
 
 def weights_address(name: str) -> str:
     """Where torchvision publishes the ImageNet weights that the papers start from."""
-    return str(RESNETS[name].weights.url)
+    from torchvision.models import get_model_weights
+
+    return str(get_model_weights(name)["IMAGENET1K_V1"].url)
 
 
 class ResNet(nn.Module):
@@ -41,7 +45,9 @@ class ResNet(nn.Module):
 
     def __init__(self, name: str, *, width: float = 1.0, last_stride: int = 1) -> None:
         super().__init__()
-        block, depths = RESNETS[name].block, RESNETS[name].depths
+        from torchvision.models import resnet
+
+        block, depths = getattr(resnet, RESNETS[name].block), RESNETS[name].depths
         planes = [round(base * width) for base in (64, 128, 256, 512)]
         self.conv1 = nn.Conv2d(3, planes[0], 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(planes[0])
@@ -65,6 +71,8 @@ def stage(
     block: type[BasicBlock] | type[Bottleneck], in_channels: int, planes: int, depth: int, stride: int
 ) -> nn.Sequential:
     """`depth` blocks; the first strides, and projects its shortcut where shapes differ."""
+    from torchvision.models.resnet import conv1x1
+
     channels = planes * block.expansion
     shortcut = None
     if stride != 1 or in_channels != channels:
