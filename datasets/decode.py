@@ -9,10 +9,12 @@ nothing but zlib, in two thirds of torchvision's time.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import io
 import struct
 import warnings
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,19 +100,20 @@ def _decode_jpeg(data: bytes | np.ndarray, mode: int, key: str) -> Tensor:
     _check_size(jpeg_size(data), key)
     encoded = torch.from_numpy(np.array(np.frombuffer(data, np.uint8)))  # a copy: torch wants to be able to write
     try:
-        return _torchvision().decode_jpeg(encoded, mode)
+        return _operators().decode_jpeg(encoded, mode)
     except RuntimeError as error:
         raise DecodeError(f"{key} cannot be decoded: {str(error).rpartition(', ')[2]}") from error
 
 
 @functools.cache
-def _torchvision() -> Any:
-    """Its operators, without its Python functions, which warn at every call.
-
-    Imported when an image is: that takes a second and 180 MiB, which processes that only plan or wait do not have to spend.
-    """
-    import torchvision.io  # noqa: F401
-
+def _operators() -> Any:
+    """torchvision's image operators, from their library alone: the whole package takes a second and 180 MiB to import."""
+    found = importlib.util.find_spec("torchvision")
+    folder = Path(found.origin).parent if found and found.origin else Path()
+    if libraries := sorted(folder.glob("image*.so")):
+        torch.ops.load_library(libraries[0])
+    else:
+        import torchvision.io  # noqa: F401
     return torch.ops.image
 
 
