@@ -37,7 +37,7 @@ from orchestration.evaluate import EMBEDDING, embedding, open_for_evaluation
 from orchestration.experiment import Experiment, load
 from orchestration.loop import Position
 from orchestration.model_card import Provenance, write_card
-from orchestration.publication import Packed, create_version
+from orchestration.publication import CANDIDATE, Packed, create_version
 
 DIMENSIONS, PERSONS, CAMERAS, SEQUENCES = 512, 75, 12, 12
 TARGETS = {"all of compare, s": ("<=", 10.0)}
@@ -173,7 +173,8 @@ def register(folder: Path, data: str, noise: float, seed: int) -> None:
     client = mlflow_connection.connect()
     logged = client.create_logged_model(client.get_run(run.run_id).info.experiment_id, source_run_id=run.run_id)
     packed = Packed("model", provenance, {"card": card.encode()}, (), ("images",), DIMENSIONS, attempt=run.run_id)
-    create_version(client, packed, logged.model_id)
+    version = create_version(client, packed, logged.model_id).version
+    client.set_registered_model_alias("model", CANDIDATE, version)
 
 
 def save(experiment: Experiment, dataset: Dataset, run: str) -> str:

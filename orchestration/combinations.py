@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from methods import METHODS
 from methods.method import DataFacts, Method, MethodError
@@ -150,8 +153,18 @@ def optimizers_fit(experiment: Experiment, method: Method) -> Iterator[tuple[tup
 def sketch(experiment: Experiment) -> Method:
     """The method with its settings and no weights, for a made-up training set: what it trains, and when."""
     facts = DataFacts(2, 2, torch.eye(2, dtype=torch.bool), clothing_labels=(1,))
-    with torch.device("meta"):
+    with WithoutDrawing(), torch.device("meta"):
         return METHODS[experiment.method.name](experiment.method, facts)  # type: ignore[arg-type, call-arg]
+
+
+class WithoutDrawing(TorchFunctionMode):
+    """Leaves out `normal_`: on tensors without numbers torch would import its compiler for it, a second and 180 MiB."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, nn.init.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def divisors(number: int, multiple_of: int = 1) -> list[str]:

@@ -72,7 +72,6 @@ def try_out(method_class: type[Method], settings: BaseModel) -> None:
     """Everything that training and embedding do with a method, once."""
     with torch.random.fork_rng(devices=[]):
         method: Method = method_class(settings, facts())  # type: ignore[call-arg, arg-type]
-        method.weights_address()
         batch = made_up(is_paired=bool(method.pairs_for))
         for stage in method.stages():
             method.begin_epoch(stage.first_epoch)

@@ -1,32 +1,73 @@
-"""torchvision's ResNets without their classifier, of any width, with the stride of the last stage to choose.
+"""ResNets (He et al., CVPR 2016) without their classifier, of any width, with the stride of the last stage to choose.
 
-Names of parameters and buffers are torchvision's, so its weights load as they are.
+Names of parameters and buffers are torchvision's, so its weights load as they are, and what is computed is the same. They are
+written out here since torchvision takes a second and 180 MiB to import, in every worker and in every process that only checks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-if TYPE_CHECKING:  # it is imported when a network is built: that takes a second and 180 MiB
-    from torchvision.models.resnet import BasicBlock, Bottleneck
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions beside a shortcut: [B, in_channels, h, w] → [B, planes, h/stride, w/stride]."""
+
+    expansion: ClassVar[int] = 1
+
+    def __init__(self, in_channels: int, planes: int, stride: int = 1, downsample: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.downsample = downsample
+
+    def forward(self, maps: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(maps)))
+        out = self.bn2(self.conv2(out))
+        out += maps if self.downsample is None else self.downsample(maps)
+        return self.relu(out)
+
+
+class Bottleneck(nn.Module):
+    """1×1, 3×3 (which strides) and 1×1 beside a shortcut: [B, in_channels, h, w] → [B, 4·planes, h/stride, w/stride]."""
+
+    expansion: ClassVar[int] = 4
+
+    def __init__(self, in_channels: int, planes: int, stride: int = 1, downsample: nn.Module | None = None) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(planes * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = downsample
+
+    def forward(self, maps: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(maps)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        out += maps if self.downsample is None else self.downsample(maps)
+        return self.relu(out)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """block: the name of torchvision's class."""
-
-    block: str
+    block: type[BasicBlock] | type[Bottleneck]
     depths: tuple[int, int, int, int]
 
 
 RESNETS = {
-    "resnet18": Architecture("BasicBlock", (2, 2, 2, 2)),
-    "resnet34": Architecture("BasicBlock", (3, 4, 6, 3)),
-    "resnet50": Architecture("Bottleneck", (3, 4, 6, 3)),
-    "resnet101": Architecture("Bottleneck", (3, 4, 23, 3)),
+    "resnet18": Architecture(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": Architecture(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": Architecture(Bottleneck, (3, 4, 6, 3)),
+    "resnet101": Architecture(Bottleneck, (3, 4, 23, 3)),
 }
 
 
@@ -45,9 +86,7 @@ class ResNet(nn.Module):
 
     def __init__(self, name: str, *, width: float = 1.0, last_stride: int = 1) -> None:
         super().__init__()
-        from torchvision.models import resnet
-
-        block, depths = getattr(resnet, RESNETS[name].block), RESNETS[name].depths
+        block, depths = RESNETS[name].block, RESNETS[name].depths
         planes = [round(base * width) for base in (64, 128, 256, 512)]
         self.conv1 = nn.Conv2d(3, planes[0], 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(planes[0])
@@ -71,11 +110,11 @@ def stage(
     block: type[BasicBlock] | type[Bottleneck], in_channels: int, planes: int, depth: int, stride: int
 ) -> nn.Sequential:
     """`depth` blocks; the first strides, and projects its shortcut where shapes differ."""
-    from torchvision.models.resnet import conv1x1
-
     channels = planes * block.expansion
     shortcut = None
     if stride != 1 or in_channels != channels:
-        shortcut = nn.Sequential(conv1x1(in_channels, channels, stride), nn.BatchNorm2d(channels))
+        shortcut = nn.Sequential(
+            nn.Conv2d(in_channels, channels, 1, stride=stride, bias=False), nn.BatchNorm2d(channels)
+        )
     first = block(in_channels, planes, stride, shortcut)
     return nn.Sequential(first, *(block(channels, planes) for _ in range(1, depth)))

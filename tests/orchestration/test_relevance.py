@@ -43,7 +43,6 @@ def test_what_is_looked_at_does_not_depend_on_how_wide_the_network_is(
 
 GROWTH = """
 import resource, sys
-import torchvision  # it comes with the first network, of any size
 from orchestration.experiment import load
 from orchestration.relevance import inert
 

@@ -31,14 +31,15 @@ def test_parameters_are_named_and_shaped_as_torchvisions(name: str) -> None:
     assert weights_address(name).rsplit("/", 1)[1].startswith(name)
 
 
-def test_with_torchvisions_weights_and_stride_it_computes_the_same() -> None:
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_with_torchvisions_weights_and_stride_it_computes_the_same(name: str) -> None:
     torch.manual_seed(0)
-    theirs = torchvision.models.resnet18().eval()
-    ours = ResNet("resnet18", last_stride=2).eval()
+    theirs = torchvision.models.get_model(name).eval()
+    ours = ResNet(name, last_stride=2).eval()
     load_weights(ours, theirs.state_dict())
     images = torch.randn(2, 3, 64, 32)
     with torch.no_grad():
-        torch.testing.assert_close(theirs.fc(ours(images).mean((2, 3))), theirs(images))
+        assert torch.equal(theirs.fc(theirs.avgpool(ours(images)).flatten(1)), theirs(images))
 
 
 def test_width_scales_every_layer_and_the_last_stride_keeps_the_map() -> None:
