@@ -24,7 +24,6 @@ from orchestration.export import Descriptor, to_archive, trace
 from orchestration.filters import quoted
 from orchestration.lock import is_lock
 from orchestration.model_card import Provenance, write_card
-from orchestration.onnx_graph import to_onnx
 from orchestration.patience import persist
 from orchestration.publication import CANDIDATE, FILES, SERVING, WEIGHTS, Packed, Version, publish, sha256
 from orchestration.run_description import redact
@@ -75,6 +74,8 @@ def register(
     attempt: names this registration; one of the same name that did not come to its end is taken up.
     Raises: RequestError where MLflow cannot be reached or the name is not allowed; ExportError; ServerAwayError.
     """
+    from orchestration.onnx_graph import to_onnx  # with the ONNX runtime, which only registering needs
+
     client = persist(lambda: mlflow_connection.connect(tracking_uri), f"registering {name}")
     example = tuple(example) if example else random_example(size, inputs, clips)
     descriptor = Descriptor(method, mean, std, flip and not clips)
