@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -74,7 +75,8 @@ def to_archive(program: torch.export.ExportedProgram, descriptor: Descriptor, ex
     program._guards_code = []  # code that load would compile; the serving file checks its inputs itself
     program._example_inputs = None  # the only pickled member
     buffer = io.BytesIO()
-    torch.export.save(program, buffer)
+    with warnings.catch_warnings(action="ignore"):  # of weights that share memory: the features are compared below
+        torch.export.save(program, buffer)
     data = buffer.getvalue()
     try:
         check_archive(data)
