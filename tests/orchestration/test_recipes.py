@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +18,8 @@ from orchestration.recipes import FOLDER, summary
 from tests import golden
 from tests.orchestration.complaints import DATA
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 @pytest.mark.parametrize("name", recipes())
 def test_every_recipe_is_an_experiment_that_survives_storage(name: str) -> None:
@@ -23,6 +28,23 @@ def test_every_recipe_is_an_experiment_that_survives_storage(name: str) -> None:
     assert Experiment.from_resolved(resolved) == experiment
     assert override(resolved, []) == experiment
     assert experiment.name == name
+
+
+CHECKED = """
+import sys
+from orchestration.experiment import load, recipes
+
+for name in recipes():
+    if name.endswith(("-demo", "-ltcc")):
+        load(name, ["data=not://given", "weights=null"])
+print([name for name in ("torchvision", "torch._dynamo") if name in sys.modules])
+"""
+
+
+def test_a_process_that_only_checks_experiments_imports_neither_torchvision_nor_a_compiler() -> None:
+    """They take 180 MiB and a second in each driver and controller."""
+    done = subprocess.run([sys.executable, "-c", CHECKED], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_every_method_has_a_recipe() -> None:
