@@ -35,8 +35,7 @@ import sys
 from orchestration.experiment import load, recipes
 
 for name in recipes():
-    if name.endswith(("-demo", "-ltcc")):
-        load(name, ["data=not://given", "weights=null"])
+    load(name, ["data=not://given", "weights=null"])
 print([name for name in ("torchvision", "torch._dynamo") if name in sys.modules])
 """
 
