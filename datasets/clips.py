@@ -1,8 +1,8 @@
-"""Tracklets and clips of video: which rows follow each other, and which of them a clip is, as CAL's published code cuts them.
+"""Clips of video: which rows of a tracklet a clip is, as CAL's published code cuts them.
 
-A tracklet is one person in one outfit in one sequence. For training it is cut into pieces, which are sampled like images;
-of a piece drawn, a few frames are drawn (`draw_clips`). At test time all frames of a tracklet are used, in clips of equal
-length whose features are averaged (`test_clips`).
+For training a tracklet is cut into pieces, which are sampled like images; of a piece drawn, a few frames are drawn
+(`draw_clips`). At test time all frames of a tracklet are used, in clips of equal length whose features are averaged
+(`test_clips`).
 """
 
 from __future__ import annotations
@@ -11,49 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets.errors import DataError
 from datasets.index import SplitIndex
+from datasets.tracklets import find_tracklets
 
 PIECE_FRAMES = 64  # published: tracklets are cut so that long ones are drawn more often
-
-
-@dataclass(frozen=True)
-class Tracklets:
-    """rows: int64 [N], a split's rows, tracklet after tracklet in stored order, each in the order of its frames.
-    Tracklet t is rows[first[t] : first[t + 1]]; first: int64 [T + 1]."""
-
-    rows: np.ndarray
-    first: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.first) - 1
-
-
-def find_tracklets(index: SplitIndex) -> Tracklets:
-    """The tracklets of a split. Frames are ordered as numbers where all are numbers, else as text.
-
-    Raises: DataError when rows have no sequence or no frame, or two rows of a tracklet have the same frame.
-    """
-    frames = index.frames()
-    if not len(index) or (index.sequence < 0).any() or None in frames:
-        raise DataError(
-            f"split {index.split!r} has images without sequence or frame, so it has no tracklets to take clips from; "
-            "set batch.clip=null to train on images, or convert a data set of video (ccvid, or table with both columns)"
-        )
-    numbers = _numbers(frames)
-    labels = np.stack([index.person, index.clothes, index.sequence])
-    begins = np.flatnonzero((labels[:, 1:] != labels[:, :-1]).any(axis=0)) + 1
-    first = np.concatenate([[0], begins, [len(index)]]).astype(np.int64)
-    tracklet = np.repeat(np.arange(len(first) - 1), np.diff(first))
-    rows = np.lexsort([numbers, tracklet])  # stable; stored order already has the tracklets in turn
-    twice = np.flatnonzero((np.diff(numbers[rows]) == 0) & (np.diff(tracklet) == 0))
-    if len(twice):
-        one, other = index.keys(rows[twice[0] : twice[0] + 2])
-        raise DataError(
-            f"split {index.split!r}: {one} and {other} are frame {frames[rows[twice[0]]]} of the same sequence; "
-            "correct their frames and convert again"
-        )
-    return Tracklets(rows.astype(np.int64), first)
 
 
 @dataclass(frozen=True)
@@ -111,11 +72,6 @@ def draw_clips(num_frames: np.ndarray, length: int, stride: int, uniforms: np.nd
     return np.where(n >= length * stride, window, np.where(n >= length, parts, again))
 
 
-def draw_clip(num_frames: int, length: int, stride: int, rng: np.random.Generator) -> np.ndarray:
-    """One training clip: int64 [length]. See `draw_clips`."""
-    return draw_clips(np.array([num_frames]), length, stride, rng.random((1, length)))[0]
-
-
 def test_clips(num_frames: int, length: int, stride: int) -> np.ndarray:
     """The clips that cover a tracklet at test time: int64 [C, length], frame numbers, C = ceil(num_frames / length).
 
@@ -136,11 +92,3 @@ def test_clips(num_frames: int, length: int, stride: int) -> np.ndarray:
 def _floor(uniforms: np.ndarray, num: np.ndarray) -> np.ndarray:
     """Uniform over 0 … num - 1."""
     return np.floor(uniforms * num).astype(np.int64)
-
-
-def _numbers(frames: list) -> np.ndarray:
-    """int64: sorts like the frames."""
-    try:
-        return np.array([int(frame) for frame in frames], dtype=np.int64)
-    except ValueError:
-        return np.unique(np.array(frames, dtype=np.str_), return_inverse=True)[1].astype(np.int64)

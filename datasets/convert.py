@@ -19,12 +19,13 @@ from datasets.conversion import Conversion, DamagedSource, notes_of, record, ref
 from datasets.errors import CorruptData, DataError
 from datasets.findings import Findings, ahead, check_all, plan_digest, twins
 from datasets.grouping import cluster_key
+from datasets.label_maps import LABEL_MAPS
 from datasets.layouts import LAYOUTS, Entry, Layout, Offender, Reading
 from datasets.layouts.reading import read_layout
 from datasets.manifest import MANIFEST
 from datasets.masks import Masks, in_size_of, mask_name, open_masks
 from datasets.protocols import PROTOCOLS
-from datasets.schema import LABEL_MAPS, Sample
+from datasets.schema import Sample
 from datasets.source_checks import MAX_FILE_BYTES, digest
 from datasets.source_counts import counts
 from datasets.sources import Source

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from datasets.schema import PARTS, LabelMap
+from datasets.label_maps import PARTS, LabelMap
 
 CueName = Literal["head", "head-body", "body", "head-rows", "head-body-rows", "body-rows"]
 HEAD_ENDS, FEET_BEGIN = Fraction(2, 7), Fraction(6, 7)  # of the height: CAL, Table 6

@@ -11,8 +11,8 @@ from PIL import Image
 
 from datasets.contact_sheet import Row, contact_sheet
 from datasets.index import SplitIndex
+from datasets.label_maps import LABEL_MAPS
 from datasets.protocols import PROTOCOLS
-from datasets.schema import LABEL_MAPS
 from datasets.shards import Dataset
 from datasets.trivial import clothes_colour, rank1, skin_colour, stack, tells_skin
 

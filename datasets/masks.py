@@ -13,7 +13,7 @@ from PIL import Image
 
 from datasets.decode import decode_image, decode_parsing, resize_parsing
 from datasets.errors import DataError
-from datasets.schema import LabelMap
+from datasets.label_maps import LabelMap
 from datasets.sources import Offender, Source, open_source
 from datasets.sources.archive import Archive, Progress
 from datasets.sources.source import walk

@@ -12,10 +12,10 @@ from typing import Literal
 import numpy as np
 
 from datasets import single_shot
-from datasets.clips import Tracklets, find_tracklets
 from datasets.errors import DataError
 from datasets.index import SplitIndex
 from datasets.manifest import Manifest
+from datasets.tracklets import Tracklets, find_tracklets
 
 Rule = Literal["general", "same-clothes", "clothes-changing"]
 RULES: tuple[Rule, ...] = typing.get_args(Rule)

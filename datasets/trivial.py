@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.index import SplitIndex
-from datasets.schema import LabelMap
+from datasets.label_maps import LabelMap
 
 Floats = NDArray[np.float64]
 SKIN = frozenset({"face", "left arm", "right arm", "left leg", "right leg"})

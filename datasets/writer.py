@@ -20,9 +20,10 @@ from datasets.decode import image_size
 from datasets.errors import DataError
 from datasets.grouping import payload, row_groups
 from datasets.index import DICTIONARY_COLUMNS, INDEX_GROUP_ROWS, INDEX_SCHEMA
+from datasets.label_maps import LABEL_MAPS
 from datasets.manifest import INDEX, MANIFEST, SPLIT_NAME, Index, Manifest, Shard, Split, read_manifest
 from datasets.protocols import PROTOCOLS
-from datasets.schema import LABEL_MAPS, Sample
+from datasets.schema import Sample
 from datasets.shard_file import ShardWriter
 from datasets.store import PATIENT, Store, open_store
 from datasets.unfinished import Finished, Unfinished, forget, shard_path

@@ -13,7 +13,7 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 from datasets.augment import Augmentation
 from datasets.clips import cut_pieces
 from datasets.disk_cache import DiskCache
-from datasets.schema import LABEL_MAPS
+from datasets.label_maps import LABEL_MAPS
 from datasets.shards import Dataset, SplitIndex
 from datasets.stream import HostBatch, Plan, Stream, plan_epoch
 from methods import METHODS

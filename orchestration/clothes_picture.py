@@ -12,7 +12,7 @@ import matplotlib
 import numpy as np
 from torch import Tensor
 
-from datasets.schema import PARTS
+from datasets.label_maps import PARTS
 from datasets.shards import Dataset
 from datasets.stream import HostBatch
 from orchestration import assembly, loop

@@ -10,8 +10,9 @@ from datasets.augment import Augmentation, prepare
 from datasets.cues import CUES, CueName, feet_labels, kept
 from datasets.decode import decode_parsing
 from datasets.index import SplitIndex
+from datasets.label_maps import LABEL_MAPS
 from datasets.protocols import Protocol
-from datasets.schema import LABEL_MAPS, Sample
+from datasets.schema import Sample
 from datasets.shards import Dataset
 from orchestration import pictures, triples
 from orchestration.embed import Shower

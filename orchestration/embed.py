@@ -19,13 +19,14 @@ import torch
 from torch import Tensor
 
 from datasets.augment import Augmentation, prepare, prepare_parsing
-from datasets.clips import Tracklets, find_tracklets, test_clips
+from datasets.clips import test_clips
 from datasets.cues import CUES, CueName, mean_colour, show
 from datasets.decode import decode_image, decode_parsing
+from datasets.label_maps import LABEL_MAPS
 from datasets.protocols import middle_frames
-from datasets.schema import LABEL_MAPS
 from datasets.shards import Dataset, SplitIndex
 from datasets.store import Store, open_store
+from datasets.tracklets import Tracklets, find_tracklets
 from methods.method import Method
 from methods.ranking import describe, describe_tracks
 from orchestration import assembly, checkpoint, cluster

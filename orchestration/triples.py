@@ -16,8 +16,9 @@ from torch import Tensor
 from datasets import protocols
 from datasets.decode import decode_image, decode_parsing
 from datasets.index import SplitIndex
+from datasets.label_maps import LABEL_MAPS, LabelMap
 from datasets.protocols import Labels, Rule
-from datasets.schema import LABEL_MAPS, LabelMap, Sample
+from datasets.schema import Sample
 from datasets.shards import Dataset
 from datasets.trivial import clothes_colour
 from methods.matches import Labels as RankingLabels

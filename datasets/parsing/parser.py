@@ -13,9 +13,9 @@ from torch import Tensor
 from datasets.augment import IMAGENET_MEAN, IMAGENET_STD
 from datasets.decode import resize_image, resize_parsing
 from datasets.errors import DataError
+from datasets.label_maps import LABEL_MAPS, LabelMap
 from datasets.parsing.schp import SCHP
 from datasets.parsing.warp import from_square, to_square
-from datasets.schema import LABEL_MAPS, LabelMap
 
 # What the published checkpoints were trained on, by their number of classes: label map, and the square's side.
 SCHP_MODELS = {20: ("lip20", 473), 18: ("atr18", 512), 7: ("pascal7", 512)}

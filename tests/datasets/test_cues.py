@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from datasets.cues import CUES, CueName, feet_labels, kept, kept_rows, mean_colour, show
-from datasets.schema import LABEL_MAPS, PARTS
+from datasets.label_maps import LABEL_MAPS, PARTS
 
 LIP, COLOUR = LABEL_MAPS["lip20"], (124, 116, 104)
 HEAD = {"hat", "hair", "sunglasses", "face"}

@@ -10,7 +10,7 @@ from PIL import Image
 from datasets.contact_sheet import label_colours, overlay
 from datasets.errors import DataError
 from datasets.inspect import inspect
-from datasets.schema import LABEL_MAPS
+from datasets.label_maps import LABEL_MAPS
 from datasets.shards import Dataset
 from datasets.synthetic.dataset import LICENCE, render_dataset
 from datasets.synthetic.presets import PRESETS

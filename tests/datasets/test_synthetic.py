@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from datasets.errors import DataError
-from datasets.schema import LABEL_MAPS
+from datasets.label_maps import LABEL_MAPS
 from datasets.shards import Dataset
 from datasets.synthetic.body import Body, View, textures
 from datasets.synthetic.dataset import VERSION, num_images, render_dataset

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from datasets.schema import LABEL_MAPS, PARTS
+from datasets.label_maps import LABEL_MAPS, PARTS
 from methods.clothes_sampling import (
     TROUSERS,
     UPPER,

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from datasets.augment import IMAGENET_MEAN, IMAGENET_STD
-from datasets.schema import LABEL_MAPS, Sample
+from datasets.label_maps import LABEL_MAPS
+from datasets.schema import Sample
 from datasets.synthetic.dataset import samples
 from datasets.synthetic.plan import plan
 from datasets.synthetic.presets import Preset

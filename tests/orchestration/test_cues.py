@@ -16,7 +16,7 @@ from torch import Tensor
 from datasets.augment import prepare, prepare_parsing
 from datasets.cues import CUES, CueName, mean_colour, show
 from datasets.decode import decode_image, decode_parsing
-from datasets.schema import LABEL_MAPS
+from datasets.label_maps import LABEL_MAPS
 from datasets.shards import Dataset, write_dataset
 from datasets.store import open_store
 from methods.matches import Labels

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from datasets import protocols
 from datasets.augment import prepare
-from datasets.clips import find_tracklets
 from datasets.convert import convert
 from datasets.decode import decode_image
 from datasets.holdout import holdout
@@ -24,6 +23,7 @@ from datasets.protocols import PROTOCOLS
 from datasets.schema import Sample
 from datasets.shards import Dataset, write_dataset
 from datasets.store import open_store
+from datasets.tracklets import find_tracklets
 from methods import METHODS
 from orchestration import assembly, checkpoint
 from orchestration.embed import load_features

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from datasets import protocols
 from datasets.decode import decode_image, decode_parsing
+from datasets.label_maps import LABEL_MAPS
 from datasets.protocols import PROTOCOLS, Labels
-from datasets.schema import LABEL_MAPS
 from datasets.shards import Dataset
 from datasets.trivial import clothes_colour
 from orchestration import triples

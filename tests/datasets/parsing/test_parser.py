@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datasets.errors import DataError
+from datasets.label_maps import LABEL_MAPS
 from datasets.parsing.parser import GraphInput, GraphParser, SCHPParser
 from datasets.parsing.schp import SCHP
-from datasets.schema import LABEL_MAPS
 
 SIX = LABEL_MAPS["six"]
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
