@@ -10,7 +10,7 @@ seed could be, a point's mean would be over those that did well: the more its se
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -77,13 +77,3 @@ def average_to(curve: Curve, epoch: int) -> float | None:
     if not curve or max(curve) < epoch:
         return None
     return statistics.fmean(score for at, score in curve.items() if at <= epoch)
-
-
-def milestones(epochs: int, every: int) -> list[int]:
-    """The epochs after which a trial is scored: every so many, and the last."""
-    return sorted({*range(every, epochs, every), epochs})
-
-
-def remaining(all_of_them: Iterable[int], epoch: int, batch: int) -> list[int]:
-    """Those that a trial at this position has still to be scored at; at the end of one, perhaps that one again."""
-    return [at for at in all_of_them if at > epoch or (at == epoch and batch == 0)]

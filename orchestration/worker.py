@@ -21,7 +21,7 @@ from orchestration.errors import RequestError
 from orchestration.experiment import Experiment
 from orchestration.journal import Journal, JournalError, ReplayMismatch, environment
 from orchestration.loop import NonFiniteLossError, Position, StepReport
-from orchestration.stopping import milestones, remaining
+from orchestration.milestones import milestones, remaining
 from orchestration.strategy import build_strategy
 
 log = logging.getLogger(__name__)

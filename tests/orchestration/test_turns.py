@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestration import proposals
+from orchestration.milestones import milestones, remaining
 from orchestration.points import Ledger, Outcome, Trial
 from orchestration.proposals import SEARCHES
 from orchestration.space import Choice, Range, grid
-from orchestration.stopping import asha, average_to, median, milestones, remaining
+from orchestration.stopping import asha, average_to, median
 from orchestration.turns import Turns
 
 SPACE = {"a": Choice((1, 2, 3)), "b": Choice(("x", "y"))}
