@@ -37,7 +37,8 @@ from orchestration.evaluate import EMBEDDING, embedding, open_for_evaluation
 from orchestration.experiment import Experiment, load
 from orchestration.loop import Position
 from orchestration.model_card import Provenance, write_card
-from orchestration.publication import CANDIDATE, Packed, create_version
+from orchestration.publication import Packed, create_version
+from orchestration.versions import CANDIDATE
 
 DIMENSIONS, PERSONS, CAMERAS, SEQUENCES = 512, 75, 12, 12
 TARGETS = {"all of compare, s": ("<=", 10.0)}

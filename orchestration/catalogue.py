@@ -13,10 +13,10 @@ from mlflow.entities.model_registry import ModelVersion
 from orchestration import decisions, mlflow_connection, registry, tracking
 from orchestration.errors import RequestError
 from orchestration.filters import quoted
+from orchestration.locate import locate
 from orchestration.runs import show_run
-from orchestration.scoring import locate
 from orchestration.settings import is_model_name
-from orchestration.versions import aliases
+from orchestration.versions import aliases, find_version
 
 METRIC = "metric."
 
@@ -41,7 +41,7 @@ def show_model(uri: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
         made = [asdict(one) for one in decisions.decisions(client, uri)]
         there = {alias: number for alias, number in aliases(client, uri).items() if number is not None}
         return {"model": uri, "aliases": there, "decisions": made}
-    version = registry.find_version(client, uri)
+    version = find_version(client, uri)
     made = [asdict(one) for one in decisions.decisions(client, version.name) if one.version == str(version.version)]
     found = {"tags": dict(version.tags), "decisions": made, "card": version.description or ""}
     return summary(client, version) | found

@@ -16,7 +16,7 @@ from orchestration.checkpoint import CorruptCheckpointError
 from orchestration.errors import RequestError, UnreachableError, without_secret
 from orchestration.evaluate import check_fits
 from orchestration.gate import Gate
-from orchestration.scoring import Located, locate
+from orchestration.locate import Located, locate
 from orchestration.versions import CHAMPION, uri
 
 

@@ -24,8 +24,7 @@ from mlflow.exceptions import MlflowException
 from orchestration import gate, mlflow_connection
 from orchestration.errors import RequestError, ServerAwayError, first_line
 from orchestration.lock import Lock, locked
-from orchestration.registry import CANDIDATE
-from orchestration.versions import CHAMPION, PREVIOUS, Aliases, aliases, exists, find, registered, uri
+from orchestration.versions import CANDIDATE, CHAMPION, PREVIOUS, Aliases, aliases, exists, find, registered, uri
 
 EVIDENCE = "review.evidence"
 RECORD = "decision."

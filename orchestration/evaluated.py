@@ -17,8 +17,9 @@ from datasets.store import Store, open_store
 from orchestration.embed import Descriptors, load_features
 from orchestration.evaluate import EMBEDDING, embedding, evaluate
 from orchestration.experiment import override
+from orchestration.locate import Located
 from orchestration.progress import Progress
-from orchestration.scoring import Located, evaluation_folder
+from orchestration.scoring import evaluation_folder
 
 CHANCE_DIMENSIONS = 64
 AFTER_TRAINING = "evaluation"

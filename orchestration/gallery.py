@@ -22,8 +22,9 @@ from orchestration.embed import Descriptors, GroupReader, embed, load_features
 from orchestration.errors import RequestError
 from orchestration.evaluate import embedding, embedding_job, keep_only
 from orchestration.experiment import Experiment
+from orchestration.locate import Located
 from orchestration.progress import Progress
-from orchestration.scoring import Located, evaluation_folder
+from orchestration.scoring import evaluation_folder
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 BATCH = 32

@@ -25,10 +25,10 @@ from orchestration.errors import RequestError, first_line
 from orchestration.filters import quoted
 from orchestration.model_card import Provenance, as_description
 from orchestration.patience import is_away
+from orchestration.versions import CANDIDATE, WEIGHTS
 
 SERVING = Path(serving.__file__)
 REQUIREMENTS = ("mlflow", "torch", "torchvision", "numpy")
-CANDIDATE = "candidate"
 FILES = {
     "graph": "graph.pt2",
     "onnx": "model.onnx",
@@ -36,7 +36,6 @@ FILES = {
     "card": "card.md",
     "serving": SERVING.name,
 }
-WEIGHTS = "sha256.weights"  # tag: the digest of the checkpoint's file that the graph was made of
 ATTEMPT = "registration"  # tag by which a registration that is tried again finds what it made before
 DONE = "registration.done"  # tag: the version was made candidate once; what it is now is its reviewers' business
 
@@ -78,7 +77,7 @@ def publish(client: MlflowClient, packed: Packed) -> Version:
     is found and used. Raises: RequestError where the name is not allowed; what MLflow raises where it is away.
     """
     model_id = log(client, packed)
-    created = find_version(client, packed.attempt) or create_version(client, packed, model_id)
+    created = find_attempt(client, packed.attempt) or create_version(client, packed, model_id)
     if DONE not in created.tags:
         if "decision" not in created.tags and is_newest(client, created):
             client.set_registered_model_alias(packed.name, CANDIDATE, created.version)
@@ -132,7 +131,7 @@ def save(packed: Packed, model_id: str, directory: Path) -> Path:
     return directory / "model"
 
 
-def find_version(client: MlflowClient, attempt: str) -> ModelVersion | None:
+def find_attempt(client: MlflowClient, attempt: str) -> ModelVersion | None:
     found = client.search_model_versions(f"tags.{ATTEMPT} = '{attempt}'")
     return found[0] if found else None
 

@@ -12,29 +12,23 @@ from typing import Any
 
 import mlflow
 import torch
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.pyfunc import PyFuncModel
 from torch import Tensor, nn
 
 from orchestration import mlflow_connection, serving
-from orchestration.errors import RequestError, first_line, without_secret
+from orchestration.errors import without_secret
 from orchestration.export import Descriptor, to_archive, trace
-from orchestration.filters import quoted
-from orchestration.lock import is_lock
 from orchestration.model_card import Provenance, write_card
 from orchestration.patience import persist
-from orchestration.publication import CANDIDATE, FILES, SERVING, WEIGHTS, Packed, Version, publish, sha256
+from orchestration.publication import FILES, SERVING, Packed, Version, publish, sha256
 from orchestration.run_description import redact
+from orchestration.versions import find_version
 
 __all__ = [
-    "CANDIDATE",
     "SERVING",
-    "WEIGHTS",
     "Version",
     "check",
-    "find_version",
     "load",
     "register",
     "register_checkpoint",
@@ -196,35 +190,6 @@ def check(folder: Path, tags: Mapping[str, str]) -> None:
                 "changed after registration: do not use this version."
             )
     serving.check_archive(parts["graph"].read_bytes())
-
-
-def find_version(client: MlflowClient, uri: str) -> mlflow.entities.model_registry.ModelVersion:
-    """Of models:/NAME/VERSION or models:/NAME@ALIAS. Raises: RequestError that says what there is."""
-    name, at, alias = uri.removeprefix("models:/").partition("@")
-    if not at:
-        name, _, number = name.rpartition("/")
-    try:
-        return client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
-    except MlflowException as error:
-        raise RequestError(
-            f"{uri}: {first_line(error)}. Expected models:/NAME/VERSION or models:/NAME@ALIAS of a registered model; "
-            f"{what_there_is(client, name)}."
-        ) from error
-
-
-def what_there_is(client: MlflowClient, name: str) -> str:
-    """Versions and aliases of a registered model, or the models that there are."""
-    try:
-        model = client.get_registered_model(name)
-    except MlflowException:
-        names = sorted(model.name for model in mlflow.search_registered_models() if not is_lock(model.tags))
-        return (
-            f"registered are {', '.join(names)}" if names else "nothing is registered yet (`redress registry register`)"
-        )
-    versions = sorted(int(version.version) for version in client.search_model_versions(f"name = {quoted(name)}"))
-    aliases = ", ".join(f"@{alias} (version {number})" for alias, number in sorted(model.aliases.items()))
-    listed = ", ".join(map(str, versions)) or "no version"
-    return f"{name} has version{'s' if len(versions) > 1 else ''} {listed} and {aliases or 'no alias'}"
 
 
 def random_example(size: tuple[int, int], inputs: tuple[str, ...], clips: bool) -> tuple[Tensor, ...]:

@@ -21,9 +21,9 @@ from orchestration.errors import RequestError
 from orchestration.evaluate import check_inputs, check_method
 from orchestration.experiment import Experiment, override
 from orchestration.gallery import Described, Entries, Network
+from orchestration.locate import Located, locate
 from orchestration.pictures import Shown
 from orchestration.progress import Progress
-from orchestration.scoring import Located, locate
 
 TOP = 10
 QUERIES = 6  # of a data set's own, where no image is named

@@ -19,9 +19,9 @@ from datasets.shards import Dataset
 from datasets.store import open_store
 from orchestration import tracking, train, verdicts
 from orchestration.experiment import Experiment
+from orchestration.locate import locate
 from orchestration.patience import persist
 from orchestration.points import Trial
-from orchestration.scoring import locate
 from orchestration.sweep_runs import end_tags, take_up
 from orchestration.trial_training import AsJob, FinalError, InActor, TrialTraining
 from orchestration.validation import PREFIX, Scores

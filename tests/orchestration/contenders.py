@@ -21,7 +21,8 @@ from orchestration.embed import feature_path
 from orchestration.evaluate import EMBEDDING, embedding, open_for_evaluation
 from orchestration.experiment import Experiment, load
 from orchestration.model_card import Provenance, write_card
-from orchestration.publication import CANDIDATE, Packed, create_version
+from orchestration.publication import Packed, create_version
+from orchestration.versions import CANDIDATE
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.tiny import tiny_dataset
 

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from orchestration import registry
 from orchestration.catalogue import show_model
 from orchestration.cli import main
-from orchestration.scoring import locate
+from orchestration.locate import locate
 from tests.tiny import tiny_dataset
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
