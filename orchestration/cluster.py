@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from orchestration.errors import RequestError
 
 if TYPE_CHECKING:
-    from orchestration.experiment import Experiment
+    from orchestration.settings import ResourceSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 EXCLUDES = [".venv", ".git", "runs", "demo", "build"]
@@ -91,25 +91,24 @@ def python_path() -> str:
     return f"{ROOT}{os.pathsep}{rest}" if rest else str(ROOT)
 
 
-def use_gpu(experiment: Experiment) -> bool:
+def use_gpu(workers: int, resources: ResourceSettings) -> bool:
     """Whether each worker gets a GPU: as the experiment says; "auto" where the cluster has enough of them."""
-    wanted = experiment.resources.gpu
-    if wanted == "auto":
-        return total("GPU") >= experiment.workers
-    return bool(wanted)
+    if resources.gpu == "auto":
+        return total("GPU") >= workers
+    return bool(resources.gpu)
 
 
-def check_resources(experiment: Experiment, say: Callable[[str], None]) -> None:
+def check_resources(workers: int, resources: ResourceSettings, say: Callable[[str], None]) -> None:
     """Raises RequestError where the connected cluster can never hold the workers: Ray itself would wait for ever.
 
     A cluster that this process did not start may grow when it is asked: then `say` is told that training waits for it.
     """
-    needs = {"CPU": experiment.workers * experiment.resources.cpus}
-    if use_gpu(experiment):
-        needs["GPU"] = experiment.workers
+    needs = {"CPU": workers * resources.cpus}
+    if use_gpu(workers, resources):
+        needs["GPU"] = workers
     lacking = {resource: needed for resource, needed in needs.items() if needed > total(resource) + 1e-6}
     for resource, needed in lacking.items():
-        found = f"{experiment.workers} workers need {needed:g} {resource}s, the Ray cluster has {total(resource):g}"
+        found = f"{workers} workers need {needed:g} {resource}s, the Ray cluster has {total(resource):g}"
         if is_job() or os.environ.get("RAY_ADDRESS"):
             say(f"{found} now: training starts when it has grown")
         else:

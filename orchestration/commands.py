@@ -231,7 +231,7 @@ def runs_show(words: Namespace) -> Answer:
 
 
 def runs_sync(words: Namespace) -> Answer:
-    from orchestration.runs import sync
+    from orchestration.registration import sync
 
     return sync(words.run)
 

@@ -161,7 +161,7 @@ def embedding_job(
         flip=experiment.evaluate.flip,
         clip=clip(protocol, experiment.evaluate),
         threads=experiment.threads,
-        gpu=cluster.use_gpu(experiment),
+        gpu=cluster.use_gpu(experiment.workers, experiment.resources),
         cues=asked,
     )
 

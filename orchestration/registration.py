@@ -7,12 +7,15 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping
+from typing import Any
 
 from datasets.store import Store
-from orchestration import registry
-from orchestration.errors import ServerAwayError
+from orchestration import registry, tracking
+from orchestration.errors import RequestError, ServerAwayError, first_line, without_secret
+from orchestration.forwarder import drain
 
 WISH = "registration.json"
+SYNC_S = 60.0
 
 
 def register_once(store: Store, run_id: str, name: str, checkpoint: str, metrics: Mapping[str, float]) -> str:
@@ -45,3 +48,21 @@ def fulfil(store: Store, run_id: str) -> str | None:
         raise
     store.delete(WISH)
     return model
+
+
+def sync(run: str, *, deadline_s: float = SYNC_S, tracking_uri: str | None = None) -> dict[str, Any]:
+    """Deliver what a run's storage has and MLflow lacks, and register the model that waits there, if any.
+
+    Raises: RequestError where MLflow does not take it in time.
+    """
+    tracked = tracking.open_run(run, tracking_uri=tracking_uri)
+    delivery = tracked.delivery
+    error = drain(delivery, deadline_s)
+    if error is not None:
+        raise RequestError(
+            f"{delivery.pending} records of run {tracked.run_id} wait: MLflow at "
+            f"{without_secret(tracked.tracking_uri)} did not take them ({first_line(error)}). Try again later."
+        )
+    # a run that is going on registers its model itself
+    model = None if tracked.is_going_on() else fulfil(tracked.store, tracked.run_id)
+    return {"run_id": tracked.run_id, "delivered": delivery.delivered, "waiting": delivery.pending, "model": model}

@@ -1,4 +1,4 @@
-"""`redress runs list | show | sync`: what MLflow has of our runs, as plain data."""
+"""`redress runs list | show`: what MLflow has of our runs, as plain data."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from orchestration import mlflow_connection, tracking
-from orchestration.errors import RequestError, first_line, without_secret
-from orchestration.forwarder import drain
+from orchestration.errors import RequestError
 from orchestration.journal import MEASURED
-
-SYNC_S = 60.0
 
 
 def list_runs(
@@ -43,26 +40,6 @@ def show_run(run: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
         "files": files(client, tracked.run_id),
         "models": [f"models:/{v.name}/{v.version}" for v in versions],
     }
-
-
-def sync(run: str, *, deadline_s: float = SYNC_S, tracking_uri: str | None = None) -> dict[str, Any]:
-    """Deliver what a run's storage has and MLflow lacks, and register the model that waits there, if any.
-
-    Raises: RequestError where MLflow does not take it in time.
-    """
-    tracked = tracking.open_run(run, tracking_uri=tracking_uri)
-    delivery = tracked.delivery
-    error = drain(delivery, deadline_s)
-    if error is not None:
-        raise RequestError(
-            f"{delivery.pending} records of run {tracked.run_id} wait: MLflow at "
-            f"{without_secret(tracked.tracking_uri)} did not take them ({first_line(error)}). Try again later."
-        )
-    from orchestration import registration  # torch takes seconds to import
-
-    # a run that is going on registers its model itself
-    model = None if tracked.is_going_on() else registration.fulfil(tracked.store, tracked.run_id)
-    return {"run_id": tracked.run_id, "delivered": delivery.delivered, "waiting": delivery.pending, "model": model}
 
 
 def summary(run: Run, experiment: str) -> dict[str, Any]:

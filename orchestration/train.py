@@ -16,9 +16,9 @@ from orchestration.cues import check_cues
 from orchestration.errors import RequestError, ServerAwayError
 from orchestration.evaluate import Evaluation, check_inputs, check_method, evaluate, metric_names, open_for_evaluation
 from orchestration.experiment import Experiment
+from orchestration.locate import locate
 from orchestration.progress import Progress
 from orchestration.run_description import flatten
-from orchestration.scoring import locate
 from orchestration.worker import FAILURE, Assignment, class_counts, train_worker
 
 WEIGHTS = "weights.safetensors"
@@ -120,7 +120,7 @@ def train(
         init_from, anew = check_initial_weights(prepared, init_from)
         progress.say(f"weights of {init_from}; anew for these people: {', '.join(anew) or 'nothing'}")
     cluster.connect(progress.say)
-    cluster.check_resources(experiment, progress.say)
+    cluster.check_resources(experiment.workers, experiment.resources, progress.say)
     if resume:
         check_same_experiment(experiment, tracking.open_run(resume).store)
     run = tracking.start_run(experiment, prepared.dataset.fingerprint, resume=resume)
@@ -153,12 +153,13 @@ def fit(prepared: Prepared, run: tracking.TrackedRun, assignment: Assignment, pr
     from ray.train.torch import TorchTrainer
 
     experiment, store = prepared.experiment, open_store(run.storage)
-    resources = {"CPU": experiment.resources.cpus}
     trainer = TorchTrainer(
         train_worker,  # type: ignore[arg-type]  # what it returns becomes `Result.return_value`
         train_loop_config=asdict(assignment),
         scaling_config=ScalingConfig(
-            num_workers=experiment.workers, use_gpu=cluster.use_gpu(experiment), resources_per_worker=resources
+            num_workers=experiment.workers,
+            use_gpu=cluster.use_gpu(experiment.workers, experiment.resources),
+            resources_per_worker={"CPU": experiment.resources.cpus},
         ),
         run_config=RunConfig(
             name="train",

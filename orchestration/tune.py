@@ -65,7 +65,7 @@ def tune(
         experiment = experiment.model_copy(update={"init_from": address})  # for an alias or a run may move on meanwhile
         planned = replace(planned, experiment=experiment)
     cluster.connect(progress.say)
-    cluster.check_resources(experiment, progress.say)
+    cluster.check_resources(experiment.workers, experiment.resources, progress.say)
     if resume:
         run = tracking.resume_run(resume, prepared.dataset.fingerprint)
     else:
@@ -113,7 +113,7 @@ class Sweep:
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         experiment, settings = self.plan.experiment, self.plan.settings
-        gpu = cluster.use_gpu(experiment)
+        gpu = cluster.use_gpu(experiment.workers, experiment.resources)
         concurrent = num_concurrent(experiment, settings.concurrent, gpu)
         assert settings.every is not None
         process = f"{self.run.run_id}-{time.time_ns():x}"

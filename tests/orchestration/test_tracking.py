@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from datasets.store import open_store
-from orchestration import forwarder, patience, runs, tracking
+from orchestration import forwarder, patience, registration, runs, tracking
 from orchestration.errors import RequestError, without_secret
 from orchestration.forwarder import Delivery, drain
 from orchestration.journal import Journal, read_steps
@@ -283,7 +283,7 @@ def test_a_server_that_is_killed_and_comes_back_gets_everything_once(
         assert history(run, "loss/0") == written(run, "loss/0")
         assert [s for s, _, _ in history(run, "loss/0")] == list(range(step))
         for _ in range(2):
-            assert runs.sync(ended.storage, tracking_uri=address)["waiting"] == 0
+            assert registration.sync(ended.storage, tracking_uri=address)["waiting"] == 0
             assert history(ended, "loss/2") == written(ended, "loss/2")
         shown = runs.show_run(ended.run_id, tracking_uri=address)
         assert shown["status"] == "FINISHED"

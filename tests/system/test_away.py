@@ -105,7 +105,7 @@ def test_a_run_loses_and_doubles_nothing_whenever_the_server_is_killed(
     assert shown["models"] == [result["model"]] == ["models:/of-away/1"]
     assert {"pictures/cmc.png", "experiment.json"} <= set(shown["files"])
     assert not store.exists(registration.WISH)
-    assert runs.sync(run_id)["delivered"] == 0
+    assert registration.sync(run_id)["delivered"] == 0
 
 
 def delivered_run(client: MlflowClient) -> str | None:
@@ -175,7 +175,7 @@ def test_a_model_that_could_not_be_registered_waits_for_sync(
             registration.register_once(tracked.store, tracked.run_id, "waiting", address, {"general/mAP": 0.5})
     finally:
         server.start()
-    assert runs.sync(tracked.run_id)["model"] == "models:/waiting/1"
-    assert runs.sync(tracked.run_id)["model"] is None
+    assert registration.sync(tracked.run_id)["model"] == "models:/waiting/1"
+    assert registration.sync(tracked.run_id)["model"] is None
     [version] = MlflowClient(server.address).search_model_versions("name='waiting'")
     assert version.tags["metric.general/mAP"] == "0.500000"
