@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from datasets import protocols
-from datasets.holdout import holdout
-from datasets.shards import Dataset
-from datasets.store import open_store
+from datasets.conversion.holdout import holdout
+from datasets.protocols import protocols
+from datasets.shards.dataset import Dataset
+from datasets.storage.store import open_store
 from datasets.synthetic.dataset import render_dataset
 from orchestration import assembly, checkpoint, experiment
 from orchestration.embed import Embedder, EmbeddingJob, load_features

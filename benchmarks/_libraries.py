@@ -52,8 +52,8 @@ def samples(folder: str, masks: bool) -> Iterator[tuple[str, int, bytes, bytes |
 
 def write_ours(way: Way, folder: str) -> None:
     from benchmarks.stream import GROUP
-    from datasets.schema import Sample
-    from datasets.shards import write_dataset
+    from datasets.format.schema import Sample
+    from datasets.shards.dataset import write_dataset
 
     stored = (
         Sample(image, mask, f"{person:06d}", "0", "A", None, None, f"{key}.jpg")
@@ -73,8 +73,8 @@ def write_ours(way: Way, folder: str) -> None:
 
 def read_ours(way: Way, folder: str) -> Batches:
     from benchmarks.stream import CACHE, plan
-    from datasets.shards import Dataset
-    from datasets.stream import Stream
+    from datasets.shards.dataset import Dataset
+    from datasets.streaming.stream import Stream
 
     dataset = Dataset.open(way.place(folder))
     stream = Stream(dataset, "train", parsing=way.masks, size=SIZE, threads=way.workers, cache_bytes=CACHE)

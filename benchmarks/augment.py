@@ -19,8 +19,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
-from datasets.augment import IMAGENET_MEAN, IMAGENET_STD, Augmentation, augment, draw
-from datasets.decode import decode_image
+from datasets.images.augment import IMAGENET_MEAN, IMAGENET_STD, Augmentation, augment, draw
+from datasets.images.decode import decode_image
 
 BATCH, ROUNDS = 64, 15
 TARGETS = {"all on the host": 2.0, "the host's part": 8.0}

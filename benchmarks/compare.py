@@ -27,9 +27,9 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks._report import show
-from datasets.schema import Sample
-from datasets.shards import Dataset, write_dataset
-from datasets.store import open_store
+from datasets.format.schema import Sample
+from datasets.shards.dataset import Dataset, write_dataset
+from datasets.storage.store import open_store
 from datasets.synthetic.dataset import render_dataset
 from orchestration import assembly, bootstrap, checkpoint, mlflow_connection, review, tracking
 from orchestration.embed import feature_path

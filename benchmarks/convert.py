@@ -29,9 +29,9 @@ import torch
 from PIL import Image
 
 from benchmarks._report import peak_gib, show
-from datasets.convert import convert
-from datasets.decode import decode_image, decode_parsing
-from datasets.shards import Dataset
+from datasets.conversion.convert import convert
+from datasets.images.decode import decode_image, decode_parsing
+from datasets.shards.dataset import Dataset
 
 SMALL, LARGE = 1_000, 8_000
 ROUNDS = 2

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from benchmarks._ablation import Ablation, arguments, finish_trial, in_child, plan, prepare_data, report, train_rows
-from datasets.shards import Dataset
+from datasets.shards.dataset import Dataset
 from methods.method import Batch
 from orchestration import assembly
 

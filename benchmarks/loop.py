@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from datasets.shards import Dataset
-from datasets.store import open_store
+from datasets.shards.dataset import Dataset
+from datasets.storage.store import open_store
 from datasets.synthetic.dataset import render_dataset
 from orchestration import assembly, cluster, journal
 from orchestration.experiment import Experiment, load

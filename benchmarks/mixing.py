@@ -1,7 +1,8 @@
 """What a window costs in mixing and saves in memory: `python -m benchmarks.mixing [--json] [--plot FILE]`.
 
 Simulated data sets (20 images a person on average, row groups of 1,000 images that count as 16 MB), batches of 16 people ×
-4 images by `distinct`. Mixing is that of `datasets.mixing`, of two epochs. --plot draws the figure of datasets/README.md.
+4 images by `distinct`. Mixing is that of `datasets.sampling.mixing`, of two epochs. --plot draws the figure of
+datasets/README.md.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from typing import Literal
 
 import numpy as np
 
-from datasets.chunks import num_chunks
-from datasets.holding import bytes_needed, uses
-from datasets.index import SplitIndex
-from datasets.mixing import effective_partners, mixing, people_of
-from datasets.plan import Plan, plan_epoch
+from datasets.format.index import SplitIndex
+from datasets.sampling.chunks import num_chunks
+from datasets.sampling.mixing import effective_partners, mixing, people_of
+from datasets.sampling.plan import Plan, plan_epoch
+from datasets.streaming.eviction import bytes_needed, uses
 from tests.simulated import FINGERPRINT, simulated_index
 
 PEOPLE, IMAGES = 16, 4

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import BasicBlock
 
-from datasets.inspect import trivial_scores
-from datasets.sampling import SAMPLERS, BatchShape, Labels
-from datasets.shards import Dataset
+from datasets.inspection.colour_baselines import rank1
+from datasets.inspection.inspect import trivial_scores
+from datasets.sampling.samplers import SAMPLERS, BatchShape, Labels
+from datasets.shards.dataset import Dataset
 from datasets.synthetic.dataset import render_dataset
-from datasets.trivial import rank1
 
 PEOPLE, IMAGES = 16, 4
 

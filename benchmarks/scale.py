@@ -18,12 +18,12 @@ import numpy as np
 import torch
 
 from benchmarks._report import peak_gib, show
-from datasets.chunks import num_chunks
-from datasets.holding import bytes_needed, hold, uses
-from datasets.index import SplitIndex
-from datasets.plan import Plan, plan_epoch
-from datasets.sampling import SAMPLERS
-from datasets.stream import Stream
+from datasets.format.index import SplitIndex
+from datasets.sampling.chunks import num_chunks
+from datasets.sampling.plan import Plan, plan_epoch
+from datasets.sampling.samplers import SAMPLERS
+from datasets.streaming.eviction import bytes_needed, hold, uses
+from datasets.streaming.stream import Stream
 from tests.simulated import FINGERPRINT, GROUP_BYTES, Simulated, rows_of, simulated_index
 
 ROWS, PERSONS = 10_000_000, 500_000

@@ -24,12 +24,12 @@ import torch
 from PIL import Image
 
 from benchmarks._report import peak_gib, show
-from datasets.disk_cache import DiskCache
-from datasets.plan import Plan, plan_epoch
-from datasets.schema import Sample
-from datasets.shards import Dataset, write_dataset
-from datasets.stream import Stream
-from datasets.writer import ROW_GROUP_BYTES
+from datasets.format.schema import Sample
+from datasets.sampling.plan import Plan, plan_epoch
+from datasets.shards.dataset import Dataset, write_dataset
+from datasets.shards.writer import ROW_GROUP_BYTES
+from datasets.storage.disk_cache import DiskCache
+from datasets.streaming.stream import Stream
 from tests.servers.fault_proxy import Faults, fault_proxy
 from tests.servers.swift import ObjectStore, swift
 

@@ -21,11 +21,11 @@ import torch
 
 from benchmarks._report import peak_gib, show
 from benchmarks.augment import PAD, crops, usual
-from datasets.augment import augment, draw
-from datasets.plan import Plan, plan_epoch
-from datasets.schema import Sample
-from datasets.shards import Dataset, write_dataset
-from datasets.stream import Stream
+from datasets.format.schema import Sample
+from datasets.images.augment import augment, draw
+from datasets.sampling.plan import Plan, plan_epoch
+from datasets.shards.dataset import Dataset, write_dataset
+from datasets.streaming.stream import Stream
 
 PEOPLE, IMAGES, LANES, WINDOW, CACHE, GROUP = 16, 4, 8, 2, 32 << 20, 1 << 20
 SMALL, LARGE = 4_000, 40_000

@@ -20,8 +20,8 @@ from typing import Any
 
 import psutil
 
-from datasets.holdout import holdout
-from datasets.store import open_store
+from datasets.conversion.holdout import holdout
+from datasets.storage.store import open_store
 from datasets.synthetic.dataset import render_dataset
 from orchestration import cluster, mlflow_connection, sweep_runs
 from orchestration.experiment import Experiment, load

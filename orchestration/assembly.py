@@ -10,12 +10,12 @@ import torch
 from pydantic import BaseModel
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from datasets.augment import Augmentation
-from datasets.clips import cut_pieces
-from datasets.disk_cache import DiskCache
-from datasets.label_maps import LABEL_MAPS
-from datasets.shards import Dataset, SplitIndex
-from datasets.stream import HostBatch, Plan, Stream, plan_epoch
+from datasets.images.augment import Augmentation
+from datasets.images.label_maps import LABEL_MAPS
+from datasets.sampling.clips import cut_pieces
+from datasets.shards.dataset import Dataset, SplitIndex
+from datasets.storage.disk_cache import DiskCache
+from datasets.streaming.stream import HostBatch, Plan, Stream, plan_epoch
 from methods import METHODS
 from methods.clothes_sampling import ClothesSampling
 from methods.distributed import synchronise

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from datasets.store import Store, StoreError, open_store
+from datasets.storage.store import Store, StoreError, open_store
 from methods.method import Method
 from orchestration.errors import RequestError
 from orchestration.loop import Position

@@ -85,7 +85,7 @@ def tell(
 def check_result(address: str | None) -> None:
     """A result that can be written nowhere is found out before the work, not after it."""
     if address:
-        from datasets.store import open_store
+        from datasets.storage.store import open_store
         from orchestration.commands import before_work
 
         with before_work():
@@ -93,7 +93,7 @@ def check_result(address: str | None) -> None:
 
 
 def write_result(address: str, text: str) -> None:
-    from datasets.store import open_store
+    from datasets.storage.store import open_store
 
     folder, _, name = address.rpartition("/")
     open_store(folder or ("/" if address.startswith("/") else ".")).write(name, text.encode())

@@ -12,9 +12,9 @@ import matplotlib
 import numpy as np
 from torch import Tensor
 
-from datasets.label_maps import PARTS
-from datasets.shards import Dataset
-from datasets.stream import HostBatch
+from datasets.images.label_maps import PARTS
+from datasets.shards.dataset import Dataset
+from datasets.streaming.stream import HostBatch
 from orchestration import assembly, loop
 from orchestration.experiment import Experiment
 from orchestration.pictures import plt, to_png

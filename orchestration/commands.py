@@ -19,7 +19,7 @@ Answer = dict[str, Any]
 def before_work() -> Iterator[None]:
     """What cannot be opened now was asked for wrongly; the same failure in the midst of work is another matter."""
     from datasets.errors import DataError
-    from datasets.store import StoreError
+    from datasets.storage.store import StoreError
 
     try:
         yield
@@ -83,7 +83,7 @@ def search(words: Namespace) -> Answer:
 
 
 def data_synth(words: Namespace) -> Answer:
-    from datasets.store import open_store
+    from datasets.storage.store import open_store
     from datasets.synthetic.dataset import num_images, render_dataset
     from orchestration.progress import Progress
 
@@ -104,8 +104,8 @@ def data_synth(words: Namespace) -> Answer:
 
 
 def data_convert(words: Namespace) -> Answer:
-    from datasets.convert import convert
-    from datasets.store import open_store
+    from datasets.conversion.convert import convert
+    from datasets.storage.store import open_store
     from orchestration.progress import Progress
 
     with before_work():
@@ -141,8 +141,8 @@ def data_convert(words: Namespace) -> Answer:
 
 
 def data_holdout(words: Namespace) -> Answer:
-    from datasets.holdout import holdout
-    from datasets.shards import Dataset
+    from datasets.conversion.holdout import holdout
+    from datasets.shards.dataset import Dataset
     from orchestration.progress import Progress
 
     with before_work():
@@ -194,8 +194,8 @@ def written(address: str, manifest: Any) -> Answer:
 
 
 def data_inspect(words: Namespace) -> Answer:
-    from datasets.inspect import inspect
-    from datasets.shards import Dataset
+    from datasets.inspection.inspect import inspect
+    from datasets.shards.dataset import Dataset
 
     with before_work():
         Dataset.open(words.address)
@@ -203,7 +203,7 @@ def data_inspect(words: Namespace) -> Answer:
 
 
 def data_verify(words: Namespace) -> Answer:
-    from datasets.shards import Dataset
+    from datasets.shards.dataset import Dataset
     from orchestration.progress import Progress
 
     with before_work():

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datasets import protocols
-from datasets.protocols import Mode, Protocol
-from datasets.shards import Manifest, SplitIndex
+from datasets.protocols import protocols
+from datasets.protocols.protocols import Mode, Protocol
+from datasets.shards.dataset import Manifest, SplitIndex
 from methods.matches import Labels, judge
 from methods.ranking import Ranking, rank_by_rules
 from methods.ranking_parts import mean_over_draws

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from datasets.protocols import Protocol
-from datasets.shards import Dataset
-from datasets.store import StoreError
+from datasets.protocols.protocols import Protocol
+from datasets.shards.dataset import Dataset
+from datasets.storage.store import StoreError
 from orchestration import checkpoint, gate, tracking, versions
 from orchestration.checkpoint import CorruptCheckpointError
 from orchestration.errors import RequestError, UnreachableError, without_secret

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from datasets.augment import Augmentation, prepare
-from datasets.cues import CUES, CueName, feet_labels, kept
-from datasets.decode import decode_parsing
-from datasets.index import SplitIndex
-from datasets.label_maps import LABEL_MAPS
-from datasets.protocols import Protocol
-from datasets.schema import Sample
-from datasets.shards import Dataset
+from datasets.format.index import SplitIndex
+from datasets.format.schema import Sample
+from datasets.images.augment import Augmentation, prepare
+from datasets.images.cues import CUES, CueName, feet_labels, kept
+from datasets.images.decode import decode_parsing
+from datasets.images.label_maps import LABEL_MAPS
+from datasets.protocols.protocols import Protocol
+from datasets.shards.dataset import Dataset
 from orchestration import pictures, triples
 from orchestration.embed import Shower
 from orchestration.errors import RequestError

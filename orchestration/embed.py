@@ -1,4 +1,4 @@
-"""Embedding a data set's evaluation splits: a Ray Data job whose actors read through `datasets.shards`.
+"""Embedding a data set's evaluation splits: a Ray Data job whose actors read through `datasets.shards.dataset`.
 
 Work is cut into (split, row group) items: the images of the group, or the tracklets that begin in it. An actor writes each
 item's features as one Parquet file, so a second run over the same folder goes on where the first stopped.
@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from datasets.augment import Augmentation, prepare, prepare_parsing
-from datasets.clips import test_clips
-from datasets.cues import CUES, CueName, mean_colour, show
-from datasets.decode import decode_image, decode_parsing
-from datasets.label_maps import LABEL_MAPS
-from datasets.protocols import middle_frames
-from datasets.shards import Dataset, SplitIndex
-from datasets.store import Store, open_store
-from datasets.tracklets import Tracklets, find_tracklets
+from datasets.format.tracklets import Tracklets, find_tracklets
+from datasets.images.augment import Augmentation, prepare, prepare_parsing
+from datasets.images.cues import CUES, CueName, mean_colour, show
+from datasets.images.decode import decode_image, decode_parsing
+from datasets.images.label_maps import LABEL_MAPS
+from datasets.protocols.protocols import middle_frames
+from datasets.sampling.clips import test_clips
+from datasets.shards.dataset import Dataset, SplitIndex
+from datasets.storage.store import Store, open_store
 from methods.method import Method
 from methods.ranking import describe, describe_tracks
 from orchestration import assembly, checkpoint, cluster

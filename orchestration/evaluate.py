@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from datasets import protocols
-from datasets.cues import CueName
-from datasets.protocols import PROTOCOLS, Mode, Protocol, check
-from datasets.shards import DataError, Dataset, SplitIndex
-from datasets.store import Store, StoreError, open_store
+from datasets.images.cues import CueName
+from datasets.protocols import protocols
+from datasets.protocols.protocols import PROTOCOLS, Mode, Protocol, check
+from datasets.shards.dataset import DataError, Dataset, SplitIndex
+from datasets.storage.store import Store, StoreError, open_store
 from methods import METHODS
 from orchestration import assembly, checkpoint, cluster, cues, explain, pictures
 from orchestration.checkpoint import Checkpoint

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from datasets import protocols
-from datasets.protocols import Protocol
-from datasets.shards import Dataset, SplitIndex
-from datasets.store import Store, open_store
+from datasets.protocols import protocols
+from datasets.protocols.protocols import Protocol
+from datasets.shards.dataset import Dataset, SplitIndex
+from datasets.storage.store import Store, open_store
 from orchestration.embed import Descriptors, load_features
 from orchestration.evaluate import EMBEDDING, embedding, evaluate
 from orchestration.experiment import override

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datasets import protocols
-from datasets.augment import Augmentation, prepare, prepare_parsing
-from datasets.decode import decode_image, decode_parsing
-from datasets.index import SplitIndex
-from datasets.protocols import Mode, Protocol
-from datasets.schema import Sample
-from datasets.shards import Dataset
+from datasets.format.index import SplitIndex
+from datasets.format.schema import Sample
+from datasets.images.augment import Augmentation, prepare, prepare_parsing
+from datasets.images.decode import decode_image, decode_parsing
+from datasets.protocols import protocols
+from datasets.protocols.protocols import Mode, Protocol
+from datasets.shards.dataset import Dataset
 from methods.gradcam import gradcam
 from methods.method import Method
 from orchestration import assembly, checkpoint, heatmaps, triples

@@ -19,7 +19,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from datasets.store import Store
+from datasets.storage.store import Store
 from orchestration import journal, system_metrics
 from orchestration.errors import first_line
 from orchestration.patience import is_away

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets import protocols
-from datasets.decode import DecodeError, decode_image, decode_parsing
-from datasets.protocols import Labels, Protocol
-from datasets.schema import Sample
-from datasets.shards import Dataset, SplitIndex
-from datasets.store import StoreError, open_store
+from datasets.format.schema import Sample
+from datasets.images.decode import DecodeError, decode_image, decode_parsing
+from datasets.protocols import protocols
+from datasets.protocols.protocols import Labels, Protocol
+from datasets.shards.dataset import Dataset, SplitIndex
+from datasets.storage.store import StoreError, open_store
 from methods.ranking import describe
 from orchestration import cluster, evaluated, explain
 from orchestration.embed import Descriptors, GroupReader, embed, load_features

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets.store import Store
+from datasets.storage.store import Store
 from orchestration.segments import FLUSH_S, Record, SegmentReader, SegmentWriter
 
 if TYPE_CHECKING:

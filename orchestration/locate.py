@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 
-from datasets.store import StoreError, open_store
+from datasets.storage.store import StoreError, open_store
 from orchestration import checkpoint, mlflow_connection, tracking
 from orchestration.checkpoint import Checkpoint
 from orchestration.errors import RequestError

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from datasets.augment import Augmentation, Draws, draw, finish, move
-from datasets.stream import HostBatch
+from datasets.images.augment import Augmentation, Draws, draw, finish, move
+from datasets.streaming.stream import HostBatch
 from methods.clothes_sampling import ClothesSampling, draw_clothes, in_other_clothes
 from methods.method import Batch, Method
 from orchestration.strategy import Strategy

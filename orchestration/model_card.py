@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from datasets.label_maps import LABEL_MAPS
+from datasets.images.label_maps import LABEL_MAPS
 
 DESCRIPTION_LIMIT = 5000  # characters of a description that MLflow's databases hold
 CUT = "\n\nThe card goes on in `artifacts/card.md` beside the model.\n"

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from torch import Tensor
 
-from datasets import protocols
-from datasets.cues import CueName
-from datasets.protocols import Mode, Protocol
-from datasets.shards import Manifest, SplitIndex
+from datasets.images.cues import CueName
+from datasets.protocols import protocols
+from datasets.protocols.protocols import Mode, Protocol
+from datasets.shards.dataset import Manifest, SplitIndex
 from methods.matches import Labels, judge
 from methods.ranking import Ranking, rank
 from methods.ranking_parts import mean_over_draws, rank_blocks

@@ -23,14 +23,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.decode import DecodeError, decode_image
 from datasets.errors import CorruptData, DataError
-from datasets.manifest import Manifest
+from datasets.format.manifest import Manifest
+from datasets.format.schema import Sample
+from datasets.images.decode import DecodeError, decode_image
 from datasets.parsing.parser import Parser
 from datasets.parsing.rewrite import Piece, check, finish, is_finished, make_room, pieces, write_piece
-from datasets.schema import Sample
-from datasets.shards import Dataset
-from datasets.store import PATIENT, StoreError, open_store
+from datasets.shards.dataset import Dataset
+from datasets.storage.store import PATIENT, StoreError, open_store
 from orchestration import cluster
 from orchestration.errors import RequestError
 from orchestration.parsers import ParsingModel

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from datasets.errors import DataError
-from datasets.label_maps import LABEL_MAPS
+from datasets.images.label_maps import LABEL_MAPS
 from datasets.parsing.parser import GraphInput, GraphParser, Parser, SCHPParser
 from datasets.parsing.schp import load_schp
-from datasets.store import StoreError, open_store
+from datasets.storage.store import StoreError, open_store
 from orchestration.errors import RequestError
 from orchestration.weights import read_state
 

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from datasets.store import Store
+from datasets.storage.store import Store
 from orchestration import registry, tracking
 from orchestration.errors import RequestError, ServerAwayError, first_line, without_secret
 from orchestration.forwarder import drain

@@ -113,8 +113,8 @@ def register_checkpoint(
     chosen_on_test: the run was preferred to others by its test results, which tags and model card then say.
     attempt: of a registration that may have been begun before.
     """
-    from datasets.protocols import PROTOCOLS
-    from datasets.shards import Dataset
+    from datasets.protocols.protocols import PROTOCOLS
+    from datasets.shards.dataset import Dataset
     from orchestration import assembly, checkpoint
     from orchestration.experiment import Experiment
 

@@ -14,7 +14,7 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
-from datasets.shards import Dataset
+from datasets.shards.dataset import Dataset
 from orchestration import decisions, evaluated, gate, mlflow_connection
 from orchestration.bootstrap import RESAMPLES
 from orchestration.comparison import MEASURES, SEED, ModeComparison, compare

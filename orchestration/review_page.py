@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from datasets.manifest import Manifest
+from datasets.format.manifest import Manifest
 from methods.ranking import RECALLS
 from orchestration import charts
 from orchestration.charts import Line

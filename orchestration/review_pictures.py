@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from datasets.decode import decode_image
-from datasets.shards import Dataset, SplitIndex
+from datasets.images.decode import decode_image
+from datasets.shards.dataset import Dataset, SplitIndex
 from orchestration import explain
 from orchestration.checkpoint import Checkpoint
 from orchestration.comparison import Changed, ModeComparison

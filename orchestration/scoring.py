@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets.store import open_store
+from datasets.storage.store import open_store
 from orchestration import tracking
 from orchestration.errors import RequestError
 from orchestration.evaluate import embedding, evaluate, open_for_evaluation

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from datasets import protocols
 from datasets.errors import DataError
-from datasets.protocols import PROTOCOLS, Mode, Protocol
-from datasets.shards import Dataset
-from datasets.store import StoreError, open_store
+from datasets.protocols import protocols
+from datasets.protocols.protocols import PROTOCOLS, Mode, Protocol
+from datasets.shards.dataset import Dataset
+from datasets.storage.store import StoreError, open_store
 from methods.matches import Labels as RankingLabels
 from methods.matches import judge
 from orchestration import explain, gallery, pictures

@@ -10,7 +10,7 @@ import json
 import threading
 from typing import Any
 
-from datasets.store import Store
+from datasets.storage.store import Store
 
 FLUSH_S = 1.0
 SEGMENT_BYTES = 128 << 10

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, ValidationError, create_model
 
-from datasets.augment import Augmentation
-from datasets.cues import CueName
-from datasets.sampling import SAMPLERS
+from datasets.images.augment import Augmentation
+from datasets.images.cues import CueName
+from datasets.sampling.samplers import SAMPLERS
 from methods import METHODS
 from methods.clothes_sampling import Parts
 from orchestration.errors import RequestError
@@ -94,7 +94,7 @@ class ClothesSamplingSettings(Settings):
 
 
 class AugmentSettings(Settings):
-    """`datasets.augment.Augmentation`, which says what each means."""
+    """`datasets.images.augment.Augmentation`, which says what each means."""
 
     height: int = Field(default=384, ge=8)
     width: int = Field(default=192, ge=8)
@@ -165,7 +165,7 @@ class EvaluateSettings(Settings):
     flip: bool = True  # add the embedding of the mirror image; not of clips, as published
     clip_length: int = Field(default=8, ge=1)  # frames per clip, where tracklets are ranked
     clip_stride: int = Field(default=4, ge=1)  # from one frame of a clip to its next
-    # Also score each mode with parts of the test images painted over, as <mode>-<cue>/… (`datasets.cues`)
+    # Also score each mode with parts of the test images painted over, as <mode>-<cue>/… (`datasets.images.cues`)
     cues: tuple[CueName, ...] = ()
     rerank: RerankSettings | None = None  # {}: also score each mode re-ranked, as <mode>-reranked/…
 

@@ -17,7 +17,7 @@ from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
-from datasets.store import Store, StoreError
+from datasets.storage.store import Store, StoreError
 from orchestration.segments import SegmentReader, SegmentWriter
 
 FOLDER = "system"

@@ -22,7 +22,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 
-from datasets.store import StoreError, open_store
+from datasets.storage.store import StoreError, open_store
 from orchestration import journal
 from orchestration.errors import RequestError, first_line, without_secret
 from orchestration.forwarder import FILES, OUTBOX, Delivery, Forwarder, OnRecords, drain

@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from datasets.protocols import Protocol
-from datasets.shards import DataError, Dataset, SplitIndex
-from datasets.store import Store, StoreError, open_store
+from datasets.protocols.protocols import Protocol
+from datasets.shards.dataset import DataError, Dataset, SplitIndex
+from datasets.storage.store import Store, StoreError, open_store
 from methods import METHODS
 from methods.method import MethodError
 from orchestration import assembly, checkpoint, clothes_picture, cluster, registration, tracking, weights

@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 
 from ray.tune import Trainable
 
-from datasets.shards import Dataset
-from datasets.store import open_store
+from datasets.shards.dataset import Dataset
+from datasets.storage.store import open_store
 from orchestration import tracking, train, verdicts
 from orchestration.experiment import Experiment
 from orchestration.locate import locate

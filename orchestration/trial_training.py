@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from datasets.store import open_store
+from datasets.storage.store import open_store
 from orchestration import train, verdicts
 from orchestration.progress import Progress
 from orchestration.tracking import TrackedRun

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from datasets import protocols
-from datasets.decode import decode_image, decode_parsing
-from datasets.index import SplitIndex
-from datasets.label_maps import LABEL_MAPS, LabelMap
-from datasets.protocols import Labels, Rule
-from datasets.schema import Sample
-from datasets.shards import Dataset
-from datasets.trivial import clothes_colour
+from datasets.format.index import SplitIndex
+from datasets.format.schema import Sample
+from datasets.images.decode import decode_image, decode_parsing
+from datasets.images.label_maps import LABEL_MAPS, LabelMap
+from datasets.inspection.colour_baselines import clothes_colour
+from datasets.protocols import protocols
+from datasets.protocols.protocols import Labels, Rule
+from datasets.shards.dataset import Dataset
 from methods.matches import Labels as RankingLabels
 from methods.matches import judge
 

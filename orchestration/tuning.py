@@ -12,7 +12,7 @@ from ray.tune import Callback, PlacementGroupFactory
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from datasets.store import open_store
+from datasets.storage.store import open_store
 from orchestration import verdicts
 from orchestration.errors import RequestError
 from orchestration.experiment import Experiment

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from datasets import protocols
-from datasets.store import Store
+from datasets.protocols import protocols
+from datasets.storage.store import Store
 from methods.method import Method
 from orchestration.embed import Embedder, EmbeddingJob, divide, load_features
 from orchestration.evaluate import clip, open_for_evaluation

@@ -11,7 +11,7 @@ import time
 import torch
 import torch.distributed as dist
 
-from datasets.store import Store
+from datasets.storage.store import Store
 
 STOPPED, GO_ON = "stopped.json", "go-on.json"
 POLL_S = 0.2

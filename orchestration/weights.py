@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from datasets.store import open_store
+from datasets.storage.store import open_store
 from orchestration.errors import RequestError
 
 HUB = "imagenet"

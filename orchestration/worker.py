@@ -12,9 +12,9 @@ import safetensors.torch
 import torch
 import torch.distributed as dist
 
-from datasets.decode import DecodeError
-from datasets.shards import CorruptData, DataError, Dataset
-from datasets.store import Store, open_store
+from datasets.images.decode import DecodeError
+from datasets.shards.dataset import CorruptData, DataError, Dataset
+from datasets.storage.store import Store, open_store
 from methods.method import Method, MethodError
 from orchestration import assembly, checkpoint, loop, verdicts
 from orchestration.errors import RequestError

@@ -11,8 +11,8 @@ import zlib
 import numpy as np
 import pyarrow as pa
 
-from datasets.index import GroupPlace, SplitIndex
-from datasets.manifest import Split
+from datasets.format.index import GroupPlace, SplitIndex
+from datasets.format.manifest import Split
 
 GROUP_ROWS, GROUP_BYTES = 1000, 16 << 20  # 16 kB an image, as far as anybody can tell
 FINGERPRINT = "5e" * 32

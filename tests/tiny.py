@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from datasets.schema import Sample
-from datasets.shards import write_dataset
+from datasets.format.schema import Sample
+from datasets.shards.dataset import write_dataset
 
 SPLITS = {
     "ltcc": ("train", "query", "gallery"),

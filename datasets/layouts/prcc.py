@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from datasets.layouts.layout import Entry, Layout, name
 from datasets.layouts.tree import Tree
-from datasets.single_shot import RECORD, draw
+from datasets.protocols.single_shot import RECORD, draw
 
 _IN_TRAIN = name("<A, B or C>_cropped_rgb<number> (camera is A, B or C)", r"([ABC])_cropped_rgb\d+")
 _IN_TEST = name("cropped_rgb<number>", r"cropped_rgb\d+")

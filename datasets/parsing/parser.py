@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datasets.augment import IMAGENET_MEAN, IMAGENET_STD
-from datasets.decode import resize_image, resize_parsing
 from datasets.errors import DataError
-from datasets.label_maps import LABEL_MAPS, LabelMap
+from datasets.images.augment import IMAGENET_MEAN, IMAGENET_STD
+from datasets.images.decode import resize_image, resize_parsing
+from datasets.images.label_maps import LABEL_MAPS, LabelMap
 from datasets.parsing.schp import SCHP
 from datasets.parsing.warp import from_square, to_square
 

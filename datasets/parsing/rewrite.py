@@ -17,13 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets.errors import DataError
-from datasets.index import INDEX_SCHEMA
-from datasets.manifest import INDEX, MANIFEST, Index, Manifest, Shard
-from datasets.schema import SHARD_SCHEMA, Sample
-from datasets.shard_file import ShardWriter
-from datasets.shards import Dataset
-from datasets.store import Store
-from datasets.writer import SHARD_NAME, IndexWriter, clear
+from datasets.format.index import INDEX_SCHEMA
+from datasets.format.manifest import INDEX, MANIFEST, Index, Manifest, Shard
+from datasets.format.schema import SHARD_SCHEMA, Sample
+from datasets.format.shard_file import ShardWriter
+from datasets.shards.dataset import Dataset
+from datasets.shards.writer import SHARD_NAME, IndexWriter, clear
+from datasets.storage.store import Store
 
 GROUPS_PER_SHARD = 4  # some thousand images: what a killed job loses, and what one worker does in a piece
 UNFINISHED = "unfinished"

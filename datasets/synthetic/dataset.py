@@ -7,14 +7,14 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 
-from datasets.manifest import Manifest
-from datasets.schema import Sample
+from datasets.format.manifest import Manifest
+from datasets.format.schema import Sample
+from datasets.shards.writer import write_dataset
 from datasets.synthetic.captions import describe_outfit, describe_person
 from datasets.synthetic.people import person
 from datasets.synthetic.plan import Job, plan
 from datasets.synthetic.presets import Preset, find_preset
 from datasets.synthetic.work import Encoded, render_jobs
-from datasets.writer import write_dataset
 
 VERSION = "synthetic/1"  # frozen by tests/datasets/synthetic_1.json: a changed pixel is a new version
 LICENCE = "Apache-2.0; rendered, no real person is in it"

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.convert import Conversion, DamagedSource, convert
+from datasets.conversion.convert import Conversion, DamagedSource, convert
 from datasets.errors import DataError
-from datasets.schema import Sample
-from datasets.shards import Dataset
+from datasets.format.schema import Sample
+from datasets.shards.dataset import Dataset
 from tests.layouts import Fixture
 
 Damage = Callable[[Fixture], object]

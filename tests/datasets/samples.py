@@ -3,8 +3,8 @@
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from datasets.grouping import cluster_key
-from datasets.schema import Sample
+from datasets.format.schema import Sample
+from datasets.shards.grouping import cluster_key
 
 ABOUT = {"name": "x", "version": "1", "licence": "none", "label_map": None, "protocol": "general"}
 EXAMPLES = settings(

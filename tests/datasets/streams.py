@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from datasets.clips import cut_pieces
-from datasets.index import SplitIndex
-from datasets.manifest import Split
-from datasets.plan import Plan, plan_epoch
-from datasets.schema import Sample
-from datasets.shards import Dataset, write_dataset
-from datasets.store import StoreError
-from datasets.stream import HostBatch, Source, Stream
+from datasets.format.index import SplitIndex
+from datasets.format.manifest import Split
+from datasets.format.schema import Sample
+from datasets.sampling.clips import cut_pieces
+from datasets.sampling.plan import Plan, plan_epoch
+from datasets.shards.dataset import Dataset, write_dataset
+from datasets.storage.store import StoreError
+from datasets.streaming.stream import HostBatch, Source, Stream
 from tests.tiny import draw_crop, jpeg, png
 
 SIZE = (32, 16)

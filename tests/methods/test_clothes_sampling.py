@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from datasets.label_maps import LABEL_MAPS, PARTS
+from datasets.images.label_maps import LABEL_MAPS, PARTS
 from methods.clothes_sampling import (
     TROUSERS,
     UPPER,

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from datasets.augment import Augmentation, augment, draw
+from datasets.images.augment import Augmentation, augment, draw
 from methods.distributed import synchronise
 from methods.ifd import IFD, BiasDiminishing, IFDSettings, KnowledgeTransfer, resized
 from methods.losses.cosine import cosines

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datasets.shards import Dataset
-from datasets.store import open_store
+from datasets.shards.dataset import Dataset
+from datasets.storage.store import open_store
 from orchestration import assembly, checkpoint
 from orchestration.experiment import Experiment
 from orchestration.loop import Position

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datasets.shards import Dataset
-from datasets.store import open_store
+from datasets.shards.dataset import Dataset
+from datasets.storage.store import open_store
 from orchestration import checkpoint, mlflow_connection, tracking
 from orchestration.embed import feature_path
 from orchestration.evaluate import EMBEDDING, embedding, open_for_evaluation

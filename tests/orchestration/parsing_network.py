@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from datasets.augment import IMAGENET_MEAN, IMAGENET_STD
-from datasets.label_maps import LABEL_MAPS
-from datasets.schema import Sample
+from datasets.format.schema import Sample
+from datasets.images.augment import IMAGENET_MEAN, IMAGENET_STD
+from datasets.images.label_maps import LABEL_MAPS
 from datasets.synthetic.dataset import samples
 from datasets.synthetic.plan import plan
 from datasets.synthetic.presets import Preset

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from datasets.schema import Sample
-from datasets.shards import Dataset, write_dataset
-from datasets.store import open_store
-from datasets.stream import plan_epoch
+from datasets.format.schema import Sample
+from datasets.shards.dataset import Dataset, write_dataset
+from datasets.storage.store import open_store
+from datasets.streaming.stream import plan_epoch
 from methods import METHODS
 from methods.baseline import Baseline
 from orchestration import checkpoint

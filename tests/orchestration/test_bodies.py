@@ -11,9 +11,9 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from datasets.decode import decode_image
-from datasets.shards import Dataset
-from datasets.store import open_store
+from datasets.images.decode import decode_image
+from datasets.shards.dataset import Dataset
+from datasets.storage.store import open_store
 from methods.ranking import describe
 from orchestration import assembly, checkpoint, registry
 from orchestration.errors import RequestError

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.shards import Dataset
+from datasets.shards.dataset import Dataset
 from orchestration import clothes_picture
 from orchestration.clothes_picture import PICTURE, chosen, draw_changed_clothes, first_batch
 from orchestration.experiment import Experiment, load

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.protocols import PROTOCOLS, Mode
-from datasets.shards import Dataset, SplitIndex
+from datasets.protocols.protocols import PROTOCOLS, Mode
+from datasets.shards.dataset import Dataset, SplitIndex
 from methods.matches import Labels
 from orchestration.comparison import ModeComparison, clothes_changes, compare
 from orchestration.embed import Descriptors

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.augment import prepare, prepare_parsing
-from datasets.cues import CUES, CueName, mean_colour, show
-from datasets.decode import decode_image, decode_parsing
-from datasets.label_maps import LABEL_MAPS
-from datasets.shards import Dataset, write_dataset
-from datasets.store import open_store
+from datasets.images.augment import prepare, prepare_parsing
+from datasets.images.cues import CUES, CueName, mean_colour, show
+from datasets.images.decode import decode_image, decode_parsing
+from datasets.images.label_maps import LABEL_MAPS
+from datasets.shards.dataset import Dataset, write_dataset
+from datasets.storage.store import open_store
 from methods.matches import Labels
 from methods.ranking import describe, rank
 from orchestration import assembly, checkpoint

@@ -16,11 +16,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from datasets.augment import prepare
-from datasets.decode import decode_image
-from datasets.protocols import PROTOCOLS
-from datasets.shards import Dataset
-from datasets.store import open_store
+from datasets.images.augment import prepare
+from datasets.images.decode import decode_image
+from datasets.protocols.protocols import PROTOCOLS
+from datasets.shards.dataset import Dataset
+from datasets.storage.store import open_store
 from methods.matches import Labels
 from methods.ranking import describe, rank
 from orchestration import assembly, checkpoint

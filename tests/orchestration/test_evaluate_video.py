@@ -14,16 +14,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from datasets import protocols
-from datasets.augment import prepare
-from datasets.convert import convert
-from datasets.decode import decode_image
-from datasets.holdout import holdout
-from datasets.protocols import PROTOCOLS
-from datasets.schema import Sample
-from datasets.shards import Dataset, write_dataset
-from datasets.store import open_store
-from datasets.tracklets import find_tracklets
+from datasets.conversion.convert import convert
+from datasets.conversion.holdout import holdout
+from datasets.format.schema import Sample
+from datasets.format.tracklets import find_tracklets
+from datasets.images.augment import prepare
+from datasets.images.decode import decode_image
+from datasets.protocols import protocols
+from datasets.protocols.protocols import PROTOCOLS
+from datasets.shards.dataset import Dataset, write_dataset
+from datasets.storage.store import open_store
 from methods import METHODS
 from orchestration import assembly, checkpoint
 from orchestration.embed import load_features

@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from datasets.augment import Augmentation
+from datasets.images.augment import Augmentation
 from methods.clothes_sampling import ClothesSampling
 from orchestration import assembly
 from orchestration.errors import RequestError

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from datasets.decode import decode_image
-from datasets.protocols import PROTOCOLS
-from datasets.shards import Dataset, SplitIndex
+from datasets.images.decode import decode_image
+from datasets.protocols.protocols import PROTOCOLS
+from datasets.shards.dataset import Dataset, SplitIndex
 from methods import METHODS
 from orchestration import checkpoint, explain, heatmaps
 from orchestration.embed import Descriptors

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.store import Store, StoreError, open_store
+from datasets.storage.store import Store, StoreError, open_store
 from orchestration import journal as journal_module
 from orchestration.journal import Journal, JournalError, ReplayMismatch, read_steps
 from orchestration.segments import SegmentReader, SegmentTakenError, SegmentWriter, encode

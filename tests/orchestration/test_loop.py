@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from datasets.shards import Dataset
-from datasets.store import open_store
-from datasets.stream import HostBatch
+from datasets.shards.dataset import Dataset
+from datasets.storage.store import open_store
+from datasets.streaming.stream import HostBatch
 from methods.clothes_sampling import draw_clothes
 from methods.method import Batch
 from orchestration import assembly, checkpoint, loop

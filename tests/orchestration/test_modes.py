@@ -14,10 +14,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from datasets import protocols
-from datasets.convert import convert
-from datasets.protocols import PROTOCOLS, Protocol, check
-from datasets.shards import Dataset, SplitIndex
+from datasets.conversion.convert import convert
+from datasets.protocols import protocols
+from datasets.protocols.protocols import PROTOCOLS, Protocol, check
+from datasets.shards.dataset import Dataset, SplitIndex
 from methods.reranking import rerank
 from orchestration.embed import Descriptors
 from orchestration.evaluate import metric_names

@@ -20,12 +20,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from datasets.contact_sheet import GAP, TITLE, overlay
-from datasets.decode import decode_image, decode_parsing
-from datasets.inspect import inspect
+from datasets.format.schema import Sample
+from datasets.images.decode import decode_image, decode_parsing
+from datasets.inspection.contact_sheet import GAP, TITLE, overlay
+from datasets.inspection.inspect import inspect
 from datasets.parsing.rewrite import pieces
-from datasets.schema import Sample
-from datasets.shards import Dataset, write_dataset
+from datasets.shards.dataset import Dataset, write_dataset
 from orchestration.cli import main
 from orchestration.parse import ParsingJob, ShardParser, Tally
 from orchestration.parsers import find_parser

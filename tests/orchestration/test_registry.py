@@ -16,7 +16,7 @@ import torch
 from mlflow import MlflowClient
 from torch import Tensor
 
-from datasets.augment import Augmentation, prepare
+from datasets.images.augment import Augmentation, prepare
 from methods.ranking import describe
 from orchestration import registry
 from orchestration.errors import RequestError

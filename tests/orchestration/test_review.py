@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from datasets.shards import Dataset
+from datasets.shards.dataset import Dataset
 from orchestration import evaluated
 from orchestration.cli import main
 from orchestration.review_page import SCRIPT, markdown

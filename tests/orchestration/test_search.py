@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.augment import prepare
-from datasets.decode import decode_image
-from datasets.shards import Dataset
+from datasets.images.augment import prepare
+from datasets.images.decode import decode_image
+from datasets.shards.dataset import Dataset
 from methods.ranking import describe
 from orchestration import assembly, checkpoint
 from orchestration.cli import main

@@ -15,11 +15,11 @@ from mlflow import MlflowClient
 from PIL import Image
 from torch import Tensor
 
-from datasets.augment import prepare, prepare_parsing
-from datasets.decode import decode_image, decode_parsing
-from datasets.schema import Sample
-from datasets.shards import Dataset, write_dataset
-from datasets.store import open_store
+from datasets.format.schema import Sample
+from datasets.images.augment import prepare, prepare_parsing
+from datasets.images.decode import decode_image, decode_parsing
+from datasets.shards.dataset import Dataset, write_dataset
+from datasets.storage.store import open_store
 from methods.ranking import describe
 from orchestration import assembly, checkpoint, registry
 from orchestration.catalogue import show_model

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
-from datasets.store import open_store
+from datasets.storage.store import open_store
 from orchestration import forwarder, patience, registration, runs, tracking
 from orchestration.errors import RequestError, without_secret
 from orchestration.forwarder import Delivery, drain

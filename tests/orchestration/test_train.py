@@ -18,8 +18,8 @@ import safetensors.torch
 import torch
 from mlflow import MlflowClient
 
-from datasets.holdout import holdout
-from datasets.store import open_store
+from datasets.conversion.holdout import holdout
+from datasets.storage.store import open_store
 from methods.baseline import Baseline
 from orchestration import assembly, checkpoint, worker
 from orchestration.errors import RequestError

@@ -12,8 +12,8 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from datasets.holdout import holdout
-from datasets.store import StoreError, open_store
+from datasets.conversion.holdout import holdout
+from datasets.storage.store import StoreError, open_store
 from methods.method import Method
 from orchestration import checkpoint, mlflow_connection, sweep_runs, tracking, verdicts, worker
 from orchestration.errors import UnreachableError

@@ -12,12 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets import protocols
-from datasets.decode import decode_image, decode_parsing
-from datasets.label_maps import LABEL_MAPS
-from datasets.protocols import PROTOCOLS, Labels
-from datasets.shards import Dataset
-from datasets.trivial import clothes_colour
+from datasets.images.decode import decode_image, decode_parsing
+from datasets.images.label_maps import LABEL_MAPS
+from datasets.inspection.colour_baselines import clothes_colour
+from datasets.protocols import protocols
+from datasets.protocols.protocols import PROTOCOLS, Labels
+from datasets.shards.dataset import Dataset
 from orchestration import triples
 from orchestration.triples import SHOWN, Side, choose, middle_of_each, spread
 from tests.tiny import tiny_dataset

@@ -15,8 +15,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
 
-from datasets.holdout import holdout
-from datasets.store import open_store
+from datasets.conversion.holdout import holdout
+from datasets.storage.store import open_store
 from orchestration import checkpoint, cluster, sweep_runs, worker
 from orchestration.errors import RequestError
 from orchestration.experiment import Experiment, load

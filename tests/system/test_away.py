@@ -14,7 +14,7 @@ import mlflow
 import pytest
 from mlflow import MlflowClient
 
-from datasets.store import open_store
+from datasets.storage.store import open_store
 from orchestration import patience, registration, runs, tracking
 from orchestration.errors import ServerAwayError
 from orchestration.experiment import load

@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.disk_cache import DiskCache
-from datasets.plan import Plan, plan_epoch
-from datasets.retry import Retry
-from datasets.shards import CorruptData, Dataset
-from datasets.store import Store, StoreError, open_store
-from datasets.stream import HostBatch, Stream
+from datasets.sampling.plan import Plan, plan_epoch
+from datasets.shards.dataset import CorruptData, Dataset
+from datasets.storage.disk_cache import DiskCache
+from datasets.storage.retry import Retry
+from datasets.storage.store import Store, StoreError, open_store
+from datasets.streaming.stream import HostBatch, Stream
 from tests.servers.fault_proxy import ANY, KINDS, Faults, fault_proxy
 from tests.servers.swift import ObjectStore
 from tests.tiny import tiny_dataset
@@ -292,8 +292,8 @@ def test_an_upload_that_fails_leaves_what_was_there(through: Through, store: Sto
 
 LEAVE = """
 import sys
-from datasets.retry import Retry
-from datasets.store import StoreError, open_store
+from datasets.storage.retry import Retry
+from datasets.storage.store import StoreError, open_store
 try:
     open_store(sys.argv[1], retry=Retry(attempts=2, base_s=0.01, deadline_s=1, attempt_s=0.4)).read("object", 0, 900_000)
 except StoreError as error:

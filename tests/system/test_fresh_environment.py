@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.augment import prepare
-from datasets.decode import decode_image
+from datasets.images.augment import prepare
+from datasets.images.decode import decode_image
 from methods.ranking import describe
 from orchestration import assembly, checkpoint, registry, tracking
 from orchestration.experiment import load

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from datasets.store import Store, open_store
+from datasets.storage.store import Store, open_store
 from datasets.synthetic.dataset import render_dataset
 from tests.servers.ray_nodes import Cluster
 from tests.servers.swift import ObjectStore

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from datasets.shards import Dataset
-from datasets.store import open_store
+from datasets.shards.dataset import Dataset
+from datasets.storage.store import open_store
 from datasets.synthetic.dataset import render_dataset
 from orchestration import decisions, mlflow_connection
 from orchestration.decisions import EVIDENCE

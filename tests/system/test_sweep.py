@@ -18,8 +18,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from datasets.holdout import holdout
-from datasets.store import open_store
+from datasets.conversion.holdout import holdout
+from datasets.storage.store import open_store
 from orchestration import mlflow_connection, sweep_runs
 from orchestration.experiment import load
 from orchestration.journal import read_steps

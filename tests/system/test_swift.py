@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image
 
-from datasets.retry import Retry
-from datasets.schema import Sample
-from datasets.shards import CorruptData, DataError, Dataset, write_dataset
-from datasets.store import Store, StoreError, open_store
+from datasets.format.schema import Sample
+from datasets.shards.dataset import CorruptData, DataError, Dataset, write_dataset
+from datasets.storage.retry import Retry
+from datasets.storage.store import Store, StoreError, open_store
 from tests.servers.swift import LISTING, ObjectStore
 
 pytestmark = pytest.mark.system

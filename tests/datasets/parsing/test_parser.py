@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datasets.errors import DataError
-from datasets.label_maps import LABEL_MAPS
+from datasets.images.label_maps import LABEL_MAPS
 from datasets.parsing.parser import GraphInput, GraphParser, SCHPParser
 from datasets.parsing.schp import SCHP
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.decode import image_size
 from datasets.errors import DataError
+from datasets.format.schema import Sample
+from datasets.images.decode import image_size
 from datasets.parsing.rewrite import (
     GROUPS_PER_SHARD,
     check,
@@ -22,9 +23,8 @@ from datasets.parsing.rewrite import (
     pieces,
     write_piece,
 )
-from datasets.schema import Sample
-from datasets.shards import Dataset, write_dataset
-from datasets.store import Store, open_store
+from datasets.shards.dataset import Dataset, write_dataset
+from datasets.storage.store import Store, open_store
 from tests.tiny import png, tiny_dataset
 
 RECORD: dict[str, Any] = {"kind": "drawn", "sha256": "0123456789abcdef", "label_map": "six"}

@@ -1,0 +1,128 @@
+"""What a conversion tells: counts beside the official ones, warnings, what was set aside; or why nothing was written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets.conversion.counts import Count, lonely_queries, same_images, shared_clothes
+from datasets.conversion.masks import Masks
+from datasets.errors import DataError
+from datasets.format.manifest import Manifest
+from datasets.layouts import Entry, Layout, Offender, Reading
+from datasets.protocols.protocols import PROTOCOLS
+
+_SHOWN, _WARNINGS_SHOWN = 5, 50
+
+
+class DamagedSource(DataError):  # noqa: N818  (what it is, said plainly)
+    """The source has offenders; nothing was written. The message lists every one with its path, problem and remedy."""
+
+    def __init__(self, text: str, offenders: Sequence[Offender]) -> None:
+        super().__init__(text)
+        self.offenders = tuple(offenders)
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was converted, or would be.
+
+    counts: found beside official. notes: what is no mistake, but may be wondered at. passed_over: reason → paths of files
+    that are no samples. quarantined: set aside. taken_up: images in shards that an interrupted conversion had finished.
+    manifest: of the data set written; None after a dry run.
+    """
+
+    layout: str
+    counts: list[Count]
+    warnings: list[str]
+    notes: list[str]
+    passed_over: dict[str, list[str]]
+    quarantined: list[Offender]
+    taken_up: int
+    manifest: Manifest | None
+
+    def lines(self) -> list[str]:
+        """For people: counts beside the official ones, then what to know."""
+        told = [str(count) for count in self.counts]
+        told += [f"note: {note}" for note in self.notes]
+        told += [f"warning: {warning}" for warning in self.warnings[:_WARNINGS_SHOWN]]
+        if (more := len(self.warnings) - _WARNINGS_SHOWN) > 0:
+            told.append(f"warning: and {more:,} more (--json has them all)")
+        told += [f"passed over, {reason}: {_some(paths)}" for reason, paths in self.passed_over.items()]
+        told += [f"set aside: {offender}" for offender in self.quarantined]
+        if self.taken_up:
+            told.append(
+                f"went on where a conversion was interrupted: {self.taken_up:,} images were there already, verified"
+            )
+        return told
+
+
+def report(layout: str, reading: Reading, offenders: Sequence[Offender], masks: Masks | None) -> str:
+    num = len(offenders)
+    missing = sum(offender.problem.startswith("mask missing") for offender in offenders)
+    hint = ""
+    if masks is not None and missing and missing == len(reading.entries):
+        hint = (
+            f"\nNo image has its mask in {masks.source.where()}: is it the right folder? "
+            "A mask has its image's path, with .png."
+        )
+    return (
+        f"{layout} at {reading.source.where()} has {num} offender{'s' if num > 1 else ''}; nothing was written"
+        + "".join(f"\n  {offender}" for offender in offenders)
+        + hint
+        + "\nMend the source, or set them aside with --quarantine."
+    )
+
+
+def refuse_empty(plan: Layout, reading: Reading, protocol: str, samples: list[Entry], without: tuple[str, ...]) -> None:
+    """A split that training or a mode needs has samples."""
+    there = {entry.split for entry in samples}
+    of_modes = {split for mode in PROTOCOLS[protocol].modes for split in (mode.query, mode.gallery)}
+    needed = [split for split in plan.places if split == "train" or split in of_modes]
+    empty = [split for split in needed if split not in there and split not in without]
+    if empty or not samples:
+        places = [place for split in empty for place in plan.places[split]]
+        where = f" in {', '.join(dict.fromkeys(places))}" if places else ""
+        raise DataError(
+            f"{reading.source.where()} has no usable image for {' or '.join(empty) or 'any split'}{where}; "
+            "nothing was written. Look at the source, or leave the split out"
+        )
+
+
+def warnings_of(
+    protocol: str,
+    reading: Reading,
+    samples: Sequence[Entry],
+    masks: Masks | None,
+    same: Iterable[Sequence[Entry]],
+) -> list[str]:
+    found = lonely_queries(PROTOCOLS[protocol], samples) + same_images(same)
+    if masks is None:
+        return found
+    if not masks.source.is_same(reading.source):
+        found += masks.source.warnings
+    if orphans := masks.orphans((entry.path for entry in reading.entries), reading.source):
+        found.append(f"masks without an image: {_some(orphans)}")
+    return found
+
+
+def notes_of(reading: Reading, samples: Sequence[Entry]) -> list[str]:
+    pseudo = reading.extra.get("clothes")
+    shared = None if pseudo else shared_clothes(samples)
+    return ([f"clothes are {pseudo}"] if pseudo else []) + ([shared] if shared else [])
+
+
+def record(plan: Layout, offenders: Sequence[Offender], masks: Masks | None) -> dict[str, Any]:
+    """What the manifest keeps of a conversion; no path of this machine."""
+    here = "" if masks is None else masks.source.where("x").removesuffix("x")
+    aside = [
+        {"path": offender.path, "problem": offender.problem.replace(here, "") if here else offender.problem}
+        for offender in offenders
+    ]
+    return {"layout": plan.name, "official": dict(plan.official)} | ({"quarantined": aside} if aside else {})
+
+
+def _some(paths: Sequence[str]) -> str:
+    rest = len(paths) - _SHOWN
+    return f"{len(paths)} ({', '.join(paths[:_SHOWN])}{f' and {rest} more' if rest > 0 else ''})"

@@ -1,0 +1,1 @@
+"""Decoding, augmentation, label maps and cues of images."""

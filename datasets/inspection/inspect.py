@@ -1,0 +1,142 @@
+"""What is in a data set: counts, sizes, clothes per person, a contact sheet, and how far colours alone go."""
+
+import io
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from datasets.format.index import SplitIndex
+from datasets.images.label_maps import LABEL_MAPS
+from datasets.inspection.colour_baselines import clothes_colour, rank1, skin_colour, stack, tells_skin
+from datasets.inspection.contact_sheet import Row, contact_sheet
+from datasets.protocols.protocols import PROTOCOLS
+from datasets.shards.dataset import Dataset
+
+SHEET_PERSONS, SHEET_OUTFITS, SHEET_IMAGES = 8, 4, 3
+SIZES_FROM = 2000  # rows per split whose image sizes are counted
+
+
+def inspect(address: str, *, sheet: str | Path | None = None) -> dict[str, Any]:
+    """Facts about the data set at `address`, as plain data.
+
+    sheet: where to write the contact sheet, a PNG; None for none. The keys are name, version, licence, clothes
+    (what stands in for outfits, None where they are labelled), quarantined (what a conversion set aside: path, problem),
+    fingerprint, label_map, protocol, splits, trivial (by mode of the protocol; none without masks) and sheet.
+
+    Raises: DataError when there is no finished data set; CorruptData when what is read was altered.
+    """
+    dataset = Dataset.open(address)
+    manifest = dataset.manifest
+    return {
+        "address": dataset.address,
+        "name": manifest.name,
+        "version": manifest.version,
+        "licence": manifest.licence,
+        "clothes": manifest.extra.get("clothes"),
+        "quarantined": manifest.extra.get("quarantined", []),
+        "fingerprint": dataset.fingerprint,
+        "label_map": manifest.label_map,
+        "protocol": manifest.protocol,
+        "splits": {name: _split_facts(dataset, name) for name in dataset.splits},
+        "trivial": trivial_scores(dataset),
+        "sheet": None if sheet is None else str(_write_sheet(dataset, Path(sheet))),
+    }
+
+
+def _split_facts(dataset: Dataset, split: str) -> dict[str, Any]:
+    index, entry = dataset.index(split), dataset.manifest.splits[split]
+    sizes = Counter(_size(sample.image) for sample in dataset.samples(split, _spaced(len(index), SIZES_FROM)))
+    return {
+        "images": len(index),
+        "persons": index.num_persons,
+        "clothes": index.num_clothes if index.has_clothes else None,
+        "clothes_per_person": _clothes_per_person(index),
+        "cameras": entry.cameras,
+        "sequences": entry.sequences,
+        "masks": entry.masks,
+        "sizes": {f"{width}x{height}": count for (width, height), count in sizes.most_common(5)},
+        "bytes": sum(shard.bytes for shard in entry.shards),
+    }
+
+
+def _spaced(rows: int, most: int) -> np.ndarray:
+    """Row numbers from 0 to rows, all or `most` of them evenly apart."""
+    return np.arange(rows) if rows <= most else np.linspace(0, rows - 1, most).astype(np.int64)
+
+
+def _size(image: bytes) -> tuple[int, int]:
+    return Image.open(io.BytesIO(image)).size
+
+
+def _clothes_per_person(index: SplitIndex) -> dict[str, int] | None:
+    """How many persons have 1, 2, 3 … outfits."""
+    if not index.has_clothes:
+        return None
+    pairs = np.unique(np.stack([index.person, index.clothes])[:, index.clothes >= 0], axis=1)
+    outfits = Counter(np.unique(pairs[0], return_counts=True)[1].tolist())
+    return {str(number): outfits[number] for number in sorted(outfits)}
+
+
+def trivial_scores(dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """Per mode of the data set's protocol: rank-1 of mean clothes colours and of mean skin-and-hair colours.
+
+    Modes of single-shot draws are left out. Empty where a split of the protocol is missing or has no masks.
+    """
+    protocol = PROTOCOLS.get(dataset.manifest.protocol)
+    name = dataset.manifest.label_map
+    if protocol is None or name is None:
+        return {}
+    modes = [m for m in protocol.modes if not m.draws and {m.query, m.gallery} <= set(dataset.splits)]
+    used = {split for mode in modes for split in (mode.query, mode.gallery)}
+    if any(dataset.manifest.splits[split].masks < dataset.manifest.splits[split].rows for split in used):
+        return {}
+    colours = {split: _colours(dataset, split) for split in used}
+    scores: dict[str, dict[str, Any]] = {}
+    for mode in modes:
+        query, gallery = dataset.indexes(mode.query, mode.gallery)
+        for kind in colours[mode.query]:
+            asked, shown = colours[mode.query][kind], colours[mode.gallery][kind]
+            score = rank1(asked, shown, query, gallery, mode.rule, protocol.camera)
+            if score is not None:
+                scores.setdefault(mode.name, {})[kind] = asdict(score)
+    return scores
+
+
+def _colours(dataset: Dataset, split: str) -> dict[str, np.ndarray]:
+    labels = LABEL_MAPS[dataset.manifest.label_map or "lip20"]
+    kinds = {"clothes colour": clothes_colour} | ({"skin and hair colour": skin_colour} if tells_skin(labels) else {})
+    rows: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
+    for sample in dataset.samples(split):
+        image = np.asarray(Image.open(io.BytesIO(sample.image)).convert("RGB"))
+        parsing = np.asarray(Image.open(io.BytesIO(sample.parsing or b"")))
+        for kind, measure in kinds.items():
+            rows[kind].append(measure(image, parsing, labels))
+    return {kind: stack(table) for kind, table in rows.items()}
+
+
+def _write_sheet(dataset: Dataset, path: Path) -> Path:
+    split = "train" if "train" in dataset.splits else dataset.splits[0]
+    index = dataset.index(split)
+    people = _spaced(index.num_persons, SHEET_PERSONS).tolist()
+    rows = [_row(dataset, split, index, person) for person in people]
+    manifest = dataset.manifest
+    title = (
+        f"{manifest.name} · {split} · {index.num_persons} persons · {len(index)} images · {dataset.fingerprint[:12]}"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    contact_sheet(title, rows).save(path)
+    return path
+
+
+def _row(dataset: Dataset, split: str, index: SplitIndex, person: int) -> Row:
+    mine = np.flatnonzero(index.person == person)
+    outfits = []
+    for clothes in np.unique(index.clothes[mine])[:SHEET_OUTFITS].tolist():
+        worn = mine[index.clothes[mine] == clothes]
+        rows = worn[_spaced(len(worn), SHEET_IMAGES)]
+        outfits.append((index.clothes_names[clothes][1] if clothes >= 0 else "", list(dataset.samples(split, rows))))
+    return Row(index.person_names[person], outfits)

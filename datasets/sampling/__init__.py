@@ -1,0 +1,1 @@
+"""Which rows form a batch: pure plans of identity-balanced epochs."""

@@ -1,0 +1,1 @@
+"""A data set opened, written, grouped into row groups and verified."""

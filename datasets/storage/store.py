@@ -1,0 +1,247 @@
+"""One way to open a path or an object-store address: plain paths, file:// and s3://, with bounded retries.
+
+On S3 the environment says where and who: AWS_ENDPOINT_URL (http or https; unset is Amazon's), AWS_REGION or
+AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the cloud's own identity).
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from datasets.errors import CorruptData, DataError
+from datasets.storage.backends import S3, Local
+from datasets.storage.hedging import Hedging, within
+from datasets.storage.retry import GaveUp, Retry
+from datasets.storage.stats import StoreStats
+
+T = TypeVar("T")
+DEFAULT = Retry()
+PATIENT = Retry(attempts=12, cap_s=15.0, deadline_s=180.0)  # for work under way: an outage of a minute passes
+
+
+class StoreError(OSError):
+    """A path or object could not be read or written: names it, what failed, the attempts, and what to do."""
+
+
+class MissingObject(StoreError, FileNotFoundError):  # noqa: N818
+    """There is nothing at the address."""
+
+
+class _WrongBytes(OSError):  # noqa: N818
+    """What arrived is not what it should be; cause: what its reader said to it."""
+
+    def __init__(self, data: bytes, cause: DataError | CorruptData) -> None:
+        super().__init__("other bytes arrived each time, none the right ones: something on the way alters them")
+        self.digest, self.cause = hashlib.sha256(data).digest(), cause
+
+
+def open_store(address: str, *, retry: Retry = DEFAULT) -> "Store":
+    """The store at a plain path, file:// or s3://bucket/prefix. Connects to nothing yet.
+
+    Raises: StoreError when the address is of another kind or has no bucket.
+    """
+    scheme = urlsplit(address).scheme if "://" in address else ""
+    if scheme == "s3":
+        root = address.removeprefix("s3://").strip("/")
+        if not root:
+            raise StoreError(f"{address} names no bucket; expected s3://bucket or s3://bucket/prefix")
+        return Store(f"s3://{root}", retry)
+    if scheme == "file":
+        parts = urlsplit(address)
+        if parts.netloc not in ("", "localhost"):
+            raise StoreError(f"{address} names a host; expected file:///absolute/path")
+        address = unquote(parts.path) or "/"
+    elif scheme:
+        raise StoreError(f"{address} begins with {scheme}://; known are plain paths, file:// and s3://")
+    return Store(os.path.abspath(os.path.expanduser(address)), retry)  # a worker's own folder is another one
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder or bucket prefix. Paths are relative with "/"; "" means the address itself is the object.
+
+    Picklable (nothing but address and retry travels) and safe to use from several threads.
+    """
+
+    address: str
+    retry: Retry = DEFAULT
+
+    @property
+    def is_local(self) -> bool:
+        return not self.address.startswith("s3://")
+
+    @property
+    def local_path(self) -> Path:
+        """The folder on this machine. Raises: StoreError when the store is remote."""
+        if not self.is_local:
+            raise StoreError(f"{self.address} is not a path on this machine")
+        return Path(self.address)
+
+    def join(self, *parts: str) -> str:
+        """The address of something below."""
+        return "/".join([self.address.rstrip("/"), *(part.strip("/") for part in parts if part)]) or "/"
+
+    def sub(self, prefix: str) -> "Store":
+        """The store that begins at `prefix`."""
+        return Store(self.join(prefix), self.retry) if prefix else self
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        """The bytes from offset on, at most `length`; fewer where the object ends sooner. Raises: StoreError."""
+        return self.read_as(path, bytes, offset, length)
+
+    def read_as(self, path: str, parse: Callable[[bytes], T], offset: int = 0, length: int | None = None) -> T:
+        """What `parse` makes of these bytes. It raises CorruptData or DataError where they are not what they should be.
+
+        A remote object is read again then, for bytes suffer on the way; the same wrong ones twice are the object's own.
+        Raises: parse's error, of the object's own bytes; StoreError.
+        """
+        place, backend = self._place(path), self._backend
+        if isinstance(backend, Local):
+            data = self._try("read", path, lambda: backend.read(place, offset, length))
+            self.stats.count(reads=1, bytes=len(data))
+            return parse(data)
+        if length is None:
+            length = max(0, self._ask("read", path, lambda: backend.open(place)) - offset)
+        return self._read_remote(backend, path, parse, offset, length)
+
+    def write(self, path: str, data: bytes) -> None:
+        """Puts the whole object; a reader sees the old one or the new one, never a part. Raises: StoreError."""
+        place = self._place(path)
+        self._try("write", path, lambda: self._backend.write(place, data))
+
+    @contextmanager
+    def create(self, path: str) -> Iterator[BinaryIO]:
+        """A file to fill piece by piece; it appears at `path`, whole, when the block ends without an exception."""
+        place = self._place(path)
+        spool = self._try("write", path, lambda: self._backend.spool(place))
+        try:
+            with open(spool, "xb") as file:
+                yield file
+            self._try("write", path, lambda: self._backend.publish(spool, place))
+        finally:
+            spool.unlink(missing_ok=True)
+
+    def size(self, path: str) -> int | None:
+        """Bytes of the object, None when there is no such object (or it is a folder). Raises: StoreError."""
+        place = self._place(path)
+        return self._ask("look at", path, lambda: self._backend.size(place))
+
+    def exists(self, path: str) -> bool:
+        """True for an object; folders do not exist by themselves."""
+        return self.size(path) is not None
+
+    def children(self, prefix: str = "") -> list[str]:
+        """Names right below the folder `prefix`, sorted, folders ending in "/". Cheap however much lies deeper."""
+        place = self._place(prefix)
+        return sorted(self._ask("list", prefix, lambda: self._backend.children(place)))
+
+    def list(self, prefix: str = "") -> list[str]:
+        """Paths of all objects below the folder `prefix`, sorted, relative to the store; no temporary files."""
+        return sorted(self.sizes(prefix))
+
+    def sizes(self, prefix: str = "") -> dict[str, int]:
+        """The same paths with their bytes, from one listing."""
+        place = self._place(prefix)
+        found = self._ask("list", prefix, lambda: self._backend.sizes(place))
+        base = f"{prefix.strip('/')}/" if prefix else ""
+        return {base + name: size for name, size in found.items()}
+
+    def delete(self, path: str) -> None:
+        """Removes the object; no error when it is not there."""
+        place = self._place(path)
+        self._try("delete", path, lambda: self._backend.delete(place))
+
+    def delete_tree(self, prefix: str = "") -> None:
+        """Removes everything below the folder `prefix`."""
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(self.delete, self.list(prefix)))
+        place = self._place(prefix)
+        self._try("delete", prefix, lambda: self._backend.remove_folder(place))
+
+    def sweep(self, prefix: str = "") -> None:
+        """Removes what killed writings left below the folder `prefix`; nobody else may be writing there."""
+        place = self._place(prefix)
+        self._try("sweep", prefix, lambda: self._backend.sweep(place))
+
+    @cached_property
+    def stats(self) -> StoreStats:
+        """What was read through this object."""
+        return StoreStats()
+
+    @cached_property
+    def _hedging(self) -> Hedging:
+        return Hedging(self.stats)
+
+    @cached_property
+    def _backend(self) -> Local | S3:
+        return Local() if self.is_local else S3()
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"address": self.address, "retry": self.retry}
+
+    def _place(self, path: str) -> str:
+        """The absolute place of a path. Paths come from manifests too: none may lead out of the store."""
+        if path.startswith("/") or ".." in path.split("/") or "\\" in path or "\0" in path:
+            raise StoreError(f"{path!r} leads out of {self.address}; expected a relative path without '..'")
+        return self.join(path).removeprefix("s3://") if path else self.address.removeprefix("s3://")
+
+    def _read_remote(self, backend: S3, path: str, parse: Callable[[bytes], T], offset: int, length: int) -> T:
+        """One range: every attempt under its deadline, hedged, its bytes gone through by `parse` before they count."""
+        place, until = self._place(path), time.monotonic() + self.retry.deadline_s
+        wrong: list[bytes] = []  # digests of what came
+
+        def read() -> tuple[int, T]:
+            data = backend.read(place, offset, length)
+            try:
+                return len(data), parse(data)
+            except (CorruptData, DataError) as error:
+                raise _WrongBytes(data, error) from error
+
+        def attempt() -> tuple[int, T]:
+            limit_s = min(self.retry.limit_s(length), until - time.monotonic())
+            try:
+                return self._hedging.read(read, length, limit_s)
+            except _WrongBytes as error:
+                backend.forget(place)
+                wrong.append(error.digest)
+                if wrong.count(error.digest) > 1:
+                    raise error.cause from None
+                raise
+
+        num_bytes, value = self._try("read", path, attempt)
+        self.stats.count(reads=1, bytes=num_bytes, healed=bool(wrong))
+        return value
+
+    def _ask(self, verb: str, path: str, operation: Callable[[], T]) -> T:
+        """What may be given up and asked again without harm, as a writing may not."""
+        if self.is_local:
+            return self._try(verb, path, operation)
+        until = time.monotonic() + self.retry.deadline_s
+        return self._try(verb, path, lambda: within(operation, min(self.retry.limit_s(0), until - time.monotonic())))
+
+    def _try(self, verb: str, path: str, operation: Callable[[], T]) -> T:
+        backend, place = self._backend, self._place(path)
+
+        def again(error: OSError) -> bool:
+            self.stats.count(retries=1)
+            return backend.may_pass(error)
+
+        try:
+            return self.retry.call(operation, again)
+        except GaveUp as failure:
+            self.stats.count(retries=-1)
+            address = self.join(path) if path else self.address
+            if isinstance(failure.error, FileNotFoundError):
+                raise MissingObject(f"cannot {verb} {address}: {backend.missing(place)}") from failure.error
+            tries = f" after {failure.attempts} attempts in {failure.elapsed_s:.1f} s" if failure.attempts > 1 else ""
+            raise StoreError(
+                f"cannot {verb} {address}{tries}: {str(failure.error).rstrip('.')}. {backend.advice(failure.error)}"
+            ) from failure.error

@@ -1,0 +1,1 @@
+"""The plan's batches, read and decoded ahead."""

@@ -1,0 +1,181 @@
+"""A conversion stops before anything is written, is taken up, and says what it did."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from datasets.conversion.convert import convert
+from datasets.errors import DataError
+from datasets.inspection.inspect import inspect
+from datasets.shards.dataset import Dataset
+from tests import layouts
+from tests.datasets.damage import (
+    copy,
+    cut,
+    first,
+    refusal,
+    rows,
+    run,
+)
+from tests.layouts import Fixture
+
+
+def test_suffixes_in_capitals_are_accepted(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
+    fixture = tree("vcclothes")
+    path = fixture.root / first(fixture)
+    path.rename(path.with_suffix(".JPG"))
+    run(fixture, tmp_path / "out")
+    assert ("train", str(Path(first(fixture)).with_suffix(".JPG"))) in rows(tmp_path / "out")
+
+
+def test_files_of_another_kind_are_passed_over_and_named(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
+    fixture = tree("ltcc")
+    for file in ("notes.txt", ".DS_Store", "._000_1_c1_000001.png"):
+        (fixture.root / "train" / file).write_bytes(b"x")
+    (fixture.root / "train" / "more").mkdir()
+    conversion = run(fixture, tmp_path / "out")
+    assert sorted(conversion.passed_over["not images"]) == [
+        "train/.DS_Store", "train/._000_1_c1_000001.png", "train/notes.txt",
+    ]  # fmt: skip
+    assert any("train/notes.txt" in line for line in conversion.lines())
+    assert any("train/more/" in line for line in conversion.lines())
+    assert len(rows(tmp_path / "out")) == len(fixture.paths)
+
+
+@pytest.mark.parametrize("name", ["prcc", "ltcc", "last", "ccvid", "msmt17"])
+def test_a_root_one_level_off_is_told_the_right_one(tree: Callable[[str], Fixture], name: str) -> None:
+    fixture = tree(name)
+    low = next(path for path in sorted(fixture.root.iterdir()) if path.is_dir())
+    for wrong in (fixture.root.parent, low):
+        message = refusal(Fixture(name, wrong, fixture.parsing, fixture.expected))
+        assert f"expected the folder {fixture.expected['root']}" in message
+        assert f"{fixture.root} has them: give that as the source" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "missing"),
+    [
+        ("ltcc", "vcclothes", "gallery"),
+        ("market1501", "msmt17", "list_train.txt"),
+        ("prcc", "ltcc", "train"),
+        ("vcclothes", "celebreid", "name as <person>_<number>_<…>"),
+    ],
+)
+def test_a_wrong_name_is_told_the_layout_that_fits(
+    tree: Callable[[str], Fixture], name: str, given: str, missing: str
+) -> None:
+    fixture = tree(name)
+    message = refusal(Fixture(given, fixture.root, fixture.parsing, fixture.expected))
+    assert f"it has no {missing}" in message
+    assert f"The tree looks like {name};" in message
+
+
+def test_names_of_data_sets_label_maps_and_protocols_are_checked(tree: Callable[[str], Fixture]) -> None:
+    fixture = tree("ltcc")
+    assert "Meant ltcc?" in refusal(Fixture("ltc", fixture.root, fixture.parsing, fixture.expected))
+    assert "Meant lip20?" in refusal(fixture, labels="lip-20")
+    assert "there is no protocol 'lttc'" in refusal(fixture, protocol="lttc")
+    nowhere = Fixture("ltcc", fixture.root / "nowhere", fixture.parsing, fixture.expected)
+    assert "there is nothing at" in refusal(nowhere)
+
+
+def test_an_interrupted_conversion_leaves_no_manifest_and_the_next_equals_an_undisturbed_one(
+    tree: Callable[[str], Fixture], tmp_path: Path
+) -> None:
+    fixture = tree("vcclothes")
+    undisturbed = run(fixture, tmp_path / "whole").manifest
+    assert undisturbed is not None
+
+    def stop(stage: str, done: int, total: int) -> None:
+        if stage == "write" and done == total // 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(fixture, tmp_path / "out", progress=stop, row_group_bytes=1 << 12)
+    with pytest.raises(DataError, match=r"no manifest\.json"):
+        Dataset.open(str(tmp_path / "out"))
+    manifest = run(fixture, tmp_path / "out").manifest
+    assert manifest is not None
+    assert manifest.fingerprint == undisturbed.fingerprint
+    assert Dataset.open(str(tmp_path / "out")).verify() == []
+
+
+def test_a_finished_data_set_is_not_overwritten_unasked(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
+    fixture = tree("ltcc")
+    run(fixture, tmp_path / "out")
+    with pytest.raises(DataError, match="holds a finished data set"):
+        run(fixture, tmp_path / "out")
+    run(fixture, tmp_path / "out", overwrite=True)
+
+
+def test_a_dry_run_counts_beside_the_official_counts_and_writes_nothing(
+    tree: Callable[[str], Fixture], tmp_path: Path
+) -> None:
+    fixture = tree("market1501")
+    conversion = run(fixture, tmp_path / "out", dry_run=True)
+    assert not (tmp_path / "out").exists()
+    assert conversion.manifest is None
+    found = {count.what: count for count in conversion.counts}
+    splits = Counter(image["split"] for image in fixture.expected["images"])
+    assert found["train/images"].found == splits["train"]
+    assert found["gallery/images"].found == splits["gallery"] + splits["distractor"]
+    assert found["junk/images"].found == splits["junk"]
+    assert found["train/images"].official == (12936,)
+    assert found["train/images"].differs
+    assert not found["cameras"].differs
+    assert any("12,936   differs" in line for line in conversion.lines())
+
+
+def test_the_manifest_says_licence_consent_and_official_counts(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
+    manifest = run(tree("ltcc"), tmp_path / "out").manifest
+    assert manifest is not None
+    assert "Research only" in manifest.licence
+    assert "consented" in manifest.licence
+    assert manifest.label_map == "lip20"
+    assert manifest.protocol == "ltcc"
+    assert manifest.extra["official"]["images"] == (17119, 17138)
+    assert manifest.extra["info"] == layouts.expected("ltcc")["info"]
+    assert Dataset.open(str(tmp_path / "out")).manifest.fingerprint == manifest.fingerprint
+
+
+def test_inspect_shows_terms_and_what_was_set_aside(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
+    fixture = tree("ltcc")
+    cut(fixture.root / first(fixture))
+    run(fixture, tmp_path / "out", quarantine=True)
+    facts = inspect(str(tmp_path / "out"))
+    assert "Research only" in facts["licence"]
+    assert "consented" in facts["licence"]
+    assert [entry["path"] for entry in facts["quarantined"]] == [first(fixture)]
+
+
+def test_a_table_is_converted_by_the_protocol_asked_for(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
+    fixture = tree("ltcc")
+    entries = [
+        f"{image['path']},{image['split']},{image['person']},{image['clothes']},{image['camera']}"
+        for image in fixture.expected["images"]
+    ]
+    (fixture.root / "mine.csv").write_text("\n".join(["path,split,person,clothes,camera", *entries]))
+    convert("table", fixture.root / "mine.csv", str(tmp_path / "table"), parsing=fixture.parsing, protocol="ltcc")
+    run(fixture, tmp_path / "out")
+    assert rows(tmp_path / "table") == rows(tmp_path / "out")
+    assert Dataset.open(str(tmp_path / "table")).manifest.protocol == "ltcc"
+
+
+def test_prcc_converts_without_val_when_asked(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
+    fixture = tree("prcc")
+    shutil.rmtree(fixture.root / "rgb/val")
+    run(fixture, tmp_path / "out", without=["val"])
+    assert Dataset.open(str(tmp_path / "out")).splits == ("train", "gallery", "query_same", "query_diff")
+
+
+def test_prcc_query_person_without_gallery_is_a_warning(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
+    fixture = tree("prcc")
+    person = Path(first(fixture, "query_same")).parent.name
+    copy(fixture, f"rgb/test/B/{person}", "rgb/test/B/099")
+    warnings = run(fixture, tmp_path / "out").warnings
+    assert "query_same person 099 has no image in gallery: its queries will not count" in warnings
