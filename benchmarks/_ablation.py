@@ -25,11 +25,13 @@ from datasets.protocols import protocols
 from datasets.shards.dataset import Dataset
 from datasets.storage.store import open_store
 from datasets.synthetic.dataset import render_dataset
-from orchestration import assembly, checkpoint, experiment
-from orchestration.embed import Embedder, EmbeddingJob, load_features
-from orchestration.experiment import Experiment
-from orchestration.modes import rank_modes
-from orchestration.worker import Assignment, run
+from orchestration.config import build as assembly
+from orchestration.config import load as experiment
+from orchestration.config.load import Experiment
+from orchestration.engine import checkpoint
+from orchestration.evaluation.embed import Embedder, EmbeddingJob, load_features
+from orchestration.evaluation.modes import rank_modes
+from orchestration.training.worker import Assignment, run
 
 MODES = ("clothes-changing", "same-clothes", "general")
 MEASURES = ("rank-1", "mAP")

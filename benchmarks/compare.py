@@ -31,14 +31,17 @@ from datasets.format.schema import Sample
 from datasets.shards.dataset import Dataset, write_dataset
 from datasets.storage.store import open_store
 from datasets.synthetic.dataset import render_dataset
-from orchestration import assembly, bootstrap, checkpoint, mlflow_connection, review, tracking
-from orchestration.embed import feature_path
-from orchestration.evaluate import EMBEDDING, embedding, open_for_evaluation
-from orchestration.experiment import Experiment, load
-from orchestration.loop import Position
-from orchestration.model_card import Provenance, write_card
-from orchestration.publication import Packed, create_version
-from orchestration.versions import CANDIDATE
+from orchestration.config import build
+from orchestration.config.load import Experiment, load
+from orchestration.engine import checkpoint
+from orchestration.engine.loop import Position
+from orchestration.evaluation.embed import feature_path
+from orchestration.evaluation.evaluate import EMBEDDING, embedding, open_for_evaluation
+from orchestration.export.model_card import Provenance, write_card
+from orchestration.registry.publish import Packed, create_version
+from orchestration.registry.versions import CANDIDATE
+from orchestration.review import bootstrap, review
+from orchestration.tracking import mlflow_client, tracked_run
 
 DIMENSIONS, PERSONS, CAMERAS, SEQUENCES = 512, 75, 12, 12
 TARGETS = {"all of compare, s": ("<=", 10.0)}
@@ -56,7 +59,7 @@ def main() -> None:
         data = render(Path(folder), args.queries, args.gallery)
         for noise, seed in ((4.0, 1), (3.6, 2)):
             register(Path(folder), data, noise, seed)
-        client = mlflow_connection.connect()
+        client = mlflow_client.connect()
         client.set_registered_model_alias("model", "champion", "1")
         results = measure(args.queries)
     show(results, TARGETS, as_json=args.json)
@@ -66,7 +69,7 @@ def measure(num_queries: int) -> dict[str, float]:
     seconds: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
         for name, part in (
-            ("load stored descriptors", (review.evaluated, "descriptors_of")),
+            ("load stored descriptors", (review.descriptors, "descriptors_of")),
             ("rank, intervals, breakdowns", (review, "compare")),
             ("images of ranked lists", (review, "draw_cases")),
             ("Grad-CAM of two narrow networks", (review, "draw_looks")),
@@ -153,7 +156,7 @@ def register(folder: Path, data: str, noise: float, seed: int) -> None:
     sizes = ["augment.height=128", "augment.width=64", "method.width=0.25"]
     experiment = load("baseline-demo", [f"data={data}", f"storage={folder / 'runs'}", f"seed={seed}", *sizes])
     dataset, protocol = open_for_evaluation(data)
-    run = tracking.create_run(experiment.resolved(), dataset.fingerprint)
+    run = tracked_run.create_run(experiment.resolved(), dataset.fingerprint)
     address = save(experiment, dataset, run.storage)
     store = open_store(run.storage).sub("evaluation")
     wanted = embedding(checkpoint.find(address), dataset, protocol, experiment.evaluate)
@@ -171,7 +174,7 @@ def register(folder: Path, data: str, noise: float, seed: int) -> None:
     run.finish("FINISHED")
     provenance = Provenance(run.run_id, checkpoint=address, data_fingerprint=dataset.fingerprint)
     card = write_card("model", provenance, size=(128, 64), dimensions=DIMENSIONS, inputs=("images",))
-    client = mlflow_connection.connect()
+    client = mlflow_client.connect()
     logged = client.create_logged_model(client.get_run(run.run_id).info.experiment_id, source_run_id=run.run_id)
     packed = Packed("model", provenance, {"card": card.encode()}, (), ("images",), DIMENSIONS, attempt=run.run_id)
     version = create_version(client, packed, logged.model_id).version
@@ -180,9 +183,9 @@ def register(folder: Path, data: str, noise: float, seed: int) -> None:
 
 def save(experiment: Experiment, dataset: Dataset, run: str) -> str:
     """A checkpoint of random weights."""
-    facts = assembly.describe_data(dataset.index("train"), dataset.manifest.label_map)
-    method = assembly.build_method(experiment, facts)
-    optimizers = assembly.build_optimization(experiment, method).optimizers
+    facts = build.describe_data(dataset.index("train"), dataset.manifest.label_map)
+    method = build.build_method(experiment, facts)
+    optimizers = build.build_optimization(experiment, method).optimizers
     store = open_store(run)
     at = Position(1, 0, 1)
     return store.join(

@@ -26,7 +26,7 @@ import torch
 from benchmarks._ablation import Ablation, arguments, finish_trial, in_child, plan, prepare_data, report, train_rows
 from datasets.shards.dataset import Dataset
 from methods.method import Batch
-from orchestration import assembly
+from orchestration.config import build
 
 ATTENTION_EPOCHS, JOINT_EPOCHS = 10, 26
 # A narrower network and more people in a batch than the recipe: more, and better, steps for the same time. A batch shows a
@@ -61,15 +61,15 @@ def cost(row: str, data: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     wanted = plan(ABLATION, row, 1, data, [], validation=False).experiment
     dataset = Dataset.open(str(data))
-    facts = assembly.describe_data(dataset.index("train"), dataset.manifest.label_map)
+    facts = build.describe_data(dataset.index("train"), dataset.manifest.label_map)
     size = (wanted.augment.height, wanted.augment.width)
     images = torch.randn(wanted.batch.people * wanted.batch.images, 3, *size)
     person = torch.arange(wanted.batch.people).repeat_interleave(wanted.batch.images)
     batch = Batch(images, person, person, torch.randint(0, 20, (len(images), *size), dtype=torch.uint8))
     before = peak_mib()
-    method = assembly.build_method(wanted, facts)
+    method = build.build_method(wanted, facts)
     method.begin_epoch(wanted.epochs - 1)
-    (optimizer,) = assembly.build_optimization(wanted, method).optimizers.values()
+    (optimizer,) = build.build_optimization(wanted, method).optimizers.values()
     seconds = []
     for _ in range(COST_STEPS):
         started = time.process_time()

@@ -20,9 +20,11 @@ import torch
 from datasets.shards.dataset import Dataset
 from datasets.storage.store import open_store
 from datasets.synthetic.dataset import render_dataset
-from orchestration import assembly, cluster, journal
-from orchestration.experiment import Experiment, load
-from orchestration.worker import Assignment, run, train_worker
+from orchestration import cluster
+from orchestration.config import build
+from orchestration.config.load import Experiment, load
+from orchestration.tracking import journal
+from orchestration.training.worker import Assignment, run, train_worker
 
 ROUNDS = 3
 SETTINGS = ["workers=1", "threads=1", "epochs=2", "method.width=0.75", "checkpoint.every_epochs=100"]
@@ -30,7 +32,7 @@ SETTINGS = ["workers=1", "threads=1", "epochs=2", "method.width=0.75", "checkpoi
 
 def assignment(experiment: Experiment, folder: Path) -> Assignment:
     dataset = Dataset.open(experiment.data)
-    facts = assembly.describe_data(dataset.index("train"), dataset.manifest.label_map)
+    facts = build.describe_data(dataset.index("train"), dataset.manifest.label_map)
     return Assignment(experiment.resolved(), str(folder), facts)
 
 

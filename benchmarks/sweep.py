@@ -23,11 +23,13 @@ import psutil
 from datasets.conversion.holdout import holdout
 from datasets.storage.store import open_store
 from datasets.synthetic.dataset import render_dataset
-from orchestration import cluster, mlflow_connection, sweep_runs
-from orchestration.experiment import Experiment, load
-from orchestration.journal import read_steps
-from orchestration.sweep_settings import SweepSettings
-from orchestration.tune import tune
+from orchestration import cluster
+from orchestration.config.load import Experiment, load
+from orchestration.sweeps.settings import SweepSettings
+from orchestration.tracking import mlflow_client
+from orchestration.tracking.journal import read_steps
+from orchestration.tuning import sweep_runs
+from orchestration.tuning.tune import tune
 
 SMALL = [
     "epochs=1", "resources.cpus=1", "batch.people=4", "batch.images=4", "batch.lanes=2", "augment.height=64",
@@ -46,7 +48,7 @@ def swept(experiment: Experiment, trials: int) -> tuple[dict[str, Any], float]:
 def training_seconds(answer: dict[str, Any]) -> list[float]:
     """Of each trial, the seconds of its steps."""
     found = []
-    for child in sweep_runs.children(mlflow_connection.connect(), answer["sweep"]):
+    for child in sweep_runs.children(mlflow_client.connect(), answer["sweep"]):
         steps = read_steps(open_store(child.data.tags["storage"]))
         found.append(sum(record["metrics"]["speed/step-s"] for _, record in steps))
     return found
@@ -72,7 +74,7 @@ def main() -> None:
         holdout(f"{root}/data", f"{root}/held", persons=2)
         words = [f"data={root}/held", f"storage={Path(root, 'runs')}", *SMALL]
         cluster.connect()
-        mlflow_connection.connect()
+        mlflow_client.connect()
         before = psutil.Process().memory_info().rss
         overhead("one worker", load("baseline-demo", [*words, "workers=1"]), one, 5)
         overhead("two workers", load("baseline-demo", [*words, "workers=2"]), several, 35)

@@ -13,7 +13,7 @@ def run() -> int:
     if "--json" in sys.argv:
         answer = os.dup(1)
         os.dup2(2, 1)
-    from orchestration.cli import main
+    from orchestration.cli.main import main
 
     return main(sys.argv[1:], answer)
 

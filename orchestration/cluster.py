@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from orchestration.errors import RequestError
 
 if TYPE_CHECKING:
-    from orchestration.settings import ResourceSettings
+    from orchestration.config.settings import ResourceSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 EXCLUDES = [".venv", ".git", "runs", "demo", "build"]

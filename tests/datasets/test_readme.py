@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestration.settings import BatchSettings
+from orchestration.config.settings import BatchSettings
 from tests.tiny import tiny_dataset
 
 PAGE = Path(__file__).resolve().parents[2] / "datasets" / "README.md"

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from orchestration.config.load import load
 from orchestration.errors import RequestError
-from orchestration.experiment import load
 
 DATA = "data=s3://reid/ltcc"
 

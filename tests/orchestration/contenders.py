@@ -16,13 +16,14 @@ from torch import Tensor
 
 from datasets.shards.dataset import Dataset
 from datasets.storage.store import open_store
-from orchestration import checkpoint, mlflow_connection, tracking
-from orchestration.embed import feature_path
-from orchestration.evaluate import EMBEDDING, embedding, open_for_evaluation
-from orchestration.experiment import Experiment, load
-from orchestration.model_card import Provenance, write_card
-from orchestration.publication import Packed, create_version
-from orchestration.versions import CANDIDATE
+from orchestration.config.load import Experiment, load
+from orchestration.engine import checkpoint
+from orchestration.evaluation.embed import feature_path
+from orchestration.evaluation.evaluate import EMBEDDING, embedding, open_for_evaluation
+from orchestration.export.model_card import Provenance, write_card
+from orchestration.registry.publish import Packed, create_version
+from orchestration.registry.versions import CANDIDATE
+from orchestration.tracking import mlflow_client, tracked_run
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.tiny import tiny_dataset
 
@@ -66,12 +67,12 @@ def contender(
     """
     experiment = recipe(place, f"seed={seed}", *overrides)
     truth = Dataset.open(experiment.data).fingerprint
-    run = tracking.create_run(experiment.resolved(), truth)
+    run = tracked_run.create_run(experiment.resolved(), truth)
     address = checkpoint_of(experiment, run.storage, seed)
     if noise is not None:
         store_descriptors(run.storage, address, experiment, noise, seed)
     run.finish("FINISHED")
-    client = mlflow_connection.connect()
+    client = mlflow_client.connect()
     experiment_id = client.get_run(run.run_id).info.experiment_id
     logged = client.create_logged_model(experiment_id, name="model", source_run_id=run.run_id)
     provenance = Provenance(

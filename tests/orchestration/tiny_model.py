@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from methods.ranking import describe
-from orchestration import tracking
-from orchestration.model_card import Provenance
+from orchestration.export.model_card import Provenance
+from orchestration.tracking import tracked_run
 
 SIZE = (32, 16)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -38,7 +38,7 @@ class Tiny(nn.Module):
 def provenance_of(home: Path, uri: str) -> Provenance:
     """Of a run that was created for it; its storage is below `home`."""
     experiment = {"name": "tiny", "experiment": "registry", "storage": str(home / "runs"), "data": "somewhere/ltcc"}
-    run = tracking.create_run(experiment, "f" * 64, tracking_uri=uri)
+    run = tracked_run.create_run(experiment, "f" * 64, tracking_uri=uri)
     return Provenance(
         run_id=run.run_id,
         experiment="tiny",

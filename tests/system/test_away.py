@@ -15,10 +15,11 @@ import pytest
 from mlflow import MlflowClient
 
 from datasets.storage.store import open_store
-from orchestration import patience, registration, runs, tracking
+from orchestration.config.load import load
 from orchestration.errors import ServerAwayError
-from orchestration.experiment import load
-from orchestration.journal import read_steps
+from orchestration.registry import pending
+from orchestration.tracking import mlflow_retry, runs, tracked_run
+from orchestration.tracking.journal import read_steps
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.servers.mlflow_server import is_healthy, start
 from tests.servers.process import HOST, Process, free_port
@@ -88,7 +89,7 @@ def test_a_run_loses_and_doubles_nothing_whenever_the_server_is_killed(
         store = open_store(str(tmp_path / "runs" / run_id))
         known = len(read_steps(store))
         wait_for(lambda: len(read_steps(store)) > known or training.poll() is not None, 60)
-        wait_for(lambda: store.exists(registration.WISH) or training.poll() is not None, 180)
+        wait_for(lambda: store.exists(pending.WISH) or training.poll() is not None, 180)
         server.start()  # evaluation, pictures, status and the model are waiting
         told, _ = training.communicate(timeout=200)
     finally:
@@ -104,8 +105,8 @@ def test_a_run_loses_and_doubles_nothing_whenever_the_server_is_killed(
     assert shown["status"] == "FINISHED"
     assert shown["models"] == [result["model"]] == ["models:/of-away/1"]
     assert {"pictures/cmc.png", "experiment.json"} <= set(shown["files"])
-    assert not store.exists(registration.WISH)
-    assert registration.sync(run_id)["delivered"] == 0
+    assert not store.exists(pending.WISH)
+    assert pending.sync(run_id)["delivered"] == 0
 
 
 def delivered_run(client: MlflowClient) -> str | None:
@@ -123,11 +124,11 @@ def wait_for(look, timeout_s: float):  # type: ignore[no-untyped-def]
 
 
 @pytest.fixture(scope="module")
-def run(server: Server, data: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[tracking.TrackedRun, str]:
+def run(server: Server, data: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[tracked_run.TrackedRun, str]:
     """A run that has ended, and its checkpoint."""
     storage = tmp_path_factory.mktemp("runs")
     experiment = load("baseline-demo", [f"data={data}", f"storage={storage}", "experiment=registering", *SMALL])
-    tracked = tracking.start_run(experiment, "f" * 64)
+    tracked = tracked_run.start_run(experiment, "f" * 64)
     address = checkpoint_of(experiment, tracked.storage, seed=1)
     assert tracked.finish("FINISHED", deadline_s=30)
     return tracked, address
@@ -137,7 +138,7 @@ def run(server: Server, data: str, tmp_path_factory: pytest.TempPathFactory) -> 
     "after", ["create_logged_model", "log_model_artifacts", "create_model_version", "set_registered_model_alias"]
 )
 def test_a_server_killed_during_registration_has_one_version_in_the_end(
-    after: str, server: Server, run: tuple[tracking.TrackedRun, str], monkeypatch: pytest.MonkeyPatch
+    after: str, server: Server, run: tuple[tracked_run.TrackedRun, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracked, address = run
     name, real, killed = f"killed-{after}", getattr(MlflowClient, after), []
@@ -153,29 +154,29 @@ def test_a_server_killed_during_registration_has_one_version_in_the_end(
 
     monkeypatch.setattr(MlflowClient, after, and_then_the_server_is_killed)
     try:
-        model = registration.register_once(tracked.store, tracked.run_id, name, address, {"general/mAP": 0.5})
+        model = pending.register_once(tracked.store, tracked.run_id, name, address, {"general/mAP": 0.5})
     finally:
         killed[0].join()
     client = MlflowClient(server.address)
     assert [f"models:/{v.name}/{v.version}" for v in client.search_model_versions(f"name='{name}'")] == [model]
     experiment = client.get_run(tracked.run_id).info.experiment_id
     assert [logged.name for logged in client.search_logged_models([experiment])].count(name) == 1
-    assert not tracked.store.exists(registration.WISH)
+    assert not tracked.store.exists(pending.WISH)
     assert str(client.get_model_version_by_alias(name, "candidate").version) == "1"
 
 
 def test_a_model_that_could_not_be_registered_waits_for_sync(
-    server: Server, run: tuple[tracking.TrackedRun, str], monkeypatch: pytest.MonkeyPatch
+    server: Server, run: tuple[tracked_run.TrackedRun, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracked, address = run
-    monkeypatch.setattr(patience, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(mlflow_retry, "PATIENCE_S", 1.0)
     server.kill()
     try:
         with pytest.raises(ServerAwayError, match="went away while registering waiting"):
-            registration.register_once(tracked.store, tracked.run_id, "waiting", address, {"general/mAP": 0.5})
+            pending.register_once(tracked.store, tracked.run_id, "waiting", address, {"general/mAP": 0.5})
     finally:
         server.start()
-    assert registration.sync(tracked.run_id)["model"] == "models:/waiting/1"
-    assert registration.sync(tracked.run_id)["model"] is None
+    assert pending.sync(tracked.run_id)["model"] == "models:/waiting/1"
+    assert pending.sync(tracked.run_id)["model"] is None
     [version] = MlflowClient(server.address).search_model_versions("name='waiting'")
     assert version.tags["metric.general/mAP"] == "0.500000"

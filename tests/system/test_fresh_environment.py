@@ -16,8 +16,11 @@ import torch
 from datasets.images.augment import prepare
 from datasets.images.decode import decode_image
 from methods.ranking import describe
-from orchestration import assembly, checkpoint, registry, tracking
-from orchestration.experiment import load
+from orchestration.config import build
+from orchestration.config.load import load
+from orchestration.engine import checkpoint
+from orchestration.registry import register
+from orchestration.tracking import tracked_run
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.servers.process import BIN, clean_environment
 from tests.tiny import png, tiny_dataset, tiny_samples
@@ -46,9 +49,9 @@ def test_an_environment_of_mlflow_torch_and_torchvision_gives_the_features_of_tr
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", uri)
-        run = tracking.start_run(experiment, "f" * 64)
+        run = tracked_run.start_run(experiment, "f" * 64)
         address = checkpoint_of(experiment, run.storage, seed=1)
-        model = registry.register_checkpoint(address, "fresh", run.run_id, {})
+        model = register.register_checkpoint(address, "fresh", run.run_id, {})
     folder = mlflow.artifacts.download_artifacts(model, dst_path=str(tmp_path / "model"), tracking_uri=uri)
     python = fresh_environment(tmp_path / "venv", Path(folder, "requirements.txt"))
     images = [sample.image for sample in tiny_samples("gallery", size=(50, 21))]
@@ -69,9 +72,9 @@ def test_an_environment_of_mlflow_torch_and_torchvision_gives_the_features_of_tr
         json.loads(done.stdout.splitlines()[-1])
     )
     of_training = checkpoint.find(address)
-    method = assembly.build_method(experiment, of_training.facts)
+    method = build.build_method(experiment, of_training.facts)
     checkpoint.load_method_state(method, of_training)
-    settings = assembly.build_augmentation(experiment)
+    settings = build.build_augmentation(experiment)
     for name, given in (("files", [decode_image(image)[None] for image in images]), ("arrays", list(arrays[:, None]))):
         with torch.no_grad():
             inputs = torch.cat([prepare(image, settings) for image in given])

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from playwright.sync_api import Browser, expect
 
-from orchestration.cli import main
+from orchestration.cli.main import main
 from tests.orchestration.contenders import contender, make_place
 from tests.servers.chromium import Watched
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from orchestration.cli import main
+from orchestration.cli.main import main
 from tests.orchestration.contenders import contender, make_place
 from tests.servers.chromium import LAPTOP, PHONE, Scheme, Watched
 

@@ -21,10 +21,11 @@ from mlflow import MlflowClient
 from datasets.shards.dataset import Dataset
 from datasets.storage.store import open_store
 from datasets.synthetic.dataset import render_dataset
-from orchestration import decisions, mlflow_connection
-from orchestration.decisions import EVIDENCE
 from orchestration.errors import RequestError
-from orchestration.versions import aliases
+from orchestration.registry import decisions
+from orchestration.registry.decisions import EVIDENCE
+from orchestration.registry.versions import aliases
+from orchestration.tracking import mlflow_client
 from tests.servers.mlflow_server import Backing, mlflow_server
 from tests.servers.postgres import PASSWORD as TABLES_PASSWORD
 from tests.servers.postgres import postgres
@@ -40,7 +41,7 @@ SMALL = [
 COMMANDS = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from orchestration.cli import main
+from orchestration.cli.main import main
 for number, words in enumerate(json.loads(sys.argv[3])):
     status = main([*words, "--result", f"{sys.argv[2]}/{number}.json"])
     if status:
@@ -182,13 +183,13 @@ def test_of_two_reviewers_who_decide_at_once_on_the_server_one_wins(
 def test_who_does_not_say_who_they_are_is_told_how(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a-wrong-one")
     with pytest.raises(RequestError, match="does not let us in") as told:
-        mlflow_connection.connect(stack.address)
+        mlflow_client.connect(stack.address)
     assert "is wrong: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in str(told.value)
     assert "a-wrong-one" not in str(told.value)
     monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
     monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
     with pytest.raises(RequestError, match="is missing: set MLFLOW_TRACKING_USERNAME"):
-        mlflow_connection.connect(stack.address)
+        mlflow_client.connect(stack.address)
 
 
 def test_no_secret_is_in_what_a_run_leaves(stack: Stack, answers: list[dict[str, Any]]) -> None:

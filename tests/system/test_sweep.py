@@ -20,13 +20,14 @@ from mlflow.entities import Run
 
 from datasets.conversion.holdout import holdout
 from datasets.storage.store import open_store
-from orchestration import mlflow_connection, sweep_runs
-from orchestration.experiment import load
-from orchestration.journal import read_steps
-from orchestration.points import Trial
-from orchestration.sweep_settings import SweepSettings, plan
-from orchestration.train import prepare
-from orchestration.tune import tune
+from orchestration.config.load import load
+from orchestration.sweeps.points import Trial
+from orchestration.sweeps.settings import SweepSettings, plan
+from orchestration.tracking import mlflow_client
+from orchestration.tracking.journal import read_steps
+from orchestration.training.train import prepare
+from orchestration.tuning import sweep_runs
+from orchestration.tuning.tune import tune
 from tests.tiny import tiny_dataset
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -46,7 +47,7 @@ WORDS = [
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    mlflow_connection.connect()
+    mlflow_client.connect()
     tiny_dataset(tmp_path / "data", persons=12, clothes=2, images=8, test_persons=2)
     holdout(str(tmp_path / "data"), str(tmp_path / "held"), persons=3)
     return tmp_path

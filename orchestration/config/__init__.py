@@ -1,0 +1,1 @@
+"""An experiment: settings, recipes, constraints, and what is built from them."""

@@ -1,0 +1,150 @@
+"""From an experiment's words to the objects that the loop runs: method, optimizers, augmentation, batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from datasets.images.augment import Augmentation
+from datasets.images.label_maps import LABEL_MAPS
+from datasets.sampling.clips import cut_pieces
+from datasets.shards.dataset import Dataset, SplitIndex
+from datasets.storage.disk_cache import DiskCache
+from datasets.streaming.stream import HostBatch, Plan, Stream, plan_epoch
+from methods import METHODS
+from methods.clothes_sampling import ClothesSampling
+from methods.distributed import synchronise
+from methods.method import DataFacts, Method
+from orchestration.config.load import Experiment
+from orchestration.engine.loop import DTYPES, Feed, Optimization
+from orchestration.engine.schedule import factor
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
+
+
+def describe_data(index: SplitIndex, label_map: str | None) -> dict[str, Any]:
+    """What a method must know of its training data, as plain JSON: `clothes_owner[c]` is the person who wears class c."""
+    owner = [-1] * index.num_clothes
+    for person, clothes in zip(index.person.tolist(), index.clothes.tolist(), strict=True):
+        if clothes >= 0:
+            owner[clothes] = person
+    return {"num_persons": index.num_persons, "clothes_owner": owner, "label_map": label_map}
+
+
+def data_facts(described: dict[str, Any]) -> DataFacts:
+    """The inverse of `describe_data`: own_clothes is bool [persons, clothes]."""
+    owner = torch.tensor(described["clothes_owner"], dtype=torch.int64)
+    own = (
+        torch.nn.functional.one_hot(owner, described["num_persons"]).T.bool()
+        if len(owner)
+        else torch.zeros(described["num_persons"], 0, dtype=torch.bool)
+    )
+    labels = LABEL_MAPS[described["label_map"]].clothing if described["label_map"] else ()
+    return DataFacts(
+        num_persons=described["num_persons"],
+        num_clothes=len(owner),
+        own_clothes=own,
+        clothing_labels=tuple(i for i, is_clothing in enumerate(labels) if is_clothing),
+    )
+
+
+def build_method(experiment: Experiment, described: dict[str, Any]) -> Method:
+    """The experiment's method with weights drawn from its seed, the same on every worker."""
+    torch.manual_seed(experiment.seed)
+    constructor: Callable[[BaseModel, DataFacts], Method] = METHODS[experiment.method.name]
+    method = constructor(experiment.method, data_facts(described))
+    if experiment.sync_batch_norm:
+        synchronise(method)
+    return method.to(torch.float64 if experiment.precision == "float64" else torch.float32)
+
+
+def build_optimization(experiment: Experiment, method: Method) -> Optimization:
+    """One optimizer per name that the method trains, each with its own schedule."""
+    optimizers: dict[str, Optimizer] = {}
+    for name, parameters in method.parameters_of().items():
+        settings = experiment.optimizers[name]
+        options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+        if settings.name == "sgd":
+            options["momentum"] = settings.momentum
+        optimizers[name] = OPTIMIZERS[settings.name]([p for _, p in parameters], **options)
+
+    def rate(name: str, epoch: int) -> float:
+        settings = experiment.optimizers[name]
+        return settings.lr * factor(settings.schedule, epoch, experiment.epochs)
+
+    return Optimization(optimizers, rate)
+
+
+def build_augmentation(experiment: Experiment) -> Augmentation:
+    return Augmentation(**experiment.augment.model_dump(exclude={"clothes_sampling"}))
+
+
+def build_clothes_sampling(experiment: Experiment, label_map: str | None) -> ClothesSampling | None:
+    """How images get other clothes, by the data set's label map; None where they keep theirs."""
+    settings = experiment.augment.clothes_sampling
+    if settings is None or label_map is None:
+        return None
+    return ClothesSampling(LABEL_MAPS[label_map].part_table(), **settings.model_dump())
+
+
+def needs_parsing(experiment: Experiment) -> bool:
+    """Whether training images must come with their masks."""
+    return METHODS[experiment.method.name].needs_parsing or experiment.augment.clothes_sampling is not None
+
+
+def open_data(experiment: Experiment) -> Dataset:
+    """The experiment's data set as its workers read it: through the node's disk cache where there is one."""
+    settings = experiment.stream
+    cache = (
+        DiskCache(Path(settings.disk_cache).expanduser(), settings.disk_cache_bytes) if settings.disk_cache else None
+    )
+    return Dataset.open(experiment.data, disk_cache=cache)
+
+
+def build_feed(experiment: Experiment, dataset: Dataset, worker: int, workers: int) -> tuple[Feed, Stream]:
+    """This worker's batches of the `train` split, and the stream that they come from (for its statistics)."""
+    index = dataset.index("train")
+    augmentation = build_augmentation(experiment)
+    stream = Stream(
+        dataset,
+        "train",
+        parsing=needs_parsing(experiment),
+        size=(augmentation.height, augmentation.width),
+        threads=experiment.stream.threads,
+        cache_bytes=experiment.stream.cache_bytes,
+    )
+    batch = experiment.batch
+    pieces = None if batch.clip is None else cut_pieces(index, batch.clip.length, batch.clip.stride)
+
+    def plan(epoch: int) -> Plan:
+        return plan_epoch(
+            index,
+            dataset.fingerprint,
+            sampler=batch.sampler,
+            people=batch.people,
+            images=batch.images,
+            window=batch.window,
+            lanes=batch.lanes,
+            seed=experiment.seed,
+            epoch=epoch,
+            appearances=batch.appearances,
+            pieces=pieces,
+        )
+
+    def batches(epoch: int, first_batch: int) -> Iterator[HostBatch]:
+        return stream.epoch(plan(epoch), first_batch=first_batch, worker=worker, workers=workers)
+
+    def num_batches(epoch: int) -> int:
+        return plan(epoch).num_batches
+
+    clothes = build_clothes_sampling(experiment, dataset.manifest.label_map)
+    return Feed(batches, num_batches, augmentation, batch.people * batch.images, experiment.seed, clothes), stream
+
+
+def input_dtype(experiment: Experiment) -> torch.dtype:
+    return DTYPES[experiment.precision]

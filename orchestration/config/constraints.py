@@ -1,0 +1,180 @@
+"""Settings that are allowed each by itself but not together, all in this one place, each with the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from methods import METHODS
+from methods.method import DataFacts, Method, MethodError
+from orchestration.config.diagnostics import either
+from orchestration.config.settings import Experiment
+from orchestration.engine.weights import HUB
+
+
+def impossible(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What cannot be, as (the keys that disagree, the rule and the mend)."""
+    yield from batches_divide(experiment)
+    yield from appearances_fit(experiment)
+    yield from selection_fits(experiment)
+    try:
+        method = sketch(experiment)
+    except MethodError as error:
+        yield ("method",), str(error)
+        return
+    yield from clips_fit(experiment, method)
+    yield from pairs_come(experiment, method)
+    yield from stages_come(experiment, method)
+    yield from optimizers_fit(experiment, method)
+    if experiment.weights == HUB and method.weights_address() is None:
+        yield ("weights", "method"), "nobody publishes weights of this backbone's shape. Set weights=null"
+
+
+def batches_divide(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
+    batch, workers = experiment.batch, experiment.workers
+    product = f"{batch.people} people × {batch.images} images"
+    if batch.people % workers:
+        yield (
+            ("batch.people", "workers"),
+            f"{product} do not divide over {workers} workers. Set workers to {either(divisors(batch.people))}, "
+            f"or batch.people to {either(multiples(workers, batch.people))} (and batch.lanes to a multiple of workers)",
+        )
+    elif batch.people % batch.lanes:
+        yield (
+            ("batch.lanes", "batch.people"),
+            f"{product} do not divide over {batch.lanes} lanes of whole people. Set batch.lanes to "
+            f"{either(divisors(batch.people, multiple_of=workers))}, or batch.people to "
+            f"{either(multiples(batch.lanes, batch.people))}",
+        )
+    elif batch.lanes % workers:
+        yield (
+            ("workers", "batch.lanes"),
+            f"{batch.lanes} lanes do not divide over {workers} workers. Set workers to {either(divisors(batch.lanes))}, "
+            f"or batch.lanes to {either(divisors(batch.people, multiple_of=workers))}",
+        )
+
+
+def appearances_fit(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
+    batch = experiment.batch
+    keys = ("batch.appearances", "batch.sampler", "batch.images")
+    if batch.sampler != "appearance" and batch.appearances is not None:
+        yield (
+            keys,
+            f"sampler {batch.sampler!r} minds no outfits. Set batch.appearances=null, or batch.sampler=appearance",
+        )
+    elif batch.sampler == "appearance" and batch.appearances is None:
+        yield keys, "is needed by sampler 'appearance': outfits of each person in a batch. Set batch.appearances=2"
+    elif batch.appearances is not None and batch.appearances > batch.images:
+        yield (
+            keys,
+            f"{batch.images} images of a person cannot show {batch.appearances} outfits. Set batch.appearances to at most "
+            f"{batch.images}, or batch.images to at least {batch.appearances}",
+        )
+
+
+def clips_fit(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[str, ...], str]]:
+    if experiment.batch.clip is not None and not method.takes_clips:
+        yield (
+            ("batch.clip", "method"),
+            f'"{experiment.method.name}" takes images, not clips. Set batch.clip=null, or method.name to '
+            f"{either([name for name, other in METHODS.items() if other.takes_clips])}",
+        )
+
+
+def pairs_come(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[str, ...], str]]:
+    sampling = experiment.augment.clothes_sampling
+    if method.pairs_for and (sampling is None or not sampling.beside):
+        yield (
+            ("augment.clothes_sampling", "method"),
+            f'is needed: "{experiment.method.name}" with these settings compares each image with the same in other clothes. '
+            f"Set augment.clothes_sampling={{}}, or method.{method.pairs_for}=0",
+        )
+
+
+def selection_fits(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
+    if experiment.select == "last":
+        if experiment.select_on_test:
+            yield (
+                ("select_on_test", "select"),
+                "the test set selects nothing while select is last. Set select=best:query/<metric>, or leave this out",
+            )
+        return
+    split = experiment.select.removeprefix("best:").partition("/")[0]
+    is_test = not split.startswith("val_")
+    if is_test and not experiment.select_on_test:
+        yield (
+            ("select", "select_on_test"),
+            f"{split!r} is of the test set. Select on val_query (`redress data holdout` makes one), or say so openly with "
+            "select_on_test=true",
+        )
+    if not is_test and experiment.select_on_test:
+        yield ("select_on_test", "select"), f"{split!r} is not of the test set. Leave this out"
+    if experiment.checkpoint.keep is not None:
+        yield (
+            ("checkpoint.keep", "select"),
+            "the best checkpoint is chosen at the end, out of those that are kept. Set checkpoint.keep=null",
+        )
+
+
+def stages_come(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[str, ...], str]]:
+    settings = experiment.method.model_dump()
+    for stage in method.stages():
+        if stage.first_epoch < experiment.epochs:
+            continue
+        epoch = stage.first_epoch
+        keys = [f"method.{key}" for key, value in settings.items() if "epoch" in key and value == epoch]
+        where = keys[0] if keys else "method"
+        yield (
+            (*keys, "epochs", "method"),
+            f"stage {stage.title!r} begins at epoch {epoch} of 0 … {experiment.epochs - 1} and would never come. Set "
+            f"{where} below {experiment.epochs}, or epochs above {epoch}",
+        )
+
+
+def optimizers_fit(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[str, ...], str]]:
+    trained, given = set(method.parameters_of()), set(experiment.optimizers)
+    name = experiment.method.name
+    for optimizer in sorted(given - trained):
+        yield (
+            (f"optimizers.{optimizer}", "method"),
+            f'"{name}" with these settings trains {either(sorted(trained))} alone. Set optimizers.{optimizer}=null',
+        )
+    for optimizer in sorted(trained - given):
+        yield (
+            (f"optimizers.{optimizer}", "method"),
+            f'is needed: "{name}" trains it. Set optimizers.{optimizer}.name=adam and optimizers.{optimizer}.lr=…',
+        )
+
+
+def sketch(experiment: Experiment) -> Method:
+    """The method with its settings and no weights, for a made-up training set: what it trains, and when."""
+    facts = DataFacts(2, 2, torch.eye(2, dtype=torch.bool), clothing_labels=(1,))
+    with WithoutNumbers(), torch.device("meta"):
+        return METHODS[experiment.method.name](experiment.method, facts)  # type: ignore[arg-type, call-arg]
+
+
+class WithoutNumbers(TorchFunctionMode):
+    """Leaves out what changes a tensor's numbers and not its shape, where a sketch has none: torch would import its compiler
+    to do so, a second and 180 MiB."""
+
+    LEFT_OUT = (Tensor.normal_, nn.init.normal_, nn.functional.normalize)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self.LEFT_OUT:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def divisors(number: int, multiple_of: int = 1) -> list[str]:
+    return [str(d) for d in range(multiple_of, number + 1, multiple_of) if number % d == 0]
+
+
+def multiples(number: int, near: int) -> list[str]:
+    """The multiples of `number` on both sides of `near`."""
+    below = near // number * number
+    return [str(m) for m in (below, below + number) if m]

@@ -1,0 +1,1 @@
+"""Training in plain torch: loop, strategies, schedule, checkpoint, weights; no Ray, no MLflow."""

@@ -1,0 +1,238 @@
+"""Everything a run needs to go on: safetensors and plain JSON under one folder, complete when `checkpoint.json` is there.
+
+`<run>/checkpoints/<step>/model.safetensors`   the method's parameters and buffers, by name
+`<run>/checkpoints/<step>/optimizers.safetensors`   `<optimizer>/<parameter>/<state>`
+`<run>/checkpoints/<step>/checkpoint.json`   position, resolved experiment, digests of the two; written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from datasets.storage.store import Store, StoreError, open_store
+from methods.method import Method
+from orchestration.engine.loop import Position
+from orchestration.errors import RequestError
+
+FORMAT = 1
+FOLDER = "checkpoints"
+SHOWN_DIFFERENCES = 4
+FILES = ("model.safetensors", "optimizers.safetensors")
+
+
+class CorruptCheckpointError(RuntimeError):
+    """A checkpoint's bytes differ from the digests written with them."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint: where it lies and what its `checkpoint.json` says."""
+
+    store: Store
+    folder: str
+    position: Position
+    end_of_epoch: bool
+    experiment: dict[str, Any]
+    facts: dict[str, Any]
+    digests: dict[str, str]
+
+    @property
+    def address(self) -> str:
+        return self.store.join(self.folder)
+
+
+def save(
+    store: Store,
+    method: Method,
+    optimizers: dict[str, Optimizer],
+    position: Position,
+    *,
+    end_of_epoch: bool,
+    experiment: dict[str, Any],
+    facts: dict[str, Any],
+    keep: int | None = None,
+    folder: str | None = None,
+) -> str:
+    """Write a checkpoint below the run's `store`, drop all but the newest `keep`, and return its folder.
+
+    `facts` is what building the method again needs beside the experiment (plain JSON). A reader never sees a half
+    written one: `checkpoint.json` comes last.
+    """
+    folder = folder or f"{FOLDER}/{position.step:08d}"
+    contents = {
+        FILES[0]: to_bytes(method.state_dict()),
+        FILES[1]: to_bytes(optimizer_tensors(method, optimizers)),
+    }
+    for name, data in contents.items():
+        store.write(f"{folder}/{name}", data)
+    description = {
+        "format": FORMAT,
+        "position": asdict(position),
+        "end_of_epoch": end_of_epoch,
+        "experiment": experiment,
+        "facts": facts,
+        "digests": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+    }
+    store.write(f"{folder}/checkpoint.json", json.dumps(description, indent=1).encode())
+    if keep is not None:
+        for old in complete_folders(store)[:-keep]:
+            drop(store, old)
+    return folder
+
+
+def drop(store: Store, folder: str) -> None:
+    """Delete a checkpoint, its description first, so that no reader takes a half deleted one for complete."""
+    store.delete(f"{folder}/checkpoint.json")
+    for name in FILES:
+        store.delete(f"{folder}/{name}")
+
+
+def complete_folders(store: Store) -> list[str]:
+    """Folders of the run's complete checkpoints, oldest first."""
+    return sorted(p.rsplit("/", 1)[0] for p in store.list(FOLDER) if p.endswith("/checkpoint.json"))
+
+
+def latest(store: Store) -> Checkpoint | None:
+    """The newest complete checkpoint of a run, or None."""
+    folders = complete_folders(store)
+    return read(store, folders[-1]) if folders else None
+
+
+def read(store: Store, folder: str) -> Checkpoint:
+    description = json.loads(store.read(f"{folder}/checkpoint.json" if folder else "checkpoint.json"))
+    if description["format"] != FORMAT:
+        raise CorruptCheckpointError(
+            f"{store.join(folder)}: checkpoint format {description['format']}; this version reads {FORMAT}. "
+            "Use the redress version that wrote it."
+        )
+    return Checkpoint(
+        store=store,
+        folder=folder,
+        position=Position(**description["position"]),
+        end_of_epoch=description["end_of_epoch"],
+        experiment=description["experiment"],
+        facts=description["facts"],
+        digests=description["digests"],
+    )
+
+
+def find(address: str) -> Checkpoint:
+    """The checkpoint at `address`, or the newest one of the run at `address`. RequestError where there is none."""
+    store = open_store(address)
+    try:
+        if store.exists("checkpoint.json"):
+            return read(store, "")
+        found = latest(store)
+    except StoreError as error:
+        raise RequestError(str(error)) from error
+    if found is None:
+        raise RequestError(
+            f"no checkpoint at {address}: expected a run's folder (with {FOLDER}/…/checkpoint.json) or one checkpoint's. "
+            "`redress runs list` shows each run's storage."
+        )
+    return found
+
+
+def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
+    """Tensors of one file by name, on the CPU, after its digest was checked.
+
+    Raises: CorruptCheckpointError where the bytes differ from the digest.
+    """
+    path = f"{checkpoint.folder}/{name}" if checkpoint.folder else name
+    data = checkpoint.store.read(path)
+    if hashlib.sha256(data).hexdigest() != checkpoint.digests[name]:
+        raise CorruptCheckpointError(
+            f"{checkpoint.store.join(path)}: the bytes differ from the digest in checkpoint.json. "
+            "Delete this checkpoint's folder to go on from the one before."
+        )
+    return safetensors.torch.load(data)
+
+
+def restore(checkpoint: Checkpoint, method: Method, optimizers: dict[str, Optimizer]) -> Position:
+    """Put parameters, buffers and optimizer states back in place; returns where training goes on."""
+    method.load_state_dict(load_tensors(checkpoint, FILES[0]))
+    restore_optimizers(method, optimizers, load_tensors(checkpoint, FILES[1]))
+    return checkpoint.position
+
+
+def optimizer_tensors(method: Method, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
+    tensors = {}
+    for name, parameters in method.parameters_of().items():
+        state = optimizers[name].state
+        for parameter_name, parameter in parameters:
+            for key, value in state.get(parameter, {}).items():
+                tensors[f"{name}/{parameter_name}/{key}"] = torch.as_tensor(value)
+    return tensors
+
+
+def restore_optimizers(method: Method, optimizers: dict[str, Optimizer], tensors: dict[str, Tensor]) -> None:
+    states: dict[str, dict[str, Tensor]] = {}
+    for path, tensor in tensors.items():
+        parameter_path, key = path.rsplit("/", 1)
+        states.setdefault(parameter_path, {})[key] = tensor
+    for name, parameters in method.parameters_of().items():
+        for parameter_name, parameter in parameters:
+            state = states.get(f"{name}/{parameter_name}")
+            if state is not None:
+                optimizers[name].state[parameter] = {
+                    key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+                }
+
+
+def to_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """Safetensors bytes of contiguous copies."""
+    return safetensors.torch.save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})
+
+
+def load_method_state(method: nn.Module, checkpoint: Checkpoint) -> None:
+    """The parameters and buffers alone, as evaluation needs them. RequestError naming those that do not fit."""
+    state, wanted = load_tensors(checkpoint, FILES[0]), method.state_dict()
+    shapes = {name: (shape(wanted.get(name)), shape(state.get(name))) for name in sorted({*wanted, *state})}
+    refuse({name: pair for name, pair in shapes.items() if pair[0] != pair[1]}, checkpoint)
+    method.load_state_dict(state)
+
+
+def load_initial_state(method: nn.Module, checkpoint: Checkpoint, class_counts: Collection[int]) -> list[str]:
+    """Start `method` from another run's weights, for other people or another method on the same backbone.
+
+    What has one row per class (classifiers, memories) need not fit, nor be there on both sides: it keeps its new values.
+    class_counts: numbers of persons and clothes classes of the new training set.
+    Returns the names that start anew. Raises: RequestError naming what else does not fit.
+    """
+    state, wanted = load_tensors(checkpoint, FILES[0]), method.state_dict()
+    then = (checkpoint.facts["num_persons"], len(checkpoint.facts["clothes_owner"]))
+    anew = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
+    by_class = {name for name in anew if has_rows(wanted[name], class_counts) and has_rows(state.get(name), then)}
+    left_out = {name for name in state if name not in wanted and has_rows(state[name], then)}
+    names = {*wanted, *state} - by_class - left_out
+    shapes = {name: (shape(wanted.get(name)), shape(state.get(name))) for name in sorted(names)}
+    refuse({name: pair for name, pair in shapes.items() if pair[0] != pair[1]}, checkpoint)
+    method.load_state_dict({name: state[name] for name in wanted if name not in by_class}, strict=False)
+    return sorted(by_class)
+
+
+def has_rows(tensor: Tensor | None, counts: Collection[int]) -> bool:
+    return tensor is None or (tensor.dim() > 0 and tensor.shape[0] in counts)
+
+
+def refuse(differing: dict[str, tuple[str, str]], checkpoint: Checkpoint) -> None:
+    if differing:
+        listed = [f"{name} is {has}, expected {needs}" for name, (needs, has) in differing.items()]
+        more = f" … ({len(listed)} in all)" if len(listed) > SHOWN_DIFFERENCES else ""
+        raise RequestError(
+            f"the model of checkpoint {checkpoint.address} does not fit: {'; '.join(listed[:SHOWN_DIFFERENCES])}{more}. "
+            "Use one of the same backbone."
+        )
+
+
+def shape(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else "×".join(map(str, tensor.shape)) or "scalar"

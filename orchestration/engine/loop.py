@@ -1,0 +1,228 @@
+"""The training loop: data → updates → step → report. Plain torch: what it has to say goes to a callback."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from datasets.images.augment import Augmentation, Draws, draw, finish, move
+from datasets.streaming.stream import HostBatch
+from methods.clothes_sampling import ClothesSampling, draw_clothes, in_other_clothes
+from methods.method import Batch, Method
+from orchestration.engine.strategies.data_parallel import Strategy
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where training stands: the next batch to be trained on, and how many steps came before it."""
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One finished step. Metrics are means over the workers; seconds are this worker's."""
+
+    step: int
+    epoch: int
+    batch: int
+    stage: str
+    metrics: dict[str, float]
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss or gradient became NaN or infinite; the weights are still those before the step."""
+
+    def __init__(self, message: str, position: Position, rows: list[int]) -> None:
+        super().__init__(message)
+        self.position, self.rows = position, rows
+
+
+class OutOfMemoryError(RuntimeError):
+    """The device's memory did not hold a step."""
+
+
+class Callbacks(Protocol):
+    """What the loop tells: each step, and each place where training may be taken up again."""
+
+    def on_step(self, report: StepReport) -> None: ...
+
+    def on_position(self, position: Position, end_of_epoch: bool) -> None: ...
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Where batches come from. `batches(epoch, first_batch)` yields this worker's share of each global batch;
+    `num_batches(epoch)` is how many global batches the epoch has. global_batch: samples, images or clips, in one.
+    clothes: how these get other clothes, where they do; their masks come with them then."""
+
+    batches: Callable[[int, int], Iterator[HostBatch]]
+    num_batches: Callable[[int], int]
+    augmentation: Augmentation
+    global_batch: int
+    seed: int
+    clothes: ClothesSampling | None = None
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """The optimizers by name, and `rate(name, epoch)`: the learning rate of one of them in an epoch (from 0)."""
+
+    optimizers: dict[str, Optimizer]
+    rate: Callable[[str, int], float]
+
+
+def train(
+    method: Method,
+    feed: Feed,
+    optimization: Optimization,
+    strategy: Strategy,
+    callbacks: Callbacks,
+    *,
+    epochs: int,
+    precision: str = "float32",
+    device: torch.device | str = "cpu",
+    start: Position = Position(),
+) -> Position:
+    """Train `method` from `start` to the end of epoch `epochs - 1` and return the position after it.
+
+    Raises: NonFiniteLossError at the step whose loss or gradient is not finite, before the weights change;
+    OutOfMemoryError naming the batch and two settings that help.
+    """
+    method.train()
+    step, first_batch = start.step, start.batch
+    for epoch in range(start.epoch, epochs):
+        method.begin_epoch(epoch)
+        set_rates(optimization, epoch)
+        stage = method.stage_at(epoch).title
+        started = time.perf_counter()
+        for host in feed.batches(epoch, first_batch):
+            batch = to_device(host, feed, epoch, strategy, device, DTYPES[precision])
+            position = Position(epoch, host.number, step)
+            logs = train_step(method, batch, optimization, strategy, precision, position, host)
+            finished = time.perf_counter()
+            metrics = logs | throughput(host.rows.numel() * strategy.workers, finished - started, host.wait_s)
+            callbacks.on_step(StepReport(step, epoch, host.number, stage, metrics))
+            step, started = step + 1, finished
+            callbacks.on_position(Position(epoch, host.number + 1, step), end_of_epoch=False)
+        first_batch = 0
+        callbacks.on_position(Position(epoch + 1, 0, step), end_of_epoch=True)
+    return Position(epochs, 0, step)
+
+
+def train_step(
+    method: Method,
+    batch: Batch,
+    optimization: Optimization,
+    strategy: Strategy,
+    precision: str,
+    position: Position,
+    host: HostBatch,
+) -> dict[str, float]:
+    """All updates of one step, in the method's order; returns what they logged, averaged over the workers."""
+    names: list[str] = []
+    values: list[Tensor] = []
+    device = batch.images.device
+    updates = method.updates(batch)
+    try:
+        while True:
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                update = next(updates, None)
+            if update is None:
+                break
+            optimizer = optimization.optimizers[update.optimizer]
+            optimizer.zero_grad(set_to_none=True)
+            strategy.backward(update.optimizer, update.loss)
+            logs = {f"loss/{update.optimizer}": update.loss, **update.logs}
+            means = strategy.mean(torch.stack([v.detach().double() for v in logs.values()]))
+            norm = gradient_norm(optimizer)
+            stop_unless_finite(means[0], norm, update.optimizer, position, host)
+            optimizer.step()
+            names += [*logs, f"gradient-norm/{update.optimizer}"]
+            values += [*means, norm.double()]
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemoryError(out_of_memory_message(batch, position)) from error
+    return dict(zip(names, torch.stack(values).tolist(), strict=True))
+
+
+def to_device(
+    host: HostBatch, feed: Feed, epoch: int, strategy: Strategy, device: torch.device | str, dtype: torch.dtype
+) -> Batch:
+    """Move this worker's share to the device and transform it there, by its slice of the global batch's draws."""
+    images, parsing, changed, draws = place(host, feed, epoch, strategy.rank, device)
+    person, clothes = (labels.to(device, non_blocking=True) for labels in (host.person, host.clothes))
+    is_paired = feed.clothes is not None and feed.clothes.beside
+    if changed is not None:
+        images = torch.cat([images, changed]) if is_paired else changed
+    if is_paired:
+        draws, person, clothes = draws.twice(), torch.cat([person, person]), torch.cat([clothes, clothes])
+        parsing = None if parsing is None else torch.cat([parsing, parsing])
+    return Batch(finish(images, draws, feed.augmentation, dtype), person, clothes, parsing, is_paired)
+
+
+def place(
+    host: HostBatch, feed: Feed, epoch: int, rank: int, device: torch.device | str
+) -> tuple[Tensor, Tensor | None, Tensor | None, Draws]:
+    """A worker's share on the device, cropped and flipped, but still uint8: images, masks, the images once more in other
+    clothes where the feed has these; and the draws by which all are finished."""
+    share, seed = len(host.person), (feed.seed, epoch, host.number)
+    draws = draw(feed.augmentation, feed.global_batch, seed).slice(rank * share, (rank + 1) * share)
+    parsing = None if host.parsing is None else host.parsing.to(device, non_blocking=True)
+    images, parsing = move(host.images.to(device, non_blocking=True), parsing, draws, feed.augmentation)
+    if feed.clothes is None or parsing is None:
+        return images, parsing, None, draws
+    others = draw_clothes(feed.clothes, feed.global_batch, seed)
+    return images, parsing, in_other_clothes(images, parsing, feed.clothes, others), draws
+
+
+def set_rates(optimization: Optimization, epoch: int) -> None:
+    for name, optimizer in optimization.optimizers.items():
+        for group in optimizer.param_groups:
+            group["lr"] = optimization.rate(name, epoch)
+
+
+def gradient_norm(optimizer: Optimizer) -> Tensor:
+    """L2 norm over all gradients that the optimizer is about to apply: scalar."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)
+
+
+def stop_unless_finite(loss: Tensor, norm: Tensor, optimizer: str, position: Position, host: HostBatch) -> None:
+    loss_value, norm_value = torch.stack([loss.double(), norm.double()]).tolist()
+    if math.isfinite(loss_value) and math.isfinite(norm_value):
+        return
+    raise NonFiniteLossError(
+        f"step {position.step} (epoch {position.epoch}, batch {position.batch}): the loss of {optimizer!r} is "
+        f"{loss_value}, its gradient's norm {norm_value}. The weights before this step are kept. Look at the batch's "
+        f"images; a lower learning rate (optimizers.{optimizer}.lr) or precision=float32 often helps.",
+        position,
+        host.rows.flatten().tolist(),
+    )
+
+
+def throughput(images: int, seconds: float, wait_s: float) -> dict[str, float]:
+    return {
+        "speed/images-per-s": images / seconds,
+        "speed/step-s": seconds,
+        "speed/data-wait-s": wait_s,
+    }
+
+
+def out_of_memory_message(batch: Batch, position: Position) -> str:
+    shape = "×".join(str(n) for n in batch.images.shape)
+    axes = f"{'clips × frames' if batch.images.ndim == 5 else 'images'} × channels × height × width"
+    return (
+        f"out of memory at step {position.step}: a worker's batch is {shape} ({axes}). "
+        "Set batch.people lower or workers higher; precision=bfloat16 halves what the maps take."
+    )

@@ -1,0 +1,92 @@
+"""The cue study of an evaluation: whether the data can show the cues asked for, and a sheet of what the model then saw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from datasets.format.index import SplitIndex
+from datasets.format.schema import Sample
+from datasets.images.augment import Augmentation, prepare
+from datasets.images.cues import CUES, CueName, feet_labels, kept
+from datasets.images.decode import decode_parsing
+from datasets.images.label_maps import LABEL_MAPS
+from datasets.protocols.protocols import Protocol
+from datasets.shards.dataset import Dataset
+from orchestration import figures
+from orchestration.config.settings import EvaluateSettings
+from orchestration.errors import RequestError
+from orchestration.evaluation import hard_triples
+from orchestration.evaluation.embed import Shower
+from orchestration.evaluation.explain import pixels
+from orchestration.figures import Panel
+
+PICTURE = "cues.png"
+SHOWN = 8  # people of each split that is drawn
+
+
+def asked_cues(settings: EvaluateSettings) -> tuple[CueName, ...]:
+    """Each once, in the order in which they were given."""
+    return tuple(dict.fromkeys(settings.cues))
+
+
+def check_cues(settings: EvaluateSettings, dataset: Dataset, protocol: Protocol) -> None:
+    """Cues by masks find these in every split that is scored, with labels that tell what they keep. Raises: RequestError."""
+    by_masks = [name for name in asked_cues(settings) if CUES[name].by_masks]
+    if not by_masks:
+        return
+    bare = [split for split in scored_splits(protocol) if not dataset.index(split).has_parsing]
+    labels = LABEL_MAPS[dataset.manifest.label_map] if dataset.manifest.label_map else None
+    if bare or labels is None:
+        raise RequestError(
+            f"evaluate.cues = {', '.join(by_masks)}: the head and the body are found by parsing masks, and in data "
+            f"{dataset.address} there are images without one in {', '.join(bare) or 'every split'}. Convert with --parsing "
+            f"MASKS --labels …, make masks with `redress data parse`, or {without_masks(by_masks)}."
+        )
+    if footless := [name for name in by_masks if CUES[name].body and not feet_labels(labels)]:
+        raise RequestError(
+            f"evaluate.cues = {', '.join(footless)}: the body is without its feet, and label map {labels.name!r} of data "
+            f"{dataset.address} does not tell feet from legs ({', '.join(labels.labels)}). Make masks by another label map, "
+            f"or {without_masks(footless)}."
+        )
+
+
+def without_masks(names: Sequence[str]) -> str:
+    return f"take {', '.join(f'{name}-rows' for name in names)}, for which no masks are needed"
+
+
+def scored_splits(protocol: Protocol) -> list[str]:
+    return sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)})
+
+
+def draw_sheet(
+    dataset: Dataset, indexes: Sequence[SplitIndex], names: Sequence[CueName], augmentation: Augmentation
+) -> bytes:
+    """PNG: people of each split, and below each image what the model saw of it, cue by cue, at the network's size."""
+    samples = [(index.split, sample) for index in indexes for sample in people_of(dataset, index)]
+    whole: tuple[CueName | None, ...] = (None, *names)
+    rows = []
+    for name in whole:
+        shower = Shower(dataset, augmentation, name)
+        rows.append((name or "whole", [panel(sample, shower, augmentation) for _, sample in samples]))
+    heads = [f"{split}\n{sample.person}" for split, sample in samples]
+    title = "What the model saw: what a cue does not keep is painted over in the mean colour of the normalisation"
+    return figures.sheet(title, heads, rows)
+
+
+def people_of(dataset: Dataset, index: SplitIndex) -> list[Sample]:
+    """A sample each of SHOWN people, spread evenly over the split."""
+    rows = hard_triples.spread(hard_triples.middle_of_each(index.person), SHOWN)
+    return list(dataset.samples(index.split, np.sort(rows)))
+
+
+def panel(sample: Sample, shower: Shower, augmentation: Augmentation) -> Panel:
+    """An image as the network gets it, and how much of it is kept."""
+    image, _ = shower({"image": sample.image, "parsing": sample.parsing or b""})
+    seen = pixels(prepare(image, augmentation), augmentation)[0]
+    if shower.cue is None:
+        return Panel(seen)
+    mask = decode_parsing(sample.parsing)[None] if sample.parsing else None
+    keep = kept(shower.cue, (1, *image.shape[2:]), mask, shower.labels)
+    return Panel(seen, f"{100 * keep.float().mean().item():.0f} % kept")

@@ -1,0 +1,297 @@
+"""Embedding a data set's evaluation splits: a Ray Data job whose actors read through `datasets.shards.dataset`.
+
+Work is cut into (split, row group) items: the images of the group, or the tracklets that begin in it. An actor writes each
+item's features as one Parquet file, so a second run over the same folder goes on where the first stopped.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from datasets.format.tracklets import Tracklets, find_tracklets
+from datasets.images.augment import Augmentation, prepare, prepare_parsing
+from datasets.images.cues import CUES, CueName, mean_colour, show
+from datasets.images.decode import decode_image, decode_parsing
+from datasets.images.label_maps import LABEL_MAPS
+from datasets.protocols.protocols import middle_frames
+from datasets.sampling.clips import test_clips
+from datasets.shards.dataset import Dataset, SplitIndex
+from datasets.storage.store import Store, open_store
+from methods.method import Method
+from methods.ranking import describe, describe_tracks
+from orchestration import cluster
+from orchestration.config import build
+from orchestration.config.load import Experiment
+from orchestration.engine import checkpoint
+
+
+@dataclass(frozen=True)
+class EmbeddingJob:
+    """What every actor is told. `batch`: images per forward pass. `flip`: add the embeddings of mirror images.
+
+    clip: frames and stride of the clips that tracklets are cut into; None embeds image by image. cues: what alone of each
+    image the model is shown as well, cue by cue, beside the whole.
+    """
+
+    model: str
+    data: str
+    destination: str
+    batch: int
+    flip: bool
+    clip: tuple[int, int] | None
+    threads: int
+    gpu: bool
+    cues: tuple[CueName, ...] = ()
+
+
+class Embedder:
+    """One actor: a method in evaluation mode, applied to one row group's images or tracklets at a time.
+
+    in_training: the experiment and the method, on its device, of a training that goes on; else the job's `model` is read.
+    """
+
+    def __init__(self, job: EmbeddingJob, in_training: tuple[Experiment, Method] | None = None) -> None:
+        torch.set_num_threads(job.threads)
+        self.job = job
+        self.device = torch.device("cuda" if job.gpu else "cpu")
+        self.experiment, self.method = in_training or read_model(job.model)
+        self.augmentation = build.build_augmentation(self.experiment)
+        self.method.to(self.device).eval()
+        self.dataset = Dataset.open(job.data)
+        self.shown = self.shower(None)
+        self.work: dict[str, Work] = {}
+        self.store = open_store(job.destination)
+
+    def __call__(self, items: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        each = zip(items["split"], items["group"], items["cue"], strict=True)
+        rows = [self.embed_group(str(split), int(group), cue or None) for split, group, cue in each]
+        return {**items, "rows": np.array(rows, dtype=np.int64)}
+
+    def embed_group(self, split: str, group: int, cue: CueName | None = None) -> int:
+        """Write the descriptors of the images, or of the tracklets that begin, in a row group; returns how many images."""
+        self.shown = self.shower(cue)
+        if split not in self.work:
+            self.work[split] = divide(self.dataset.index(split), self.job.clip)
+        work, path = self.work[split], feature_path(split, group, cue)
+        if not self.store.exists(path):
+            rows, features = (self.embed_images if self.job.clip is None else self.embed_tracklets)(work, group)
+            buffer = io.BytesIO()
+            column = pa.FixedSizeListArray.from_arrays(pa.array(features.numpy().reshape(-1)), features.shape[1])
+            pq.write_table(pa.table({"row": pa.array(rows), "feature": column}), buffer)
+            self.store.write(path, buffer.getvalue())
+        return work.images[group]
+
+    def shower(self, cue: CueName | None) -> Shower:
+        return Shower(self.dataset, self.augmentation, cue, with_masks="parsing" in self.method.inputs)
+
+    @torch.inference_mode()
+    def embed_images(self, work: Work, group: int) -> tuple[np.ndarray, Tensor]:
+        """Rows int64 [n], and descriptors float32 [n, D]."""
+        table = self.dataset.read_group(work.index.split, group, self.shown.columns)
+        batches = (table.slice(at, self.job.batch).to_pylist() for at in range(0, len(table), self.job.batch))
+        features = [describe(self.method.embed, *self.inputs(batch), flip=self.job.flip) for batch in batches]
+        rows = np.flatnonzero(work.index.group == group)
+        return rows[np.argsort(work.index.row_in_group[rows], kind="stable")], torch.cat(features).float().cpu()
+
+    @torch.inference_mode()
+    def embed_tracklets(self, work: Work, group: int) -> tuple[np.ndarray, Tensor]:
+        """Rows of the tracklets' middle frames int64 [n], and the mean of their clips float32 [n, D]."""
+        assert work.tracklets is not None
+        length, stride = cast("tuple[int, int]", self.job.clip)
+        features, bounds = [], [0]
+        chosen = np.flatnonzero(work.index.group[work.tracklets.first[:-1]] == group)
+        read = GroupReader(self.dataset, work.index, self.shown.columns)
+        for tracklet in chosen.tolist():
+            rows = work.tracklets.rows[work.tracklets.first[tracklet] : work.tracklets.first[tracklet + 1]]
+            frames = read(rows)
+            clips = test_clips(len(rows), length, stride)  # [C, length]
+            for some in np.split(clips, range(0, len(clips), max(1, self.job.batch // length))[1:]):
+                inputs = self.inputs([frames[frame] for frame in some.ravel()])
+                features.append(self.method.embed(*(x.unflatten(0, some.shape) for x in inputs)))
+            bounds.append(bounds[-1] + len(clips))
+        spans = torch.tensor([bounds[:-1], bounds[1:]]).T
+        return middle_frames(work.tracklets)[chosen], describe_tracks(torch.cat(features), spans).float().cpu()
+
+    def inputs(self, encoded: list[dict[str, bytes]]) -> list[Tensor]:
+        """What `embed` takes: images [n, 3, H, W] and, where the method needs them, parsing maps [n, H, W]."""
+        dtype = build.input_dtype(self.experiment)
+        shown = [self.shown(one) for one in encoded]
+        made = [torch.cat([prepare(image, self.augmentation, dtype) for image, _ in shown]).to(self.device)]
+        if "parsing" in self.method.inputs:
+            maps = [prepare_parsing(mask, self.augmentation) for _, mask in shown if mask is not None]
+            made.append(torch.cat(maps).to(self.device))
+        return made
+
+
+class Shower:
+    """What of a data set's stored images a model is shown: all, or a cue alone. `columns` are those that it reads."""
+
+    def __init__(
+        self, dataset: Dataset, augmentation: Augmentation, cue: CueName | None, *, with_masks: bool = False
+    ) -> None:
+        label_map = dataset.manifest.label_map
+        self.labels = LABEL_MAPS[label_map] if label_map else None
+        self.cue = CUES[cue] if cue else None
+        self.colour = mean_colour(augmentation.mean)
+        needs_masks = with_masks or (self.cue is not None and self.cue.by_masks)
+        self.columns = ("image", "parsing") if needs_masks else ("image",)
+
+    def __call__(self, encoded: dict[str, bytes]) -> tuple[Tensor, Tensor | None]:
+        """An image uint8 [1, 3, h, w] and, where that column is read, its mask uint8 [1, h, w]."""
+        image = decode_image(encoded["image"])[None]
+        mask = decode_parsing(encoded["parsing"])[None] if "parsing" in self.columns else None
+        return (image, mask) if self.cue is None else show(self.cue, image, mask, self.labels, self.colour)
+
+
+def read_model(address: str) -> tuple[Experiment, Method]:
+    """The experiment and the method of the checkpoint at `address`."""
+    found = checkpoint.find(address)
+    experiment = Experiment.from_resolved(found.experiment)
+    method = build.build_method(experiment, found.facts)
+    checkpoint.load_method_state(method, found)
+    return experiment, method
+
+
+@dataclass(frozen=True)
+class Work:
+    """A split in items of work: the images of each row group, or of the tracklets that begin in it."""
+
+    index: SplitIndex
+    images: dict[int, int]  # row group → how many
+    tracklets: Tracklets | None = None
+
+
+def divide(index: SplitIndex, clip: tuple[int, int] | None) -> Work:
+    """Raises: DataError where tracklets are wanted and rows have no sequence or frame."""
+    if clip is None:
+        return Work(index, {group: place.rows for group, place in enumerate(index.groups)})
+    tracklets = find_tracklets(index)
+    images = np.bincount(index.group[tracklets.first[:-1]], np.diff(tracklets.first), minlength=len(index.groups))
+    return Work(index, {group: int(count) for group, count in enumerate(images) if count}, tracklets)
+
+
+class GroupReader:
+    """Encoded images by rows of the index. Holds the last row group: neighbours lie together."""
+
+    def __init__(self, dataset: Dataset, index: SplitIndex, columns: tuple[str, ...]) -> None:
+        self.dataset, self.index, self.columns = dataset, index, columns
+        self.last: tuple[int, pa.Table] | None = None
+
+    def __call__(self, rows: np.ndarray) -> list[dict[str, bytes]]:
+        """The columns of some rows (int64 [n]), in their order."""
+        found: dict[int, dict[str, bytes]] = {}
+        for group in np.unique(self.index.group[rows]).tolist():
+            if self.last is None or self.last[0] != group:
+                self.last = None  # before the next is read
+                self.last = group, self.dataset.read_group(self.index.split, group, self.columns)
+            inside = rows[self.index.group[rows] == group]
+            taken = self.last[1].take(pa.array(self.index.row_in_group[inside])).to_pylist()
+            found |= dict(zip(inside.tolist(), taken, strict=True))
+        return [found[row] for row in rows.tolist()]
+
+
+def feature_path(split: str, group: int, cue: CueName | None = None) -> str:
+    return f"{feature_folder(split, cue)}/{group:06d}.parquet"
+
+
+def feature_folder(split: str, cue: CueName | None = None) -> str:
+    """Where a split's descriptors lie: those of whole images, or of what a cue shows alone."""
+    return f"{cue}/{split}" if cue else split
+
+
+def embed(
+    job: EmbeddingJob,
+    splits: list[str],
+    *,
+    actors: int,
+    cpus: float,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write the features of every image (or tracklet) of `splits` below `job.destination`, but for those there already.
+
+    Those of a cue lie in a folder of its name.
+
+    progress: called with images done and in all.
+    """
+    import ray.data
+
+    dataset, store = Dataset.open(job.data), open_store(job.destination)
+    items: list[dict[str, Any]] = []
+    finished = total = 0
+    whole: tuple[CueName | None, ...] = (None, *job.cues)
+    for split, cue in product(splits, whole):
+        written = set(store.list(feature_folder(split, cue)))
+        for group, images in divide(dataset.index(split), job.clip).images.items():
+            total += images
+            if feature_path(split, group, cue) in written:
+                finished += images
+            else:
+                items.append({"split": split, "group": group, "cue": cue or ""})
+    if progress:
+        progress(finished, total)
+    if not items:
+        return
+    cluster.quiet_logs()  # importing ray.data has set its levels anew
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    done = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        Embedder,
+        fn_constructor_args=(job,),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=max(1, min(actors, len(items)))),
+        num_cpus=cpus,
+        num_gpus=1 if job.gpu else 0,
+    )
+    for batch in done.iter_batches(batch_size=1, prefetch_batches=0):
+        finished += int(batch["rows"].sum())
+        if progress:
+            progress(finished, total)
+
+
+@dataclass(frozen=True)
+class Descriptors:
+    """L2-normalised features of a split, and the rows that they stand for."""
+
+    rows: np.ndarray  # int64 [S], ascending
+    features: Tensor  # float32 [S, D]
+
+    def of(self, rows: np.ndarray) -> Tensor:
+        """float32 [n, D] of some of the rows; no copy of all."""
+        if len(rows) == len(self.rows):
+            return self.features
+        return self.features[torch.from_numpy(np.searchsorted(self.rows, rows))]
+
+
+def load_features(store: Store, split: str, rows: np.ndarray, cue: CueName | None = None) -> Descriptors:
+    """The features of a split's `rows` (int64, ascending), of whole images or a cue alone.
+
+    Raises: RuntimeError where a row has none.
+    """
+    features: np.ndarray | None = None
+    seen = np.zeros(len(rows), dtype=bool)
+    for path in store.list(feature_folder(split, cue)):
+        table = pq.read_table(io.BytesIO(store.read(path)))
+        places = np.searchsorted(rows, table["row"].to_numpy())
+        flat = table["feature"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        values = flat.reshape(len(places), -1)
+        if features is None:
+            features = np.empty((len(rows), values.shape[1]), dtype=np.float32)
+        features[places] = values
+        seen[places] = True
+    if features is None or not seen.all():
+        raise RuntimeError(
+            f"{store.address}: {int((~seen).sum())} of {len(rows)} rows of split {split!r} have no features. "
+            "Delete the folder and evaluate again."
+        )
+    return Descriptors(rows, torch.from_numpy(features))

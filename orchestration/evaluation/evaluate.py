@@ -1,0 +1,233 @@
+"""Evaluation of a checkpoint by its data set's protocol: embed, rank, keep each query's result, draw pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from datasets.images.cues import CueName
+from datasets.protocols import protocols
+from datasets.protocols.protocols import PROTOCOLS, Mode, Protocol, check
+from datasets.shards.dataset import DataError, Dataset, SplitIndex
+from datasets.storage.store import Store, StoreError, open_store
+from methods import METHODS
+from orchestration import cluster, figures
+from orchestration.config import build
+from orchestration.config.constraints import sketch
+from orchestration.config.diagnostics import either
+from orchestration.config.load import Experiment
+from orchestration.config.settings import EvaluateSettings
+from orchestration.engine import checkpoint
+from orchestration.engine.checkpoint import Checkpoint
+from orchestration.errors import RequestError
+from orchestration.evaluation import cue_study, explain
+from orchestration.evaluation.cue_study import asked_cues, check_cues, scored_splits
+from orchestration.evaluation.embed import Descriptors, EmbeddingJob, GroupReader, Shower, embed, load_features
+from orchestration.evaluation.modes import REPORTED_RANKS, RERANKED, Evaluation, names_of, query_table, rank_modes
+
+__all__ = ["Evaluation", "check_method", "evaluate", "metric_names", "open_for_evaluation"]
+
+EMBEDDING = "embedding.json"
+
+
+def open_for_evaluation(data: str, *, validation: bool = False) -> tuple[Dataset, Protocol]:
+    """The data set and the protocol by which it is scored. RequestError where it cannot be scored as asked."""
+    try:
+        dataset = Dataset.open(data)
+        protocol = PROTOCOLS[dataset.manifest.protocol]
+        protocol = protocol.validation() if validation else protocol
+        check(protocol, dataset)
+    except (DataError, StoreError) as error:
+        raise RequestError(str(error)) from error
+    return dataset, protocol
+
+
+def check_fits(model: Checkpoint, dataset: Dataset, protocol: Protocol) -> None:
+    """The model can be evaluated on the data. Raises: RequestError."""
+    check_method(model.experiment["method"]["name"], protocol, dataset.address)
+    check_inputs(Experiment.from_resolved(model.experiment), model.facts["label_map"], dataset, protocol)
+
+
+def check_method(name: str, protocol: Protocol, data: str) -> None:
+    """A protocol of tracklets needs a method that takes clips. Raises: RequestError."""
+    able = [other for other, method in METHODS.items() if method.takes_clips]
+    if protocol.sample == "tracklet" and name not in able:
+        raise RequestError(
+            f"{data}: protocol {protocol.name!r} ranks tracklets by their clips, and method {name!r} takes single images. "
+            f"Take a data set of images, or a model of {either(able)}."
+        )
+
+
+def check_inputs(experiment: Experiment, label_map: str | None, dataset: Dataset, protocol: Protocol) -> None:
+    """A method whose descriptors need parsing maps finds them in every split that is scored, by the label map it knows.
+
+    Raises: RequestError.
+    """
+    if "parsing" not in sketch(experiment).inputs:
+        return
+    splits = scored_splits(protocol)
+    if bare := [split for split in splits if not dataset.index(split).has_parsing]:
+        raise RequestError(
+            f"data {dataset.address}: method {experiment.method.name!r} needs each image's parsing mask at test time, too, "
+            f"and there are images without one in {', '.join(bare)}. Convert with --parsing MASKS --labels …, or make masks "
+            "with `redress data parse`."
+        )
+    if dataset.manifest.label_map != label_map:
+        raise RequestError(
+            f"data {dataset.address}: its masks are by label map {dataset.manifest.label_map!r}, and the model was trained "
+            f"on {label_map!r}. Evaluate on a data set of the same label map."
+        )
+
+
+def metric_names(dataset: Dataset, protocol: Protocol, *, reranked: bool = False) -> dict[str, str]:
+    """What an evaluation will give: each metric's name, and the split of its queries. Ranks beyond the gallery are none."""
+    names: dict[str, str] = {}
+    for mode in protocol.modes:
+        drawn = protocols.galleries(protocol, mode, dataset.index(mode.gallery), dataset.manifest)
+        ranks = [f"rank-{k}" for k in REPORTED_RANKS if k <= min(map(len, drawn))]
+        for name in (mode.name, f"{mode.name}{RERANKED}") if reranked else (mode.name,):
+            names |= {f"{name}/{measure}": mode.query for measure in (*ranks, "mAP", "mINP")}
+    return names
+
+
+def embedding(model: Checkpoint, dataset: Dataset, protocol: Protocol, settings: EvaluateSettings) -> dict[str, Any]:
+    """What descriptors depend on, as plain JSON; those of a cue lie apart, and depend on the same."""
+    frames = clip(protocol, settings)
+    how = {"clip": list(frames)} if frames else {"flip": settings.flip}
+    return {"model": model.digests, "data": dataset.fingerprint, **how}
+
+
+def clip(protocol: Protocol, settings: EvaluateSettings) -> tuple[int, int] | None:
+    """Frames and stride of the clips that tracklets are embedded by; None where images are ranked."""
+    return (settings.clip_length, settings.clip_stride) if protocol.sample == "tracklet" else None
+
+
+def evaluate(
+    model: str,
+    experiment: Experiment,
+    destination: str,
+    *,
+    validation: bool = False,
+    draw_pictures: bool = True,
+    progress: Callable[..., None] | None = None,
+) -> Evaluation:
+    """Score the checkpoint (or a run's newest) at `model` on `experiment.data` and leave features and results in `destination`.
+
+    `<destination>/features/<split>/…parquet` holds descriptors by row of the index (a tracklet's by its middle frame),
+    `<destination>/features/<cue>/<split>/…` those of what a cue shows alone, `<destination>/queries.parquet` each query's
+    average precision and the position of its first match, by mode. Descriptors that an earlier evaluation left there are
+    taken up where `<destination>/embedding.json` says that they are of this model and these data.
+    progress: called with images embedded and in all; while modes are re-ranked, with entries.
+    Raises: RequestError before work starts where data, protocol or checkpoint are not usable.
+    """
+    dataset, protocol = open_for_evaluation(experiment.data, validation=validation)
+    found = checkpoint.find(model)
+    check_fits(found, dataset, protocol)
+    check_cues(experiment.evaluate, dataset, protocol)
+    cluster.connect()
+    store = open_store(destination)
+    settings = experiment.evaluate
+    keep_only(store, embedding(found, dataset, protocol, settings))
+    splits, asked = scored_splits(protocol), asked_cues(settings)
+    job = embedding_job(found, experiment, protocol, store, asked)
+    embed(job, splits, actors=experiment.workers, cpus=experiment.resources.cpus, progress=progress)
+    indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))
+    result = Evaluation()
+    for cue in (None, *asked):
+        descriptors = load_splits(store, protocol, indexes, cue)
+        how = settings.rerank
+        result.add(
+            rank_modes(protocol, indexes, descriptors, dataset.manifest, reranking=how, cue=cue, progress=progress)
+        )
+    if progress and settings.rerank:  # of the whole, images are what was asked for
+        progress(*[(1 + len(asked)) * sum(map(len, indexes.values()))] * 2)
+    store.write("queries.parquet", query_table(protocol, indexes, result.rankings, asked))
+    if draw_pictures:
+        draw(result, found, dataset, protocol, indexes, load_splits(store, protocol, indexes), asked)
+        for name, data in result.pictures.items():
+            store.write(name, data)
+    return result
+
+
+def embedding_job(
+    model: Checkpoint, experiment: Experiment, protocol: Protocol, store: Store, asked: tuple[CueName, ...] = ()
+) -> EmbeddingJob:
+    """The embedding of `experiment.data` into an evaluation's folder: of whole images, and of the cues asked for."""
+    return EmbeddingJob(
+        model=model.address,
+        data=experiment.data,
+        destination=store.join("features"),
+        batch=experiment.evaluate.batch,
+        flip=experiment.evaluate.flip,
+        clip=clip(protocol, experiment.evaluate),
+        threads=experiment.threads,
+        gpu=cluster.use_gpu(experiment.workers, experiment.resources),
+        cues=asked,
+    )
+
+
+def load_splits(
+    store: Store, protocol: Protocol, indexes: dict[str, SplitIndex], cue: CueName | None = None
+) -> dict[str, Descriptors]:
+    return {
+        split: load_features(store.sub("features"), split, protocols.samples(protocol, index), cue)
+        for split, index in indexes.items()
+    }
+
+
+def draw(
+    result: Evaluation,
+    found: Checkpoint,
+    dataset: Dataset,
+    protocol: Protocol,
+    indexes: dict[str, SplitIndex],
+    whole: dict[str, Descriptors],
+    asked: tuple[CueName, ...],
+) -> None:
+    """Add what people look at to the result."""
+    augmentation = build.build_augmentation(Experiment.from_resolved(found.experiment))
+    result.pictures["cmc.png"] = figures.cmc_curves({m: r.cmc for m, r in result.rankings.items()})
+    for mode in protocol.modes:
+        for name, cue in names_of(mode, asked).items():
+            if name in result.lists:
+                drawn = draw_ranked_lists(dataset, mode, indexes, name, result, Shower(dataset, augmentation, cue))
+                result.pictures[f"ranked-lists-{name}.png"] = drawn
+    result.pictures.update(explain.draw_triples(found, dataset, protocol, indexes, whole))
+    if asked:
+        result.pictures[cue_study.PICTURE] = cue_study.draw_sheet(dataset, list(indexes.values()), asked, augmentation)
+
+
+def keep_only(store: Store, embedding: dict[str, Any]) -> None:
+    """Take away descriptors that come of anything but `embedding` (plain JSON), and leave its description there."""
+    text = json.dumps(embedding, indent=1, sort_keys=True).encode()
+    if not store.exists(EMBEDDING) or store.read(EMBEDDING) != text:
+        store.delete_tree("features")
+        store.write(EMBEDDING, text)
+
+
+def draw_ranked_lists(
+    dataset: Dataset, mode: Mode, indexes: dict[str, SplitIndex], name: str, result: Evaluation, shower: Shower
+) -> bytes:
+    """A mode's lists with their images as they were shown; a tracklet shows its middle frame."""
+    query, gallery = indexes[mode.query], indexes[mode.gallery]
+    read = {split: GroupReader(dataset, indexes[split], shower.columns) for split in (mode.query, mode.gallery)}
+
+    def shown(index: SplitIndex, row: int, caption: str, right: bool | None) -> figures.Shown:
+        [encoded] = read[index.split](np.array([row]))
+        image, _ = shower(encoded)
+        return figures.Shown(image[0].permute(1, 2, 0).numpy(), caption, right)
+
+    rows = []
+    for one in result.lists[name]:
+        person = query.person_names[query.person[one.query]]
+        row = [shown(query, one.query, f"person {person}\nAP {100 * one.average_precision:.0f} %", None)]
+        for at, value, right in zip(one.gallery.tolist(), one.shown_value, one.is_match, strict=True):
+            row.append(shown(gallery, at, f"{value:.2f}", bool(right)))
+        rows.append(row)
+    num_valid = result.rankings[name].num_valid
+    return figures.ranked_lists(
+        f"{name}: {len(rows)} of {num_valid} queries, from the worst to the best average precision", rows
+    )

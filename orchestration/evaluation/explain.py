@@ -1,0 +1,169 @@
+"""Where a model looks: Grad-CAM and a method's own views over hard triples of an evaluation, in one picture."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from datasets.format.index import SplitIndex
+from datasets.format.schema import Sample
+from datasets.images.augment import Augmentation, prepare, prepare_parsing
+from datasets.images.decode import decode_image, decode_parsing
+from datasets.protocols import protocols
+from datasets.protocols.protocols import Mode, Protocol
+from datasets.shards.dataset import Dataset
+from methods.gradcam import gradcam
+from methods.method import Method
+from orchestration.config import build
+from orchestration.config.load import Experiment
+from orchestration.engine import checkpoint
+from orchestration.engine.checkpoint import Checkpoint
+from orchestration.evaluation import hard_triples, heatmaps
+from orchestration.evaluation.embed import Descriptors
+from orchestration.evaluation.hard_triples import Chosen, Side
+from orchestration.evaluation.heatmaps import Heat, Look, Row
+from orchestration.figures import Shown
+
+PICTURE = "hard-triples.png"
+
+log = logging.getLogger(__name__)
+
+
+def draw_triples(
+    found: Checkpoint,
+    dataset: Dataset,
+    protocol: Protocol,
+    indexes: Mapping[str, SplitIndex],
+    descriptors: Mapping[str, Descriptors],
+) -> dict[str, bytes]:
+    """{file name: PNG} of the model's hard triples, seen by the model in this process, on the CPU.
+
+    descriptors: of each split; a tracklet is looked at by the middle frame that stands for it. What goes wrong here is
+    logged, and there is no picture: an evaluation is not lost by it.
+    """
+    try:
+        mode = mode_of(protocol)
+        query, gallery = (
+            side(protocol, mode, indexes[split], descriptors[split]) for split in (mode.query, mode.gallery)
+        )
+        chosen = hard_triples.choose(dataset, query, gallery)
+        if not chosen.triples:
+            log.warning("no picture of hard triples: in %s nobody has a match and another person beside it", mode.name)
+            return {}
+        return {PICTURE: picture(found, dataset, mode, query, gallery, chosen)}
+    except Exception as error:  # whatever it is: what was measured is worth more than a picture
+        log.warning("no picture of hard triples, the evaluation goes on: %s: %s", type(error).__name__, error)
+        log.debug("drawing hard triples", exc_info=True)
+        return {}
+
+
+def mode_of(protocol: Protocol) -> Mode:
+    """The mode in which clothes change; the first where there is none of that name."""
+    return next((mode for mode in protocol.modes if mode.name == "clothes-changing"), protocol.modes[0])
+
+
+def side(protocol: Protocol, mode: Mode, index: SplitIndex, descriptors: Descriptors) -> Side:
+    rows = protocols.rows(protocol, mode, index)
+    return Side(index, rows, protocols.labels(protocol, index).take(rows), descriptors.of(rows))
+
+
+def picture(found: Checkpoint, dataset: Dataset, mode: Mode, query: Side, gallery: Side, chosen: Chosen) -> bytes:
+    sides = (query, gallery, gallery)
+    entries = np.array([(t.anchor, t.positive, t.negative) for t in chosen.triples]).T  # [3, triples]
+    samples = [hard_triples.read(dataset, side, of_side) for side, of_side in zip(sides, entries, strict=True)]
+    looks = look(found, samples)
+    anchors = query.features[entries[0]]
+    positive, negative = ((anchors * gallery.features[at]).sum(1).tolist() for at in entries[1:])
+    rows = []
+    for at in range(len(chosen.triples)):
+        shown = (
+            Shown(looks[0][at].image, f"person {samples[0][at].person}", None),
+            Shown(looks[1][at].image, f"similarity {positive[at]:.2f}", True),
+            Shown(looks[2][at].image, f"person {samples[2][at].person}\nsimilarity {negative[at]:.2f}", False),
+        )
+        pairs = [Look(one, looks[place][at].beside) for place, one in enumerate(shown)]
+        rows.append(Row((pairs[0], pairs[1], pairs[2]), positive[at], negative[at]))
+    heads = (
+        "query",
+        "same person, other clothes" if chosen.changed else "same person, another image",
+        "another person, dressed alike" if chosen.by_clothes else "another person, the most similar",
+    )
+    title = f"{mode.name}: hard triples\nGrad-CAM: where an image has what makes it similar to the query (the query: to itself)"
+    return heatmaps.hard_triples(title, heads, rows)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the network is given, uint8 [H, W, 3], and how it looks at that, by title."""
+
+    image: np.ndarray
+    beside: dict[str, Heat]
+
+
+def look(found: Checkpoint, samples: Sequence[list[Sample]]) -> list[list[Seen]]:
+    """anchors and those beside them, as many of each, as the network sees them: all are compared with the anchors, which are
+    compared with themselves."""
+    trained = Experiment.from_resolved(found.experiment)
+    augmentation = build.build_augmentation(trained)
+    method = load_method(found, trained)
+    number = len(samples[0])
+    inputs = prepared([s for part in samples for s in part], method, augmentation, build.input_dtype(trained))
+    cams = upsampled(gradcam(method, inputs, torch.arange(number).repeat(len(samples))), augmentation)
+    with torch.no_grad():
+        views = method.views(*inputs)
+    seen = []
+    for at, image in enumerate(pixels(inputs[0], augmentation)):
+        beside = {"Grad-CAM": Heat(heatmaps.overlay(image, stretched(cams[at], lowest=0.0)))}
+        for title, view in views.items():
+            beside[title] = view_of(view[at : at + 1], image, augmentation)
+        seen.append(Seen(image, beside))
+    return [seen[first : first + number] for first in range(0, len(seen), number)]
+
+
+def view_of(view: Tensor, image: np.ndarray, settings: Augmentation) -> Heat:
+    """One of a method's views: a map [1, h, w], or an image [1, 3, H, W]."""
+    if view.ndim == 4:
+        return Heat(pixels(view, settings)[0])
+    lowest, highest = float(view.min()), float(view.max())
+    heat = stretched(upsampled(view, settings)[0], lowest=lowest)
+    return Heat(heatmaps.overlay(image, heat), f"{lowest:.2f} to {highest:.2f}")
+
+
+def load_method(found: Checkpoint, trained: Experiment) -> Method:
+    method = build.build_method(trained, found.facts)
+    checkpoint.load_method_state(method, found)
+    return method.eval()
+
+
+def prepared(samples: list[Sample], method: Method, settings: Augmentation, dtype: torch.dtype) -> list[Tensor]:
+    """The inputs of `embed`: images [B, 3, H, W] and, for a method that takes it, parsing uint8 [B, H, W]."""
+    inputs = [torch.cat([prepare(decode_image(s.image, s.key)[None], settings, dtype) for s in samples])]
+    if "parsing" in method.inputs:
+        masks = [decode_parsing(s.parsing or b"", s.key)[None] for s in samples]
+        inputs.append(torch.cat([prepare_parsing(mask, settings) for mask in masks]))
+    return inputs
+
+
+def upsampled(maps: Tensor, settings: Augmentation) -> Tensor:
+    """maps [B, h, w] → float64 [B, H, W]."""
+    size = (settings.height, settings.width)
+    return F.interpolate(maps[:, None].double(), size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def stretched(heat: Tensor, *, lowest: float) -> np.ndarray:
+    """The map [H, W] from `lowest` to its highest value as 0…1; one that is flat is 0."""
+    above = (heat - lowest).numpy()
+    return above / above.max() if above.max() > 0 else np.zeros_like(above)
+
+
+def pixels(images: Tensor, settings: Augmentation) -> np.ndarray:
+    """uint8 [B, H, W, 3] of normalised images [B, 3, H, W]."""
+    mean, std = (torch.tensor(values).double()[:, None, None] for values in (settings.mean, settings.std))
+    shown = (images.double() * std + mean).clamp(0, 1) * 255
+    return shown.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()

@@ -1,0 +1,105 @@
+"""Heat maps over images, and the picture of hard triples: where a network looks, and whom it then takes for the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+
+from orchestration.figures import RIGHT, WRONG, Shown, draw_shown, plt, to_png
+
+COLOURS = matplotlib.colormaps["inferno"]  # dark to bright in every kind of colour vision, and in grey
+PANEL, GAP, BETWEEN = 1.0, 0.07, 0.3  # inches: a panel's width, and what is between panels, between a triple's images
+LEFT, HEAD, FOOT, CAPTION = 0.4, 1.1, 0.32, 0.38  # inches: words at the left, titles, legend, what is above each row
+
+
+@dataclass(frozen=True)
+class Heat:
+    """A picture beside an image: uint8 [h, w, 3], and a note on it."""
+
+    picture: np.ndarray
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One image of a triple and what is beside it, by title."""
+
+    shown: Shown
+    beside: Mapping[str, Heat]
+
+
+@dataclass(frozen=True)
+class Row:
+    """anchor, positive and negative, and their similarities to the anchor."""
+
+    looks: tuple[Look, Look, Look]
+    positive: float
+    negative: float
+
+
+def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """The image in grey under the colours of the heat, which hide the more of it the hotter: uint8 [h, w, 3].
+
+    image: uint8 [h, w, 3]. heat: float [h, w], 0…1.
+    """
+    grey = image.astype(np.float64).mean(2, keepdims=True) / 255
+    opacity = 0.35 + 0.4 * heat[..., None]
+    return np.rint(255 * ((1 - opacity) * grey + opacity * COLOURS(heat)[..., :3])).astype(np.uint8)
+
+
+def hard_triples(title: str, heads: tuple[str, str, str], rows: Sequence[Row]) -> bytes:
+    """A row per triple: anchor (blue), positive (green), negative (red), each with what is beside it. `heads` name the three.
+
+    The words at the left say which of the two is more similar to the anchor.
+    """
+    names = list(rows[0].looks[0].beside)
+    height, width = rows[0].looks[0].shown.image.shape[:2]
+    panel_height = PANEL * height / width
+    block = PANEL + len(names) * (PANEL + GAP)
+    size = (LEFT + 3 * block + 2 * BETWEEN + 0.15, HEAD + len(rows) * (panel_height + CAPTION) + FOOT)
+    figure = plt.figure(figsize=size)
+
+    def axes_at(left: float, top: float, width: float, height: float) -> Axes:
+        """Inches from the upper left corner."""
+        return figure.add_axes((left / size[0], 1 - (top + height) / size[1], width / size[0], height / size[1]))
+
+    for number, row in enumerate(rows):
+        top = HEAD + number * (panel_height + CAPTION)
+        for place, look in enumerate(row.looks):
+            left = LEFT + place * (block + BETWEEN)
+            axes = axes_at(left, top, PANEL, panel_height)
+            draw_shown(axes, look.shown)
+            if place == 0:
+                draw_verdict(axes, row)
+            for name, heat in look.beside.items():
+                left += PANEL + GAP
+                draw_heat(axes_at(left, top, PANEL, panel_height), heat, name if number == 0 else "")
+    for place, head in enumerate(heads):
+        left = LEFT + place * (block + BETWEEN)
+        figure.text(left / size[0], 1 - 0.55 / size[1], head, fontsize=8.5, va="top")
+    figure.text(LEFT / size[0], 1 - 0.12 / size[1], title, fontsize=9.5, va="top")
+    draw_legend(axes_at(LEFT, size[1] - FOOT + 0.06, 1.2, 0.1))
+    return to_png(figure, laid_out=True)
+
+
+def draw_heat(axes: Axes, heat: Heat, name: str) -> None:
+    axes.imshow(heat.picture)
+    axes.axis("off")
+    axes.set_title("\n".join(filter(None, (name, heat.note))), fontsize=6.5)
+
+
+def draw_verdict(axes: Axes, row: Row) -> None:
+    is_right = row.positive > row.negative
+    words = "right: same person nearer" if is_right else "wrong: other person nearer"
+    axes.set_ylabel(words, fontsize=7, color=RIGHT if is_right else WRONG)
+
+
+def draw_legend(axes: Axes) -> None:
+    axes.imshow(np.linspace(0, 1, 256)[None], cmap=COLOURS, aspect="auto")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.text(1.04, 0.5, "low to high, each map by itself", transform=axes.transAxes, fontsize=7, va="center")

@@ -1,0 +1,72 @@
+"""`redress evaluate`: the model of an earlier run, scored again, on its own data or others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasets.storage.store import open_store
+from orchestration.config.load import override
+from orchestration.errors import RequestError
+from orchestration.evaluation.evaluate import embedding, evaluate, open_for_evaluation
+from orchestration.progress import Progress
+from orchestration.registry.locate import Located, locate
+from orchestration.tracking import tracked_run
+from orchestration.tracking.segments import SegmentTakenError
+
+
+def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | None = None) -> dict[str, Any]:
+    """Evaluate `model` by the experiment that it was trained with and `key=value` overrides (data, evaluate.batch …).
+
+    Features, results and pictures go to `<run>/evaluations/…`, one folder for each model, data set and way of embedding;
+    in MLflow the run gets the pictures too, below the same name.
+    Raises: RequestError before work starts.
+    """
+    progress = progress or Progress()
+    located = locate(model)
+    experiment = override(located.checkpoint.experiment, overrides, source="the run")
+    dataset, protocol = open_for_evaluation(experiment.data)
+    told_apart = embedding(located.checkpoint, dataset, protocol, experiment.evaluate)
+    folder = evaluation_folder(told_apart)
+    destination = open_store(located.run).join(folder)
+    with progress.bar("evaluating") as bar:
+        result = evaluate(located.checkpoint.address, experiment, destination, progress=bar)
+    log_pictures(located, result.pictures, folder, progress)
+    return {
+        "run_id": located.run_id,
+        "run": located.run,
+        "model": model,
+        "checkpoint": located.checkpoint.address,
+        "data": experiment.data,
+        "metrics": result.metrics,
+        "pictures": [f"{destination}/{name}" for name in result.pictures],
+    }
+
+
+def evaluation_folder(told_apart: Mapping[str, Any]) -> str:
+    """Where below its run an evaluation lies; `told_apart` is what its descriptors depend on (`evaluate.embedding`)."""
+    digest = hashlib.sha256(json.dumps(told_apart, sort_keys=True).encode()).hexdigest()
+    return f"evaluations/{digest[:16]}"
+
+
+def log_pictures(located: Located, pictures: Mapping[str, bytes], folder: str, progress: Progress) -> None:
+    """Give the pictures to the run in MLflow. Where it cannot have them, that is said: the evaluation has them."""
+    if located.run_id is None:
+        return
+    try:
+        run = tracked_run.open_run(located.run)
+        if run.is_going_on():  # its own process writes what it has to say
+            raise RequestError(f"run {run.run_id} is still going on; evaluate again when it has ended")
+    except RequestError as error:
+        progress.say(f"the pictures are in {folder} of the run's storage and not in MLflow: {error}")
+        return
+    try:
+        for name, data in pictures.items():
+            run.log_picture(data, f"{folder}/{name}")
+        run.deliver()
+    except SegmentTakenError:
+        progress.say(
+            f"the pictures are in {folder} of the run's storage and not in MLflow: another evaluation of it ended now"
+        )

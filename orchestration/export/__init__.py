@@ -1,0 +1,1 @@
+"""A trained network as a graph that needs nothing of redress."""

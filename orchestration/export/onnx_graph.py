@@ -1,0 +1,72 @@
+"""The same graph as ONNX, for runtimes without torch: images (and parsing) in, L2-normalised descriptors out."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor
+
+from orchestration.export.torch_graph import Descriptor, ExportError, check_features
+
+OUTPUT = "features"
+AXES = ("batch", "frames")
+
+
+def to_onnx(
+    program: torch.export.ExportedProgram, descriptor: Descriptor, example: tuple[Tensor, ...], inputs: Sequence[str]
+) -> bytes:
+    """A traced descriptor as one ONNX file for any batch size, checked against the network as onnxruntime computes it.
+
+    inputs: names of the graph's inputs, in the order of `example`. Raises: ExportError.
+    """
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # it warns of torch's own deprecations
+            made = torch.onnx.export(program, input_names=list(inputs), output_names=[OUTPUT], verbose=False)
+        assert made is not None
+        data = without_traces(made.model_proto).SerializeToString()
+        graph = session(data)
+    except Exception as error:
+        raise ExportError(f"the network's embed cannot be written as ONNX: {error}") from error
+    check_features("the ONNX graph", graph, descriptor, example)
+    return data
+
+
+def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without source lines, paths and module classes; the free axes by names that say what they are."""
+    graphs: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
+    for graph in graphs:
+        for entry in (graph, *graph.node):
+            entry.ClearField("metadata_props")
+            entry.ClearField("doc_string")
+        graph.ClearField("value_info")
+    for value in (*model.graph.input, *model.graph.output):
+        value.ClearField("metadata_props")
+        for axis, dimension in zip(AXES, value.type.tensor_type.shape.dim, strict=False):
+            if dimension.HasField("dim_param"):
+                dimension.dim_param = axis
+    for tensor in model.graph.initializer:
+        tensor.ClearField("metadata_props")
+        tensor.ClearField("doc_string")
+    model.ClearField("metadata_props")
+    return model
+
+
+def session(data: bytes) -> Callable[..., Tensor]:
+    """The graph, ready to be called on the CPU with its inputs in order."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    runtime = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    names = [one.name for one in runtime.get_inputs()]
+
+    def call(*tensors: Tensor) -> Tensor:
+        feed = {name: x.numpy() for name, x in zip(names, tensors, strict=True)}
+        return torch.from_numpy(runtime.run([OUTPUT], feed)[0])
+
+    return call

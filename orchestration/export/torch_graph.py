@@ -1,0 +1,102 @@
+"""From a trained network to the graph that a registered model consists of: pixels in, L2-normalised descriptors out."""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from methods.ranking import describe
+from orchestration.export.serving import RefusedModelError, check_archive
+
+TOLERANCE = 1e-4
+CLIPS = 5  # dimensions of clips [B, T, 3, H, W]
+
+
+class ExportError(RuntimeError):
+    """The network cannot be exported, or its graph gives other features than the network."""
+
+
+class Descriptor(nn.Module):
+    """images float [B, 3, H, W], 0…255 (and parsing uint8 [B, H, W]), or clips [B, T, 3, H, W] → float [B, D], L2-normalised.
+
+    `flip` adds the embedding of the mirror image before normalising, as the experiment evaluated it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, method: nn.Module, mean: Sequence[float], std: Sequence[float], flip: bool) -> None:
+        super().__init__()
+        self.method, self.flip = method, flip
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[None, :, None, None])
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[None, :, None, None])
+
+    def forward(self, images: Tensor, parsing: Tensor | None = None) -> Tensor:
+        normalised = (images / 255 - self.mean) / self.std
+        rest = () if parsing is None else (parsing,)
+        embed: Callable[..., Tensor] = self.method.embed  # type: ignore[assignment]
+        return describe(embed, normalised, *rest, flip=self.flip)
+
+
+def trace(descriptor: Descriptor, example: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
+    """The network as a graph for any batch size, and clips of any length. Raises: ExportError."""
+    batch, frames = torch.export.Dim("batch", min=1), torch.export.Dim("frames", min=1)
+    shapes = tuple({0: batch, 1: frames} if x.ndim == CLIPS else {0: batch} for x in example)
+    try:
+        with torch.no_grad():
+            return torch.export.export(for_export(descriptor), tuple(example), dynamic_shapes=shapes, strict=False)
+    except Exception as error:
+        raise ExportError(f"torch.export cannot trace the network's embed: {error}") from error
+
+
+def for_export(descriptor: Descriptor) -> Descriptor:
+    return copy.deepcopy(descriptor).cpu().float().eval().requires_grad_(False)
+
+
+def export(descriptor: Descriptor, example: tuple[Tensor, ...]) -> bytes:
+    """The .pt2 archive of a descriptor for any batch size, checked against it on `example` (batch ≥ 2) and one image.
+
+    What only explains the graph to its author (source lines, paths, module classes) is left out.
+    Raises: ExportError.
+    """
+    return to_archive(trace(descriptor, example), descriptor, example)
+
+
+def to_archive(program: torch.export.ExportedProgram, descriptor: Descriptor, example: tuple[Tensor, ...]) -> bytes:
+    """`export` of what was traced already."""
+    for node in program.graph.nodes:
+        for key in [k for k in node.meta if k not in ("val", "tensor_meta")]:
+            del node.meta[key]
+    program._guards_code = []  # code that load would compile; the serving file checks its inputs itself
+    program._example_inputs = None  # the only pickled member
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(action="ignore"):  # of weights that share memory: the features are compared below
+        torch.export.save(program, buffer)
+    data = buffer.getvalue()
+    try:
+        check_archive(data)
+    except RefusedModelError as error:
+        raise ExportError(f"the exported graph would be refused when it is loaded: {error}") from error
+    graph = torch.export.load(io.BytesIO(data)).module(check_guards=False)
+    check_features("the graph", graph, descriptor, example)
+    return data
+
+
+@torch.no_grad()
+def check_features(
+    name: str, graph: Callable[..., Tensor], descriptor: Descriptor, example: tuple[Tensor, ...]
+) -> None:
+    """Raise ExportError unless `graph` gives the network's features of the example, and of each of its first images alone."""
+    network = for_export(descriptor)
+    for inputs in (example, tuple(x[:1] for x in example)):
+        difference = (graph(*inputs) - network(*inputs)).abs().max().item()
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"{name} and the network differ by {difference:g} on {len(inputs[0])} images (at most {TOLERANCE:g} allowed): "
+                "embed depends on something that export cannot see, such as the batch size or a random draw"
+            )

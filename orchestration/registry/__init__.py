@@ -1,0 +1,1 @@
+"""Versions of models: created, located, locked, decided about."""

@@ -1,0 +1,77 @@
+"""`redress registry list | show | register`: what the registry has, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from orchestration.config.settings import is_model_name
+from orchestration.errors import RequestError
+from orchestration.registry import decisions, register
+from orchestration.registry.locate import locate
+from orchestration.registry.versions import aliases, find_version
+from orchestration.tracking import mlflow_client, tracked_run
+from orchestration.tracking.mlflow_filters import quoted
+from orchestration.tracking.runs import show_run
+
+METRIC = "metric."
+
+
+def list_models(*, tracking_uri: str | None = None) -> list[dict[str, Any]]:
+    """Every version of every registered model, the newest of each first."""
+    client = mlflow_client.connect(tracking_uri)
+    versions = []
+    for model in mlflow.search_registered_models():  # all of them; a client's own call ends after a hundred
+        found = client.search_model_versions(f"name = {quoted(model.name)}")
+        versions += sorted(found, key=lambda version: -int(version.version))
+    return [summary(client, version) for version in versions]
+
+
+def show_model(uri: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
+    """One version with its tags, decisions and model card; of a bare NAME what was decided about all of its versions.
+
+    Raises: RequestError where there is none.
+    """
+    client = mlflow_client.connect(tracking_uri)
+    if not uri.startswith("models:/"):
+        made = [asdict(one) for one in decisions.decisions(client, uri)]
+        there = {alias: number for alias, number in aliases(client, uri).items() if number is not None}
+        return {"model": uri, "aliases": there, "decisions": made}
+    version = find_version(client, uri)
+    made = [asdict(one) for one in decisions.decisions(client, version.name) if one.version == str(version.version)]
+    found = {"tags": dict(version.tags), "decisions": made, "card": version.description or ""}
+    return summary(client, version) | found
+
+
+def register_run(run: str, name: str) -> dict[str, Any]:
+    """Register the model of a run (id, storage, or one of its checkpoints) under `name`, as candidate. Raises: RequestError."""
+    try:
+        is_model_name(name)
+    except ValueError as error:
+        raise RequestError(f"{name}: {error}.") from error
+    located = locate(run)
+    if located.run_id is None:
+        raise RequestError(
+            f"{run}: no run of redress lies there ({tracked_run.DESCRIPTION} is missing). Name a run's id or storage."
+        )
+    metrics = show_run(located.run_id)["metrics"]
+    model = register.register_checkpoint(located.checkpoint.address, name, located.run_id, metrics)
+    return {"run_id": located.run_id, "checkpoint": located.checkpoint.address, "model": model, "metrics": metrics}
+
+
+def summary(client: MlflowClient, version: ModelVersion) -> dict[str, Any]:
+    aliases = client.get_registered_model(version.name).aliases
+    created = datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
+    return {
+        "model": f"models:/{version.name}/{version.version}",
+        "aliases": sorted(alias for alias, number in aliases.items() if str(number) == str(version.version)),
+        "decision": version.tags.get("decision"),
+        "run_id": version.run_id,
+        "created": created.isoformat(timespec="seconds"),
+        "metrics": {k.removeprefix(METRIC): float(v) for k, v in version.tags.items() if k.startswith(METRIC)},
+    }

@@ -1,0 +1,286 @@
+"""A reviewer's decisions: promote, reject, roll back. Each is taken under the model's lock and stays in tags.
+
+Tag `decision.N` of the registered model is the N-th decision as JSON: what, version, who, when, why, evidence, and the aliases
+before and after, which is all that a rollback needs. The tags `decision…` of a version say the last one about it in words.
+The record is written before the aliases move: where a process dies between the two, there is a decision to take again, never
+a champion of whom nobody knows why. The same command given again takes to its end what was cut short.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from orchestration.errors import RequestError, ServerAwayError, first_line
+from orchestration.registry import gate
+from orchestration.registry.lock import Lock, locked
+from orchestration.registry.versions import (
+    CANDIDATE,
+    CHAMPION,
+    PREVIOUS,
+    Aliases,
+    aliases,
+    exists,
+    find,
+    registered,
+    uri,
+)
+from orchestration.tracking import mlflow_client
+
+EVIDENCE = "review.evidence"
+RECORD = "decision."
+REASON_LIMIT, NAME_LIMIT = 1000, 200  # characters; a registered model's tag holds 5000, and the record has both
+
+
+@dataclass(frozen=True)
+class Decision:
+    """version: whom it is about. evidence: where the review page lies, "" where there is none. undoes: of a rollback, which."""
+
+    number: int
+    what: str
+    version: str
+    who: str
+    when: str
+    why: str
+    evidence: str
+    overridden: list[str]
+    before: Aliases
+    after: Aliases
+    undoes: int | None = None
+
+
+def promote(
+    model: str, *, override: str | None = None, who: str | None = None, tracking_uri: str | None = None
+) -> dict[str, Any]:
+    """Make a version the champion, whose evidence passes the gate or for whom `override` says why not.
+
+    Raises: RequestError where there is no evidence, or none against the champion of now, or the gate is not passed.
+    """
+    client = mlflow_client.connect(tracking_uri)
+    version = find(client, model)
+    evidence_of(version)
+    with locked(client, version.name, who := reviewer(who)) as lock:
+        number = str(version.version)
+        version = client.get_model_version(version.name, number)  # another may have decided about it meanwhile
+        evidence, before = evidence_of(version), aliases(client, version.name)
+        half = cut_short(decisions(client, version.name), before)
+        if half and half.what == "promoted" and half.version == before[CHAMPION] == number:
+            return carry_out(client, lock, version.name, half, before)
+        check_fresh(version, evidence, before[CHAMPION])
+        failed = [check for check in gate.judge(evidence, gate.gate_of(client, version.name)) if not check.passed]
+        if version.tags.get("decision") == "rejected":
+            failed.append(gate.Check("not rejected", False, told(version.tags)))
+        if failed and not override:
+            listed = "\n".join(f"  {check.name}: {check.text}" for check in failed)
+            raise RequestError(
+                f"{uri(version)} does not pass the gate:\n{listed}\n"
+                "Reject it, or promote it all the same with --override REASON, which is kept with the decision."
+            )
+        why = sensible(override) if failed and override else "passes the gate"
+        candidate = None if before[CANDIDATE] == number else before[CANDIDATE]
+        after: Aliases = {CANDIDATE: candidate, CHAMPION: number, PREVIOUS: before[CHAMPION]}
+        overridden = [check.name for check in failed]
+        return decide(client, lock, version, "promoted", who, why, before, after, overridden=overridden)
+
+
+def reject(model: str, reason: str, *, who: str | None = None, tracking_uri: str | None = None) -> dict[str, Any]:
+    """Take a version out of the running, with the reason. Raises: RequestError where it is the champion."""
+    client = mlflow_client.connect(tracking_uri)
+    version = find(client, model)
+    with locked(client, version.name, who := reviewer(who)) as lock:
+        before = aliases(client, version.name)
+        if before[CHAMPION] == str(version.version):
+            raise RequestError(
+                f"{uri(version)} is the champion. `redress registry rollback {version.name} --reason …` undoes its promotion."
+            )
+        kept = None if before[CANDIDATE] == str(version.version) else before[CANDIDATE]
+        return decide(client, lock, version, "rejected", who, sensible(reason), before, before | {CANDIDATE: kept})
+
+
+def rollback(name: str, reason: str, *, who: str | None = None, tracking_uri: str | None = None) -> dict[str, Any]:
+    """Undo the last decision about the registered model that is not undone yet: its aliases are as they were before it.
+
+    A candidate that was registered since stays. Raises: RequestError where there is none, or aliases were moved by hand.
+    """
+    client = mlflow_client.connect(tracking_uri)
+    name = name.removeprefix("models:/").partition("@")[0].partition("/")[0]
+    with locked(client, name, who := reviewer(who)) as lock:
+        made, now = decisions(client, name), aliases(client, name)
+        half = cut_short(made, now)
+        if half and half.undoes:
+            return carry_out(client, lock, name, half, now)
+        undone = {one.undoes for one in made if one.undoes}
+        standing = [one for one in made if one.undoes is None and one.number not in undone]
+        if not standing:
+            raise RequestError(
+                f"{name}: there is no decision to roll back. `redress registry show {name}` shows them all."
+            )
+        last = standing[-1]
+        # a decision whose process died may have moved some aliases, or none
+        known = {alias: (last.after[alias], last.before[alias]) for alias in (CHAMPION, PREVIOUS)}
+        if moved := [alias for alias, numbers in known.items() if now[alias] not in numbers]:
+            raise RequestError(
+                f"{name}: since decision {last.number} ({last.what} version {last.version}) the alias {moved[0]} was moved by "
+                f"hand from {last.after[moved[0]]} to {now[moved[0]]}. Set it back in MLflow, then roll back."
+            )
+        after = last.before | {CANDIDATE: now[CANDIDATE] or last.before[CANDIDATE]}
+        for alias, number in after.items():
+            exists(client, name, alias, number)
+        version = client.get_model_version(name, last.version)
+        why = sensible(reason)
+        return decide(client, lock, version, f"{last.what}: rolled back", who, why, now, after, undoes=last.number)
+
+
+def decide(
+    client: MlflowClient,
+    lock: Lock,
+    version: ModelVersion,
+    what: str,
+    who: str,
+    why: str,
+    before: Aliases,
+    after: Aliases,
+    *,
+    overridden: list[str] | None = None,
+    undoes: int | None = None,
+) -> dict[str, Any]:
+    """Record it, then carry it out; returns the answer to people."""
+    made = decisions(client, version.name)
+    decision = Decision(
+        number=1 + max((one.number for one in made), default=0),
+        what=what,
+        version=str(version.version),
+        who=who,
+        when=datetime.now(UTC).isoformat(timespec="seconds"),
+        why=why,
+        evidence=version.tags.get("review.page", ""),
+        overridden=overridden or [],
+        before=before,
+        after=after,
+        undoes=undoes,
+    )
+    record = json.dumps(asdict(decision), ensure_ascii=False)  # escapes would make a tag too long of some languages
+    lock.check()
+    with may_be_cut_short(version.name):
+        client.set_registered_model_tag(version.name, f"{RECORD}{decision.number:04d}", record)
+    return carry_out(client, lock, version.name, decision, before)
+
+
+def carry_out(client: MlflowClient, lock: Lock, name: str, decision: Decision, now: Aliases) -> dict[str, Any]:
+    """What its record says, into the version's tags and the aliases that are not there yet."""
+    words = {"": decision.what, ".by": decision.who, ".at": decision.when, ".why": decision.why}
+    words |= {".evidence": decision.evidence, ".overrides": ", ".join(decision.overridden)}
+    with may_be_cut_short(name):
+        for key, value in words.items():
+            client.set_model_version_tag(name, decision.version, f"decision{key}", value)
+        for alias in (PREVIOUS, CHAMPION, CANDIDATE):
+            number = decision.after[alias]
+            if number == now[alias] or (alias == CANDIDATE and now[alias] != decision.before[alias]):
+                continue  # a candidate that came since stays
+            lock.check()
+            if number is not None:
+                client.set_registered_model_alias(name, alias, number)
+            else:
+                client.delete_registered_model_alias(name, alias)
+    return {
+        "name": name,
+        "model": f"models:/{name}/{decision.version}",
+        "decision": asdict(decision),
+        "aliases": {alias: number for alias, number in decision.after.items() if number is not None},
+    }
+
+
+@contextmanager
+def may_be_cut_short(name: str) -> Iterator[None]:
+    """Raises: ServerAwayError where MLflow fails meanwhile."""
+    try:
+        yield
+    except MlflowException as error:
+        raise ServerAwayError(
+            f"{name}: MLflow failed while the decision was written, and may have it in part: {first_line(error)}. "
+            "Give the same command again when MLflow answers: it takes the decision to its end."
+        ) from error
+
+
+def cut_short(made: list[Decision], now: Aliases) -> Decision | None:
+    """The last decision, where some aliases are still as before it. Those moved since and newer candidates are not its."""
+    if not made:
+        return None
+    last, settled = made[-1], (CHAMPION, PREVIOUS)
+    if any(now[alias] not in (last.before[alias], last.after[alias]) for alias in settled):
+        return None
+    was, becomes = last.before[CANDIDATE], last.after[CANDIDATE]
+    lacks_candidate = was != becomes and now[CANDIDATE] == was
+    return last if lacks_candidate or any(now[alias] != last.after[alias] for alias in settled) else None
+
+
+def decisions(client: MlflowClient, name: str) -> list[Decision]:
+    """Every decision about a registered model, the first one first. Raises: RequestError where there is no such model."""
+    tags = registered(client, name).tags
+    records = sorted(key for key in tags if key.startswith(RECORD))
+    return [Decision(**json.loads(tags[key])) for key in records]
+
+
+def evidence_of(version: ModelVersion) -> dict[str, Any]:
+    """What a comparison found of the version. Raises: RequestError where there was none."""
+    if text := version.tags.get(EVIDENCE):
+        return dict(json.loads(text))
+    raise RequestError(
+        f"{uri(version)} has no evidence: it was not compared with the champion. "
+        f"Do that first: redress registry compare {uri(version)}"
+    )
+
+
+def check_fresh(version: ModelVersion, evidence: dict[str, Any], champion: str | None) -> None:
+    """The evidence is against the champion that there is now. Raises: RequestError."""
+    if champion == str(version.version):
+        raise RequestError(f"{uri(version)} is the champion already ({told(version.tags)}).")
+    if evidence["against"] != champion:
+        compared = f"version {evidence['against']}" if evidence["against"] else "no champion"
+        now = f"version {champion} is the champion now" if champion else "there is no champion now"
+        raise RequestError(
+            f"{uri(version)} was compared with {compared}, and {now}: the evidence is out of date, nothing was changed. "
+            f"Compare again: redress registry compare {uri(version)}"
+        )
+
+
+def sensible(reason: str) -> str:
+    """Raises: RequestError where a reason says nothing, or too much for a tag."""
+    reason = reason.strip()
+    if not reason or len(reason) > REASON_LIMIT:
+        raise RequestError(f"a decision needs its reason, 1 to {REASON_LIMIT} characters; this one has {len(reason)}.")
+    return reason
+
+
+def told(tags: dict[str, str]) -> str:
+    """The last decision about a version, in words."""
+    if "decision" not in tags:
+        return "no decision is recorded"
+    return f"{tags['decision']} by {tags['decision.by']} at {tags['decision.at']}: {tags['decision.why']}"
+
+
+def reviewer(name: str | None) -> str:
+    """Who decides: that name, else the one that MLflow's server knows, else the user's here.
+
+    Raises: RequestError where there is none, or it says nothing, or too much for a tag.
+    """
+    try:
+        found = (name or os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()).strip()
+    except (OSError, KeyError):
+        raise RequestError("nothing tells who decides: this user has no name. Say it with --by NAME.") from None
+    if not found or len(found) > NAME_LIMIT or not found.isprintable():
+        raise RequestError(
+            f"who decides is a name of 1 to {NAME_LIMIT} characters in one line, and this has {len(found)}: {found[:40]!r}…. "
+            "Say another with --by NAME."
+        )
+    return found

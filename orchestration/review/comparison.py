@@ -1,0 +1,240 @@
+"""Two models on the same queries: differences with their intervals, per camera and change of clothes, and what changed.
+
+`champion` and `candidate` are two sets of descriptors of one data set; of either may be any dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.protocols import protocols
+from datasets.protocols.protocols import Mode, Protocol
+from datasets.shards.dataset import Manifest, SplitIndex
+from methods.matches import Labels, judge
+from methods.ranking import Ranking, rank_by_rules
+from methods.ranking_parts import mean_over_draws
+from orchestration.evaluation.embed import Descriptors
+from orchestration.evaluation.modes import CMC_RANKS, RankedList, Side, nearest, side
+from orchestration.review.bootstrap import mean_intervals
+
+MEASURES = ("mAP", "rank-1")
+CHANGED_SHOWN = 6
+LIST_LENGTH = 5
+SEED = 0
+
+Entries = tuple[str, str, tuple[str, ...] | None, int]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A measure of both models as fractions, and the ends of the interval of candidate − champion.
+
+    by_person: the same where whole persons are drawn instead of queries.
+    """
+
+    champion: float
+    candidate: float
+    low: float
+    high: float
+    by_person: tuple[float, float]
+
+    @property
+    def delta(self) -> float:
+        return self.candidate - self.champion
+
+
+@dataclass(frozen=True)
+class Group:
+    """Queries that share a camera, or what becomes of their clothes: by measure."""
+
+    name: str
+    num_queries: int
+    differences: dict[str, Difference]
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A query that one model ranks better than the other: the nearest gallery entries by both."""
+
+    query: int  # row of the query's split
+    champion: RankedList
+    candidate: RankedList
+
+    @property
+    def delta(self) -> float:
+        return self.candidate.average_precision - self.champion.average_precision
+
+
+@dataclass(frozen=True)
+class ModeComparison:
+    """One mode. rankings: champion's and candidate's. better, worse: those that changed most, the most first; of draws none."""
+
+    mode: Mode
+    differences: dict[str, Difference]
+    rankings: tuple[Ranking, Ranking]
+    num_better: int
+    num_worse: int
+    cameras: list[Group]
+    clothes: list[Group]
+    better: list[Changed]
+    worse: list[Changed]
+
+    @property
+    def num_queries(self) -> int:
+        return self.rankings[0].num_valid
+
+
+def compare(
+    protocol: Protocol,
+    indexes: Mapping[str, SplitIndex],
+    champion: Mapping[str, Descriptors],
+    candidate: Mapping[str, Descriptors],
+    manifest: Manifest,
+    *,
+    confidence: float,
+) -> list[ModeComparison]:
+    """Every mode of the protocol. confidence: of the intervals, such as 0.95."""
+    ranked: dict[Entries, Ranked] = {}
+    for mode in protocol.modes:
+        if entries_of(mode) not in ranked:
+            alike = [other for other in protocol.modes if entries_of(other) == entries_of(mode)]
+            ranked[entries_of(mode)] = rank_both(protocol, alike, indexes, (champion, candidate), manifest)
+    return [compare_mode(mode, indexes[mode.query], ranked[entries_of(mode)], confidence) for mode in protocol.modes]
+
+
+def entries_of(mode: Mode) -> Entries:
+    """Modes in which these are the same differ in nothing but their rule, and are ranked together."""
+    return mode.query, mode.gallery, mode.cameras, mode.draws
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Queries ranked by both models. rows: of the query's split. queries: a side per model; galleries: per model and draw;
+    found: per model, draw and rule."""
+
+    rows: np.ndarray
+    queries: list[Side]
+    galleries: list[list[Side]]
+    found: list[list[dict[str, Ranking]]]
+
+
+def rank_both(
+    protocol: Protocol,
+    modes: Sequence[Mode],
+    indexes: Mapping[str, SplitIndex],
+    models: tuple[Mapping[str, Descriptors], Mapping[str, Descriptors]],
+    manifest: Manifest,
+) -> Ranked:
+    """modes: of the same entries."""
+    of_query, of_gallery = indexes[modes[0].query], indexes[modes[0].gallery]
+    rows = protocols.rows(protocol, modes[0], of_query)
+    drawn = protocols.galleries(protocol, modes[0], of_gallery, manifest)
+    rules = [mode.rule for mode in modes]
+    queries = [side(protocol, of_query, model[of_query.split], rows) for model in models]
+    galleries = [[side(protocol, of_gallery, model[of_gallery.split], some) for some in drawn] for model in models]
+    found = [
+        [rank_by_rules(query.features, one.features, query.labels, one.labels, rules, CMC_RANKS) for one in of_model]
+        for query, of_model in zip(queries, galleries, strict=True)
+    ]
+    return Ranked(rows, queries, galleries, found)
+
+
+def compare_mode(mode: Mode, index: SplitIndex, ranked: Ranked, confidence: float) -> ModeComparison:
+    """index: of the queries' split."""
+    rows, queries, galleries = ranked.rows, ranked.queries, ranked.galleries
+    found = [[draw[mode.rule] for draw in of_model] for of_model in ranked.found]
+    rankings = [mean_over_draws(of_model) if mode.draws else of_model[0] for of_model in found]
+    valid = np.flatnonzero(~np.isnan(rankings[0].per_query_ap))
+    values = np.stack([per_query(ranking, of_model) for ranking, of_model in zip(rankings, found, strict=True)])
+    values = values[:, :, valid]  # [models, measures, valid queries]
+    labels = queries[0].labels.take(valid)
+    change = values[1, 0] - values[0, 0]
+    order = np.argsort(change, kind="stable")
+    shown = [] if mode.draws else [order[::-1][:CHANGED_SHOWN], order[:CHANGED_SHOWN]]
+    better, worse = (
+        changed(mode, queries, [g[0] for g in galleries], rankings, valid[some[change[some] != 0]], sign)
+        for some, sign in zip(shown or [order[:0]] * 2, (1, -1), strict=True)
+    )
+    cameras = [index.camera_names[at] if at >= 0 else "unknown" for at in index.camera[rows[valid]].tolist()]
+    return ModeComparison(
+        mode=mode,
+        differences=differences(values, labels.person, confidence),
+        rankings=(rankings[0], rankings[1]),
+        num_better=int((change > 0).sum()),
+        num_worse=int((change < 0).sum()),
+        cameras=groups(cameras, values, labels.person, confidence),
+        clothes=groups(clothes_changes(labels, galleries[0][0].labels, mode), values, labels.person, confidence),
+        better=better,
+        worse=worse,
+    )
+
+
+def per_query(ranking: Ranking, draws: list[Ranking]) -> np.ndarray:
+    """float64 [measures, Q], in the order of MEASURES: average precision, and in what share of the draws rank 1 is right."""
+    hits = np.mean([one.first_match == 1 for one in draws], axis=0)
+    return np.stack([ranking.per_query_ap, hits])
+
+
+def differences(values: np.ndarray, person: np.ndarray, confidence: float) -> dict[str, Difference]:
+    """values: [models, measures, queries]. person: int64 [queries]."""
+    delta = values[1] - values[0]
+    ends = mean_intervals(delta, confidence=confidence, seed=SEED)
+    by_person = mean_intervals(delta, confidence=confidence, seed=SEED, groups=person)
+    return {
+        measure: Difference(
+            champion=float(values[0, at].mean()),
+            candidate=float(values[1, at].mean()),
+            low=float(ends[0][at]),
+            high=float(ends[1][at]),
+            by_person=(float(by_person[0][at]), float(by_person[1][at])),
+        )
+        for at, measure in enumerate(MEASURES)
+    }
+
+
+def groups(names: list[str], values: np.ndarray, person: np.ndarray, confidence: float) -> list[Group]:
+    """The queries of each name apart, in the order of the names."""
+    of_query = np.array(names)
+    found = []
+    for name in np.unique(of_query):
+        inside = of_query == name
+        there = differences(values[:, :, inside], person[inside], confidence)
+        found.append(Group(str(name), int(inside.sum()), there))
+    return found
+
+
+def clothes_changes(query: Labels, gallery: Labels, mode: Mode) -> list[str]:
+    """Of each query, what its matches wear: the asked clothes, and how many other outfits. "unknown" without labels."""
+    kinds = np.unique(np.stack([gallery.person, gallery.camera, gallery.clothes]), axis=1)
+    _, matches = judge(query, Labels(*kinds), mode.rule)
+    at, kind = np.nonzero(matches)
+    worn = np.unique(np.stack([at, kinds[2, kind]]), axis=1)
+    is_same = worn[1] == query.clothes[worn[0]]
+    others = np.bincount(worn[0][~is_same], minlength=len(query))
+    same = np.bincount(worn[0][is_same], minlength=len(query)) > 0
+    labelled = (query.clothes >= 0) & (np.bincount(worn[0][worn[1] < 0], minlength=len(query)) == 0)
+    return [clothes_change(*told) for told in zip(labelled.tolist(), same.tolist(), others.tolist(), strict=True)]
+
+
+def clothes_change(is_labelled: bool, is_same: bool, others: int) -> str:
+    if not is_labelled:
+        return "unknown"
+    if not others:
+        return "same clothes only"
+    outfits = f"{others} other outfit{'' if others == 1 else 's'}" if others < 3 else "3 or more other outfits"
+    return f"same clothes and {outfits}" if is_same else outfits
+
+
+def changed(
+    mode: Mode, queries: list[Side], galleries: list[Side], rankings: list[Ranking], chosen: np.ndarray, sign: int
+) -> list[Changed]:
+    """Those of the chosen queries that changed for the better (sign 1) or the worse (-1), with both models' lists."""
+    lists = [
+        nearest(mode, query, gallery, ranking, chosen, LIST_LENGTH) if len(chosen) else []
+        for query, gallery, ranking in zip(queries, galleries, rankings, strict=True)
+    ]
+    found = [Changed(one.query, one, other) for one, other in zip(*lists, strict=True)]
+    return [one for one in found if sign * one.delta > 0]

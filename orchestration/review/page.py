@@ -1,0 +1,167 @@
+"""The review page: one HTML file that needs nothing else, in which a reviewer sees whether a candidate is better, and where."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+
+from datasets.format.manifest import Manifest
+from methods.ranking import RECALLS
+from orchestration.registry.gate import Check, Gate
+from orchestration.review import svg
+from orchestration.review.comparison import Difference, ModeComparison
+from orchestration.review.svg import Line
+from orchestration.review.thumbnails import Case, LookedAt
+
+TEMPLATE = Path(__file__).with_name("page.html")
+# MLflow shows a page in a sandbox, where Chromium follows no link within it. Elsewhere links need no help.
+SCRIPT = """
+if (location.protocol === "blob:") document.addEventListener("click", event => {
+  const link = event.target.closest('a[href^="#"]');
+  const part = link && document.getElementById(link.getAttribute("href").slice(1));
+  if (!part) return;
+  event.preventDefault();
+  part.scrollIntoView();
+  part.focus({preventScroll: true});
+});
+"""
+RECALL_TICKS = [(0.0, "0"), (0.25, "25"), (0.5, "50"), (0.75, "75"), (1.0, "100")]
+
+
+@dataclass(frozen=True)
+class Party:
+    """A version under comparison, or what stands in for one. label: as a sentence calls it. facts: for the table of origins."""
+
+    label: str
+    facts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Review:
+    """All that the page shows. cases: by mode, better and worse. looks: Grad-CAM of both models, or a sentence why not.
+
+    changes: setting → (champion's, candidate's). card: Markdown.
+    """
+
+    name: str
+    model: str
+    champion: Party
+    candidate: Party
+    is_first: bool
+    gate: Gate
+    target: str
+    checks: Sequence[Check]
+    comparisons: Sequence[ModeComparison]
+    cases: Mapping[str, tuple[Sequence[Case], Sequence[Case]]]
+    looks: Sequence[LookedAt] | str
+    manifest: Manifest
+    data: str
+    fingerprints: Mapping[str, str]
+    changes: Mapping[str, tuple[str, str]]
+    card: str
+    resamples: int
+    who: str
+    when: str
+
+    @property
+    def passes(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    @cached_property
+    def widest(self) -> float:
+        """The largest end of any interval, so that all are drawn to one scale."""
+        ends = [end for mode in self.comparisons for one in mode.differences.values() for end in (one.low, one.high)]
+        return max((abs(end) for end in ends if math.isfinite(end)), default=1.0)
+
+    @property
+    def target_difference(self) -> Difference:
+        mode, _, measure = self.target.rpartition("/")
+        return next(one.differences[measure] for one in self.comparisons if one.mode.name == mode)
+
+
+def write_page(review: Review) -> str:
+    """The HTML. Whatever comes from data, names or people is escaped, nothing is fetched, and nothing but SCRIPT may run."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters |= {"percent": percent, "points": points, "markdown": markdown, "ends": ends}
+    environment.globals |= {"cmc": cmc, "precision_recall": precision_recall, "interval": interval, "legend": legend}
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(review=review, script=Markup(SCRIPT), script_digest=f"sha256-{digest}")
+
+
+def percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """+1.2 or −0.3; what rounds to nothing has no sign."""
+    shown = f"{100 * value:+.1f}"
+    return "–" if math.isnan(value) else "0.0" if shown in ("+0.0", "-0.0") else shown.replace("-", "−")
+
+
+def ends(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return "no interval" if math.isnan(low) else f"{points(low)} to {points(high)}"
+
+
+def interval(difference: Difference, widest: float) -> Markup:
+    return svg.interval(difference.low, difference.delta, difference.high, widest)
+
+
+def lines(review: Review, of_both: Sequence[Sequence[tuple[float, float]]]) -> list[Line]:
+    """of_both: the champion's points and the candidate's."""
+    labels = {"champion": review.champion.label, "candidate": review.candidate.label}
+    return [Line(kind, label, some) for (kind, label), some in zip(labels.items(), of_both, strict=True)]
+
+
+def legend(review: Review) -> Markup:
+    return svg.legend(lines(review, [(), ()]))
+
+
+def cmc(review: Review, mode: ModeComparison) -> Markup:
+    """Share of queries whose first match is within rank k."""
+    of_both = [[(k, share) for k, share in one.cmc.items() if share is not None] for one in mode.rankings]
+    ranks = [k for k, _ in of_both[0]]
+    positions = {k: math.log(k) for k in ranks}
+    ticks = [(positions[k], str(k)) for k in ranks if k in (1, 2, 5, 10, 20, 50)] or [(0.0, "1")]
+    if len(ticks) < 2:
+        ticks = [*ticks, (ticks[0][0] + 1, "")]
+    told = "; ".join(
+        f"{label}: {percent(curve[0][1])} % at rank 1, {percent(curve[-1][1])} % at rank {curve[-1][0]}"
+        for label, curve in zip((review.champion.label, review.candidate.label), of_both, strict=True)
+    )
+    placed = [[(positions[k], share) for k, share in curve] for curve in of_both]
+    title = f"Cumulative match characteristic, {mode.mode.name}. {told}"
+    return svg.curves(title, "rank", "queries matched, %", ticks, lines(review, placed))
+
+
+def precision_recall(review: Review, mode: ModeComparison) -> Markup:
+    """Interpolated precision at recall, mean over queries."""
+    placed = [list(zip(RECALLS.tolist(), one.precision.tolist(), strict=True)) for one in mode.rankings]
+    told = "; ".join(
+        f"{label}: precision {percent(one.precision[10])} % at half of the matches, {percent(one.precision[20])} % at all"
+        for label, one in zip((review.champion.label, review.candidate.label), mode.rankings, strict=True)
+    )
+    title = f"Precision over recall, {mode.mode.name}. {told}"
+    return svg.curves(title, "recall, %", "precision, %", RECALL_TICKS, lines(review, placed))
+
+
+def markdown(text: str, below: int = 2) -> Markup:
+    """Markdown as HTML: no raw HTML, no pictures; its headings `below` levels lower than they say."""
+    reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
+    tokens = reader.parse(text)
+    for token in tokens:
+        if token.type.startswith("heading_"):
+            token.tag = f"h{min(6, int(token.tag[1:]) + below)}"
+    return Markup(reader.renderer.render(tokens, reader.options, {}))

@@ -1,0 +1,243 @@
+"""`redress registry compare`: a candidate beside the champion on the same queries, as evidence in tags and as a page."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from datasets.shards.dataset import Dataset
+from orchestration.errors import RequestError, without_secret
+from orchestration.evaluation import descriptors
+from orchestration.evaluation.evaluate import open_for_evaluation
+from orchestration.export.model_card import as_description
+from orchestration.progress import Progress
+from orchestration.registry import decisions, gate
+from orchestration.registry.decisions import EVIDENCE
+from orchestration.registry.gate import Check, Gate
+from orchestration.registry.versions import uri
+from orchestration.review.bootstrap import RESAMPLES
+from orchestration.review.comparison import MEASURES, SEED, ModeComparison, compare
+from orchestration.review.contenders import Contender, changed_data, check_data, contenders, data_of, fingerprints
+from orchestration.review.page import Party, Review, write_page
+from orchestration.review.thumbnails import draw_cases, draw_looks
+from orchestration.tracking import mlflow_client
+from orchestration.tracking.run_description import flatten
+
+PAGE, NUMBERS = "review.html", "comparison.json"
+RANDOM_ORDER = "random order"
+HEADING = "## Review"
+NOT_COMPARED = ("name", "storage", "experiment", "register", "workers", "resources", "max_failures")
+
+
+def review(
+    model: str,
+    *,
+    against: str | None = None,
+    data: str | None = None,
+    page: str | None = None,
+    who: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Compare a version with the champion (with `against`, another version); returns differences, checks and the page's place.
+
+    data: what both are compared on, instead of the candidate's own data. page: a file for another copy of the page.
+    The page goes to the candidate's run in MLflow, and what it found to the version's tags: promotion asks for that.
+    Raises: RequestError before work starts where the two cannot be compared.
+    """
+    progress = progress or Progress()
+    if page and not Path(page).absolute().parent.is_dir():
+        raise RequestError(f"--page {page}: there is no folder {Path(page).parent}. Make it, or name another file.")
+    who, client = decisions.reviewer(who), mlflow_client.connect()
+    policy, candidate, champion = contenders(client, model, against)
+    address, note = data_of(candidate, champion, data)
+    dataset, protocol = open_for_evaluation(address)
+    target = gate.target_of(policy, [f"{mode.name}/{measure}" for mode in protocol.modes for measure in MEASURES])
+    note = note or changed_data(candidate, champion, dataset, given=data is not None)
+    check_data((candidate, champion), dataset, protocol)
+    indexes = named_indexes(dataset, sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)}))
+    reference, proposed = (
+        descriptors.descriptors_of(one.located, address, dataset, protocol, indexes, progress)
+        if one
+        else descriptors.random_order(protocol, indexes)
+        for one in (champion, candidate)
+    )
+    comparisons = compare(protocol, indexes, reference, proposed, dataset.manifest, confidence=policy.confidence)
+    evidence = evidence_of(candidate, champion, dataset, note, policy, comparisons, who)
+    checks = gate.judge(evidence, policy)
+    progress.say("drawing the review page")
+    drawn = write_page(
+        Review(
+            name=candidate.version.name,
+            model=uri(candidate.version),
+            champion=party(client, champion),
+            candidate=party(client, candidate),
+            is_first=champion is None,
+            gate=policy,
+            target=target,
+            checks=checks,
+            comparisons=comparisons,
+            cases=draw_cases(dataset, indexes, comparisons),
+            looks=draw_looks(
+                {one.label: one.located.checkpoint for one in (champion, candidate) if one},
+                dataset,
+                indexes,
+                next(one for one in comparisons if target.rpartition("/")[0] == one.mode.name),
+            ),
+            manifest=dataset.manifest,
+            data=without_secret(address),
+            fingerprints=fingerprints(candidate, champion, dataset),
+            changes=changes(champion, candidate) if champion else {},
+            card=card_of(candidate.version),
+            resamples=RESAMPLES,
+            who=evidence["who"],
+            when=evidence["when"],
+        )
+    )
+    place = keep(client, candidate, evidence, checks, drawn, is_evidence=against is None)
+    if page:
+        Path(page).write_text(drawn, encoding="utf-8")
+    return {
+        "model": uri(candidate.version),
+        "against": uri(champion.version) if champion else RANDOM_ORDER,
+        "run_id": candidate.run_id,
+        "data": without_secret(address),
+        "confidence": policy.confidence,
+        "target": target,
+        "differences": evidence["differences"],
+        "passes": all(check.passed for check in checks),
+        "checks": [asdict(check) for check in checks],
+        "changed": {one.mode.name: {"better": one.num_better, "worse": one.num_worse} for one in comparisons},
+        "page": place,
+    }
+
+
+def named_indexes(dataset: Dataset, splits: Sequence[str]) -> dict[str, Any]:
+    return dict(zip(splits, dataset.indexes(*splits), strict=True))
+
+
+def evidence_of(
+    candidate: Contender,
+    champion: Contender | None,
+    dataset: Dataset,
+    note: str,
+    policy: Gate,
+    comparisons: Sequence[ModeComparison],
+    who: str,
+) -> dict[str, Any]:
+    """What promotion judges by, as plain JSON; ends of intervals that are none are null."""
+    found: dict[str, Any] = {}
+    for one in comparisons:
+        for measure, difference in one.differences.items():
+            found[f"{one.mode.name}/{measure}"] = {
+                "champion": difference.champion,
+                "candidate": difference.candidate,
+                "low": None if math.isnan(difference.low) else difference.low,
+                "high": None if math.isnan(difference.high) else difference.high,
+            }
+    return {
+        "model": uri(candidate.version),
+        "against": str(champion.version.version) if champion else None,
+        "data": dataset.fingerprint,
+        "same_data": not note,
+        "data_note": note,
+        "select_on_test": candidate.version.tags.get("select_on_test") == "true",
+        "confidence": policy.confidence,
+        "resamples": RESAMPLES,
+        "seed": SEED,
+        "queries": {one.mode.name: one.num_queries for one in comparisons},
+        "differences": found,
+        "who": who,
+        "when": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }
+
+
+def keep(
+    client: MlflowClient,
+    candidate: Contender,
+    evidence: Mapping[str, Any],
+    checks: Sequence[Check],
+    page: str,
+    *,
+    is_evidence: bool,
+) -> str:
+    """Log page and numbers to the candidate's run, and link them from the version; returns the page's artifact path.
+
+    is_evidence: the comparison is with the champion; then what promotion needs goes to the version's tags.
+    """
+    version = candidate.version
+    run_id = candidate.run_id
+    against = f"version-{evidence['against']}" if evidence["against"] else "random-order"
+    moment = evidence["when"].replace(":", "").replace("+0000", "Z")
+    folder = f"reviews/version-{version.version}-against-{against}/{moment}"
+    numbers = dict(evidence) | {"checks": [asdict(check) for check in checks]}
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory, PAGE).write_text(page, encoding="utf-8")
+        Path(directory, NUMBERS).write_text(json.dumps(numbers, indent=1), encoding="utf-8")
+        client.log_artifacts(run_id, directory, folder)
+    place = f"{folder}/{PAGE}"
+    if not is_evidence:
+        return place
+    compared = (
+        f"champion version {evidence['against']}" if evidence["against"] else f"{RANDOM_ORDER} (there is no champion)"
+    )
+    verdict = f"{'passes' if all(check.passed for check in checks) else 'does not pass'} the gate against {compared}"
+    tags = {
+        "review.verdict": verdict,
+        "review.page": place,
+        "review.at": evidence["when"],
+        EVIDENCE: json.dumps(evidence),
+    }
+    for key, value in tags.items():
+        client.set_model_version_tag(version.name, version.version, key, value)
+    experiment = client.get_run(run_id).info.experiment_id
+    link = f"#/experiments/{experiment}/runs/{run_id}/artifacts/{place}"
+    text = f"{HEADING}\n\n[Review page]({link}): {verdict} ({evidence['when']}).\n\n{card_of(version)}"
+    client.update_model_version(version.name, version.version, description=as_description(text))
+    return place
+
+
+def card_of(version: ModelVersion) -> str:
+    """The model card in a version's description, without the review's link above it."""
+    text = version.description or ""
+    if not text.startswith(HEADING):
+        return text
+    _, _, card = text.partition(f"\n# {version.name}\n")
+    return f"# {version.name}\n{card}"
+
+
+def party(client: MlflowClient, contender: Contender | None) -> Party:
+    if contender is None:
+        return Party(RANDOM_ORDER, {})
+    version = contender.version
+    tags = client.get_run(contender.run_id).data.tags
+    position = contender.located.checkpoint.position
+    facts = {
+        "run": contender.run_id,
+        "recipe": str(contender.located.checkpoint.experiment.get("name", "")),
+        "checkpoint": f"epoch {position.epoch}, step {position.step}",
+        "registered": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+        "code digest": tags.get("source.digest", version.tags.get("source.digest", ""))[:16],
+        "commit": tags.get("source.commit", ""),
+        "trained on": contender.fingerprint[:16],
+        "decision": decisions.told(version.tags),
+    }
+    return Party(contender.label, {key: value for key, value in facts.items() if value})
+
+
+def changes(champion: Contender, candidate: Contender) -> dict[str, tuple[str, str]]:
+    """Settings that differ, secrets left out."""
+    old, new = (flatten(one.located.checkpoint.experiment) for one in (champion, candidate))
+    return {
+        key: (old.get(key, "–"), new.get(key, "–"))
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key) and key.partition(".")[0] not in NOT_COMPARED
+    }

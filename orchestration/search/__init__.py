@@ -1,0 +1,1 @@
+"""The nearest gallery images of a query."""

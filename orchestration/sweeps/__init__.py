@@ -1,0 +1,1 @@
+"""A sweep as plain data: its space, its configurations, what to try next, and what it found."""

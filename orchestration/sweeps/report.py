@@ -1,0 +1,91 @@
+"""What people look at when a sweep is done: a plot per parameter, a map per pair, parallel coordinates, a table."""
+
+from __future__ import annotations
+
+import html
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestration.sweeps import plots
+from orchestration.sweeps.points import Ledger, state_of
+from orchestration.sweeps.space import Choice, Space, short_names, told
+
+PAGE = Path(__file__).with_name("parallel_coordinates.html")
+MOST_PAIRS = 10
+
+
+@dataclass
+class Report:
+    """PNG bytes and pages by file name; the table as rows."""
+
+    pictures: dict[str, bytes] = field(default_factory=dict)
+    pages: dict[str, bytes] = field(default_factory=dict)
+    table: list[dict[str, Any]] = field(default_factory=list)
+
+
+def report(space: Space, ledger: Ledger, objective: str) -> Report:
+    points = [point for point in ledger.ranked() if point.score]
+    made = Report(table=table(space, ledger))
+    if not points:
+        return made
+    names = plots.modes_of(objective, max((o.metrics for o in points[0].outcomes.values()), key=len))
+    for key in space:
+        picture = plots.sensitivity(key, space, points, ledger.best(), names)
+        made.pictures[f"sensitivity-{key}.png"] = picture
+    for x, y in itertools.islice(itertools.combinations(space, 2), MOST_PAIRS):
+        made.pictures[f"heat-map-{x}-{y}.png"] = plots.heat_map(x, y, space, points, objective)
+    made.pages["parallel-coordinates.html"] = parallel_coordinates(space, ledger, objective)
+    return made
+
+
+def table(space: Space, ledger: Ledger) -> list[dict[str, Any]]:
+    """A row for each point, the best first, for people: percent."""
+    names = short_names(space)
+    rows: list[dict[str, Any]] = []
+    for point in ledger.ranked():
+        score = point.score
+        row: dict[str, Any] = {names[key]: told(value) for key, value in point.values.items()}
+        row["score, %"] = None if score is None else round(100 * score.mean, 2)
+        row["s.d."] = None if score is None or score.spread is None else round(100 * score.spread, 2)
+        rows.append(row | {"seeds": score.count if score else 0, "state": state_of(point, ledger.seeds)})
+    return rows
+
+
+def parallel_coordinates(space: Space, ledger: Ledger, objective: str) -> bytes:
+    """One page that needs nothing else: an axis per parameter and one for the score, a line per point."""
+    names = short_names(space)
+    axes = [
+        {"key": names[key], "log": not isinstance(axis, Choice) and axis.log, "listed": isinstance(axis, Choice)}
+        for key, axis in space.items()
+    ]
+    lines = [
+        {
+            "values": [plain(point.values[key]) for key in space],
+            "score": round(100 * point.score.mean, 3),
+            "spread": None if point.score.spread is None else round(100 * point.score.spread, 3),
+            "state": state_of(point, ledger.seeds),
+        }
+        for point in ledger.ranked()
+        if point.score
+    ]
+    data = {"axes": axes, "lines": lines, "objective": objective}
+    page = PAGE.read_text(encoding="utf-8")
+    page = page.replace("{{objective}}", html.escape(objective)).replace("{{data}}", for_script(data))
+    return page.encode()
+
+
+def plain(value: Any) -> float | int | str:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else told(value)
+
+
+def for_script(data: Mapping[str, Any]) -> str:
+    """JSON that cannot end the element that it stands in."""
+    return json.dumps(data).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def encode(answer: Mapping[str, Any]) -> bytes:
+    return json.dumps(answer, indent=1, default=str, ensure_ascii=False).encode()

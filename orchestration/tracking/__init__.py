@@ -1,0 +1,1 @@
+"""From a run's storage to MLflow, nothing lost or doubled."""

@@ -1,0 +1,231 @@
+"""From a run's storage to MLflow: each record once, in order, whenever the tracking server can be reached.
+
+Three kinds of lists lie in the storage: the journal (one record a step), `system/<node>` (one a sample) and the outbox
+(everything else that the driver has to say: evaluations, files, tags, the end). The first two count upwards, so what
+MLflow has of them follows from its newest point per metric; of the outbox the storage keeps how many were delivered.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+
+from datasets.storage.store import Store
+from orchestration.errors import first_line
+from orchestration.tracking import journal, system_metrics
+from orchestration.tracking.mlflow_retry import is_away
+from orchestration.tracking.segments import Record, SegmentReader
+
+OUTBOX = "outbox"
+FILES = "artifacts"
+CURSOR = "delivered.json"
+BATCH = 1000  # MLflow's limit of metrics in one call
+POLL_S = 1.0
+LONGEST_PAUSE_S = 30.0
+DISCOVER_S = 10.0
+
+log = logging.getLogger(__name__)
+OnRecords = Callable[[Sequence[Record]], None]
+
+
+class Stream:
+    """One list of numbered records and those of it that MLflow does not have yet."""
+
+    def __init__(self, store: Store, folder: str) -> None:
+        self.reader = SegmentReader(store, folder)
+        self.waiting: deque[Record] = deque()
+        self.last = -1
+
+    def read_new(self) -> list[Record]:
+        new = [record for _, record in journal.in_order(self.reader.read_new(), self.last)]
+        if new:
+            self.last = new[-1]["step"]
+        self.waiting.extend(new)
+        return new
+
+
+class Delivery:
+    """Brings a run's records to MLflow. Not a thread: `Forwarder` and `redress runs sync` call `deliver`."""
+
+    def __init__(self, store: Store, run_id: str, client: MlflowClient, on_records: OnRecords | None = None) -> None:
+        self.store, self.run_id, self.client, self.on_records = store, run_id, client, on_records
+        self.delivered = 0  # records of which this object brought something over
+        self._steps = Stream(store, journal.FOLDER)
+        self._streams = {journal.FOLDER: self._steps}
+        self._outbox = SegmentReader(store, OUTBOX)
+        self._messages: deque[Record] = deque()
+        self._skip = int(json.loads(store.read(CURSOR))["outbox"]) if store.exists(CURSOR) else 0
+        self._done = self._skip
+        self._newest: dict[str, tuple[int, int]] | None = None
+        self._discovered = -DISCOVER_S
+
+    @property
+    def pending(self) -> int:
+        """Records read and not delivered."""
+        return sum(len(stream.waiting) for stream in self._streams.values()) + len(self._messages)
+
+    def read(self) -> None:
+        """Take up what was written since the last call."""
+        if time.monotonic() - self._discovered >= DISCOVER_S:
+            self.discover()
+        for stream in self._streams.values():
+            new = stream.read_new()
+            if new and stream is self._steps and self.on_records:
+                self.on_records(new)
+        for _, message in self._outbox.read_new():
+            if self._skip:
+                self._skip -= 1
+            else:
+                self._messages.append(message)
+
+    def discover(self) -> None:
+        """Find the machines whose samples are in the storage."""
+        self._discovered = time.monotonic()
+        for path in self.store.list(system_metrics.FOLDER):
+            node = Path(path).parent.name
+            self._streams.setdefault(node, Stream(self.store, f"{system_metrics.FOLDER}/{node}"))
+
+    def deliver(self) -> None:
+        """Send everything read. What raises (any of MLflow's errors) leaves the rest for the next call."""
+        try:
+            for stream in self._streams.values():
+                self._deliver_stream(stream)
+            while self._messages:
+                self._deliver_message(self._messages[0])
+                self._messages.popleft()
+                self._done += 1
+                self.delivered += 1
+                self.store.write(CURSOR, json.dumps({"outbox": self._done}).encode())
+        except Exception:
+            self._newest = None  # a call that failed may have arrived all the same
+            raise
+
+    def _deliver_stream(self, stream: Stream) -> None:
+        if not stream.waiting:
+            return
+        if self._newest is None:
+            self._newest = newest_points(self.client, self.run_id)
+        for records in batches(stream.waiting):
+            new = [[m for m in as_metrics(record) if self._is_new(m)] for record in records]
+            metrics = [metric for of_record in new for metric in of_record]
+            for start in range(0, len(metrics), BATCH):
+                self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
+            for _ in records:
+                stream.waiting.popleft()
+            self.delivered += sum(map(bool, new))
+
+    def _is_new(self, metric: Metric) -> bool:
+        newest = (self._newest or {}).get(metric.key)
+        return newest is None or (metric.step, metric.timestamp) > newest
+
+    def _deliver_message(self, message: Record) -> None:
+        kind = message["kind"]
+        if kind == "metrics":
+            metrics = [m for m in as_metrics(message) if not self._is_there(m)]
+            for start in range(0, len(metrics), BATCH):
+                self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
+        elif kind == "file":
+            self._deliver_file(message["path"])
+        elif kind == "tags":
+            for key, value in message["tags"].items():
+                self.client.set_tag(self.run_id, key, value)
+        elif kind == "status":
+            if message["status"] == "RUNNING":
+                self.client.update_run(self.run_id, status="RUNNING")
+            else:
+                self.client.set_terminated(self.run_id, message["status"], end_time=message["time"])
+
+    def _is_there(self, metric: Metric) -> bool:
+        history = self.client.get_metric_history(self.run_id, metric.key)
+        return any((m.step, m.timestamp) == (metric.step, metric.timestamp) for m in history)
+
+    def _deliver_file(self, path: str) -> None:
+        folder, _, name = path.rpartition("/")
+        with tempfile.TemporaryDirectory() as directory:
+            local = Path(directory, name)
+            local.write_bytes(self.store.read(f"{FILES}/{path}"))
+            self.client.log_artifact(self.run_id, str(local), folder or None)
+
+
+def as_metrics(record: Record) -> list[Metric]:
+    return [Metric(key, value, record["time"], record["step"]) for key, value in record["metrics"].items()]
+
+
+def batches(records: Sequence[Record]) -> Iterator[list[Record]]:
+    """Runs of records with at most BATCH metrics together (a larger record stands alone)."""
+    batch: list[Record] = []
+    size = 0
+    for record in list(records):
+        if batch and size + len(record["metrics"]) > BATCH:
+            yield batch
+            batch, size = [], 0
+        batch.append(record)
+        size += len(record["metrics"])
+    if batch:
+        yield batch
+
+
+def newest_points(client: MlflowClient, run_id: str) -> dict[str, tuple[int, int]]:
+    """(step, time) of the newest point of every metric that MLflow has of the run: one call, whatever their number."""
+    return {metric.key: (metric.step, metric.timestamp) for metric in client.get_run(run_id).data._metric_objs}
+
+
+class Forwarder:
+    """A thread that reads and delivers until it is stopped. While MLflow is away it waits, longer each time."""
+
+    def __init__(self, delivery: Delivery, *, poll_s: float = POLL_S) -> None:
+        self.delivery, self.poll_s = delivery, poll_s
+        self.error: Exception | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._forward, name="forward to MLflow", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; what it had not delivered stays in the storage and with `delivery`."""
+        self._stopped.set()
+        self._thread.join()
+
+    def _forward(self) -> None:
+        pause, next_try = self.poll_s, 0.0
+        while not self._stopped.wait(self.poll_s):
+            try:
+                self.delivery.read()
+                if time.monotonic() < next_try:
+                    continue
+                self.delivery.deliver()
+                if self.error:
+                    log.warning("MLflow is back; %d records were delivered so far", self.delivery.delivered)
+                self.error, pause = None, self.poll_s
+            except Exception as error:
+                if self.error is None:
+                    what = "is away" if is_away(error) else "refuses what it is sent"
+                    log.warning("MLflow %s, the run goes on and delivers later: %s", what, first_line(error))
+                self.error = error
+                next_try, pause = time.monotonic() + pause, min(2 * pause, LONGEST_PAUSE_S)
+
+
+def drain(delivery: Delivery, deadline_s: float) -> Exception | None:
+    """Deliver everything, trying for `deadline_s` seconds; the last error where that was not enough."""
+    deadline, pause = time.monotonic() + deadline_s, 0.2
+    while True:
+        try:
+            delivery.discover()
+            delivery.read()
+            delivery.deliver()
+            return None
+        except Exception as error:
+            if time.monotonic() + pause > deadline:
+                return error
+            time.sleep(pause)
+            pause = min(2 * pause, 5.0)

@@ -1,0 +1,206 @@
+"""The journal of a run: every step's numbers, in the run's storage before they go anywhere else.
+
+After a crash the loop trains the steps since the last checkpoint again. Each of them must give the numbers that the
+journal has: that is how a run notices that it is not the run it was. Such steps are not written twice.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets.storage.store import Store
+from orchestration.tracking.segments import FLUSH_S, Record, SegmentReader, SegmentWriter
+
+if TYPE_CHECKING:
+    from orchestration.config.load import Experiment
+    from orchestration.engine.loop import StepReport
+
+FOLDER = "journal"
+MEASURED = ("speed/", "memory/")  # metrics of the machine, not of the training: they differ when a step is replayed
+LOSSES = "loss"  # prefix of the metrics that are compared where bits cannot be
+TOLERANCE = 1e-3
+LIBRARIES = ("torch", "torchvision", "numpy", "pyarrow")
+
+
+class JournalError(RuntimeError):
+    """The journal does not fit the checkpoint, or the steps that are reported to it."""
+
+
+class ReplayMismatch(RuntimeError):  # noqa: N818 — said as one says it
+    """A step trained again after a crash gave other numbers than the first time."""
+
+    def __init__(self, step: int, metric: str, recorded: object, replayed: object, rule: str) -> None:
+        super().__init__(
+            f"step {step}, trained again after a restart, gives {metric} = {replayed!r}; the journal has {recorded!r} "
+            f"({rule}). The data, the code or the machine differ from those of the first time. Go on from the last "
+            "checkpoint only where they are the same, or start a new run with --init-from."
+        )
+        self.step, self.metric, self.recorded, self.replayed = step, metric, recorded, replayed
+
+
+def environment(experiment: Experiment) -> dict[str, Any]:
+    """What has to be the same for a replayed step to give the same bits; call it in the process that trains."""
+    import torch  # the forwarder reads journals without it
+
+    return {
+        "workers": experiment.workers,
+        "threads": experiment.threads,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "processor": processor(),
+        "python": platform.python_version(),
+        **{name: installed(name) for name in LIBRARIES},
+    }
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def installed(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "absent"
+
+
+class Journal:
+    """Writer of the steps of one run. The first step it is told of is where training goes on.
+
+    A step that the journal has already is compared, bit for bit where the environment is the one in which it was
+    written and its device is the CPU. Elsewhere (another number of workers, another processor, a GPU) the losses of the
+    first replayed step must agree to 1e-3; later ones drift apart by rounding, and `largest_difference` says how far.
+    """
+
+    def __init__(self, store: Store, environment: Mapping[str, Any], *, flush_s: float = FLUSH_S) -> None:
+        self.store, self.environment, self.flush_s = store, dict(environment), flush_s
+        self.changes: dict[str, list[Any]] = {}
+        self.largest_difference = 0.0
+        self._next_step: int | None = None
+        self._recorded: dict[int, tuple[Record, Record]] = {}
+        self._drifted = False
+        self._writer: SegmentWriter | None = None
+
+    def record(self, report: StepReport) -> bool:
+        """Take a finished step and stamp it with the time (ms since the epoch). True where it is new, False where it
+        was recorded before the restart and agrees.
+
+        Raises: ReplayMismatch; JournalError where steps are missing; StoreError where the store kept failing.
+        """
+        writer = self._writer or self._open(report.step)
+        if report.step != self._next_step:
+            raise JournalError(f"step {report.step} was reported where step {self._next_step} was expected")
+        self._next_step += 1
+        entry = {
+            "step": report.step,
+            "epoch": report.epoch,
+            "batch": report.batch,
+            "stage": report.stage,
+            "metrics": {name: float(value) for name, value in report.metrics.items()},
+        }
+        if report.step in self._recorded:
+            self._compare(*self._recorded.pop(report.step), entry)
+            return False
+        writer.append(entry | {"time": time.time_ns() // 1_000_000})
+        return True
+
+    def _open(self, step: int) -> SegmentWriter:
+        last, previous = -1, None
+        for header, record in read_steps(self.store):
+            last, previous = record["step"], header["environment"]
+            if last >= step:
+                self._recorded[last] = previous, record
+        if last < step - 1:
+            raise JournalError(
+                f"the journal at {self.store.join(FOLDER)} ends with step {last}, and training goes on with step "
+                f"{step}: steps are missing. Put the journal's files back, or start a new run with --init-from."
+            )
+        self._next_step = step
+        self.changes = changes(previous, self.environment)
+        header = {"environment": self.environment, "changes": self.changes}
+        self._writer = SegmentWriter(self.store, FOLDER, header, flush_s=self.flush_s)
+        return self._writer
+
+    def flush(self) -> None:
+        """Return when every appended step is in the store; call it before a checkpoint is declared complete."""
+        if self._writer:
+            self._writer.flush()
+
+    def close(self) -> None:
+        if self._writer:
+            self._writer.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _compare(self, environment: Record, recorded: Record, replayed: Record) -> None:
+        step = recorded["step"]
+        for key in ("epoch", "batch", "stage"):
+            if recorded[key] != replayed[key]:
+                raise ReplayMismatch(step, key, recorded[key], replayed[key], "the sequence of batches differs")
+        exact = environment == self.environment and self.environment.get("device", "cpu") == "cpu"
+        if exact and not self._drifted:
+            compare_bits(step, recorded["metrics"], replayed["metrics"])
+            return
+        tolerance = math.inf if self._drifted else TOLERANCE
+        difference = compare_losses(step, recorded["metrics"], replayed["metrics"], tolerance)
+        self._drifted = True
+        self.largest_difference = max(self.largest_difference, difference)
+
+
+def read_steps(store: Store) -> list[tuple[Record, Record]]:
+    """(header, record) of every step once, in order."""
+    return in_order(SegmentReader(store, FOLDER).read_new(), -1)
+
+
+def in_order(entries: list[tuple[Record, Record]], last: int) -> list[tuple[Record, Record]]:
+    """The entries of steps after `last`, each step once: a second process may have added some before it was stopped."""
+    kept = []
+    for header, record in entries:
+        if record["step"] > last:
+            kept.append((header, record))
+            last = record["step"]
+    return kept
+
+
+def changes(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """What of the environment is not what it was: name → [before, now]."""
+    if before is None:
+        return {}
+    return {k: [before.get(k), now.get(k)] for k in {**before, **now} if before.get(k) != now.get(k)}
+
+
+def compare_bits(step: int, recorded: Mapping[str, float], replayed: Mapping[str, float]) -> None:
+    for name in sorted({*recorded, *replayed}):
+        if name.startswith(MEASURED):
+            continue
+        before, now = recorded.get(name), replayed.get(name)
+        if repr(before) != repr(now):  # repr tells every two float64 apart, and NaN equals NaN
+            raise ReplayMismatch(step, name, before, now, "compared bit for bit: the same environment")
+
+
+def compare_losses(step: int, recorded: Mapping[str, float], replayed: Mapping[str, float], tolerance: float) -> float:
+    """The largest relative difference of the losses."""
+    largest = 0.0
+    for name in sorted(n for n in {*recorded, *replayed} if n.startswith(LOSSES)):
+        before, now = recorded.get(name), replayed.get(name)
+        if before is None or now is None:
+            raise ReplayMismatch(step, name, before, now, "one of them lacks it")
+        difference = abs(before - now) / max(abs(before), abs(now), 1e-12)
+        if difference > tolerance:
+            raise ReplayMismatch(step, name, before, now, f"compared to {tolerance:g}: another environment")
+        largest = max(largest, difference)
+    return largest

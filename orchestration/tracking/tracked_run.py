@@ -1,0 +1,261 @@
+"""Runs in MLflow. A run is created before its workers start; everything after that goes through the run's storage.
+
+`TrackedRun` writes what the driver has to say to the outbox there and `forward` carries journal, samples and outbox to
+MLflow, so that a tracking server which is away delays delivery and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Param
+from mlflow.exceptions import MlflowException
+
+from datasets.storage.store import StoreError, open_store
+from orchestration.errors import RequestError, first_line, without_secret
+from orchestration.tracking import journal
+from orchestration.tracking.forwarder import FILES, OUTBOX, Delivery, Forwarder, OnRecords, drain
+from orchestration.tracking.mlflow_client import connect, default_tracking_uri, experiment_id
+from orchestration.tracking.mlflow_retry import persist
+from orchestration.tracking.run_description import dataset_input, describe, flatten, redact
+from orchestration.tracking.segments import Record, SegmentReader, SegmentWriter
+from orchestration.tracking.system_metrics import SystemMonitor
+
+if TYPE_CHECKING:
+    from orchestration.config.load import Experiment
+
+DESCRIPTION = "run.json"
+PARAMETER_BATCH = 100
+FINISH_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+class TrackedRun:
+    """One MLflow run and its storage. Whatever is logged is in the storage when the call returns."""
+
+    def __init__(self, run_id: str, storage: str, tracking_uri: str) -> None:
+        self.run_id, self.storage, self.tracking_uri = run_id, storage, tracking_uri
+        self.store = open_store(storage)
+        self._said = [record for _, record in SegmentReader(self.store, OUTBOX).read_new()]
+        self._outbox = SegmentWriter(self.store, OUTBOX, {"run_id": run_id})
+        self.delivery = Delivery(self.store, run_id, MlflowClient(tracking_uri))
+
+    @contextmanager
+    def forward(self, on_records: OnRecords | None = None, *, system_metrics: bool = True) -> Iterator[Delivery]:
+        """While this is open, what workers write is delivered and this machine is sampled.
+
+        on_records is called with every new step (the journal's records, in order), whether or not MLflow answers.
+        """
+        self.delivery.on_records = on_records
+        forwarder = Forwarder(self.delivery)
+        monitor = SystemMonitor(self.store) if system_metrics else None
+        forwarder.start()
+        if monitor:
+            monitor.start()
+        try:
+            yield self.delivery
+        finally:
+            if monitor:
+                monitor.stop()
+            forwarder.stop()
+            self.delivery.read()
+            self.delivery.on_records = None
+
+    def log_evaluation(self, metrics: Mapping[str, float | None], step: int) -> None:
+        """Metrics by the protocol's names, as fractions; None (rank k of too small a gallery) is left out."""
+        numbers = {name: float(value) for name, value in metrics.items() if value is not None}
+        said = {(r["step"], json.dumps(r["metrics"], sort_keys=True)) for r in self._said if r["kind"] == "metrics"}
+        if (step, json.dumps(numbers, sort_keys=True)) not in said:
+            self._say({"kind": "metrics", "step": step, "metrics": numbers})
+
+    def log_file(self, data: bytes, path: str) -> None:
+        """`path` is the artifact's path in MLflow."""
+        self.store.write(f"{FILES}/{path}", data)
+        self._say({"kind": "file", "path": path})
+
+    def log_picture(self, picture: bytes | Path, name: str) -> None:
+        self.log_file(picture if isinstance(picture, bytes) else picture.read_bytes(), f"pictures/{name}")
+
+    def log_table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
+        """Rows of equal keys, in the form that MLflow's table view reads."""
+        columns = list(rows[0]) if rows else []
+        table = {"columns": columns, "data": [[row[c] for c in columns] for row in rows]}
+        self.log_file(json.dumps(table).encode(), f"tables/{name}.json")
+
+    def log_training_curves(self, name: str = "training.png") -> None:
+        """A panel for each of the journal's metrics."""
+        from orchestration import figures
+
+        points: dict[str, tuple[list[int], list[float]]] = {}
+        for _, record in journal.read_steps(self.store):
+            for metric, value in record["metrics"].items():
+                steps, values = points.setdefault(metric, ([], []))
+                steps.append(record["step"])
+                values.append(value)
+        if points:
+            self.log_picture(figures.training_curves({**points}), name)
+
+    def is_going_on(self) -> bool:
+        """Whether MLflow has it as running. Raises: RequestError where MLflow does not answer."""
+        found = find_run(self.delivery.client, self.run_id, self.tracking_uri)
+        return found.info.status in ("RUNNING", "SCHEDULED")
+
+    def set_tags(self, tags: Mapping[str, object]) -> None:
+        self._say({"kind": "tags", "tags": {key: str(value) for key, value in tags.items()}})
+
+    def finish(self, status: str, *, deadline_s: float = FINISH_S) -> bool:
+        """Deliver the rest and end the MLflow run with FINISHED, FAILED or KILLED. False where MLflow did not take it all
+        within `deadline_s` seconds: it stays in the storage, and a warning says how to deliver it."""
+        self._say({"kind": "status", "status": status})
+        return self.deliver(deadline_s=deadline_s)
+
+    def deliver(self, *, deadline_s: float = FINISH_S) -> bool:
+        """As `finish`, of a run that has ended already: its status stays. Nothing can be logged afterwards."""
+        self._outbox.close()
+        error = drain(self.delivery, deadline_s)
+        if error is not None:
+            log.warning(
+                "MLflow at %s did not take everything of run %s (%s). Nothing is lost: `redress runs sync %s` delivers "
+                "the %d waiting records when it is back.",
+                *(without_secret(self.tracking_uri), self.run_id, first_line(error), self.storage),
+                self.delivery.pending,
+            )
+        return error is None
+
+    def _say(self, message: Record) -> None:
+        message = message | {"time": now_ms()}
+        self._said.append(message)
+        self._outbox.append(message)
+        self._outbox.flush()
+
+
+def start_run(
+    experiment: Experiment, fingerprint: str, *, resume: str | None = None, tags: Mapping[str, str] | None = None
+) -> TrackedRun:
+    """Create the MLflow run of an experiment, or take up an earlier one (`resume`: its id or its storage's address).
+
+    Raises: RequestError where MLflow or the storage cannot be reached, or there is no such run.
+    """
+    if resume:
+        return resume_run(resume, fingerprint)
+    resolved = experiment.resolved()
+    return create_run(resolved, fingerprint, tags=tags)
+
+
+def create_run(
+    experiment: Mapping[str, Any],
+    fingerprint: str,
+    *,
+    tags: Mapping[str, str] | None = None,
+    tracking_uri: str | None = None,
+) -> TrackedRun:
+    """A new MLflow run that carries the resolved experiment, the data's fingerprint and the code's digest.
+
+    experiment: the resolved tree (plain data). Its `name`, `experiment` (MLflow's experiment), `storage`, `data`, `seed`,
+    `threads`, `select` and `select_on_test` also become tags.
+    Raises: RequestError where MLflow or the storage cannot be reached.
+    """
+    uri = tracking_uri or default_tracking_uri()
+    client = connect(uri)
+    name = str(experiment.get("name") or "run")
+    digest = hashlib.sha256(f"{name}{time.time_ns()}{os.getpid()}".encode()).hexdigest()
+    run_name, where = f"{name}-{digest[:10]}", str(experiment.get("experiment") or "redress")
+    all_tags = describe(experiment, fingerprint) | dict(tags or {})
+    run_id = persist(lambda: created(client, experiment_id(client, where, uri), run_name, all_tags), "creating the run")
+    storage = join(absolute(str(experiment.get("storage") or "runs")), run_id)
+    persist(lambda: describe_run(client, run_id, experiment, fingerprint, storage), "creating the run")
+    description = {"run_id": run_id, "fingerprint": fingerprint, "tracking_uri": without_secret(uri)}
+    try:
+        open_store(storage).write(DESCRIPTION, json.dumps(description, indent=1).encode())
+    except StoreError as error:
+        client.set_terminated(run_id, "FAILED")
+        raise RequestError(f"storage {storage} cannot be written: {error}. Set storage to a place that can.") from error
+    tracked = TrackedRun(run_id, storage, uri)
+    tracked.log_file(json.dumps(redact(experiment), indent=1).encode(), "experiment.json")
+    return tracked
+
+
+def created(client: MlflowClient, experiment: str, run_name: str, tags: Mapping[str, str]) -> str:
+    """The id of a new run; of the one of that name where an earlier call made it and its answer was lost."""
+    digest = run_name.rpartition("-")[2]  # unlike a name it needs no quoting
+    there = client.search_runs([experiment], f"attributes.run_name LIKE '%-{digest}'")
+    run = there[0] if there else client.create_run(experiment, run_name=run_name, tags=dict(tags))
+    return str(run.info.run_id)
+
+
+def describe_run(
+    client: MlflowClient, run_id: str, experiment: Mapping[str, Any], fingerprint: str, storage: str
+) -> None:
+    """Parameters, data set and storage of a new run; the same as often as it is said."""
+    parameters = [Param(key, value) for key, value in flatten(experiment).items()]
+    for start in range(0, len(parameters), PARAMETER_BATCH):
+        client.log_batch(run_id, params=parameters[start : start + PARAMETER_BATCH])
+    client.log_inputs(run_id, [dataset_input(experiment, fingerprint)])
+    client.set_tag(run_id, "storage", without_secret(storage))
+
+
+def resume_run(run: str, fingerprint: str | None = None, *, tracking_uri: str | None = None) -> TrackedRun:
+    """The run of that id, or in that storage, going on. RequestError where there is none or the data are not its data."""
+    tracked = open_run(run, tracking_uri=tracking_uri)
+    known = json.loads(tracked.store.read(DESCRIPTION))["fingerprint"]
+    if fingerprint is not None and fingerprint != known:
+        raise RequestError(
+            f"run {tracked.run_id} was trained on data with fingerprint {known[:12]}…, these have {fingerprint[:12]}…. "
+            "Resume with the data it began with, or start a new run with --init-from."
+        )
+    tracked._say({"kind": "status", "status": "RUNNING"})
+    return tracked
+
+
+def open_run(run: str, *, tracking_uri: str | None = None) -> TrackedRun:
+    """The tracked run of that id or in that storage, as it is."""
+    uri = tracking_uri or default_tracking_uri()
+    client = connect(uri)
+    storage = run
+    if re.fullmatch(r"[0-9a-f]{32}", run):
+        storage = find_run(client, run, uri).data.tags.get("storage", "")
+    try:
+        description = json.loads(open_store(absolute(storage)).read(DESCRIPTION)) if storage else None
+    except (StoreError, FileNotFoundError) as error:
+        raise RequestError(
+            f"no run at {storage}: {first_line(error)}. `redress runs list` shows where runs lie."
+        ) from error
+    if description is None:
+        raise RequestError(f"run {run} was not made by redress: it has no tag `storage`.")
+    find_run(client, description["run_id"], uri)
+    return TrackedRun(description["run_id"], absolute(storage), uri)
+
+
+def find_run(client: MlflowClient, run_id: str, uri: str) -> mlflow.entities.Run:
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        raise RequestError(
+            f"MLflow at {without_secret(uri)} has no run {run_id} ({first_line(error)}). "
+            "`redress runs list` shows those it has; MLFLOW_TRACKING_URI says where to look."
+        ) from error
+
+
+def absolute(address: str) -> str:
+    """Workers run elsewhere: a plain path is made absolute, other addresses stay."""
+    return address if "://" in address else str(Path(address).absolute())
+
+
+def join(address: str, name: str) -> str:
+    return f"{address.rstrip('/')}/{name}"
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,1 @@
+"""One run as Ray Train runs it: driver, worker, validation."""

@@ -1,0 +1,317 @@
+"""`redress train`: check everything first, train on Ray Train workers, evaluate, keep the run in MLflow, register."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from datasets.protocols.protocols import Protocol
+from datasets.shards.dataset import DataError, Dataset, SplitIndex
+from datasets.storage.store import Store, StoreError, open_store
+from methods import METHODS
+from methods.method import MethodError
+from orchestration import cluster
+from orchestration.config import build
+from orchestration.config.load import Experiment
+from orchestration.engine import checkpoint, weights
+from orchestration.errors import RequestError, ServerAwayError
+from orchestration.evaluation.cue_study import check_cues
+from orchestration.evaluation.evaluate import (
+    Evaluation,
+    check_inputs,
+    check_method,
+    evaluate,
+    metric_names,
+    open_for_evaluation,
+)
+from orchestration.progress import Progress
+from orchestration.registry import pending
+from orchestration.registry.locate import locate
+from orchestration.tracking import tracked_run
+from orchestration.tracking.run_description import flatten
+from orchestration.training import changed_clothes_figure
+from orchestration.training.worker import FAILURE, Assignment, class_counts, train_worker
+
+WEIGHTS = "weights.safetensors"
+EXACT_BELOW_ROWS = 100_000
+# Settings that a resumed run may change: the sequence of batches and the mathematics stay the same.
+MAY_CHANGE = ("name", "workers", "threads", "stream", "resources", "checkpoint", "evaluate", "max_failures", "epochs",
+              "storage", "register", "select", "data", "weights", "init_from")  # fmt: skip
+
+
+class TrainingFailedError(RuntimeError):
+    """The workers stopped before the last epoch, for the reason given."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment whose data and method fit together."""
+
+    experiment: Experiment
+    dataset: Dataset
+    facts: dict[str, Any]
+    num_steps: int
+
+
+def prepare(experiment: Experiment) -> Prepared:
+    """Everything that can be found wrong before a worker starts. Raises RequestError with the mend."""
+    dataset, protocol = open_for_evaluation(experiment.data)
+    index = check_on_data(experiment, dataset, protocol)
+    if experiment.select != "last":
+        check_selection(experiment)
+    try:
+        steps = num_steps(experiment, dataset)
+    except DataError as error:
+        raise RequestError(f"data {experiment.data}: {error}") from error
+    return Prepared(experiment, dataset, build.describe_data(index, dataset.manifest.label_map), steps)
+
+
+def check_on_data(experiment: Experiment, dataset: Dataset, protocol: Protocol) -> SplitIndex:
+    """What the experiment learns from, after the data set was seen to have all that it needs. Raises: RequestError."""
+    method = METHODS[experiment.method.name]
+    check_method(experiment.method.name, protocol, experiment.data)
+    try:
+        index = dataset.index("train")
+    except DataError as error:
+        raise RequestError(str(error)) from error
+    where = f"data {experiment.data}"
+    if build.needs_parsing(experiment) and not index.has_parsing:
+        who = f"method {experiment.method.name!r}" if method.needs_parsing else "augment.clothes_sampling"
+        raise RequestError(
+            f"{where}: {who} needs parsing masks and this data set has none. "
+            "Convert it with --parsing MASKS --labels …, or make masks with `redress data parse`."
+        )
+    check_inputs(experiment, dataset.manifest.label_map, dataset, protocol)
+    check_cues(experiment.evaluate, dataset, protocol)
+    if method.needs_clothes and not index.has_clothes:
+        raise RequestError(
+            f"{where}: method {experiment.method.name!r} needs clothes labels and split 'train' has none."
+        )
+    if experiment.batch.people > index.num_persons:
+        raise RequestError(
+            f"{where}: a batch of {experiment.batch.people} people × {experiment.batch.images} images needs "
+            f"{experiment.batch.people} identities; split 'train' has {index.num_persons}. Set batch.people lower."
+        )
+    return index
+
+
+def check_selection(experiment: Experiment) -> None:
+    """The data have the split, and their protocol the metric, that the checkpoint is to be chosen by."""
+    split, metric = selection(experiment)
+    dataset, protocol = open_for_evaluation(experiment.data, validation=split.startswith("val_"))
+    check_inputs(experiment, dataset.manifest.label_map, dataset, protocol)
+    names = metric_names(dataset, protocol, reranked=experiment.evaluate.rerank is not None)
+    if names.get(metric) != split:
+        listed = ", ".join(f"best:{query}/{name}" for name, query in names.items())
+        raise RequestError(
+            f"select = {experiment.select}: protocol {protocol.name!r} has no such metric. There are {listed}."
+        )
+
+
+def selection(experiment: Experiment) -> tuple[str, str]:
+    """Split and metric of `select: best:SPLIT/METRIC`."""
+    split, _, metric = experiment.select.removeprefix("best:").partition("/")
+    return split, metric
+
+
+def train(
+    experiment: Experiment, *, resume: str | None = None, init_from: str | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Train, evaluate and (where the experiment says so) register. Returns run_id, run, model, metrics, pictures ….
+
+    resume: the run (its id, or the address of its storage) to take up from its newest checkpoint.
+    init_from: a checkpoint or run whose weights training starts from.
+    Raises: RequestError before any worker starts; TrainingFailedError afterwards.
+    """
+    progress = progress or Progress()
+    prepared = prepare(experiment)
+    backbone = fetch_backbone(prepared)
+    init_from = init_from or experiment.init_from
+    if init_from and not resume:
+        init_from, anew = check_initial_weights(prepared, init_from)
+        progress.say(f"weights of {init_from}; anew for these people: {', '.join(anew) or 'nothing'}")
+    cluster.connect(progress.say)
+    cluster.check_resources(experiment.workers, experiment.resources, progress.say)
+    if resume:
+        check_same_experiment(experiment, tracked_run.open_run(resume).store)
+    run = tracked_run.start_run(experiment, prepared.dataset.fingerprint, resume=resume)
+    try:
+        store = open_store(run.storage)
+        store.delete(FAILURE)
+        if backbone is not None:
+            store.write(WEIGHTS, backbone)
+        for name, data in changed_clothes_figure.draw_changed_clothes(experiment, prepared.dataset).items():
+            run.log_picture(data, name)
+        assignment = Assignment(
+            experiment=experiment.resolved(),
+            run=run.storage,
+            facts=prepared.facts,
+            init_from=init_from,
+            weights=WEIGHTS if experiment.weights else None,
+        )
+        fit(prepared, run, assignment, progress)
+        result = finish(prepared, run, store, progress)
+    except BaseException:
+        run.finish("FAILED")
+        raise
+    run.finish("FINISHED")
+    return result
+
+
+def fit(prepared: Prepared, run: tracked_run.TrackedRun, assignment: Assignment, progress: Progress) -> None:
+    """Run the workers to the last epoch while the forwarder delivers their journal. Raises: TrainingFailedError."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    experiment, store = prepared.experiment, open_store(run.storage)
+    trainer = TorchTrainer(
+        train_worker,  # type: ignore[arg-type]  # what it returns becomes `Result.return_value`
+        train_loop_config=asdict(assignment),
+        scaling_config=ScalingConfig(
+            num_workers=experiment.workers,
+            use_gpu=cluster.use_gpu(experiment.workers, experiment.resources),
+            resources_per_worker={"CPU": experiment.resources.cpus},
+        ),
+        run_config=RunConfig(
+            name="train",
+            storage_path=store.join("ray"),
+            failure_config=FailureConfig(max_failures=experiment.max_failures),
+        ),
+    )
+    label = f"training {experiment.name}"
+    with progress.training_bar(label, prepared.num_steps) as on_records, run.forward(on_records=on_records):
+        failure = run_trainer(trainer, store)
+    if failure:
+        raise TrainingFailedError(f"{failure['type']}: {failure['message']}")
+
+
+def num_steps(experiment: Experiment, dataset: Dataset) -> int:
+    """How many steps the run has; of large data about how many, for epochs differ by a few batches. Raises: DataError."""
+    feed, stream = build.build_feed(experiment, dataset, worker=0, workers=1)
+    stream.close()
+    if dataset.split("train").rows > EXACT_BELOW_ROWS:
+        return experiment.epochs * feed.num_batches(0)
+    return sum(feed.num_batches(epoch) for epoch in range(experiment.epochs))
+
+
+def check_initial_weights(prepared: Prepared, model: str) -> tuple[str, list[str]]:
+    """The checkpoint that training is to start from (of a run, at an address, of a registered version) and which of the
+    method's tensors start anew. Raises: RequestError where it is not there or does not fit the method.
+    """
+    method = build.build_method(prepared.experiment, prepared.facts)
+    try:
+        found = locate(model).checkpoint
+        return found.address, checkpoint.load_initial_state(method, found, class_counts(prepared.facts))
+    except (RequestError, StoreError, checkpoint.CorruptCheckpointError) as error:
+        raise RequestError(f"init_from = {model}: {error}") from error
+
+
+def fetch_backbone(prepared: Prepared) -> bytes | None:
+    """The pre-trained backbone that the experiment names, tried on the method, as safetensors bytes for the workers."""
+    experiment = prepared.experiment
+    if not experiment.weights:
+        return None
+    method = build.build_method(experiment, prepared.facts)
+    state = weights.fetch(experiment.weights, method.weights_address())
+    try:
+        method.load_backbone(state)
+    except MethodError as error:
+        raise RequestError(f"weights = {experiment.weights}: {error}") from error
+    return checkpoint.to_bytes(state)
+
+
+def check_same_experiment(experiment: Experiment, store: Store) -> None:
+    """A resumed run goes on with the experiment it began with; only what does not change the training may differ."""
+    found = checkpoint.latest(store)
+    if found is None:
+        return
+    began, now = flatten(found.experiment), flatten(experiment.resolved())
+    changed = {
+        key: (began.get(key), now.get(key))
+        for key in sorted({*began, *now})
+        if began.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
+    }
+    if changed:
+        listed = "\n".join(f"  {key}: began with {old}, now {new}" for key, (old, new) in changed.items())
+        raise RequestError(
+            f"run {store.address} began with another experiment:\n{listed}\n"
+            "Resume with the same settings, or start a new run with --init-from."
+        )
+
+
+def run_trainer(trainer: Any, store: Store) -> dict[str, str] | None:
+    """Ray's part; what a worker wrote down as final is the failure that counts."""
+    try:
+        returned = trainer.fit().return_value
+    except Exception as error:
+        if store.exists(FAILURE):
+            return json.loads(store.read(FAILURE))
+        return {"type": type(error).__name__, "message": str(error)}
+    return returned.get("failure") if returned else None
+
+
+def finish(prepared: Prepared, run: tracked_run.TrackedRun, store: Store, progress: Progress) -> dict[str, Any]:
+    """Choose the checkpoint, evaluate it, log what people look at, register where asked."""
+    experiment = prepared.experiment
+    chosen = choose_checkpoint(experiment, store, progress)
+    with progress.bar("evaluating") as bar:
+        result = evaluate(chosen.address, experiment, store.join("evaluation"), progress=bar)
+    run.log_evaluation(result.metrics, step=chosen.position.step)
+    for name, data in result.pictures.items():
+        run.log_picture(data, name)
+    run.log_training_curves()
+    answer: dict[str, Any] = {
+        "run_id": run.run_id,
+        "run": run.storage,
+        "checkpoint": chosen.address,
+        "metrics": result.metrics,
+        "pictures": [store.join("evaluation", name) for name in result.pictures],
+        "model": None,
+    }
+    if experiment.register_as:
+        progress.say(f"registering {experiment.register_as}")
+        try:
+            answer["model"] = pending.register_once(
+                store, run.run_id, experiment.register_as, chosen.address, result.metrics
+            )
+        except ServerAwayError as error:
+            progress.say(
+                f"{error}\nThe model waits: `redress runs sync {run.storage}` registers it when MLflow is back."
+            )
+    return answer
+
+
+def choose_checkpoint(experiment: Experiment, store: Store, progress: Progress) -> checkpoint.Checkpoint:
+    """The last epoch's, unless the experiment selects on a split that is not the test set (or says so openly)."""
+    last = checkpoint.latest(store)
+    if last is None:
+        raise TrainingFailedError(f"{store.address}: training ended without a checkpoint")
+    if experiment.select == "last":
+        return last
+    best: tuple[float, checkpoint.Checkpoint] | None = None
+    for folder in checkpoint.complete_folders(store):
+        candidate = checkpoint.read(store, folder)
+        if not candidate.end_of_epoch:
+            continue
+        score = selection_score(experiment, candidate, store, progress)
+        if best is None or score > best[0]:
+            best = score, candidate
+    return best[1] if best else last
+
+
+def selection_score(
+    experiment: Experiment, candidate: checkpoint.Checkpoint, store: Store, progress: Progress
+) -> float:
+    split, metric = selection(experiment)
+    destination = store.join("selection", f"{candidate.position.step:08d}")
+    with progress.bar(f"selecting: epoch {candidate.position.epoch}") as bar:
+        result: Evaluation = evaluate(
+            candidate.address,
+            experiment.model_copy(update={"evaluate": experiment.evaluate.model_copy(update={"cues": ()})}),
+            destination,
+            validation=split.startswith("val_"),
+            draw_pictures=False,
+            progress=bar,
+        )
+    return result.metrics[metric]

@@ -1,0 +1,99 @@
+"""The method in the midst of its training, scored on val_query and val_gallery by the workers that train it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from datasets.protocols import protocols
+from datasets.storage.store import Store
+from methods.method import Method
+from orchestration.config.load import Experiment
+from orchestration.engine.strategies.data_parallel import Strategy
+from orchestration.evaluation.embed import Embedder, EmbeddingJob, divide, load_features
+from orchestration.evaluation.evaluate import clip, open_for_evaluation
+from orchestration.evaluation.modes import rank_modes
+from orchestration.tracking.segments import Record, SegmentReader, SegmentWriter
+
+FOLDER = "validation"
+PREFIX = "validation/"  # of the metrics' names in MLflow: without it they are of the test set
+
+
+def validate(
+    method: Method,
+    experiment: Experiment,
+    store: Store,
+    epoch: int,
+    step: int,
+    strategy: Strategy,
+    device: torch.device,
+) -> dict[str, float]:
+    """The protocol's metrics on the validation set; rank 0 returns them and adds them to the run's storage.
+
+    epoch: how many the method was trained for. Row groups are shared out over the workers; what a batch of training draws
+    does not change by it.
+    """
+    dataset, protocol = open_for_evaluation(experiment.data, validation=True)
+    settings = experiment.evaluate
+    scratch = store.sub(f"{FOLDER}/{epoch:06d}")
+    job = EmbeddingJob(
+        model="",
+        data=experiment.data,
+        destination=scratch.address,
+        batch=settings.batch,
+        flip=settings.flip,
+        clip=clip(protocol, settings),
+        threads=experiment.threads,
+        gpu=device.type == "cuda",
+    )
+    splits = sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)})
+    if strategy.rank == 0:
+        scratch.delete_tree("")  # of an attempt that was cut short
+    wait_for_all()
+    embedder = Embedder(job, (experiment, method))
+    indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))
+    items = [(split, group) for split in splits for group in divide(indexes[split], job.clip).images]
+    for split, group in items[strategy.rank :: strategy.workers]:
+        embedder.embed_group(split, group)
+    method.train()
+    wait_for_all()
+    if strategy.rank != 0:
+        return {}
+    found = {
+        split: load_features(scratch, split, protocols.samples(protocol, index)) for split, index in indexes.items()
+    }
+    result = rank_modes(protocol, indexes, found, dataset.manifest, reranking=settings.rerank)
+    scratch.delete_tree("")
+    metrics = {name: float(value) for name, value in result.metrics.items() if value is not None}
+    keep(store, {"epoch": epoch, "step": step, "metrics": metrics})
+    return metrics
+
+
+def wait_for_all() -> None:
+    if dist.is_initialized():
+        dist.barrier()
+
+
+def keep(store: Store, record: Record) -> None:
+    writer = SegmentWriter(store, f"{FOLDER}/scores", {})
+    writer.append(record)
+    writer.close()
+
+
+class Scores:
+    """What the workers of a trial found so far, each epoch once."""
+
+    def __init__(self, store: Store) -> None:
+        self.reader = SegmentReader(store, f"{FOLDER}/scores")
+        self.last = 0
+
+    def read_new(self) -> list[dict[str, Any]]:
+        """Records of epochs after those read before: epoch, step, metrics."""
+        new = []
+        for _, record in self.reader.read_new():
+            if record["epoch"] > self.last:
+                self.last = record["epoch"]
+                new.append(record)
+        return new

@@ -1,0 +1,251 @@
+"""What one Ray Train worker does: build, take up the newest checkpoint, run the loop, keep journal and checkpoints."""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import safetensors.torch
+import torch
+import torch.distributed as dist
+
+from datasets.images.decode import DecodeError
+from datasets.shards.dataset import CorruptData, DataError, Dataset
+from datasets.storage.store import Store, open_store
+from methods.method import Method, MethodError
+from orchestration.config import build
+from orchestration.config.load import Experiment
+from orchestration.engine import checkpoint, loop
+from orchestration.engine.loop import NonFiniteLossError, Position, StepReport
+from orchestration.engine.strategies.data_parallel import build_strategy
+from orchestration.errors import RequestError
+from orchestration.tracking.journal import Journal, JournalError, ReplayMismatch, environment
+from orchestration.training import stop_signal
+from orchestration.training.milestones import milestones, remaining
+
+log = logging.getLogger(__name__)
+
+FAILURE = "failure.json"
+# Trying again cannot mend these: the run stops at once, however many restarts the experiment allows.
+FINAL_ERRORS = (
+    CorruptData,
+    DataError,
+    DecodeError,
+    MethodError,
+    RequestError,
+    ReplayMismatch,
+    JournalError,
+    NonFiniteLossError,
+    loop.OutOfMemoryError,
+    checkpoint.CorruptCheckpointError,
+)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """Of a sweep's trial: it is scored after every so many epochs, and where it `waits` it goes on when it is told to."""
+
+    every: int
+    waits: bool
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What the driver tells every worker. `run` is the address of the run's storage; training starts from the checkpoint at
+    `init_from`, or with the backbone in the file `weights` of the run's storage, or from the seed."""
+
+    experiment: dict[str, Any]
+    run: str
+    facts: dict[str, Any]
+    init_from: str | None = None
+    weights: str | None = None
+    trial: Scoring | None = None
+
+
+class Keeper:
+    """Rank 0's record keeping: each step to the journal, checkpoints where the experiment asks for them."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        experiment: Experiment,
+        method: Method,
+        optimization: loop.Optimization,
+        journal: Journal,
+    ) -> None:
+        self.assignment, self.experiment, self.method, self.optimization = assignment, experiment, method, optimization
+        self.store = open_store(assignment.run)
+        self.journal = journal
+
+    def on_step(self, report: StepReport) -> None:
+        self.journal.record(report)
+
+    def on_position(self, position: Position, end_of_epoch: bool) -> None:
+        settings = self.experiment.checkpoint
+        if end_of_epoch:
+            self.journal.flush()
+            due = position.epoch % settings.every_epochs == 0 or position.epoch == self.experiment.epochs
+        else:
+            due = settings.every_batches is not None and position.batch % settings.every_batches == 0
+        if due:
+            self.save(position, end_of_epoch=end_of_epoch, keep=settings.keep)
+
+    def save(self, position: Position, *, end_of_epoch: bool, keep: int | None, folder: str | None = None) -> None:
+        self.journal.flush()
+        checkpoint.save(
+            self.store,
+            self.method,
+            self.optimization.optimizers,
+            position,
+            end_of_epoch=end_of_epoch,
+            experiment=self.assignment.experiment,
+            facts=self.assignment.facts,
+            keep=keep,
+            folder=folder,
+        )
+
+
+class Follower:
+    """The other ranks keep nothing."""
+
+    def on_step(self, report: StepReport) -> None:
+        """Rank 0 has recorded the same step."""
+
+    def on_position(self, position: Position, end_of_epoch: bool) -> None:
+        """Rank 0 saves."""
+
+
+def train_worker(config: dict[str, Any]) -> dict[str, Any]:
+    """Ray Train's entry point. Returns the position reached, or `failure` where an earlier attempt failed for good."""
+    trial = config.get("trial")
+    assignment = Assignment(**config | {"trial": Scoring(**trial) if trial else None})
+    store = open_store(assignment.run)
+    if store.exists(FAILURE):
+        return {"failure": json.loads(store.read(FAILURE))}
+    try:
+        return asdict(run(assignment, store, worker_device()))
+    except FINAL_ERRORS as error:
+        failure = {"type": type(error).__name__, "message": str(error)}
+        store.write(FAILURE, json.dumps(failure).encode())
+        raise
+
+
+def run(assignment: Assignment, store: Store, device: torch.device) -> Position:
+    """Train to the last epoch in this process, with the others of its process group where there is one.
+
+    Of a sweep's trial: to the end of each epoch at which it is scored, and on from there unless the sweep says no.
+    """
+    with closing(Training(assignment, store, device)) as training:
+        for epoch in training.milestones():
+            training.advance(epoch)
+            if assignment.trial is not None:
+                training.validate(epoch)
+                if not stop_signal.goes_on(store, epoch, wait=assignment.trial.waits and epoch < training.last):
+                    break
+        return training.position
+
+
+class Training:
+    """A run's training in this process, taken up at its newest checkpoint. Rank 0 keeps journal and checkpoints."""
+
+    def __init__(self, assignment: Assignment, store: Store, device: torch.device) -> None:
+        self.assignment, self.store, self.device = assignment, store, device
+        self.experiment = experiment = Experiment.from_resolved(assignment.experiment)
+        self.last = experiment.epochs
+        torch.set_num_threads(experiment.threads)
+        self.method = method = build.build_method(experiment, assignment.facts)
+        found = common_checkpoint(store)
+        if found is None:
+            load_initial_weights(assignment, method)
+        method.to(device)
+        self.optimization = build.build_optimization(experiment, method)
+        self.position = checkpoint.restore(found, method, self.optimization.optimizers) if found else Position()
+        self.strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
+        self.dataset = build.open_data(experiment)
+        rank, workers = self.strategy.rank, self.strategy.workers
+        self.feed, self.stream = build.build_feed(experiment, self.dataset, rank, workers)
+        self.keeper = None
+        if rank == 0:
+            journal = Journal(store, environment(experiment))
+            self.keeper = Keeper(assignment, experiment, method, self.optimization, journal)
+
+    def milestones(self) -> list[int]:
+        """The epochs, counted from 1, at whose ends training is to pause: those still to come, and the last."""
+        if self.assignment.trial is None:
+            return [self.last]
+        return remaining(milestones(self.last, self.assignment.trial.every), self.position.epoch, self.position.batch)
+
+    def advance(self, epochs: int) -> None:
+        """Train to the end of epoch `epochs`, counted from 1."""
+        try:
+            self.position = loop.train(
+                self.method,
+                self.feed,
+                self.optimization,
+                self.strategy,
+                self.keeper or Follower(),
+                epochs=epochs,
+                precision=self.experiment.precision,
+                device=self.device,
+                start=self.position,
+            )
+        except NonFiniteLossError as error:
+            error.args = (f"{error} The batch: {', '.join(batch_keys(self.dataset, error.rows))}",)
+            if self.keeper:
+                at = error.position
+                self.keeper.save(at, end_of_epoch=False, keep=None, folder=f"stopped/{at.step:08d}")
+            raise
+
+    def validate(self, epoch: int) -> dict[str, float]:
+        """Score the method as it is on the validation set; what came of it is in the run's storage as well."""
+        from orchestration.training.validation import validate  # plots and ranking, which training alone does without
+
+        return validate(self.method, self.experiment, self.store, epoch, self.position.step, self.strategy, self.device)
+
+    def close(self) -> None:
+        if self.keeper:
+            self.keeper.journal.close()
+        self.stream.close()
+        if self.dataset.store.stats.retries:
+            log.warning("%s was read with trouble on the way: %s", self.dataset.address, self.dataset.store.stats)
+
+
+def worker_device() -> torch.device:
+    import ray.train.torch
+
+    return ray.train.torch.get_device()
+
+
+def common_checkpoint(store: Store) -> checkpoint.Checkpoint | None:
+    """The newest complete checkpoint as rank 0 sees it: storage that lists late must not make workers start apart."""
+    folders = checkpoint.complete_folders(store)
+    choice = [folders[-1] if folders else None]
+    if dist.is_initialized():
+        dist.broadcast_object_list(choice, src=0)
+    return checkpoint.read(store, choice[0]) if choice[0] else None
+
+
+def load_initial_weights(assignment: Assignment, method: Method) -> None:
+    if assignment.init_from:
+        found = checkpoint.find(assignment.init_from)
+        checkpoint.load_initial_state(method, found, class_counts(assignment.facts))
+    elif assignment.weights:
+        method.load_backbone(safetensors.torch.load(open_store(assignment.run).read(assignment.weights)))
+
+
+def batch_keys(dataset: Dataset, rows: list[int]) -> list[str]:
+    """Keys of the whole global batch: each worker adds its share."""
+    shares = [rows]
+    if dist.is_initialized():
+        shares = [[] for _ in range(dist.get_world_size())]
+        dist.all_gather_object(shares, rows)
+    keys = dataset.index("train").keys()
+    return [keys[row] for share in shares for row in share]
+
+
+def class_counts(facts: dict[str, Any]) -> tuple[int, int]:
+    """Persons and clothes classes of the training set."""
+    return facts["num_persons"], len(facts["clothes_owner"])

@@ -1,0 +1,1 @@
+"""Many trainings over a space of settings, as Ray Tune runs them."""

@@ -1,0 +1,146 @@
+"""The parts of Ray Tune that a sweep plugs into: where trials come from, whether they go on, who watches."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray.tune
+from ray.tune import Callback, PlacementGroupFactory
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from datasets.storage.store import open_store
+from orchestration.config.load import Experiment
+from orchestration.errors import RequestError
+from orchestration.sweeps.early_stopping import Rule
+from orchestration.sweeps.points import Outcome, Trial
+from orchestration.sweeps.space import Values
+from orchestration.training import stop_signal
+from orchestration.tuning.trial_queue import Turns
+
+MakeExperiment = Callable[[Values, int], Experiment]
+
+
+class Here:
+    """Stays in this process. Tune pickles what it is given into storage, to restore from; there it finds nothing."""
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return object, ()
+
+    def __deepcopy__(self, _: dict[int, Any]) -> Here:
+        return self
+
+
+class Search(Here, Searcher):
+    """Hands out trials in their turn, and takes back what became of them."""
+
+    def __init__(self, turns: Turns, experiment: MakeExperiment, audience: Audience) -> None:
+        super().__init__(metric="score", mode="max")
+        self.turns, self.experiment, self.audience = turns, experiment, audience
+
+    def suggest(self, trial_id: str) -> Any:
+        while (trial := self.turns.next()) is not None:
+            try:
+                experiment = self.experiment(trial.values, trial.seed)
+            except RequestError as error:  # drawn values that do not go together
+                self.turns.tell(trial, Outcome("failed", reason=str(error)))
+                continue
+            self.audience.begin(trial_id, trial)
+            return {
+                "values": trial.values,
+                "seed": trial.seed,
+                "is_scout": trial.is_scout,
+                "experiment": experiment.resolved(),
+            }
+        return Searcher.FINISHED if self.turns.finished else None
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        self.audience.hear(trial_id, result)
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self.turns.tell(self.audience.end(trial_id), outcome(result))
+        self.audience.look()
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a sweep is taken up from MLflow."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never."""
+
+
+def outcome(result: Mapping[str, Any] | None) -> Outcome:
+    """What became of a trial. One that says that it is running, and is over, was stopped; of one whose process died Tune
+    has no result."""
+    if result is None or result.get("state") is None:
+        return Outcome("failed", reason="it could not begin, or its process died, again and again")
+    return Outcome(
+        state="stopped" if result["state"] == "running" else result["state"],
+        epoch=result["epoch"],
+        score=result["score"],
+        metrics=json.loads(result["metrics"]),
+        run_id=result["run_id"],
+        reason=result.get("reason"),
+        curve=read_curve(result),
+    )
+
+
+def read_curve(result: Mapping[str, Any]) -> dict[int, float]:
+    return {int(epoch): score for epoch, score in json.loads(result["curve"]).items()}
+
+
+class Scheduler(Here, FIFOScheduler):
+    """Stops scouts by a rule over the curves of all of them; earlier: those of another process of the same sweep."""
+
+    def __init__(self, rule: Rule | None, earlier: Mapping[str, Mapping[int, float]]) -> None:
+        super().__init__()
+        self.rule, self.curves = rule, {name: dict(curve) for name, curve in earlier.items()}
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        if self.rule is None or not trial.config["is_scout"] or result["done"]:
+            return TrialScheduler.CONTINUE
+        name = Trial(trial.config["values"], trial.config["seed"]).name
+        self.curves[name] = read_curve(result)
+        if not self.rule(name, result["epoch"], self.curves):
+            return TrialScheduler.CONTINUE
+        reason = f"{result['score']:.4f} after {result['epoch']} epochs is not worth going on"
+        stop_signal.stop(open_store(result["storage"]), result["epoch"], reason)
+        return TrialScheduler.STOP
+
+
+class Audience(Here, Callback):
+    """Knows which trials run and how far they are; `watch` is called with them whenever something happens."""
+
+    def __init__(self, watch: Callable[[Mapping[str, tuple[Trial, int]]], None]) -> None:
+        self.watch = watch
+        self.running: dict[str, tuple[Trial, int]] = {}
+
+    def begin(self, trial_id: str, trial: Trial) -> None:
+        self.running[trial_id] = (trial, 0)
+        self.look()
+
+    def hear(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        self.running[trial_id] = (self.running[trial_id][0], result["epoch"])
+        self.look()
+
+    def end(self, trial_id: str) -> Trial:
+        return self.running.pop(trial_id)[0]
+
+    def look(self) -> None:
+        self.watch(self.running)
+
+
+def placement(experiment: Experiment, gpu: bool) -> PlacementGroupFactory:
+    """What a trial's actor takes: all that training takes where it trains itself; where Ray Train asks for that, next to
+    nothing, for a placement group of nothing is refused, and a share of a core would be lacking elsewhere."""
+    if experiment.workers > 1:
+        return ray.tune.PlacementGroupFactory([{"memory": 1 << 20}])
+    return ray.tune.PlacementGroupFactory([{"CPU": experiment.resources.cpus} | ({"GPU": 1.0} if gpu else {})])
+
+
+def named_by(sweep: str) -> Callable[[Any], str]:
+    """Trials are called after the sweep and themselves: Ray takes what has a known name for the same thing."""
+    return lambda trial: f"{sweep[:8]}-{trial.trial_id}"

@@ -1,0 +1,226 @@
+"""One trial of a sweep as Ray Tune runs it: a training of one point from one seed, kept in MLflow as a run of its own.
+
+A step of the trial ends where it is scored. What trains is in `trial_runners`: with one worker the Tune actor itself, which
+takes the next trial when it is done; with several a Ray Train job.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ray.tune import Trainable
+
+from datasets.shards.dataset import Dataset
+from datasets.storage.store import open_store
+from orchestration.config.load import Experiment
+from orchestration.registry.locate import locate
+from orchestration.sweeps.points import Trial
+from orchestration.tracking import tracked_run
+from orchestration.tracking.mlflow_retry import persist
+from orchestration.training import stop_signal, train
+from orchestration.training.validation import PREFIX, Scores
+from orchestration.training.worker import FAILURE, FINAL_ERRORS, Assignment, Scoring
+from orchestration.tuning.sweep_runs import end_tags, take_up
+from orchestration.tuning.trial_runners import AsJob, FinalError, InActor, TrialTraining
+
+AWAY_S = 3600.0  # that MLflow may be away before a trial begins: one that does not wait is lost, and the next in turn
+ATTEMPTS = "attempts.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all trials of a sweep have in common. process: a name of the process that drives it. scored_every: epochs.
+    waits: whether scouts may be stopped. retries: after the first attempt at a trial."""
+
+    sweep: str
+    process: str
+    tracking_uri: str
+    has_password: bool
+    fingerprint: str
+    facts: dict[str, Any]
+    objective: str
+    scored_every: int
+    waits: bool
+    retries: int
+    gpu: bool
+
+    def point_at_tracking(self) -> None:
+        """This process's MLflow is the sweep's. Tune writes a job to storage, so an address with a password in it is no part
+        of it: then the node's own environment has it, as it has the keys of the object store."""
+        if not self.has_password:
+            os.environ["MLFLOW_TRACKING_URI"] = self.tracking_uri
+        os.environ.setdefault("MLFLOW_TRACKING_URI", self.tracking_uri)
+
+
+class SweepTrial(Trainable):
+    """A tracked run from its beginning, or from where an earlier attempt left it, to its end."""
+
+    job: ClassVar[Job]
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.job.point_at_tracking()
+        self.run: tracked_run.TrackedRun | None = None
+        self.begin(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.end()
+        self.begin(new_config)
+        return True
+
+    def cleanup(self) -> None:
+        self.end()
+
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Open the run and start training. What another attempt cannot mend is kept for the first step."""
+        trial = Trial(config["values"], config["seed"], config["is_scout"])
+        self.failure: str | None = None
+        self.training: TrialTraining | None = None
+        self.experiment = Experiment.from_resolved(config["experiment"])
+        self.run = persist(
+            lambda: take_up(self.job.sweep, self.experiment, self.job.fingerprint, trial),
+            f"trial {trial.name} was to begin",
+            deadline_s=AWAY_S,
+        )
+        self.run.set_tags({"sweep.process": f"{platform.node()}:{os.getpid()}"})
+        self.store = open_store(self.run.storage)
+        self.store.delete(FAILURE)
+        self.scores = Scores(self.store)
+        self.earlier = self.scores.read_new()
+        self.curve = {record["epoch"]: record["metrics"][self.job.objective] for record in self.earlier}
+        self.metrics: dict[str, float] = self.earlier[-1]["metrics"] if self.earlier else {}
+        if stop_signal.stopped(self.store) is not None:
+            return
+        try:
+            self.training = self.start(
+                self.run,
+                Assignment(
+                    experiment=self.experiment.resolved(),
+                    run=self.run.storage,
+                    facts=self.job.facts,
+                    init_from=self.initial_weights(),
+                    weights=self.fetch_weights(),
+                    trial=Scoring(self.job.scored_every, waits=self.job.waits and trial.is_scout),
+                ),
+            )
+        except FINAL_ERRORS as error:
+            self.failure = told(error)
+
+    def start(self, run: tracked_run.TrackedRun, assignment: Assignment) -> TrialTraining:
+        if self.experiment.workers == 1:
+            return InActor(assignment, run, gpu=self.job.gpu)
+        return AsJob(assignment, run, self.prepared(), self.scores, self.earlier)
+
+    def fetch_weights(self) -> str | None:
+        if not self.experiment.weights:
+            return None
+        backbone = train.fetch_backbone(self.prepared())
+        assert backbone is not None
+        self.store.write(train.WEIGHTS, backbone)
+        return train.WEIGHTS
+
+    def initial_weights(self) -> str | None:
+        """The checkpoint that is meant by a run, an address or a registered version."""
+        return locate(self.experiment.init_from).checkpoint.address if self.experiment.init_from else None
+
+    def prepared(self) -> train.Prepared:
+        return train.Prepared(self.experiment, Dataset.open(self.experiment.data), self.job.facts, 0)
+
+    def step(self) -> dict[str, Any]:
+        assert self.run is not None
+        if (reason := stop_signal.stopped(self.store)) is not None:  # by an earlier process, which did not tell MLflow
+            return self.done("stopped", reason)
+        if self.failure is None:
+            try:
+                assert self.training is not None
+                found = self.training.next_score()
+            except (*FINAL_ERRORS, FinalError) as error:
+                self.failure = told(error)
+            except Exception as error:
+                if self.may_try_again():
+                    self.let_go()
+                    raise
+                self.failure = told(error)
+        if self.failure is not None:
+            return self.done("failed", self.failure)
+        epoch, metrics = found["epoch"], found["metrics"]
+        self.metrics = metrics
+        self.curve[epoch] = metrics[self.job.objective]
+        self.run.log_evaluation({f"{PREFIX}{name}": value for name, value in metrics.items()}, step=found["step"])
+        return self.done("finished") if epoch >= self.experiment.epochs else self.reached()
+
+    def reached(self) -> dict[str, Any]:
+        """Where the trial stands, as Tune's searcher and scheduler are told: Tune flattens what is nested, so that is text."""
+        assert self.run is not None
+        epoch = max(self.curve, default=0)
+        return {
+            "run_id": self.run.run_id,
+            "storage": self.run.storage,
+            "epoch": epoch,
+            "score": self.curve.get(epoch),
+            "metrics": json.dumps(self.metrics),
+            "curve": json.dumps(self.curve),
+            "state": "running",
+            "done": False,
+        }
+
+    def done(self, state: str, reason: str | None = None) -> dict[str, Any]:
+        reached = self.reached()
+        self.finish(state, reason)
+        return reached | {"done": True, "state": state, "reason": reason}
+
+    def end(self) -> None:
+        """Close the run of a trial that is left before its end: it was stopped, or the sweep itself ends."""
+        if self.run is None:
+            return
+        if (reason := stop_signal.stopped(self.store)) is not None:
+            self.finish("stopped", reason)
+        else:
+            self.close("KILLED")
+
+    def finish(self, state: str, reason: str | None = None) -> None:
+        """The trial came to an end of its own, which its tags tell a sweep that goes on."""
+        assert self.run is not None
+        if not self.stop_training():
+            return self.close("KILLED")
+        if state != "failed":
+            self.run.log_training_curves()
+        self.run.set_tags(end_tags(state, self.curve, reason))
+        return self.close("FAILED" if state == "failed" else "FINISHED")
+
+    def close(self, status: str) -> None:
+        assert self.run is not None
+        if self.stop_training():
+            self.run.finish(status)
+        self.run = None
+
+    def may_try_again(self) -> bool:
+        """Whether this process of the sweep has attempts left for the trial; they are counted in its run's storage."""
+        found = json.loads(self.store.read(ATTEMPTS)) if self.store.exists(ATTEMPTS) else {}
+        failed = 1 + (found["failed"] if found.get("process") == self.job.process else 0)
+        self.store.write(ATTEMPTS, json.dumps({"process": self.job.process, "failed": failed}).encode())
+        return failed <= self.job.retries
+
+    def let_go(self) -> None:
+        """Leave the run as it is: another attempt takes it up."""
+        assert self.run is not None
+        self.stop_training()
+        self.run = None
+
+    def stop_training(self) -> bool:
+        """False where it goes on, and only the end of this actor will end it."""
+        return self.training is None or self.training.stop(failed=self.failure is not None)
+
+
+def told(error: Exception) -> str:
+    """A failure that was told already carries its type."""
+    return str(error) if isinstance(error, FinalError) else f"{type(error).__name__}: {error}"
+
+
+def trainable(job: Job) -> type[SweepTrial]:
+    """The class that Tune makes actors of. It carries the job, so that no trial's configuration has to."""
+    return type(SweepTrial.__name__, (SweepTrial,), {"job": job, "__module__": __name__})

@@ -1,0 +1,295 @@
+"""`redress tune`: many trainings of one experiment, over a space of its settings, scored on the validation set.
+
+Ray Tune runs the trials. Which comes next, which is stopped and what the scores are is decided by `turns`, `stopping` and
+`points`; what a sweep knows of its past it reads from MLflow, so it goes on after any process died, and `Tuner.restore`,
+which unpickles from storage, is never needed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from orchestration import cluster
+from orchestration.config.load import Experiment
+from orchestration.engine import checkpoint
+from orchestration.errors import RequestError, first_line, without_secret
+from orchestration.evaluation.evaluate import evaluate, open_for_evaluation
+from orchestration.progress import Progress
+from orchestration.registry import register as registry
+from orchestration.sweeps import report as sweep_report
+from orchestration.sweeps.points import Ledger, Point, Trial
+from orchestration.sweeps.proposals import SEARCHES
+from orchestration.sweeps.settings import Plan, SweepSettings, plan
+from orchestration.sweeps.space import shown
+from orchestration.tracking import mlflow_client, tracked_run
+from orchestration.tracking.mlflow_retry import persist
+from orchestration.training import train
+from orchestration.tuning import sweep_runs
+from orchestration.tuning.trial_queue import Turns
+
+# Ray Tune reads these when it is imported, or when a sweep starts.
+SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # runs are kept in MLflow
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",  # of a state that nobody reads
+    "TUNE_WARN_THRESHOLD_S": "10",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "30",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+class SweepFailedError(RuntimeError):
+    """No point of the sweep was trained to its end."""
+
+
+def tune(
+    experiment: Experiment,
+    settings: SweepSettings,
+    *,
+    resume: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train every point, keep the sweep in MLflow, register the best. Returns sweep, best, points, model, pictures ….
+
+    resume: the sweep (its id) whose trials are not to be repeated.
+    Raises: RequestError before any trial starts; KeyboardInterrupt where the sweep was told to end; SweepFailedError.
+    """
+    progress = progress or Progress()
+    planned = plan(experiment, settings)
+    prepared = train.prepare(experiment)
+    if experiment.weights:
+        train.fetch_backbone(prepared)
+    check_on_data(planned, prepared)
+    if experiment.init_from:
+        address, anew = train.check_initial_weights(prepared, experiment.init_from)
+        progress.say(f"weights of {address}; anew for these people: {', '.join(anew) or 'nothing'}")
+        experiment = experiment.model_copy(update={"init_from": address})  # for an alias or a run may move on meanwhile
+        planned = replace(planned, experiment=experiment)
+    cluster.connect(progress.say)
+    cluster.check_resources(experiment.workers, experiment.resources, progress.say)
+    if resume:
+        run = tracked_run.resume_run(resume, prepared.dataset.fingerprint)
+    else:
+        run = sweep_runs.start_sweep(experiment, prepared.dataset.fingerprint, asdict(planned.settings))
+    sweep = Sweep(planned, prepared, run, progress)
+    try:
+        with run.forward():
+            sweep.run_trials()
+        answer = sweep.finish()
+    except BaseException as error:
+        sweep.give_up("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    run.finish("FINISHED")
+    return answer
+
+
+def going_on(sweep: str) -> tuple[Experiment, SweepSettings]:
+    """The experiment and the settings that a sweep began with. Raises: RequestError."""
+    experiment, settings = sweep_runs.read_settings(sweep)
+    return Experiment.from_resolved(experiment), SweepSettings.from_plain(settings)
+
+
+class Sweep:
+    """One process's part of a sweep."""
+
+    def __init__(
+        self, planned: Plan, prepared: train.Prepared, run: tracked_run.TrackedRun, progress: Progress
+    ) -> None:
+        self.plan, self.prepared, self.run, self.progress = planned, prepared, run, progress
+        self.ledger = Ledger(planned.seeds)
+        self.client = mlflow_client.connect()
+        sweep_runs.read_back(self.client, run.run_id, planned.settings.objective, self.ledger)
+        search = planned.settings.search
+        assert search is not None
+        proposals = SEARCHES[search](planned.space, planned.points, planned.experiment.seed, self.ledger.points)
+        self.turns = Turns(self.ledger, proposals, scouts=planned.rule is not None)
+        if done := sum(len(point.outcomes) for point in self.ledger):
+            progress.say(f"going on with sweep {run.run_id}: {done} trials are done")
+
+    def run_trials(self) -> None:
+        """Until there is nothing more to train. Raises: KeyboardInterrupt where it was cut short."""
+        from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner, with_resources
+
+        from orchestration.tuning.ray_tune import Audience, Scheduler, Search, named_by, placement
+        from orchestration.tuning.trial import Job, trainable
+
+        for name, value in SETTINGS.items():
+            os.environ.setdefault(name, value)
+        experiment, settings = self.plan.experiment, self.plan.settings
+        gpu = cluster.use_gpu(experiment.workers, experiment.resources)
+        concurrent = num_concurrent(experiment, settings.concurrent, gpu)
+        assert settings.every is not None
+        process = f"{self.run.run_id}-{time.time_ns():x}"
+        job = Job(
+            sweep=self.run.run_id,
+            process=process,
+            tracking_uri=without_secret(self.run.tracking_uri),
+            has_password=without_secret(self.run.tracking_uri) != self.run.tracking_uri,
+            fingerprint=self.prepared.dataset.fingerprint,
+            facts=self.prepared.facts,
+            objective=settings.objective,
+            scored_every=settings.every,
+            waits=self.plan.rule is not None,
+            retries=settings.retries,
+            gpu=gpu,
+        )
+        title = f"sweeping {experiment.name}"
+        self.progress.say(f"{title}: {self.plan.num_trials} trials, {concurrent} at once; sweep {self.run.run_id}")
+        with self.progress.bar(title) as bar:
+            audience = Audience(lambda running: self.tell(bar, running))
+            tuner = Tuner(
+                with_resources(trainable(job), placement(experiment, gpu)),
+                tune_config=TuneConfig(
+                    search_alg=Search(self.turns, self.plan.trial_experiment, audience),
+                    scheduler=Scheduler(self.plan.rule, self.ledger.curves()),
+                    num_samples=-1,
+                    max_concurrent_trials=concurrent,
+                    reuse_actors=experiment.workers == 1,
+                    trial_name_creator=named_by(self.run.run_id),
+                    trial_dirname_creator=named_by(self.run.run_id),
+                ),
+                run_config=RunConfig(
+                    name=process,
+                    storage_path=self.run.store.join("ray"),
+                    failure_config=FailureConfig(max_failures=settings.retries),
+                    checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # training keeps its own
+                    callbacks=[audience],
+                    verbose=0,
+                ),
+            )
+            logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+            tuner.fit()
+        if not self.turns.finished:
+            raise KeyboardInterrupt(
+                f"the sweep was ended; what it found is kept. It goes on with: redress tune --resume {self.run.run_id}"
+            )
+        self.close_trials("FAILED")
+
+    def tell(self, bar: Any, running: Mapping[str, tuple[Trial, int]]) -> None:
+        """Progress in trials: those done, those that a stopped scout spared, and parts of those that run."""
+        seeds = len(self.plan.seeds)
+        done = 0.0
+        for point in self.ledger:
+            done += seeds if point.stopped else len(point.outcomes)
+        done += sum(epoch / self.plan.experiment.epochs for _, epoch in running.values())
+        notes = [f"{shown(trial.values)} seed {trial.seed}" for trial, _ in list(running.values())[:2]]
+        if len(running) > len(notes):
+            notes.append(f"{len(running) - len(notes)} more")
+        best = self.ledger.best()
+        told = [f"running {' | '.join(notes)}"] if notes else []
+        if best:
+            told.append(f"best {best.score} % at {shown(best.values)}")
+        bar(done, max(self.plan.num_trials, done), note="; ".join(told))
+
+    def close_trials(self, status: str) -> None:
+        """Of trials whose processes are gone."""
+        persist(
+            lambda: sweep_runs.close_open_runs(self.client, self.run.run_id, status), "the sweep's trials were closed"
+        )
+
+    def give_up(self, status: str) -> None:
+        """Close what is open. Where MLflow cannot have that, it is said, and hides no other error."""
+        try:
+            self.close_trials(status)
+        except Exception as error:
+            self.progress.say(f"MLflow may show trials of sweep {self.run.run_id} as running: {first_line(error)}")
+        self.run.finish(status)
+
+    def finish(self) -> dict[str, Any]:
+        """Pictures and tables to the parent run; the best to the registry."""
+        settings = self.plan.settings
+        best = self.ledger.best()
+        report = sweep_report.report(self.plan.space, self.ledger, settings.objective)
+        for name, data in report.pictures.items():
+            self.run.log_picture(data, name)
+        for name, data in report.pages.items():
+            self.run.log_file(data, name)
+        self.run.log_table(report.table, "points")
+        answer: dict[str, Any] = {
+            "sweep": self.run.run_id,
+            "run": self.run.storage,
+            "objective": settings.objective,
+            "points": self.ledger.as_rows([settings.objective]),
+            "best": None,
+            "model": None,
+            "pictures": sorted(report.pictures),
+            "pages": sorted(report.pages),
+        }
+        if best is None or best.score is None:
+            raise SweepFailedError(f"no point was trained to its end.{first_failure(self.ledger)}")
+        run_id = best.of("finished")[best.best_seed()].run_id
+        answer["best"] = {
+            "point": best.id, "values": best.values, "score": best.score.mean, "spread": best.score.spread,
+            "seed": best.best_seed(), "run_id": run_id,
+        }  # fmt: skip
+        self.run.log_evaluation({f"best/{settings.objective}": best.score.mean}, step=len(self.ledger.points))
+        self.run.set_tags({"sweep.best": best.id, "sweep.best-run": run_id, "sweep.best-values": shown(best.values)})
+        if settings.register:
+            answer["model"] = self.register(best, settings.register)
+            self.run.set_tags({"sweep.model": answer["model"]})
+        self.run.store.write("result.json", sweep_report.encode(answer))
+        self.run.log_file(sweep_report.encode(answer), "result.json")
+        return answer
+
+    def register(self, best: Point, name: str) -> str:
+        """The best point's best run, evaluated as every run is and registered as candidate; its version links the sweep."""
+        run_id = best.of("finished")[best.best_seed()].run_id
+        assert run_id is not None
+        child = tracked_run.open_run(run_id)
+        chosen = checkpoint.find(child.storage)  # a sweep has select: last
+        experiment = Experiment.from_resolved(chosen.experiment)
+        with self.progress.bar(f"evaluating the best: {shown(best.values)}") as bar:
+            result = evaluate(chosen.address, experiment, child.store.join("evaluation"), progress=bar)
+        child.log_evaluation(result.metrics, step=chosen.position.step)
+        for picture, data in result.pictures.items():
+            child.log_picture(data, picture)
+        child.deliver()
+        self.progress.say(f"registering {name}")
+        attempt = uuid.uuid5(
+            uuid.NAMESPACE_OID, f"{self.run.run_id} {chosen.address} {name}"
+        ).hex  # once, however often resumed
+        model = registry.register_checkpoint(chosen.address, name, run_id, result.metrics, attempt=attempt)
+        _, _, version = model.removeprefix("models:/").rpartition("/")
+        score = best.score
+        tags = {
+            "sweep": self.run.run_id, "sweep.point": best.id, "sweep.values": shown(best.values),
+            "sweep.objective": self.plan.settings.objective, "sweep.score": f"{score} %",
+        }  # fmt: skip
+        for key, value in tags.items():
+            self.client.set_model_version_tag(name, version, key, value)
+        return model
+
+
+def check_on_data(planned: Plan, prepared: train.Prepared) -> None:
+    """Each value by itself fits the data, as the experiment does. Raises: RequestError."""
+    _, protocol = open_for_evaluation(planned.experiment.data)
+    for key, axis in planned.space.items():
+        for value in axis.ends():
+            try:
+                experiment = planned.trial_experiment({key: value}, planned.experiment.seed)
+            except RequestError:  # fits beside values of other keys
+                continue
+            try:
+                train.check_on_data(experiment, prepared.dataset, protocol)
+            except RequestError as error:
+                raise RequestError(f"--over {key}: with {value}, {error}") from error
+
+
+def first_failure(ledger: Ledger) -> str:
+    reasons = [o.reason for point in ledger for o in point.of("failed").values() if o.reason]
+    return f" The first failure: {reasons[0]}" if reasons else ""
+
+
+def num_concurrent(experiment: Experiment, wanted: int | None, gpu: bool) -> int:
+    """How many trials the connected cluster can train at once; not more than were wanted, and at least one."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    needs = {"CPU": experiment.resources.cpus} | ({"GPU": 1.0} if gpu else {})
+    fits = cluster.trials_that_fit(nodes, needs, experiment.workers)
+    return max(1, fits if wanted is None else min(wanted, fits))

@@ -1,0 +1,261 @@
+"""The command line: exit statuses, one message per mistake, one JSON object on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from orchestration.cli.main import main
+from tests.tiny import png, tiny_dataset
+
+ROOT = Path(__file__).resolve().parents[3]
+REDRESS = Path(sys.executable).with_name("redress")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_dataset(tmp_path_factory.mktemp("data") / "tiny", persons=8)
+
+
+def answer(capfd: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    """The one JSON object on stdout."""
+    status = main([*words, "--json"])
+    told = json.loads(capfd.readouterr().out)
+    assert told["status"] == status
+    return dict(told)
+
+
+def test_help_is_there_at_once() -> None:
+    started = time.perf_counter()
+    done = subprocess.run([str(REDRESS), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "train, evaluate, keep the run in MLflow" in done.stdout
+    assert time.perf_counter() - started < 2  # 0.1 s on an idle machine
+    imported = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "import orchestration.cli.main"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    heavy = ("torch", "ray", "mlflow", "pyarrow", "pydantic", "rich")
+    assert not [row for row in imported.stderr.splitlines() if row.rpartition("| ")[2].strip() in heavy]
+
+
+def test_experiments_are_listed_with_a_line_each(capfd: pytest.CaptureFixture[str]) -> None:
+    told = answer(capfd, "experiments")
+    assert told["command"] == "experiments"
+    assert told["experiments"]["cal-ltcc"].startswith("CAL on LTCC: rank-1 / mAP")
+    assert main(["experiments"]) == 0
+    assert "cal-prcc" in capfd.readouterr().out
+
+
+def test_an_experiment_is_shown_as_yaml_that_can_be_run(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["experiments", "show", "cal-demo", "epochs=40", "data=s3://reid/small"]) == 0
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(capfd.readouterr().out)
+    assert yaml.safe_load(mine.read_text())["epochs"] == 40
+    told = answer(capfd, "experiments", "show", str(mine), "seed=5")
+    assert told["experiment"]["data"] == "s3://reid/small"
+    assert told["experiment"]["seed"] == 5
+    assert answer(capfd, "experiments", "show", "cal-demo")["experiment"]["data"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "required: COMMAND"),
+        (["trian"], "invalid choice: 'trian'"),
+        (["train"], "redress train EXPERIMENT [key=value …]"),
+        (["train", "cal-lttc"], "Meant cal-ltcc?"),
+        (["train", "cal-ltcc", "method.epsilonn=0.2"], "Meant epsilon?"),
+        (["train", "cal-ltcc", "--sesume", "x"], "redress train knows no --sesume"),
+        (["train", "cal-ltcc", "data=/nowhere/at/all"], "no data set at /nowhere/at/all"),
+        (["evaluate", "/nowhere/at/all"], "no checkpoint at /nowhere/at/all"),
+        (["data", "verify", "/nowhere/at/all"], "no data set at /nowhere/at/all"),
+        (["data", "inspect", "/nowhere/at/all"], "no data set at /nowhere/at/all"),
+        (["data", "holdout", "/nowhere/at/all", "x"], "no data set at /nowhere/at/all"),
+        (["data", "holdout", "a", "b", "--persons", "few"], "'few' is no number"),
+        (["data", "synth", "x", "--preset", "hugh"], "no preset 'hugh'"),
+        (["data", "synth", "x", "--splits", "mine"], "mine"),
+        (["data", "synth", "x", "--size", "128"], "expected HEIGHTxWIDTH in pixels, such as 128x64"),
+        (["data", "parse", "x", "y"], "required: --model"),
+        (["data", "parse", "x", "y", "--model", "m", "--mean", "1,2"], "expected three numbers"),
+        (["data", "parse", "x", "y", "--model", "m", "--batch", "0"], "whole number of at least 1"),
+        (["data", "parse", "x", "y", "--model", "/nowhere/schp.pth"], "--model /nowhere/schp.pth: cannot read"),
+        (["data", "verify", "x", "strange"], "knows no strange"),
+        (["experiments", "show", "cal-ltcc", "epochs=0"], "must be at least 1"),
+    ],
+)
+def test_a_wrong_request_ends_with_one_message_and_status_2(
+    words: list[str], told: str, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    shown = capfd.readouterr()
+    assert told in shown.err
+    assert "Traceback" not in shown.err
+    assert shown.out == ""
+    assert answer(capfd, *words)["error"]["message"] in shown.err
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_reader_that_leaves_early_is_no_failure() -> None:
+    shown = subprocess.run(
+        f"{REDRESS} experiments show cal-ltcc | head -n 1; exit ${{PIPESTATUS[0]}}",
+        shell=True, executable="bash", capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert shown.returncode == 0
+    assert shown.stderr == ""
+
+
+def test_debug_shows_the_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "verify", "/nowhere", "--debug"]) == 2
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_an_interrupted_command_has_status_130(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Ctrl-C while a set is rendered in this process."""
+    words = ["data", "synth", str(tmp_path / "large"), "--preset", "demo", "--size", "384x192"]
+    code = f"""
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background inherit that it is ignored
+from orchestration.cli.main import main
+sys.exit(main({words!r}))"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert "rendering people" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "KeyboardInterrupt" in told
+    assert "Traceback" not in told
+
+
+def test_overrides_stand_before_between_and_behind_options(capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["experiments", "show", "--json", "cal-demo", "epochs=30", "--debug", "seed=7"]
+    assert main(words) == 0
+    shown = json.loads(capfd.readouterr().out)["experiment"]
+    assert (shown["epochs"], shown["seed"]) == (30, 7)
+
+
+def test_a_data_set_is_rendered_inspected_and_verified(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    address = str(tmp_path / "rendered")
+    words = ["data", "synth", address, "--preset", "tiny", "--splits", "prcc", "--seed", "4", "--size", "32x16"]
+    made = answer(capfd, *words)
+    assert set(made["images"]) == {"train", "query_same", "query_diff", "gallery"}
+    sheet = tmp_path / "sheet.png"
+    seen = answer(capfd, "data", "inspect", address, "--sheet", str(sheet))
+    assert seen["fingerprint"] == made["fingerprint"]
+    assert list(seen["splits"]["train"]["sizes"]) == ["16x32"]
+    assert sheet.read_bytes().startswith(b"\x89PNG")
+    assert answer(capfd, "data", "verify", address)["problems"] == []
+    assert "overwrite" in answer(capfd, *words)["error"]["message"]
+
+
+def test_a_public_data_set_is_converted(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    source = tmp_path / "LTCC_ReID"
+    for split in ("train", "query", "test"):
+        (source / split).mkdir(parents=True)
+        for name in ("001_1_c1_000001", "001_1_c2_000002", "001_2_c3_000003", "002_1_c1_000004", "002_1_c2_000005"):
+            (source / split / f"{name}.png").write_bytes(png(np.zeros((32, 16), dtype=np.uint8)))
+    words = ["data", "convert", "ltcc", str(source), str(tmp_path / "shards")]
+    assert answer(capfd, *words, "--dry-run")["address"] is None
+    assert not (tmp_path / "shards").exists()
+    assert answer(capfd, *words)["images"] == {"train": 5, "query": 5, "gallery": 5}
+    assert answer(capfd, "data", "inspect", str(tmp_path / "shards"))["splits"]["train"]["persons"] == 2
+    (source / "train" / "000_x_c1_000001.png").write_bytes(b"")
+    refused = answer(capfd, *words, "--overwrite")
+    assert refused["status"] == 2
+    assert "000_x_c1_000001.png" in refused["error"]["message"]
+
+
+def test_an_archive_is_converted_and_inspect_shows_terms_and_what_was_set_aside(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "ltcc.zip", "w") as packed:
+        for split in ("train", "query", "test"):
+            for name in ("001_1_c1_000001", "001_1_c2_000002", "002_1_c1_000004"):
+                packed.writestr(f"LTCC_ReID/{split}/{name}.png", png(np.zeros((32, 16), dtype=np.uint8)))
+        packed.writestr("LTCC_ReID/train/003_1_c1_000009.png", b"no image")
+    words = ["data", "convert", "ltcc", str(tmp_path / "ltcc.zip"), str(tmp_path / "shards")]
+    assert "train/003_1_c1_000009.png: is no image" in answer(capfd, *words)["error"]["message"]
+    assert main([*words, "--quarantine"]) == 0
+    told = capfd.readouterr()
+    assert "official 17,119 or 17,138   differs" in told.out
+    assert "checking: 10 images in" in told.err
+    assert "converting: 9 images in" in told.err
+    assert main(["data", "inspect", str(tmp_path / "shards")]) == 0
+    shown = capfd.readouterr().out
+    assert "Research only, by agreement with the authors" in shown
+    assert "set aside    train/003_1_c1_000009.png: is no image of a known format" in shown
+
+
+def test_people_are_shown_tables(data: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "inspect", data]) == 0
+    shown = capfd.readouterr().out
+    assert "train" in shown
+    assert "nearest by" in shown
+    assert main(["data", "verify", data]) == 0
+    assert "every byte as it was written" in capfd.readouterr().out
+
+
+def test_train_people_are_held_out(data: str, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    images = answer(capfd, "data", "holdout", data, str(tmp_path / "held"), "--persons", "3")["images"]
+    assert images["val_query"] > 0
+    assert images["train"] < 8 * 2 * 4
+
+
+def test_an_altered_byte_is_a_failure_of_work(data: str, capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(data, copy)
+    shard = next((copy / "train").glob("*.parquet"))
+    content = bytearray(shard.read_bytes())
+    content[100] ^= 1
+    shard.write_bytes(content)
+    told = answer(capfd, "data", "verify", str(copy))
+    assert told["status"] == 1
+    assert shard.name in told["problems"][0]
+
+
+def test_the_result_is_written_also_of_a_failure(capfd: pytest.CaptureFixture[str], data: str, tmp_path: Path) -> None:
+    result = tmp_path / "results" / "verify.json"
+    assert main(["data", "verify", data, "--result", str(result)]) == 0
+    assert json.loads(result.read_text()) | {"fingerprint": ""} == {
+        "status": 0, "command": "data verify", "address": data, "fingerprint": "", "problems": [],
+    }  # fmt: skip
+    assert main(["train", "cal-ltcc", "epochs=0", "--result", str(result)]) == 2
+    told = json.loads(result.read_text())
+    assert (told["status"], told["command"], told["error"]["type"]) == (2, "train", "RequestError")
+    assert "must be at least 1" in told["error"]["message"]
+    capfd.readouterr()
+
+
+def test_a_result_that_can_be_written_nowhere_is_a_wrong_request(capfd: pytest.CaptureFixture[str], data: str) -> None:
+    assert main(["data", "verify", data, "--result", "gopher://x/y.json"]) == 2
+    assert "gopher" in capfd.readouterr().err
+
+
+def test_what_others_print_on_stdout_goes_to_stderr_where_json_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, os\natexit.register(os.write, 1, b'noise of a library\\n')"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    for words, status in ((["experiments"], 0), (["trian"], 2)):
+        done = subprocess.run([REDRESS, *words, "--json"], env=environment, capture_output=True, text=True)
+        assert done.returncode == status
+        assert json.loads(done.stdout)["status"] == status
+        assert "noise of a library" in done.stderr
+    done = subprocess.run([REDRESS, "experiments"], env=environment, capture_output=True, text=True)
+    assert "noise of a library" in done.stdout

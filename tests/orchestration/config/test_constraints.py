@@ -1,0 +1,98 @@
+"""Settings that cannot be together are told with the mend, and a mend is a mend."""
+
+from __future__ import annotations
+
+import pytest
+
+from methods import METHODS
+from orchestration.config.load import load, recipes
+from orchestration.errors import RequestError
+from tests.orchestration.complaints import DATA, complaint, line
+
+
+def test_lanes_divide_people_and_workers_divide_lanes() -> None:
+    report = complaint("batch.people=12", "workers=2")
+    assert "12 people × 8 images do not divide over 8 lanes of whole people" in line(report, "batch.people = 12")
+    assert "Set batch.lanes to 2, 4, 6 or 12, or batch.people to 8 or 16" in report
+    report = complaint("batch.people=12", "batch.lanes=4", "workers=3")
+    assert "4 lanes do not divide over 3 workers. Set workers to 1, 2 or 4, or batch.lanes to 3, 6 or 12" in (
+        line(report, "workers = 3")
+    )
+
+
+def test_a_mend_is_a_mend() -> None:
+    """What the messages about batches advise is accepted."""
+    for words in (
+        ["workers=5", "batch.people=10", "batch.lanes=5"],
+        ["batch.people=12", "workers=2", "batch.lanes=6"],
+        ["batch.people=12", "workers=3", "batch.lanes=12"],
+        ["epochs=20", "method.adversarial_from_epoch=19"],
+        ["select=best:val_query/clothes-changing/mAP", "checkpoint.keep=null"],
+        ["select=best:query/general/rank-1", "select_on_test=true", "checkpoint.keep=null"],
+        ["method.width=0.5", "weights=null"],
+    ):
+        load("cal-ltcc", [DATA, *words])
+
+
+def test_outfits_are_asked_of_the_sampler_that_minds_them() -> None:
+    report = complaint("batch.appearances=2")
+    assert "sampler 'chunks' minds no outfits" in line(report, "batch.appearances = 2")
+    assert "Set batch.appearances=null, or batch.sampler=appearance" in report
+    assert "Set batch.appearances=2" in line(complaint("batch.sampler=appearance"), "batch.sampler = appearance")
+    report = complaint("batch.sampler=appearance", "batch.appearances=9")
+    assert "8 images of a person cannot show 9 outfits" in line(report, "batch.appearances = 9")
+    assert "Set batch.appearances to at most 8, or batch.images to at least 9" in report
+    load("cal-ltcc", [DATA, "batch.sampler=appearance", "batch.appearances=2"])
+
+
+def test_clips_are_for_methods_that_take_them() -> None:
+    for name, method in METHODS.items():
+        recipe = next(r for r in recipes() if load(r, [DATA]).method.name == name)
+        if method.takes_clips:
+            assert load(recipe, [DATA, "batch.clip={length: 4}"]).batch.clip is not None
+        else:
+            with pytest.raises(RequestError, match=r"takes images, not clips. Set batch.clip=null.*cal"):
+                load(recipe, [DATA, "batch.clip={length: 4}"])
+
+
+@pytest.mark.parametrize("given", ["null", "{beside: false}"])
+def test_other_clothes_come_where_a_method_compares_them(given: str) -> None:
+    with pytest.raises(RequestError) as raised:
+        load("pixel-sampling-prcc", [DATA, f"augment.clothes_sampling={given}"])
+    told = line(str(raised.value), "augment.clothes_sampling")
+    assert "compares each image with the same in other clothes. Set augment.clothes_sampling={}" in told
+    assert told.endswith("or method.consistency_weight=0")
+    load("pixel-sampling-prcc", [DATA, f"augment.clothes_sampling={given}", "method.consistency_weight=0"])
+    load("cal-prcc", [DATA, f"augment.clothes_sampling={given}"])
+
+
+def test_a_stage_that_would_never_come_is_no_stage() -> None:
+    report = complaint("epochs=20")
+    assert "stage 'adversarial' begins at epoch 25 of 0 … 19 and would never come" in line(report, "epochs = 20")
+    assert "Set method.adversarial_from_epoch below 20, or epochs above 25" in report
+    assert line(complaint("method.adversarial_from_epoch=60"), "method.adversarial_from_epoch = 60")
+
+
+def test_optimizers_are_those_that_the_method_trains() -> None:
+    report = complaint("optimizers.clothes_classifier=null", "optimizers.head={name: sgd, lr: 0.1}")
+    assert '"cal" trains it. Set optimizers.clothes_classifier.name=adam' in line(
+        report, "optimizers.clothes_classifier"
+    )
+    assert "Set optimizers.head=null" in line(report, "optimizers.head")
+
+
+def test_choosing_by_the_test_set_is_said_openly() -> None:
+    report = complaint("select=best:query/general/rank-1", "checkpoint.keep=null")
+    assert "'query' is of the test set" in report
+    assert "select_on_test=true" in report
+    assert "selects nothing" in line(complaint("select_on_test=true"), "select_on_test = true")
+    report = complaint("select=best:val_query/general/rank-1", "select_on_test=true", "checkpoint.keep=null")
+    assert "not of the test set" in line(report, "select_on_test = true")
+
+
+def test_checkpoints_to_choose_from_are_kept() -> None:
+    assert "Set checkpoint.keep=null" in complaint("select=best:val_query/general/rank-1")
+
+
+def test_published_weights_fit_published_shapes_alone() -> None:
+    assert "Set weights=null" in complaint("method.width=0.5")

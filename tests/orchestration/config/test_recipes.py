@@ -1,0 +1,112 @@
+"""The recipes that come with redress: whole, with their papers' numbers, and for every method."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from methods import METHODS
+from orchestration.cli.demo import demo_recipes
+from orchestration.config import build
+from orchestration.config.load import Experiment, load, override, recipes
+from orchestration.config.recipes import FOLDER, summary
+from tests import golden
+from tests.orchestration.complaints import DATA
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_every_recipe_is_an_experiment_that_survives_storage(name: str) -> None:
+    experiment = load(name, [DATA])
+    resolved = json.loads(json.dumps(experiment.resolved()))
+    assert Experiment.from_resolved(resolved) == experiment
+    assert override(resolved, []) == experiment
+    assert experiment.name == name
+
+
+CHECKED = """
+import sys
+from orchestration.config.load import load, recipes
+
+for name in recipes():
+    load(name, ["data=not://given", "weights=null"])
+print([name for name in ("torchvision", "torch._dynamo") if name in sys.modules])
+"""
+
+
+def test_a_process_that_only_checks_experiments_imports_neither_torchvision_nor_a_compiler() -> None:
+    """They take 180 MiB and a second in each driver and controller."""
+    done = subprocess.run([sys.executable, "-c", CHECKED], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_method_has_a_recipe() -> None:
+    assert {load(name, [DATA]).method.name for name in recipes()} == set(METHODS)
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_opens_with_what_it_is_and_its_command(name: str) -> None:
+    text = (FOLDER / f"{name}.yaml").read_text()
+    assert len(summary(name)) > 20
+    assert f"redress train {name} data=" in text
+
+
+@pytest.mark.parametrize("name", ["cal-ltcc", "cal-prcc", "baseline-ltcc", "baseline-prcc"])
+def test_papers_recipes_have_the_papers_numbers(name: str) -> None:
+    experiment = load(name, [DATA])
+    assert (experiment.augment.height, experiment.augment.width) == (384, 192)
+    assert (experiment.batch.people, experiment.batch.images, experiment.epochs) == (8, 8, 60)
+    model = experiment.optimizers["model"]
+    assert (model.name, model.lr, model.weight_decay) == ("adam", 3.5e-4, 5e-4)
+    rates = [model.lr * build.factor(model.schedule, epoch, 60) for epoch in (0, 19, 20, 39, 40, 59)]
+    assert rates == pytest.approx([3.5e-4, 3.5e-4, 3.5e-5, 3.5e-5, 3.5e-6, 3.5e-6])
+    method = experiment.resolved()["method"]
+    assert method["label_smoothing"] == 0.1
+    if method["name"] == "cal":
+        assert (method["tau"], method["epsilon"], method["adversarial_from_epoch"]) == (1 / 16, 0.1, 25)
+        assert experiment.optimizers["clothes_classifier"].schedule is None
+
+
+@pytest.mark.parametrize("name", ["cal-ccvid", "baseline-ccvid"])
+def test_papers_recipes_for_video_have_the_papers_numbers(name: str) -> None:
+    experiment = load(name, [DATA])
+    batch, augment = experiment.batch, experiment.augment
+    assert (augment.height, augment.width, augment.flip) == (256, 128, 0.5)
+    assert (augment.pad, augment.enlarge, augment.crop_probability, augment.erase) == (0, 1, 0, 0)
+    assert batch.clip is not None
+    assert (batch.people, batch.images, batch.clip.length, batch.clip.stride) == (8, 4, 8, 4)
+    assert (experiment.epochs, experiment.evaluate.flip) == (150, False)
+    model = experiment.optimizers["model"]
+    rates = [model.lr * build.factor(model.schedule, epoch, 150) for epoch in (39, 40, 79, 80, 119, 120)]
+    assert rates == pytest.approx([3.5e-4, 3.5e-5, 3.5e-5, 3.5e-6, 3.5e-6, 3.5e-7])
+    method = experiment.resolved()["method"]
+    assert (method["label_smoothing"], method["pooling"]) == (0, "max")
+    assert method.get("adversarial_from_epoch", 50) == 50
+
+
+def test_the_recipe_of_pixel_sampling_has_the_papers_numbers_and_the_codes_schedule() -> None:
+    experiment = load("pixel-sampling-prcc", [DATA])
+    assert (experiment.augment.height, experiment.augment.width, experiment.epochs) == (256, 128, 60)
+    assert (experiment.batch.people, experiment.batch.images, experiment.weights) == (16, 4, "imagenet")
+    model = experiment.optimizers["model"]
+    assert (model.name, model.lr, model.momentum, model.weight_decay) == ("sgd", 3.5e-3, 0.9, 5e-4)
+    (case,) = (case for case in golden.load_if_there("schedules") if case.id == "sps_schedule")
+    factors = [build.factor(model.schedule, epoch, 60) for epoch in range(60)]
+    case.check("lr_factor", torch.tensor(factors, dtype=torch.float64))
+
+
+def test_demo_recipes_run_on_one_two_and_four_workers() -> None:
+    for name in ("baseline-demo", "cal-demo"):
+        for workers in (1, 2, 4):
+            assert load(name, [DATA, f"workers={workers}"]).workers == workers
+
+
+def test_the_demo_trains_recipes_that_there_are() -> None:
+    assert len(demo_recipes()) > 1
+    assert set(demo_recipes()) <= set(recipes())

@@ -1,0 +1,62 @@
+"""Every method as ONNX: the network's features by another runtime, for any number of images, with maps, and of clips."""
+
+from __future__ import annotations
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from methods import METHODS
+from orchestration.export.onnx_graph import to_onnx
+from orchestration.export.torch_graph import Descriptor, ExportError, trace
+from tests.methods.variants import VARIANTS, build
+
+FIRST = {name: variant for variant, (name, _) in reversed(VARIANTS.items())}  # of each method's variants
+SIZE = (32, 16)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def inputs_of(name: str, number: int, frames: int | None = None) -> dict[str, torch.Tensor]:
+    random = torch.Generator().manual_seed(number)
+    shape = (number, 3, *SIZE) if frames is None else (number, frames, 3, *SIZE)
+    made = {"images": torch.randint(0, 256, shape, generator=random).float()}
+    if "parsing" in build(FIRST[name]).inputs:
+        made["parsing"] = torch.randint(0, 20, (number, *SIZE), dtype=torch.uint8, generator=random)
+    return made
+
+
+def run(runtime: onnxruntime.InferenceSession, given: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.from_numpy(runtime.run(["features"], {name: tensor.numpy() for name, tensor in given.items()})[0])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_gives_its_features_as_onnx(name: str) -> None:
+    descriptor = Descriptor(build(FIRST[name], torch.float32), MEAN, STD, flip=True).eval()
+    example = inputs_of(name, 2)
+    data = to_onnx(trace(descriptor, (*example.values(),)), descriptor, (*example.values(),), list(example))
+    onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
+    runtime = onnxruntime.InferenceSession(data)
+    assert [one.name for one in runtime.get_inputs()] == list(example)
+    for number in (1, 5):
+        given = inputs_of(name, number)
+        with torch.no_grad():
+            torch.testing.assert_close(run(runtime, given), descriptor(*given.values()), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.takes_clips])
+def test_a_method_of_video_gives_its_features_of_clips_as_onnx(name: str) -> None:
+    descriptor = Descriptor(build(FIRST[name], torch.float32), MEAN, STD, flip=False).eval()
+    example = (*inputs_of(name, 2, frames=3).values(),)
+    runtime = onnxruntime.InferenceSession(to_onnx(trace(descriptor, example), descriptor, example, ["images"]))
+    for number, frames in ((1, 1), (1, 6), (3, 2)):
+        given = inputs_of(name, number, frames)
+        with torch.no_grad():
+            torch.testing.assert_close(run(runtime, given), descriptor(*given.values()), atol=1e-4, rtol=0)
+
+
+def test_a_graph_that_gives_other_features_is_refused() -> None:
+    right, wrong = (Descriptor(build("baseline", torch.float32), MEAN, STD, flip=flip).eval() for flip in (True, False))
+    example = (*inputs_of("baseline", 2).values(),)
+    with pytest.raises(ExportError, match="the ONNX graph and the network differ by"):
+        to_onnx(trace(wrong, example), right, example, ["images"])

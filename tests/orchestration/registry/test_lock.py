@@ -1,0 +1,183 @@
+"""The lock in the registry: one holder at a time, among threads and processes that all want it at once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from orchestration.registry import lock
+from orchestration.registry.lock import LockedError, acquire, locked, locks, release
+from orchestration.tracking import mlflow_client
+
+ROOT = Path(__file__).resolve().parents[3]
+WANT_IT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from orchestration.tracking import mlflow_client
+from orchestration.registry.lock import LockedError, locked
+client = mlflow_client.connect(sys.argv[2])
+print("ready", flush=True)
+while sys.stdin.readline():
+    try:
+        with locked(client, "raced", "the other"):
+            print("mine", flush=True)
+            sys.stdin.readline()
+    except LockedError as error:
+        print(error, flush=True)
+        sys.stdin.readline()
+    print("free", flush=True)
+"""
+
+
+@pytest.fixture
+def client(place: Path, mlflow_database: str) -> MlflowClient:
+    return mlflow_client.connect(mlflow_database)
+
+
+def test_the_second_is_told_who_holds_it_and_until_when(client: MlflowClient) -> None:
+    with (
+        locked(client, "told", "ann"),
+        pytest.raises(LockedError, match=r"told: ann is deciding about it now \(at most until .* UTC\)"),
+        locked(client, "told", "bob"),
+    ):
+        pass
+    with locked(client, "told", "bob"), locked(client, "another", "ann"):
+        assert [one.holder for one in locks(client, "told")] == ["bob"]
+    assert not locks(client, "told")
+
+
+def test_what_fails_under_the_lock_gives_it_up(client: MlflowClient) -> None:
+    with pytest.raises(KeyError), locked(client, "failing", "ann"):
+        raise KeyError
+    assert not locks(client, "failing")
+
+
+def test_of_many_threads_never_two_hold_it_and_somebody_always_does(client: MlflowClient) -> None:
+    inside, most, won = 0, 0, []
+    counting, start = threading.Lock(), threading.Barrier(6)
+
+    def want(number: int) -> None:
+        nonlocal inside, most
+        for _ in range(3):
+            start.wait()
+            try:
+                with locked(client, "threads", f"reviewer {number}"):
+                    with counting:
+                        inside += 1
+                        most = max(most, inside)
+                        won.append(number)
+                    time.sleep(0.01)
+                    with counting:
+                        inside -= 1
+            except LockedError:
+                pass
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(want, range(6)))
+    assert most == 1
+    assert len(won) >= 3  # each round somebody
+    assert not locks(client, "threads")
+
+
+def test_of_two_processes_one_wins_and_the_other_is_told(client: MlflowClient, mlflow_database: str) -> None:
+    """This process and another go for it at once, several times."""
+    other = subprocess.Popen(
+        [sys.executable, "-c", WANT_IT, str(ROOT), mlflow_database],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert other.stdin
+    assert other.stdout
+    assert other.stdout.readline() == "ready\n"
+    for turn in range(8):
+        print("go", file=other.stdin, flush=True)
+        ours, theirs = "mine\n", ""
+        try:
+            with locked(client, "raced", "this one"):
+                theirs = other.stdout.readline()
+        except LockedError as error:
+            ours, theirs = str(error), other.stdout.readline()
+        assert sorted([ours == "mine\n", theirs == "mine\n"]) == [False, True]
+        loser = theirs if ours == "mine\n" else ours
+        assert "is deciding about it now" in loser or "at this very moment" in loser
+        print("done", file=other.stdin, flush=True)
+        assert other.stdout.readline() == "free\n"
+        assert not locks(client, "raced"), turn
+    other.stdin.close()
+    assert other.wait(30) == 0
+
+
+def test_an_expired_lock_is_taken_over_and_its_late_holder_cannot_go_on(client: MlflowClient) -> None:
+    dead = acquire(client, "expired", "ann", held_s=-1)
+    with pytest.raises(LockedError, match="ran out"):
+        dead.check()
+    mine = acquire(client, "expired", "bob")
+    mine.check()
+    assert [one.name for one in locks(client, "expired")] == [mine.name]
+    release(client, dead)  # the late one comes back: what is another's stays
+    assert [one.holder for one in locks(client, "expired")] == ["bob"]
+    release(client, mine)
+    assert not locks(client, "expired")
+
+
+def test_of_many_who_find_it_expired_one_takes_it_over(client: MlflowClient) -> None:
+    acquire(client, "takeover", "dead", held_s=-1)
+    start = threading.Barrier(6)
+
+    def want(number: int) -> str:
+        start.wait()
+        try:
+            return acquire(client, "takeover", f"reviewer {number}").token
+        except LockedError:
+            return ""
+
+    with ThreadPoolExecutor(6) as pool:
+        won = [token for token in pool.map(want, range(6)) if token]
+    assert won == [one.token for one in locks(client, "takeover")]
+    assert len(won) == 1
+
+
+def test_who_looked_long_ago_gives_way_to_who_holds_it(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bob saw ann's expired lock 1 and stalled; meanwhile it was taken over and given up, and eve holds a new one."""
+    seen = [lock.Lock("stalled.lock-1", "ann", 0.0, "gone")]
+    eve = acquire(client, "stalled", "eve")
+    assert eve.name == "stalled.lock-1"
+    looks = iter([seen])
+    look = lock.locks
+    monkeypatch.setattr(lock, "locks", lambda *words: next(looks, None) or look(*words))
+    with pytest.raises(LockedError, match="eve is deciding"):
+        acquire(client, "stalled", "bob")
+    assert [one.token for one in look(client, "stalled")] == [eve.token]
+
+
+def test_a_lock_near_its_end_stops_its_holder(client: MlflowClient) -> None:
+    mine = acquire(client, "slow", "ann", held_s=100.0)
+    mine.check()
+    with pytest.raises(LockedError, match="nothing further was changed"):
+        mine.check(now=time.time() + 50)
+    release(client, mine)
+
+
+def test_a_lock_whose_creation_was_not_answered_is_held_all_the_same(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's client asks again where an answer is lost, and is told that the name exists."""
+    create = MlflowClient.create_registered_model
+
+    def create_twice(self: MlflowClient, *words: Any, **options: Any) -> Any:
+        create(self, *words, **options)
+        return create(self, *words, **options)
+
+    monkeypatch.setattr(MlflowClient, "create_registered_model", create_twice)
+    with locked(client, "unanswered", "ann"):
+        assert [one.holder for one in locks(client, "unanswered")] == ["ann"]
+    assert not locks(client, "unanswered")

@@ -1,0 +1,236 @@
+"""Points, seeds and stopping, without a cluster: what is trained, in which order, and what its score is."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestration.sweeps import proposals
+from orchestration.sweeps.early_stopping import asha, average_to, median
+from orchestration.sweeps.points import Ledger, Outcome, Trial
+from orchestration.sweeps.proposals import SEARCHES
+from orchestration.sweeps.space import Choice, Range, grid
+from orchestration.training.milestones import milestones, remaining
+from orchestration.tuning.trial_queue import Turns
+
+SPACE = {"a": Choice((1, 2, 3)), "b": Choice(("x", "y"))}
+
+
+def quality(trial: Trial) -> float:
+    return trial.values["a"] / 10 + trial.seed / 1000
+
+
+def play(
+    turns: Turns, concurrent: int, order: random.Random, stopped_below: float = 0, failing: Any = ()
+) -> list[Trial]:
+    """Runs a sweep whose trials end in any order; returns them as they began."""
+    begun: list[Trial] = []
+    live: list[Trial] = []
+    while not turns.finished:
+        while len(live) < concurrent and (trial := turns.next()) is not None:
+            begun.append(trial)
+            live.append(trial)
+        if not live:
+            assert turns.finished
+            break
+        trial = live.pop(order.randrange(len(live)))
+        score = quality(trial)
+        if (trial.values["a"], trial.seed) in failing:
+            turns.tell(trial, Outcome("failed", reason="told"))
+        elif trial.is_scout and score < stopped_below:
+            turns.tell(trial, Outcome("stopped", 2, score, {"m": score}))
+        else:
+            turns.tell(trial, Outcome("finished", 9, score, {"m": score}))
+    return begun
+
+
+def turns_of(search: str, points: int | None, seeds: int, scouts: bool, ledger: Ledger | None = None) -> Turns:
+    ledger = ledger or Ledger(range(1, seeds + 1))
+    return Turns(ledger, SEARCHES[search](SPACE, points, 0, ledger.points), scouts=scouts)
+
+
+@given(st.sampled_from(["grid", "random"]), st.integers(1, 3), st.integers(1, 4), st.integers(0, 9))
+def test_every_point_is_trained_from_every_seed_once(search: str, seeds: int, concurrent: int, order: int) -> None:
+    turns = turns_of(search, None, seeds, scouts=False)
+    begun = play(turns, concurrent, random.Random(order))
+    assert sorted(t.name for t in begun) == sorted(
+        Trial(values, seed).name for values in grid(SPACE) for seed in range(1, seeds + 1)
+    )
+    for point in turns.ledger:
+        scores = [quality(Trial(point.values, seed)) for seed in range(1, seeds + 1)]
+        assert point.score is not None
+        assert point.score.mean == pytest.approx(statistics.fmean(scores))
+        assert point.score.spread == (pytest.approx(statistics.stdev(scores)) if seeds > 1 else None)
+
+
+@given(st.integers(2, 3), st.integers(1, 4), st.integers(0, 9))
+def test_other_seeds_are_trained_when_the_scout_came_to_its_end_and_are_never_stopped(
+    seeds: int, concurrent: int, order: int
+) -> None:
+    turns = turns_of("grid", None, seeds, scouts=True)
+    begun = play(turns, concurrent, random.Random(order), stopped_below=0.2)
+    for point in turns.ledger:
+        trials = [trial for trial in begun if trial.point == point.id]
+        assert [trial.is_scout for trial in trials] == [True] + [False] * (len(trials) - 1)
+        assert len(trials) == (1 if point.values["a"] == 1 else seeds)
+    best = turns.ledger.best()
+    assert best is not None
+    assert best.values["a"] == 3
+    assert all(point.stopped for point in turns.ledger.ranked()[-2:])
+
+
+def test_a_point_that_lost_a_seed_has_the_mean_of_the_others() -> None:
+    turns = turns_of("grid", None, 2, scouts=True)
+    play(turns, 2, random.Random(0), failing={(3, 1), (2, 1), (2, 2)})
+    by_value = {point.values["a"]: point for point in turns.ledger}
+    assert by_value[3].score is not None
+    assert (by_value[3].score.mean, by_value[3].score.count) == (0.302, 1)
+    assert by_value[2].score is None
+    assert [point.values["a"] for point in turns.ledger.ranked()] == [3, 3, 1, 1, 2, 2]
+
+
+@given(st.integers(0, 12), st.booleans(), st.integers(0, 9))
+def test_a_sweep_that_goes_on_trains_what_is_missing_and_nothing_else(done: int, scouts: bool, order: int) -> None:
+    first = turns_of("grid", None, 2, scouts)
+    begun = play(first, 1, random.Random(order))[:done]
+    ledger = Ledger((1, 2))
+    for trial in begun:
+        ledger.record(trial, Outcome("finished", 9, quality(trial), {}))
+    again = play(turns_of("grid", None, 2, scouts, ledger), 3, random.Random(order))
+    assert sorted(t.name for t in [*begun, *again]) == sorted(
+        Trial(values, seed).name for values in grid(SPACE) for seed in (1, 2)
+    )
+    begun_points = {trial.point for trial in begun if sum(t.point == trial.point for t in begun) == 1}
+    assert {trial.point for trial in again[: len(begun_points)]} == begun_points
+
+
+def test_optuna_learns_from_means_and_from_what_earlier_processes_found() -> None:
+    space = {"a": Range(0.01, 1.0, log=True), "b": Choice(("x", "y"))}
+
+    def score(values: Mapping[str, Any]) -> float:
+        return -abs(values["a"] - 0.3) + (0.2 if values["b"] == "y" else 0)
+
+    def run(points: int, ledger: Ledger) -> None:
+        turns = Turns(ledger, proposals.Bayesian(space, points, 1, ledger.points), scouts=False)
+        while (trial := turns.next()) is not None:
+            turns.tell(trial, Outcome("finished", 1, score(trial.values), {}))
+
+    ledger = Ledger((1, 2))
+    run(12, ledger)
+    assert len(ledger.points) == 12
+    run(36, ledger)
+    assert len(ledger.points) == 36
+    later = list(ledger.points.values())[12:]
+    drawn = [next(iter([p])) for p in list(ledger.points.values())[:5]]
+    assert statistics.fmean(score(p.values) for p in later[-12:]) > statistics.fmean(score(p.values) for p in drawn)
+    assert all(0.01 <= point.values["a"] <= 1 for point in ledger)
+
+
+class Heard:
+    """Proposals that never have any, and what they were told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Mapping[str, Any], float | None]] = []
+
+    def next(self) -> None:
+        return None
+
+    def tell(self, values: Mapping[str, Any], score: float | None) -> None:
+        self.told.append((values, score))
+
+
+def test_a_sweep_that_goes_on_tells_what_is_complete_and_finishes_what_lacks_seeds_before_anything_else() -> None:
+    ledger = Ledger((1, 2))
+    untouched, half, whole = ({"a": a, "b": "x"} for a in (1, 2, 3))
+    ledger.point(untouched)
+    for values, seeds in ((half, (1,)), (whole, (1, 2))):
+        for seed in seeds:
+            trial = Trial(values, seed)
+            ledger.record(trial, Outcome("finished", 9, quality(trial), {}))
+    heard = Heard()
+    turns = Turns(ledger, heard, scouts=False)
+    assert heard.told == [(whole, pytest.approx(0.3015))]
+    begun = play(turns, 1, random.Random(0))
+    assert [(t.values, t.seed) for t in begun] == [(half, 2), (untouched, 1), (untouched, 2)]
+    assert heard.told[1:] == [(half, pytest.approx(0.2015)), (untouched, pytest.approx(0.1015))]
+
+
+def scores_of(search: proposals.Bayesian) -> list[tuple[dict[str, Any], float]]:
+    """What Optuna knows."""
+    return [(one.params, one.value) for one in search.search._ot_study.trials if one.state.name == "COMPLETE"]
+
+
+def test_optuna_hears_of_each_complete_point_of_its_space_whoever_proposed_it() -> None:
+    ledger = Ledger((1, 2))
+    fits, lacks_a_seed = {"a": 2, "b": "x", "c": 0.5}, {"a": 1.0, "b": "y", "c": 1}
+    elsewhere = [{"a": 9, "b": "x", "c": 0.5}, {"a": 2, "b": "x", "c": 7.0}, {"a": 2, "b": "x"}]
+    for values in (fits, lacks_a_seed, *elsewhere):
+        for seed in (1, 2) if values is not lacks_a_seed else (1,):
+            ledger.record(Trial(values, seed), Outcome("finished", 9, quality(Trial(values, seed)), {}))
+    search = proposals.Bayesian({**SPACE, "c": Range(0.1, 1.0)}, 5, 0, ledger.points)
+    turns = Turns(ledger, search, scouts=False)
+    assert scores_of(search) == [({"a": "2", "b": '"x"', "c": 0.5}, pytest.approx(0.2015))]
+    begun = play(turns, 1, random.Random(0))
+    assert begun[0].values == lacks_a_seed
+    assert scores_of(search)[1] == ({"a": "1", "b": '"y"', "c": 1}, pytest.approx(0.1015))
+    assert len({trial.point for trial in begun}) == 1 + 3, "five points of this space in all"
+
+
+@pytest.mark.parametrize("known", [0, 4])
+def test_what_optuna_proposes_again_is_not_trained_again_and_takes_no_other_points_place(known: int) -> None:
+    ledger = Ledger((1,))
+    for values in list(grid(SPACE))[:known]:
+        ledger.record(Trial(values, 1), Outcome("finished", 9, quality(Trial(values, 1)), {}))
+    search = proposals.Bayesian(SPACE, 6, 0, ledger.points)
+    begun = play(Turns(ledger, search, scouts=False), 2, random.Random(0))
+    assert len(begun) == 6 - known
+    assert len(ledger.points) == 6
+    assert len(scores_of(search)) == 6
+
+
+curves = st.lists(st.lists(st.floats(0, 1, width=16), min_size=9, max_size=9), min_size=1, max_size=8)
+
+
+@given(curves, st.randoms(use_true_random=False))
+def test_halving_decides_as_rays_scheduler_does(scores: list[list[float]], order: random.Random) -> None:
+    from ray.tune.schedulers import TrialScheduler
+    from ray.tune.schedulers.async_hyperband import _Bracket
+
+    bracket = _Bracket(min_t=1, max_t=9, reduction_factor=3, s=0)
+    rule = asha(grace=1, max_epochs=9)
+    known: dict[str, dict[int, float]] = {}
+    live = {str(n): list(enumerate(curve, start=1)) for n, curve in enumerate(scores)}
+    while live:
+        name = order.choice(sorted(live))
+        epoch, score = live[name].pop(0)
+        known.setdefault(name, {})[epoch] = score
+        trial = type("T", (), {"trial_id": name})()
+        rays = epoch < 9 and bracket.on_result(trial, epoch, score) == TrialScheduler.STOP
+        assert rule(name, epoch, known) == rays
+        if rays or not live[name]:
+            del live[name]
+
+
+def test_the_median_rule_stops_what_is_below_half_of_the_others() -> None:
+    rule = median(grace=2, max_epochs=9)
+    known = {str(n): {1: 0.1 * n, 2: 0.1 * n + 0.1, 3: 0.1 * n + 0.2} for n in range(5)}
+    assert average_to(known["4"], 3) == pytest.approx(0.5)
+    # "1": its best is 0.3; the others' averages are 0.1, 0.3, 0.4, 0.5
+    assert [name for name in known if rule(name, 3, known)] == ["0", "1"]
+    assert not rule("0", 1, known)  # within grace
+    assert not rule("0", 3, {"0": known["0"], "4": known["4"]})  # too few to go by
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 30), st.integers(0, 1))
+def test_a_trial_is_scored_at_its_end_and_as_often_as_said(epochs: int, every: int, epoch: int, batch: int) -> None:
+    found = milestones(epochs, every)
+    assert found[-1] == epochs
+    assert all(at % every == 0 or at == epochs for at in found)
+    left = remaining(found, epoch, batch)
+    assert left == [at for at in found if at > epoch or (at == epoch and not batch)]

@@ -1,0 +1,188 @@
+"""The journal: every step once, to the bit, and a replayed step that differs stops the run."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datasets.storage.store import Store, StoreError, open_store
+from orchestration.tracking import journal as journal_module
+from orchestration.tracking.journal import Journal, JournalError, ReplayMismatch, read_steps
+from orchestration.tracking.segments import SegmentReader, SegmentTakenError, SegmentWriter, encode
+
+HERE = {"workers": 3, "threads": 1, "device": "cpu", "processor": "x", "torch": "2"}
+
+
+@dataclass
+class Step:
+    step: int
+    metrics: dict[str, float]
+    epoch: int = 0
+    batch: int = 0
+    stage: str = "first"
+
+
+def steps(first: int, last: int) -> list[Step]:
+    return [
+        Step(n, {"loss/model": 1 / (n + 1), "speed/step-s": time.perf_counter()}, batch=n) for n in range(first, last)
+    ]
+
+
+def train(store: Store, reports: list[Step], environment: dict = HERE) -> Journal:
+    with Journal(store, environment) as journal:
+        for report in reports:
+            journal.record(report)
+    return journal
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "run"))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_every_float_comes_back_bit_for_bit(value: float) -> None:
+    back = json.loads(encode({"value": value}))["value"]
+    assert math.isnan(back) if math.isnan(value) else struct.pack("<d", back) == struct.pack("<d", value)
+
+
+def test_steps_survive_a_crash_and_replayed_ones_are_not_written_again(store: Store) -> None:
+    train(store, steps(0, 10))
+    before = [record for _, record in read_steps(store)]
+    train(store, steps(6, 15))
+    after = [record for _, record in read_steps(store)]
+    assert after[:10] == before, "times are stamped once"
+    assert [record["step"] for record in after] == list(range(15))
+    assert all(set(record) == {"step", "epoch", "batch", "stage", "time", "metrics"} for record in after)
+    assert abs(after[-1]["time"] / 1000 - time.time()) < 60
+
+
+def test_a_replayed_step_that_differs_in_the_last_bit_stops_the_run(store: Store) -> None:
+    train(store, steps(0, 10))
+    other = steps(6, 10)
+    other[2].metrics["loss/model"] = math.nextafter(other[2].metrics["loss/model"], 1)
+    with pytest.raises(ReplayMismatch) as told:
+        train(store, other)
+    mismatch = told.value
+    assert (mismatch.step, mismatch.metric) == (8, "loss/model")
+    assert repr(mismatch.recorded) in str(mismatch)
+    assert repr(mismatch.replayed) in str(mismatch)
+    assert mismatch.recorded != mismatch.replayed
+
+
+def test_a_replayed_step_of_another_batch_or_with_other_metrics_stops_the_run(store: Store) -> None:
+    train(store, steps(0, 3))
+    with pytest.raises(ReplayMismatch, match="batch"):
+        train(store, [Step(2, {"loss/model": 1 / 3, "speed/step-s": 0}, batch=7)])
+    with pytest.raises(ReplayMismatch, match="loss/extra"):
+        train(store, [Step(2, {"loss/model": 1 / 3, "loss/extra": 0.0}, batch=2)])
+
+
+def test_other_workers_are_compared_to_a_tolerance_and_recorded(store: Store) -> None:
+    train(store, steps(0, 10))
+    near = [
+        Step(s.step, {"loss/model": s.metrics["loss/model"] * (1 + 4e-4), "accuracy": 0.5}, batch=s.batch)
+        for s in steps(6, 12)
+    ]
+    journal = train(store, near, HERE | {"workers": 2})
+    assert journal.changes == {"workers": [3, 2]}
+    assert journal.largest_difference == pytest.approx(4e-4, rel=1e-3)
+    header, record = read_steps(store)[-1]
+    assert (header["environment"]["workers"], header["changes"], record["step"]) == (2, {"workers": [3, 2]}, 11)
+    far = [Step(8, {"loss/model": 1 / 9 * 1.002}, batch=8)]
+    with pytest.raises(ReplayMismatch, match="another environment"):
+        train(store, far, HERE | {"workers": 1})
+
+
+def test_a_journal_that_ends_before_the_checkpoint_stops_the_run(store: Store) -> None:
+    train(store, steps(0, 5))
+    with pytest.raises(JournalError, match="steps are missing"):
+        train(store, steps(7, 8))
+    with pytest.raises(JournalError, match="step 7 was reported where step 6"):
+        train(store, [*steps(5, 6), *steps(7, 8)])
+
+
+def test_a_flush_has_everything_in_the_store_and_the_rest_follows_by_itself(store: Store) -> None:
+    journal = Journal(store, HERE, flush_s=0.05)
+    journal.record(steps(0, 1)[0])
+    journal.flush()
+    assert len(read_steps(store)) == 1
+    journal.record(steps(1, 2)[0])
+    deadline = time.monotonic() + 5
+    while len(read_steps(store)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(read_steps(store)) == 2, "nobody flushed, yet it is there"
+    journal.close()
+
+
+def test_a_reader_that_follows_sees_each_record_once_over_many_segments(store: Store) -> None:
+    writer = SegmentWriter(store, "list", {"who": 1}, segment_bytes=200)
+    reader = SegmentReader(store, "list")
+    seen = []
+    for number in range(60):
+        writer.append({"step": number})
+        if number % 3 == 0:
+            writer.flush()
+        if number % 7 == 0:
+            seen += reader.read_new()
+    writer.close()
+    seen += reader.read_new()
+    assert [record["step"] for _, record in seen] == list(range(60))
+    assert all(header == {"who": 1} for header, _ in seen)
+    assert len(store.list("list")) > 3
+    assert reader.read_new() == []
+
+
+def test_a_second_writer_of_the_same_segment_is_stopped(store: Store) -> None:
+    first, second = (SegmentWriter(store, "list", {}, flush_s=60) for _ in range(2))
+    first.append({"step": 0})
+    first.flush()
+    second.append({"step": 0})
+    with pytest.raises(SegmentTakenError, match="Only one process"):
+        second.flush()
+
+
+def test_records_wait_while_the_store_fails_and_are_written_when_it_is_back(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    store = open_store(str(folder))
+    writer = SegmentWriter(store, "list", {}, flush_s=60)
+    writer.append({"step": 0})
+    folder.write_text("a file where the folder should be")
+    with pytest.raises(StoreError):
+        writer.flush()
+    folder.unlink()
+    writer.append({"step": 1})
+    writer.flush()
+    assert [record["step"] for _, record in SegmentReader(store, "list").read_new()] == [0, 1]
+
+
+def test_steps_that_a_second_process_wrote_are_read_once(store: Store) -> None:
+    for start in (0, 3):
+        writer = SegmentWriter(store, journal_module.FOLDER, {"environment": HERE})
+        for step in range(start, start + 5):
+            writer.append({"step": step})
+        writer.close()
+    assert [record["step"] for _, record in read_steps(store)] == list(range(8))
+
+
+@dataclass
+class SmallExperiment:
+    workers: int = 2
+    threads: int = 1
+    extra: list[int] = field(default_factory=list)
+
+
+def test_the_environment_names_what_bits_depend_on() -> None:
+    found = journal_module.environment(SmallExperiment())
+    assert {"workers", "threads", "device", "processor", "python", "torch", "numpy"} <= set(found)
+    assert found["workers"] == 2
+    assert json.loads(json.dumps(found)) == found

@@ -1,0 +1,224 @@
+"""A trial of a sweep in this process, as a Tune actor runs it, with faults between and within its steps."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from datasets.conversion.holdout import holdout
+from datasets.storage.store import StoreError, open_store
+from methods.method import Method
+from orchestration.config.load import Experiment, load
+from orchestration.engine import checkpoint
+from orchestration.errors import UnreachableError
+from orchestration.sweeps.points import Ledger, Trial
+from orchestration.sweeps.settings import SweepSettings, plan
+from orchestration.tracking import mlflow_client, tracked_run
+from orchestration.tracking.journal import read_steps
+from orchestration.training import stop_signal, worker
+from orchestration.training.train import prepare
+from orchestration.tuning import sweep_runs
+from orchestration.tuning.ray_tune import outcome
+from orchestration.tuning.trial import Job, SweepTrial, trainable
+from tests.tiny import tiny_dataset
+
+OBJECTIVE = "clothes-changing/mAP"
+VALUES = {"method.epsilon": 0.5}
+
+
+@pytest.fixture(scope="module")
+def experiment(place: Path) -> Experiment:
+    tiny_dataset(place / "data", persons=12, clothes=2, images=4, test_persons=2)
+    holdout(str(place / "data"), str(place / "held"), persons=3)
+    return load("cal-demo", [
+        f"data={place / 'held'}", f"storage={place / 'runs'}", "epochs=2", "workers=1", "batch.people=4", "batch.images=2",
+        "batch.lanes=2", "augment.height=32", "augment.width=16", "method.width=0.125", "method.adversarial_from_epoch=1",
+        "optimizers.model.schedule=null",
+    ])  # fmt: skip
+
+
+def begin(experiment: Experiment, retries: int = 1) -> tuple[type[SweepTrial], dict[str, Any], str]:
+    """A sweep, what its actors are made of, and the configuration of one trial."""
+    planned = plan(experiment, SweepSettings(over=("method.epsilon=[0.1, 0.5]",), every=1))
+    prepared = prepare(experiment)
+    parent = sweep_runs.start_sweep(experiment, prepared.dataset.fingerprint, asdict(planned.settings))
+    job = Job(
+        sweep=parent.run_id, process="1", tracking_uri=os.environ["MLFLOW_TRACKING_URI"], has_password=False,
+        fingerprint=prepared.dataset.fingerprint, facts=prepared.facts, objective=OBJECTIVE, scored_every=1, waits=True,
+        retries=retries, gpu=False,
+    )  # fmt: skip
+    resolved = planned.trial_experiment(VALUES, 1).resolved()
+    config = {"values": VALUES, "seed": 1, "is_scout": True, "experiment": resolved}
+    return trainable(job), config, parent.run_id
+
+
+def read_back(sweep: str) -> Ledger:
+    ledger = Ledger((1,))
+    sweep_runs.read_back(client(), sweep, OBJECTIVE, ledger)
+    return ledger
+
+
+def client() -> MlflowClient:
+    return MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+
+
+def fail_once_in_epoch(monkeypatch: pytest.MonkeyPatch, epoch: int, times: int) -> None:
+    advance, left = worker.Training.advance, [times]
+
+    def advance_or_fail(self: worker.Training, epochs: int) -> None:
+        advance(self, epochs)
+        if epochs == epoch and left[0]:
+            left[0] -= 1
+            raise StoreError("the object store is away")
+
+    monkeypatch.setattr(worker.Training, "advance", advance_or_fail)
+
+
+def test_a_trial_that_failed_goes_on_in_another_process_to_the_same_score(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor, config, undisturbed = begin(experiment)
+    smooth = actor(dict(config))
+    assert [smooth.train()["done"], smooth.train()["done"]] == [False, True]
+    smooth.stop()
+    actor, config, sweep = begin(experiment)
+    fail_once_in_epoch(monkeypatch, epoch=2, times=1)
+    first = actor(dict(config))
+    assert first.train()["epoch"] == 1
+    with pytest.raises(StoreError):
+        first.train()
+    first.stop()
+    second = actor(dict(config))
+    result = second.train()
+    second.stop()
+    assert (result["done"], result["state"], result["epoch"]) == (True, "finished", 2)
+    [child] = list(sweep_runs.children(client(), sweep))
+    assert child.info.status == "FINISHED"
+    [other] = list(sweep_runs.children(client(), undisturbed))
+    name = f"validation/{OBJECTIVE}"
+    mine, theirs = (client().get_metric_history(run.info.run_id, name) for run in (child, other))
+    assert [(p.step, p.value) for p in mine] == [(p.step, p.value) for p in theirs]
+    ends = [checkpoint.load_tensors(checkpoint.find(run.data.tags["storage"]), file) for run in (child, other)
+            for file in checkpoint.FILES]  # fmt: skip
+    assert all(torch.equal(ends[0][key], ends[2][key]) for key in ends[0])
+    point = read_back(sweep).point(VALUES)
+    assert point.score is not None
+    assert (point.score.mean, point.outcomes[1].state) == (child.data.metrics[name], "finished")
+    assert point.outcomes[1].curve.keys() == {1, 2}
+
+
+def test_a_trial_that_keeps_failing_is_reported_with_its_reason_and_is_no_result_to_go_on_from(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor, config, sweep = begin(experiment, retries=1)
+    fail_once_in_epoch(monkeypatch, epoch=1, times=9)
+    first = actor(dict(config))
+    with pytest.raises(StoreError):
+        first.train()
+    first.stop()
+    second = actor(dict(config))
+    result = second.train()
+    second.stop()
+    assert (result["done"], result["state"]) == (True, "failed")
+    assert outcome(result).reason == "StoreError: the object store is away"
+    [child] = list(sweep_runs.children(client(), sweep))
+    assert (child.info.status, child.data.tags["sweep.reason"]) == ("FAILED", "StoreError: the object store is away")
+    assert read_back(sweep).point(VALUES).outcomes == {}
+
+
+def test_a_scout_that_was_stopped_is_known_to_be_though_nobody_told_mlflow(experiment: Experiment) -> None:
+    actor, config, sweep = begin(experiment)
+    first = actor(dict(config))
+    result = first.train()
+    stop_signal.stop(open_store(result["storage"]), 1, "is not worth going on")
+    first.let_go()  # its process is killed before it reads the verdict
+    second = actor(dict(config))
+    result = second.train()
+    second.stop()
+    assert (result["done"], result["state"], result["epoch"]) == (True, "stopped", 1)
+    point = read_back(sweep).point(VALUES)
+    assert point.stopped
+    assert point.score is not None
+    assert point.score.mean == result["score"] == json.loads(result["curve"])["1"]
+    steps = read_steps(open_store(result["storage"]))
+    assert {record["epoch"] for _, record in steps} == {0}
+
+
+def test_an_actor_that_is_reused_leaves_the_earlier_trial_as_it_was_decided(experiment: Experiment) -> None:
+    actor, config, sweep = begin(experiment)
+    trial = actor(dict(config))
+    result = trial.train()
+    stop_signal.stop(open_store(result["storage"]), 1, "is not worth going on")
+    other = {"method.epsilon": 0.1}
+    resolved = (
+        plan(experiment, SweepSettings(over=("method.epsilon=[0.1, 0.5]",))).trial_experiment(other, 1).resolved()
+    )
+    assert trial.reset({"values": other, "seed": 1, "is_scout": True, "experiment": resolved})
+    assert trial.train()["epoch"] == 1
+    trial.stop()  # as when the sweep is ended
+    states = {child.data.tags["point"]: child for child in sweep_runs.children(client(), sweep)}
+    assert states[Trial(VALUES, 1).point].data.tags["sweep.state"] == "stopped"
+    assert states[Trial(VALUES, 1).point].info.status == "FINISHED"
+    assert states[Trial(other, 1).point].info.status == "KILLED"
+    assert read_back(sweep).point(other).outcomes == {}
+
+
+def test_a_trial_starts_from_a_run_as_a_training_does(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    actor, config, _ = begin(experiment)
+    first = actor(dict(config))
+    run = first.train()
+    first.stop()
+    started: list[worker.Assignment] = []
+    load_initial_weights = worker.load_initial_weights
+
+    def watched(assignment: worker.Assignment, method: Method) -> None:
+        load_initial_weights(assignment, method)
+        started.append(assignment)
+
+    monkeypatch.setattr(worker, "load_initial_weights", watched)
+    actor, config, _ = begin(experiment.model_copy(update={"init_from": run["run_id"]}))
+    second = actor(dict(config))
+    assert second.train()["state"] == "running"
+    second.stop()
+    assert [assignment.init_from for assignment in started] == [checkpoint.find(run["storage"]).address]
+
+
+def test_a_trial_waits_for_a_tracking_server_that_is_away(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect, refusals = mlflow_client.connect, [2]
+
+    def connect_later(uri: str | None = None) -> MlflowClient:
+        if refusals[0]:
+            refusals[0] -= 1
+            raise UnreachableError("MLflow cannot be reached")
+        return connect(uri)
+
+    actor, config, sweep = begin(experiment)
+    monkeypatch.setattr(mlflow_client, "connect", connect_later)
+    trial = actor(dict(config))
+    assert trial.train()["epoch"] == 1
+    trial.stop()
+    assert (refusals, len(list(sweep_runs.children(client(), sweep)))) == ([0], 1)
+
+
+def test_a_trial_whose_end_mlflow_did_not_hear_is_closed_as_it_ended(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    actor, config, sweep = begin(experiment)
+    trial = actor(dict(config))
+    trial.train()
+    with monkeypatch.context() as patch:
+        patch.setattr(tracked_run.TrackedRun, "deliver", lambda *_, **__: False)
+        assert trial.train()["state"] == "finished"
+    trial.stop()
+    sweep_runs.close_open_runs(client(), sweep, "FAILED")
+    [child] = list(sweep_runs.children(client(), sweep))
+    assert (child.info.status, child.data.tags["sweep.state"]) == ("FINISHED", "finished")
