@@ -4,6 +4,7 @@ UV_VERSION := 0.13.8
 VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
+BENCH_HELPERS := benchmarks/data/libraries.py benchmarks/papers/ablation.py
 
 .PHONY: setup demo test test-system lint bench tables lock clean
 
@@ -35,15 +36,16 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	@for name in $(basename $(notdir $(wildcard benchmarks/[a-z]*.py))); do \
-		printf '\n== %s\n' "$$name"; \
-		$(BIN)/python -m "benchmarks.$$name" || exit 1; \
+	@for file in $(filter-out %/__init__.py $(BENCH_HELPERS),$(wildcard benchmarks/*/*.py)); do \
+		module=$$(echo "$${file%.py}" | tr / .); \
+		printf '\n== %s\n' "$$module"; \
+		$(BIN)/python -m "$$module" || exit 1; \
 	done
 
 tables: setup
 	@for name in pixel_sampling ifd bodies; do \
 		printf '\n== %s\n' "$$name"; \
-		$(BIN)/python -m "benchmarks.$$name" --train || exit 1; \
+		$(BIN)/python -m "benchmarks.methods.$$name" --train || exit 1; \
 	done
 
 lock: setup

@@ -1,4 +1,4 @@
-"""A simulated data set of 100,000 images, planned whole and streamed in part; benchmarks/scale.py does ten million."""
+"""A simulated data set of 100,000 images, planned whole and streamed in part; benchmarks/data/scale.py does ten million."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Our stream beside MosaicML Streaming and WebDataset, on the same images on local disk.
 
-    python -m benchmarks.rivals [--json]    # --lock: renew rivals.txt after requirements.lock has changed
+    python -m benchmarks.data.rivals [--json]    # --lock: renew rivals.txt after requirements.lock has changed
 
 Each turns 128×256 JPEGs of 15 kB, without and with a parsing mask (PNG), into uint8 batches of 64 for a consumer that does
 nothing, in a process of its own on the machine's cores, the files in the page cache. Rates and CPU time (of all threads and
@@ -43,11 +43,11 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from benchmarks._libraries import FILES, LIBRARIES, MODULES, NUM, SIZE, Way, samples
+from benchmarks.data.libraries import FILES, LIBRARIES, MODULES, NUM, SIZE, Way, samples
 
 REQUIRED = ("mosaicml-streaming==0.13.0", "webdataset==1.0.2")
-ROOT = Path(__file__).resolve().parents[1]
-PINNED, VENV = ROOT / "benchmarks/rivals.txt", ROOT / "build/rivals-venv"
+ROOT = Path(__file__).resolve().parents[2]
+PINNED, VENV = ROOT / "benchmarks/data/rivals.txt", ROOT / "build/rivals-venv"
 SETTLED, ROUNDS = 10, 3  # batches before the clock starts; rounds of the best settings
 TARGET = 1.0  # images/s and images per CPU-s, ours over each rival's
 
@@ -193,7 +193,7 @@ class Host:
 
     def __init__(self, library: str, python: str, folder: str) -> None:
         self.process = subprocess.Popen(
-            [python, "-m", "benchmarks.rivals", "--serve", library, folder],
+            [python, "-m", "benchmarks.data.rivals", "--serve", library, folder],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -248,7 +248,7 @@ def held_kib(process: psutil.Process) -> int:
 
 
 def draw_files(folder: Path) -> None:
-    from benchmarks.augment import crops
+    from benchmarks.data.augment import crops
 
     for n, file in enumerate(crops(FILES, quality=94)):
         (folder / f"{n}.jpg").write_bytes(file)

@@ -1,4 +1,4 @@
-"""What a window costs in mixing and saves in memory: `python -m benchmarks.mixing [--json] [--plot FILE]`.
+"""What a window costs in mixing and saves in memory: `python -m benchmarks.data.mixing [--json] [--plot FILE]`.
 
 Simulated data sets (20 images a person on average, row groups of 1,000 images that count as 16 MB), batches of 16 people ×
 4 images by `distinct`. Mixing is that of `datasets.sampling.mixing`, of two epochs. --plot draws the figure of

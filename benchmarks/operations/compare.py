@@ -1,4 +1,4 @@
-"""Comparing two registered models: `python -m benchmarks.compare [--queries 3000] [--gallery 7000] [--json]`.
+"""Comparing two registered models: `python -m benchmarks.operations.compare [--queries 3000] [--gallery 7000] [--json]`.
 
 3,000 queries × 7,000 gallery images × 512 dimensions from stored descriptors, in the three modes of LTCC's protocol: ranking,
 intervals of 2,000 resamples over queries and over persons, breakdowns, lists with their images, the page, tags, artifacts.
@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 
-from benchmarks._report import show
+from benchmarks.report import show
 from datasets.format.schema import Sample
 from datasets.shards.dataset import Dataset, write_dataset
 from datasets.storage.store import open_store

@@ -1,4 +1,4 @@
-"""Ranking against the usual evaluators, distances included: `python -m benchmarks.ranking [--threads 2] [--json]`.
+"""Ranking against the usual evaluators, distances included: `python -m benchmarks.methods.ranking [--threads 2] [--json]`.
 
 1,000 queries × 100,000 entries × 256 dimensions, in CPU seconds, so that a shared machine disturbs little (with
 several threads, which wait for each other at full speed, in seconds). First comes a gallery of 1,000,000 entries in a
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks._report import peak_gib, show
+from benchmarks.report import peak_gib, show
 from methods.matches import Labels
 from methods.ranking import rank
 

@@ -1,4 +1,6 @@
-"""The stream's speed, memory and reads: `python -m benchmarks.stream [--json]`. At ten million images: `benchmarks.scale`.
+"""The stream's speed, memory and reads: `python -m benchmarks.data.stream [--json]`.
+
+At ten million images: `benchmarks.data.scale`.
 
 128×256 JPEGs in row groups of 1 MB. Rates are per core (CPU time of all threads), best of several rounds taken in turn
 with the usual per-image pipeline. Peaks of memory are those of a process of its own.
@@ -19,8 +21,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from benchmarks._report import peak_gib, show
-from benchmarks.augment import PAD, crops, usual
+from benchmarks.data.augment import PAD, crops, usual
+from benchmarks.report import peak_gib, show
 from datasets.format.schema import Sample
 from datasets.images.augment import augment, draw
 from datasets.sampling.plan import Plan, plan_epoch
@@ -179,7 +181,10 @@ def waiting(address: str, steps: int = 25, step_s: float = 0.3) -> dict[str, flo
 
 def child(*words: str) -> dict[str, float]:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.stream", "--child", *words], stdout=subprocess.PIPE, check=True, text=True
+        [sys.executable, "-m", "benchmarks.data.stream", "--child", *words],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
     )
     return json.loads(done.stdout)
 

@@ -1,7 +1,7 @@
 """Table II of pixel sampling on rendered people: what each part adds; and how fast pixels are sampled.
 
-    python -m benchmarks.pixel_sampling
-    python -m benchmarks.pixel_sampling --train [--seeds 1 2 3] [--rows baseline PS PS+MSE RE PS+MSE+RE ...] [--jobs 1]
+    python -m benchmarks.methods.pixel_sampling
+    python -m benchmarks.methods.pixel_sampling --train [--seeds 1 2 3] [--rows baseline PS PS+MSE RE PS+MSE+RE ...] [--jobs 1]
                                                 [--set key=value ...] [--data FOLDER]
 
 The sampler against a loop over images that does the same. With --train the preset `default` is rendered, each row trained
@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks._ablation import Ablation, arguments, finish_trial, report, train_rows
+from benchmarks.papers.ablation import Ablation, arguments, finish_trial, report, train_rows
 from methods.clothes_sampling import TROUSERS, UPPER, sample_pixels
 
 EPOCHS = 24  # 44 steps each: 1,056
@@ -46,7 +46,7 @@ ROWS = {
     "PS+MSE+RE": [*SHARED, *lasting(EPOCHS), *ERASING],
     "baseline-2x": [*SHARED, *lasting(2 * EPOCHS), *PLAIN],
 }
-ABLATION = Ablation("benchmarks.pixel_sampling", "pixel-sampling-demo", Path("build/pixel-sampling"), ROWS)
+ABLATION = Ablation("benchmarks.methods.pixel_sampling", "pixel-sampling-demo", Path("build/pixel-sampling"), ROWS)
 TARGETS = {"clothes-changing/rank-1": 8.0, "clothes-changing/mAP": 5.0}
 BATCH, SIZE, REPEATS = 64, (256, 128), 7  # the paper's
 

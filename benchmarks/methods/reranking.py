@@ -1,4 +1,4 @@
-"""Re-ranking against the dense form of the published code: `python -m benchmarks.reranking [--threads 2] [--json]`.
+"""Re-ranking against the dense form of the published code: `python -m benchmarks.methods.reranking [--threads 2] [--json]`.
 
 3,000 queries × 20,000 entries × 512 dimensions, and both forms on 500 × 3,500, which a dense matrix still fits. Each in a
 process of its own, for the peak of resident memory (imports and features included), in CPU seconds on one thread.
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks._report import peak_gib, show
+from benchmarks.report import peak_gib, show
 from methods.matches import Labels
 from methods.ranking_parts import rank_blocks
 from methods.reranking import rerank

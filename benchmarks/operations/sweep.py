@@ -5,7 +5,7 @@ the driver of a sweep of 200 trials, Ray and torch included. Overhead is the swe
 steps, over the trials, one at a time; the start of Ray and the last evaluation and registration are left out, the first
 actor's start is not. The trials of the 200 train for one step.
 
-    python -m benchmarks.sweep              (--quick: 6, 2 and 16 trials)
+    python -m benchmarks.operations.sweep              (--quick: 6, 2 and 16 trials)
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Targets: at most 3 % slower per step at steps of 0.3 s or more; data wait at mos
 worker code on one thread and keep a journal; the figures are medians of its steps, the first quarter left out. The two
 take turns, so that a machine whose speed drifts is fair to both.
 
-    python -m benchmarks.loop
+    python -m benchmarks.methods.loop
 """
 
 from __future__ import annotations

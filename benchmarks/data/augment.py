@@ -1,4 +1,4 @@
-"""Decode and augment against the usual per-image pipeline, on one core: `python -m benchmarks.augment [--json]`.
+"""Decode and augment against the usual per-image pipeline, on one core: `python -m benchmarks.data.augment [--json]`.
 
 The same 128×256 JPEGs end as normalised float32 [64, 3, 384, 192]. CPU time, best of several rounds taken in turn, so that
 a shared machine disturbs little and all alike. The host's part alone is decoding: what is left of its work when

@@ -1,4 +1,4 @@
-"""Streaming from object storage against local files, same data, same run: `python -m benchmarks.store [--json]`.
+"""Streaming from object storage against local files, same data, same run: `python -m benchmarks.data.store [--json]`.
 
 The store is OpenStack Swift with its S3 API on loopback, one process per kind of server. It takes its CPU time (a row group
 passes through three of its processes) from the same cores that decode, so the ratio of wall times is the lowest that a
@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks._report import peak_gib, show
+from benchmarks.report import peak_gib, show
 from datasets.format.schema import Sample
 from datasets.sampling.plan import Plan, plan_epoch
 from datasets.shards.dataset import Dataset, write_dataset
@@ -204,7 +204,10 @@ def needed(dataset: Dataset, *plans: Plan) -> list[int]:
 
 def child(*words: str) -> dict[str, float]:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.store", "--child", *words], stdout=subprocess.PIPE, check=True, text=True
+        [sys.executable, "-m", "benchmarks.data.store", "--child", *words],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
     )
     return json.loads(done.stdout)
 

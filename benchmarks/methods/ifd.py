@@ -1,7 +1,8 @@
 """Table II of IFD on rendered people: what each part of the method adds, and what it costs.
 
-    python -m benchmarks.ifd [--rows baseline IFD ...]
-    python -m benchmarks.ifd --train [--seeds 1 2 3] [--rows baseline IKT CBD SupCon IFD] [--jobs 1] [--set key=value ...]
+    python -m benchmarks.methods.ifd [--rows baseline IFD ...]
+    python -m benchmarks.methods.ifd --train [--seeds 1 2 3] [--rows baseline IKT CBD SupCon IFD]
+        [--jobs 1] [--set key=value ...]
 
 Renders the preset `default` and measures a step of each row: CPU time, one thread, and memory beside the baseline's. With
 --train each row is trained with each seed by the recipe ifd-demo, one thread each, and scored on the test people by LTCC's
@@ -23,7 +24,16 @@ from pathlib import Path
 
 import torch
 
-from benchmarks._ablation import Ablation, arguments, finish_trial, in_child, plan, prepare_data, report, train_rows
+from benchmarks.papers.ablation import (
+    Ablation,
+    arguments,
+    finish_trial,
+    in_child,
+    plan,
+    prepare_data,
+    report,
+    train_rows,
+)
 from datasets.shards.dataset import Dataset
 from methods.method import Batch
 from orchestration.config import build
@@ -52,7 +62,7 @@ ROWS = {
     "SupCon": [*after(ATTENTION_EPOCHS), "method.clothing_loss=supervised"],
     "IFD": after(ATTENTION_EPOCHS),
 }
-ABLATION = Ablation("benchmarks.ifd", "ifd-demo", Path("build/ifd"), ROWS)
+ABLATION = Ablation("benchmarks.methods.ifd", "ifd-demo", Path("build/ifd"), ROWS)
 COST_STEPS = 11
 
 

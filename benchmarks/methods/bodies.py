@@ -1,7 +1,9 @@
 """Table III of pixel sampling: what each body costs beside ResNet-50, and how it fares with and without pixel sampling.
 
-    python -m benchmarks.bodies [--bodies global pcb mgn hpm ...] [--backbone resnet50] [--size 384 128] [--batch 8] [--steps 3]
-    python -m benchmarks.bodies --train [--rows pcb pcb+PS ...] [--seeds 1 ...] [--jobs 1] [--set key=value ...] [--data FOLDER]
+    python -m benchmarks.methods.bodies [--bodies global pcb mgn hpm ...] [--backbone resnet50] [--size 384 128]
+        [--batch 8] [--steps 3]
+    python -m benchmarks.methods.bodies --train [--rows pcb pcb+PS ...] [--seeds 1 ...] [--jobs 1]
+        [--set key=value ...] [--data FOLDER]
 
 Each body trains the baseline for a few steps on noise, one thread, in a process of its own; time is the CPU's, of the median
 step, memory the peak above what there was before the network. "pcb refined" is PCB with refined part pooling in its last
@@ -27,8 +29,8 @@ from typing import Any
 
 import torch
 
-from benchmarks._ablation import Ablation, arguments, finish_trial, report, train_rows
-from benchmarks.pixel_sampling import EPOCHS, PLAIN, SHARED, lasting
+from benchmarks.methods.pixel_sampling import EPOCHS, PLAIN, SHARED, lasting
+from benchmarks.papers.ablation import Ablation, arguments, finish_trial, report, train_rows
 from methods.baseline import Baseline, BaselineSettings
 from methods.method import Batch, DataFacts
 
@@ -46,7 +48,7 @@ ROWS = {
     for body in ("global", "pcb", "mgn", "hpm")
     for plain in (PLAIN, [])
 }
-TABLE = Ablation("benchmarks.bodies", "pixel-sampling-demo", Path("build/bodies"), ROWS)
+TABLE = Ablation("benchmarks.methods.bodies", "pixel-sampling-demo", Path("build/bodies"), ROWS)
 AT_MOST = {"pcb": 1.2, "pcb refined": 1.2, "hpm": 1.2, "mgn": 3.0}
 
 
@@ -85,7 +87,7 @@ def cost_in_child(body: str, words: argparse.Namespace) -> dict[str, Any]:
     told = ["--body", body, "--backbone", words.backbone, "--size", *map(str, words.size)]
     told += ["--batch", str(words.batch), "--steps", str(words.steps)]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.bodies", *told], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-m", "benchmarks.methods.bodies", *told], stdout=subprocess.PIPE, text=True, check=True
     )
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

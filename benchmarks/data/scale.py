@@ -1,4 +1,4 @@
-"""Ten million images of 500,000 people, planned and streamed: `python -m benchmarks.scale [--json] [--part N]`.
+"""Ten million images of 500,000 people, planned and streamed: `python -m benchmarks.data.scale [--json] [--part N]`.
 
 The index is whole (six int64 labels a row); the images are made up when their row group is read, one pixel each that says
 which row it is, in row groups that count as 16 MB. Everything is checked on the way: a wrong image, a batch that is not
@@ -17,7 +17,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from benchmarks._report import peak_gib, show
+from benchmarks.report import peak_gib, show
 from datasets.format.index import SplitIndex
 from datasets.sampling.chunks import num_chunks
 from datasets.sampling.plan import Plan, plan_epoch
@@ -48,7 +48,7 @@ def main() -> None:
     if args.child:
         print(json.dumps(measure(args.child, args.part)))
         return
-    words = [sys.executable, "-m", "benchmarks.scale", "--part", str(args.part), "--child"]
+    words = [sys.executable, "-m", "benchmarks.data.scale", "--part", str(args.part), "--child"]
     results = {
         sampler: json.loads(subprocess.run([*words, sampler], stdout=subprocess.PIPE, check=True, text=True).stdout)
         for sampler in SAMPLERS

@@ -1,4 +1,4 @@
-"""How fast people are rendered and encoded, on one core: `python -m benchmarks.render`."""
+"""How fast people are rendered and encoded, on one core: `python -m benchmarks.data.render`."""
 
 import time
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """Does the rendered data set show the phenomenon? Trains a plain network and prints same-clothes against clothes-changing.
 
-    python -m benchmarks.phenomenon [--preset default] [--steps 1000] [--seed 1]
+    python -m benchmarks.papers.phenomenon [--preset default] [--steps 1000] [--seed 1]
 
 The renderer was tuned until these targets held: seven versions, each scored on the test people of seed 1, the last one kept.
 So the figures on that data say that they were met, not how the next people would score.

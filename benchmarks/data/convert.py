@@ -1,4 +1,4 @@
-"""Conversion and verification: speed, memory, and what a kill costs: `python -m benchmarks.convert [--json]`.
+"""Conversion and verification: speed, memory, and what a kill costs: `python -m benchmarks.data.convert [--json]`.
 
 Drawn people as 15 kB JPEGs with LIP-20 masks in VC-Clothes' layout. Wall time on all processors at hand, best of ROUNDS,
 with the floor in turn: the same files read and decoded once by as many threads. The plain loop is what a script would do:
@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from benchmarks._report import peak_gib, show
+from benchmarks.report import peak_gib, show
 from datasets.conversion.convert import convert
 from datasets.images.decode import decode_image, decode_parsing
 from datasets.shards.dataset import Dataset
@@ -174,7 +174,15 @@ def memory(small: Path, large: Path) -> dict[str, float]:
 def resuming(root: Path) -> dict[str, float]:
     """Seconds of conversions in processes of their own: undisturbed, and the second run after a kill at two thirds."""
     whole = child("convert_once", str(root), str(root / "undisturbed"))["s"]
-    words = [sys.executable, "-m", "benchmarks.convert", "--child", "convert_and_stop", str(root), str(root / "killed")]
+    words = [
+        sys.executable,
+        "-m",
+        "benchmarks.data.convert",
+        "--child",
+        "convert_and_stop",
+        str(root),
+        str(root / "killed"),
+    ]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -191,7 +199,7 @@ def resuming(root: Path) -> dict[str, float]:
 
 
 def child(*words: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.convert", "--child", *words]
+    command = [sys.executable, "-m", "benchmarks.data.convert", "--child", *words]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(done.stdout)
 

@@ -51,7 +51,7 @@ def samples(folder: str, masks: bool) -> Iterator[tuple[str, int, bytes, bytes |
 
 
 def write_ours(way: Way, folder: str) -> None:
-    from benchmarks.stream import GROUP
+    from benchmarks.data.stream import GROUP
     from datasets.format.schema import Sample
     from datasets.shards.dataset import write_dataset
 
@@ -72,7 +72,7 @@ def write_ours(way: Way, folder: str) -> None:
 
 
 def read_ours(way: Way, folder: str) -> Batches:
-    from benchmarks.stream import CACHE, plan
+    from benchmarks.data.stream import CACHE, plan
     from datasets.shards.dataset import Dataset
     from datasets.streaming.stream import Stream
 
@@ -145,4 +145,4 @@ LIBRARIES: dict[str, tuple[Callable[[Way, str], None], Callable[[Way, str], Batc
     "MosaicML Streaming": (write_streaming, read_streaming),
     "WebDataset": (write_webdataset, read_webdataset),
 }
-MODULES = {"ours": "benchmarks.stream", "MosaicML Streaming": "streaming", "WebDataset": "webdataset"}
+MODULES = {"ours": "benchmarks.data.stream", "MosaicML Streaming": "streaming", "WebDataset": "webdataset"}

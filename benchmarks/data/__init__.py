@@ -1,0 +1,1 @@
+"""Streaming, augmentation, storage, conversion: speed and memory against the alternatives."""

@@ -1,0 +1,1 @@
+"""What sweeps and reviews cost around the training."""

@@ -1,0 +1,1 @@
+"""The papers' tables and the phenomenon itself, trained on rendered people."""
