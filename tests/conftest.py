@@ -11,10 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 if sys.path[0] != str(ROOT):
     sys.path.insert(0, str(ROOT))
+
+# Machines are shared: an example may take any time. One profile for every @given.
+settings.register_profile("redress", deadline=None)
+settings.load_profile("redress")
 
 # Ray reads its authentication when it is imported, so this stands before any test module. With a token of our own in
 # the environment it neither looks for one in the home directory nor writes one there.

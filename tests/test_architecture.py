@@ -17,6 +17,27 @@ from methods import METHODS
 ROOT = Path(__file__).resolve().parents[1]
 OURS = ("datasets", "methods", "orchestration", "tests", "benchmarks", "infra")
 MAY_IMPORT = {"datasets": set(), "methods": set(), "orchestration": {"datasets", "methods"}}
+# The rooms of a package, the lowest floor first. A room imports from lower floors alone, and from itself.
+FLOORS = {
+    "datasets": (
+        "errors ordered_map images",
+        "format sources storage",
+        "protocols sampling",
+        "layouts shards streaming",
+        "conversion inspection parsing synthetic",
+    ),
+    "orchestration": (
+        "errors progress figures export",
+        "engine",
+        "config",
+        "cluster tracking",
+        "parsing registry",
+        "evaluation",
+        "review search training sweeps",
+        "tuning",
+        "cli",
+    ),
+}
 # Beside the standard library.
 LIBRARIES = {
     "datasets": {"torch", "torchvision", "numpy", "pyarrow", "PIL"},
@@ -51,6 +72,61 @@ def test_imports_point_downwards_only(package: str) -> None:
         if name in OURS and name not in allowed
     }
     assert not wrong
+
+
+def modules_imported(path: Path) -> Iterator[str]:
+    """Dotted names that a file imports, lazy and type-only imports too: `from a import b` may mean the module a.b."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(module: str) -> str:
+    """`datasets.storage.store` → storage; a module on the top of its package is a room of its own."""
+    return module.split(".")[1]
+
+
+def arrows(package: str) -> dict[tuple[str, str], list[str]]:
+    """(importing room, imported room) → the imports that make the arrow, as "file imports module"."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for path in sources(package):
+        relative = path.relative_to(ROOT)
+        importer = room_of(".".join(relative.with_suffix("").parts))
+        for module in modules_imported(path):
+            if module.partition(".")[0] == package and room_of(module) != importer:
+                found.setdefault((importer, room_of(module)), []).append(f"{relative} imports {module}")
+    return found
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_every_import_points_to_a_lower_floor(package: str) -> None:
+    floor_of = {room: floor for floor, rooms in enumerate(FLOORS[package], 1) for room in rooms.split()}
+    found = {pair: where for pair, where in arrows(package).items() if pair[0] not in ("__main__", "__init__")}
+    print(f"\n{package}: {len(floor_of)} rooms, {len(FLOORS[package])} floors, {len(found)} arrows")
+    for floor, rooms in reversed(list(enumerate(FLOORS[package], 1))):
+        print(f"  {floor}  {rooms}")
+    unknown = {room for pair in found for room in pair} - floor_of.keys()
+    assert not unknown, f"{unknown}: give each room its floor in FLOORS"
+    wrong = [line for (room, below), where in found.items() if floor_of[room] <= floor_of[below] for line in where]
+    assert not wrong
+
+
+@pytest.mark.parametrize("package", FLOORS)
+def test_the_folders_are_the_rooms(package: str) -> None:
+    there = {path.stem for path in (ROOT / package).glob("*.py")} | {
+        path.name for path in (ROOT / package).iterdir() if (path / "__init__.py").exists()
+    }
+    named = {room for rooms in FLOORS[package] for room in rooms.split()}
+    assert there - {"__init__", "__main__"} == named
+
+
+def test_every_room_opens_with_one_sentence_on_what_lives_there() -> None:
+    for package in (*MAY_IMPORT, "benchmarks"):
+        for path in (ROOT / package).rglob("__init__.py"):
+            opening = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").partition("\n")[0]
+            assert opening.endswith("."), f"{path.relative_to(ROOT)} opens with {opening!r}"
 
 
 @pytest.mark.parametrize("place", LIBRARIES)

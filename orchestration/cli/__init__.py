@@ -1,1 +1,1 @@
-"""The command line: arguments → one call → a table or JSON."""
+"""The command line: arguments become one call, and its answer a table or JSON."""

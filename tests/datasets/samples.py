@@ -7,9 +7,7 @@ from datasets.format.schema import Sample
 from datasets.shards.grouping import cluster_key
 
 ABOUT = {"name": "x", "version": "1", "licence": "none", "label_map": None, "protocol": "general"}
-EXAMPLES = settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+EXAMPLES = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 names = st.text(alphabet="0129_aé-", min_size=1, max_size=4)
 samples = st.builds(

@@ -92,7 +92,7 @@ def test_golden_descriptor_of_a_track(case: golden.Case, dtype: torch.dtype) -> 
     case.check("features", describe_tracks(inputs["clip_features"], inputs["vid2clip_index"]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 12),
@@ -237,7 +237,7 @@ def test_what_cannot_be_ranked_is_refused(change: dict[str, object], message: st
         rank(**(arguments | change))  # type: ignore[arg-type]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), rule=st.sampled_from(RULES))
 def test_precision_at_a_recall_is_the_best_there_or_beyond(seed: int, rule: str) -> None:
     """From plain walks down each query's list."""
@@ -268,7 +268,7 @@ def test_precision_at_a_recall_is_the_best_there_or_beyond(seed: int, rule: str)
     np.testing.assert_allclose(result.precision, np.mean(curves, axis=0), atol=1e-12)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), unknown=st.booleans())
 def test_rules_ranked_together_are_those_ranked_apart(seed: int, unknown: bool) -> None:
     rng = np.random.default_rng(seed)

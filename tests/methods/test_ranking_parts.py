@@ -17,7 +17,7 @@ def labels(rng: np.random.Generator, num: int) -> Labels:
     return Labels(rng.integers(0, 4, num), rng.integers(0, 3, num), rng.integers(0, 3, num))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 20), st.integers(1, 12), st.sampled_from(RULES))
 def test_blocks_of_queries_rank_as_one_matrix_does(seed: int, q: int, g: int, block: int, rule: str) -> None:
     rng = np.random.default_rng(seed)

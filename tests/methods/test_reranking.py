@@ -66,7 +66,7 @@ def final(query: Tensor, gallery: Tensor, **options: Any) -> np.ndarray:
     return torch.cat(list(rerank(query, gallery, **options).blocks())).numpy()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 12),
@@ -85,7 +85,7 @@ def test_equals_the_dense_loops(seed: int, q: int, g: int, k1: int, k2: int, wei
     )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 8), st.integers(1, 50), st.integers(1, 12), st.integers(1, 7))
 def test_equals_the_dense_loops_with_many_ties(seed: int, q: int, g: int, k1: int, k2: int) -> None:
     """Unit vectors of four halves: products are exact, entries repeat, and neighbourhoods end in the midst of ties."""

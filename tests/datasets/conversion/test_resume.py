@@ -250,9 +250,7 @@ splits = st.lists(samples, min_size=1, max_size=40, unique_by=lambda s: s.key).m
 ABOUT = {"name": "x", "version": "1", "licence": "none", "label_map": None, "protocol": "general"}
 
 
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     content=st.dictionaries(st.sampled_from(["train", "query"]), splits, min_size=1),
     sizes=st.tuples(st.integers(30, 400), st.integers(500, 6000)),

@@ -46,7 +46,6 @@ class Rows(dict[str, list[Sample]]):
 REFUSED = (DataError, CorruptData, StoreError)
 EXAMPLES = settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 

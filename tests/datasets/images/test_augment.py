@@ -87,7 +87,7 @@ def test_resizing_is_within_one_level_of_torchvision(size: tuple[int, int]) -> N
         assert torch.equal(labels, expected_parsing)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31), st.sampled_from([SMALL, CAL, replace(CAL, pad=5, crop_probability=1.0)]), st.booleans())
 def test_image_and_mask_move_together(seed: int, how: Augmentation, along_rows: bool) -> None:
     """Each pixel carries its coordinate in the mask and in the image: wherever it goes, the two still agree."""

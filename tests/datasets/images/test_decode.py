@@ -92,7 +92,7 @@ def test_the_stored_byte_is_the_label(data: bytes) -> None:
     assert torch.equal(decode_parsing(data), torch.from_numpy(LABELS))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.sampled_from([(1, 1), (7, 3), (40, 30), (300, 250)]),
     st.sampled_from(["L", "P"]),
@@ -149,7 +149,7 @@ def test_a_truncated_mask_raises() -> None:
             decode_parsing(data[:length], "masks/7")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.sampled_from(["JPEG", "PNG", "mask"]),
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6),
@@ -174,7 +174,7 @@ def outcome(decode: Callable[[bytes], tuple[int, int]], data: bytes) -> tuple[in
         return str(error)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.sampled_from(["RGB", "L", "CMYK", "YCbCr"]),
     st.sampled_from([{}, {"progressive": True}, {"subsampling": 0}, {"keep_rgb": True}, {"restart_marker_blocks": 2}]),
@@ -233,7 +233,7 @@ def test_resizing_is_torchvisions(size: tuple[int, int]) -> None:
     assert torch.equal(resize_parsing(mask, size), theirs)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(1, 300), st.integers(1, 300))
 def test_masks_are_resized_to_torchs_nearest_exact(length: int, wanted: int) -> None:
     mask = torch.from_numpy(np.random.default_rng(length).integers(0, 255, (length, 2), dtype=np.uint8))

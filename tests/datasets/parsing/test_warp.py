@@ -53,7 +53,7 @@ def test_corners_of_the_longer_side_lie_on_the_squares_edges() -> None:
     assert torch.equal(square[:, 1], square[:, 2] / 2), "half a pixel outside, half of the border's zero"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(height=st.integers(1, 60), width=st.integers(1, 60), num_labels=st.integers(2, 6), seed=st.integers(0, 99))
 def test_a_label_map_warped_there_and_back_is_itself(height: int, width: int, num_labels: int, seed: int) -> None:
     """The square is at least as fine as the crop, so every pixel's own label weighs the most."""

@@ -102,7 +102,7 @@ def lacks_labels(protocol: Protocol, rows: list[Row]) -> bool:
     )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.sampled_from(NAMES).flatmap(lambda name: st.tuples(st.just(name), people(name))), st.integers(0, 99))
 def test_people_are_able_exactly_when_some_division_serves_every_mode(given_: tuple[str, list[Row]], seed: int) -> None:
     name, rows = given_
@@ -122,7 +122,7 @@ def test_people_are_able_exactly_when_some_division_serves_every_mode(given_: tu
             assert not any(serves(protocol, mine, [chosen[unit] for unit in of]) for chosen in every)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.sampled_from(NAMES).flatmap(lambda name: st.tuples(st.just(name), people(name))))
 def test_whoever_is_not_able_has_a_reason(given_: tuple[str, list[Row]]) -> None:
     name, rows = given_

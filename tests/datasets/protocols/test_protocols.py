@@ -20,7 +20,7 @@ def is_match(rule: str, query: tuple[int, int, int], entry: tuple[int, int, int]
 rows_of_labels = st.lists(st.tuples(st.integers(0, 2), st.integers(-1, 2), st.integers(-1, 2)), min_size=1, max_size=12)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from(RULES), rows_of_labels, rows_of_labels)
 def test_a_query_is_valid_when_some_gallery_entry_matches(rule, query, gallery):
     found = valid_queries(rule, *(Labels(*np.array(side).T) for side in (query, gallery)))

@@ -44,7 +44,7 @@ def promised(sizes: list[int], images: int, shown: int) -> list[Fraction]:
     return expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SIZES, st.integers(0, 6), st.integers(0, 99))
 def test_places_are_whole_add_up_and_lie_within_one_of_their_share(sizes: list[int], more: int, seed: int) -> None:
     places = len(sizes) + more
@@ -74,7 +74,7 @@ def labels(persons: list[list[int]], seed: int) -> tuple[np.ndarray, np.ndarray]
     return person[order], clothes[order]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(PERSONS, st.integers(1, 8), st.data(), st.integers(0, 99), st.sampled_from([1, 3, 1 << 17]))
 def test_chunks_hold_k_images_of_the_outfits_asked_for_each_used_in_turn(
     persons: list[list[int]], images: int, data: st.DataObject, seed: int, block: int

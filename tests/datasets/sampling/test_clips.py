@@ -23,7 +23,7 @@ def test_golden_clips_and_pieces(case: golden.Case) -> None:
     assert [list(piece) for piece in pieces] == case.expected["dense_chunks"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 300), st.integers(1, 9), st.integers(1, 5))
 def test_at_test_time_every_frame_is_in_a_clip_and_none_twice_but_in_the_last(n: int, length: int, stride: int) -> None:
     found = clips.test_clips(n, length, stride)
@@ -32,7 +32,7 @@ def test_at_test_time_every_frame_is_in_a_clip_and_none_twice_but_in_the_last(n:
     assert sorted(frames.tolist()) == list(range(n))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 400), st.integers(1, 70))
 def test_pieces_cut_a_tracklet_without_gap_or_overlap(num_frames: int, step: int) -> None:
     found = clips.pieces(num_frames, step)
@@ -42,7 +42,7 @@ def test_pieces_cut_a_tracklet_without_gap_or_overlap(num_frames: int, step: int
     assert all(step <= end - start < 2 * step for start, end in found) or len(found) == 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 80), st.integers(1, 9), st.integers(1, 5), st.integers(0, 9))
 def test_a_drawn_clip_is_a_window_or_one_frame_of_each_part_or_drawn_again(
     n: int, length: int, stride: int, seed: int

@@ -33,7 +33,7 @@ def by_loops(epochs: list[np.ndarray]) -> dict[bool, float]:
     return {key: pairs[key] / same[key] if same[key] else math.nan for key in pairs}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 999), st.integers(1, 3), st.integers(1, 5), st.integers(2, 4), st.integers(3, 9))
 def test_partners_are_those_of_the_definition(seed: int, num: int, batches: int, people: int, persons: int) -> None:
     """Also where a batch shows a person twice."""

@@ -78,7 +78,7 @@ SHAPES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SHAPES, st.integers(60, 90))
 def test_batches_hold_people_times_images_with_each_row_in_its_lane(shape: dict, persons: int) -> None:
     index = simulated(persons, shape["seed"])
@@ -102,7 +102,7 @@ def test_batches_hold_people_times_images_with_each_row_in_its_lane(shape: dict,
     assert (drawn_chunks <= np.maximum(counts // 3, 1)).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SHAPES.filter(lambda shape: shape["window"] != "all"), st.integers(60, 90))
 def test_with_a_window_each_row_group_and_each_person_is_in_one_lane(shape: dict, persons: int) -> None:
     index = simulated(persons, shape["seed"])
@@ -112,7 +112,7 @@ def test_with_a_window_each_row_group_and_each_person_is_in_one_lane(shape: dict
         assert sum(map(len, of_lane)) == len(set().union(*of_lane))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SHAPES, st.sampled_from([1, 2, 3, 4, 6, 12]))
 def test_every_number_of_workers_that_divides_the_lanes_shares_out_the_same_batches(shape: dict, lanes: int) -> None:
     index = simulated(90)

@@ -102,7 +102,7 @@ def _never_and_twice(rows: np.ndarray, num: int) -> tuple[int, int]:
 COUNTS = st.lists(st.integers(1, 12), min_size=1, max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(COUNTS, st.integers(1, 5), st.integers(1, 4), st.integers(0, 99), st.sampled_from(sorted(SAMPLERS)))
 def test_every_batch_has_people_times_images_rows(
     counts: list[int], people: int, images: int, seed: int, name: str

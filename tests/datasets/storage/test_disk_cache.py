@@ -55,7 +55,7 @@ class Source:
     uses=st.lists(st.integers(0, 7), max_size=40),
     bound=st.integers(1, 150),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_bound_holds_and_what_was_used_longest_ago_goes_first(
     items: list[int], uses: list[int], bound: int
 ) -> None:

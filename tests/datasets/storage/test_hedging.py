@@ -122,7 +122,7 @@ RUN = st.tuples(st.sampled_from([0.0, 0.01, 0.04, 0.06]), st.booleans())
 
 
 @given(first=RUN, second=RUN)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_an_answer_is_one_run_s_own_and_an_error_means_that_none_answered(
     first: tuple[float, bool], second: tuple[float, bool]
 ) -> None:

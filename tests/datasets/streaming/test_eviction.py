@@ -41,13 +41,13 @@ def fewest(groups: tuple[int, ...], room: int, inside: frozenset[int] = frozense
     return 1 + min(fewest(rest, room, inside - {gone} | {first}) for gone in inside)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(0, 5), max_size=16), st.integers(1, 4))
 def test_no_other_order_reads_less(groups: list[int], room: int) -> None:
     assert reads(groups, [1] * 6, room) == fewest(tuple(groups), room)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(0, 7), max_size=40),
     st.lists(st.integers(1, 9), min_size=8, max_size=8),
@@ -58,7 +58,7 @@ def test_capacity_holds_for_row_groups_of_any_size(groups: list[int], num_bytes:
     assert reads(groups, num_bytes, sum(num_bytes)) == len(set(groups))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.integers(0, 7), max_size=40), st.lists(st.integers(1, 9), min_size=8, max_size=8))
 def test_the_bytes_needed_are_the_least_with_which_nothing_is_read_twice(
     groups: list[int], num_bytes: list[int]

@@ -75,7 +75,7 @@ def test_workers_together_see_the_batches_of_one(dataset: Dataset, window: str |
     same(by(workers, dataset, found), list(stream(dataset).epoch(found)))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     sampler=st.sampled_from(sorted(SAMPLERS)),
     clip=st.sampled_from([None, (2, 1)]),

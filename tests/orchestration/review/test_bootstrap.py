@@ -45,7 +45,7 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     assert 0.90 <= np.mean((low <= 0.3) & (high >= 0.3)) <= 0.98
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=20), st.floats(-1, 1))
 def test_adding_to_every_query_moves_the_interval_and_nothing_else(values: list[float], constant: float) -> None:
     before = intervals(np.array([values]), resamples=50)

@@ -48,7 +48,7 @@ def store(tmp_path: Path) -> Store:
     return open_store(str(tmp_path / "run"))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.floats(allow_nan=True, allow_infinity=True))
 def test_every_float_comes_back_bit_for_bit(value: float) -> None:
     back = json.loads(encode({"value": value}))["value"]
