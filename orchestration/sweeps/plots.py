@@ -15,8 +15,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from orchestration.figures import to_png
-from orchestration.sweeps.points import Point, Score, score_of
 from orchestration.sweeps.space import Axis, Choice, Space, canonical, short_names, shown, told
+from orchestration.sweeps.state import Point, Score, score_of
 
 COLOURS = ("#1f5fa8", "#d1495b", "#2e8b57", "#8a5fbf", "#b8860b")
 STOPPED = "#9a9a9a"

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.sweeps import plots
-from orchestration.sweeps.points import Ledger, state_of
 from orchestration.sweeps.space import Choice, Space, short_names, told
+from orchestration.sweeps.state import Ledger, state_of
 
 PAGE = Path(__file__).with_name("parallel_coordinates.html")
 MOST_PAIRS = 10

@@ -17,9 +17,9 @@ from orchestration.evaluation.evaluate import check_inputs, metric_names, open_f
 from orchestration.evaluation.modes import RERANKED
 from orchestration.sweeps import space as spaces
 from orchestration.sweeps.early_stopping import RULES, Rule
-from orchestration.sweeps.proposals import SEARCHES
-from orchestration.sweeps.relevance import inert
+from orchestration.sweeps.search_algorithms import SEARCHES
 from orchestration.sweeps.space import Choice, Space, Values
+from orchestration.sweeps.unused_settings import inert
 
 OBJECTIVE = "clothes-changing/mAP"
 POINTS = 20  # of a search that could go on for ever

@@ -16,8 +16,8 @@ from datasets.storage.store import open_store
 from orchestration.config.load import Experiment
 from orchestration.errors import RequestError
 from orchestration.sweeps.early_stopping import Rule
-from orchestration.sweeps.points import Outcome, Trial
 from orchestration.sweeps.space import Values
+from orchestration.sweeps.state import Outcome, Trial
 from orchestration.training import stop_signal
 from orchestration.tuning.trial_queue import Turns
 

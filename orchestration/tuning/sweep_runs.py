@@ -14,7 +14,7 @@ from mlflow.entities import Run
 
 from orchestration.config.load import Experiment
 from orchestration.errors import RequestError
-from orchestration.sweeps.points import Ledger, Outcome, State, Trial
+from orchestration.sweeps.state import Ledger, Outcome, State, Trial
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.training.validation import PREFIX
 

@@ -19,7 +19,7 @@ from datasets.shards.dataset import Dataset
 from datasets.storage.store import open_store
 from orchestration.config.load import Experiment
 from orchestration.registry.locate import locate
-from orchestration.sweeps.points import Trial
+from orchestration.sweeps.state import Trial
 from orchestration.tracking import tracked_run
 from orchestration.tracking.mlflow_retry import persist
 from orchestration.training import stop_signal, train

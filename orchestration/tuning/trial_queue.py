@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from orchestration.sweeps.points import Ledger, Outcome, Point, Trial
-from orchestration.sweeps.proposals import Proposals
+from orchestration.sweeps.search_algorithms import Proposals
+from orchestration.sweeps.state import Ledger, Outcome, Point, Trial
 
 
 class Turns:

@@ -23,10 +23,10 @@ from orchestration.evaluation.evaluate import evaluate, open_for_evaluation
 from orchestration.progress import Progress
 from orchestration.registry import register as registry
 from orchestration.sweeps import report as sweep_report
-from orchestration.sweeps.points import Ledger, Point, Trial
-from orchestration.sweeps.proposals import SEARCHES
+from orchestration.sweeps.search_algorithms import SEARCHES
 from orchestration.sweeps.settings import Plan, SweepSettings, plan
 from orchestration.sweeps.space import shown
+from orchestration.sweeps.state import Ledger, Point, Trial
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.mlflow_retry import persist
 from orchestration.training import train

@@ -21,8 +21,8 @@ from mlflow.entities import Run
 from datasets.conversion.holdout import holdout
 from datasets.storage.store import open_store
 from orchestration.config.load import load
-from orchestration.sweeps.points import Trial
 from orchestration.sweeps.settings import SweepSettings, plan
+from orchestration.sweeps.state import Trial
 from orchestration.tracking import mlflow_client
 from orchestration.tracking.journal import read_steps
 from orchestration.training.train import prepare

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from orchestration.sweeps.points import Ledger, Outcome, Trial
 from orchestration.sweeps.report import parallel_coordinates
 from orchestration.sweeps.space import read_space
+from orchestration.sweeps.state import Ledger, Outcome, Trial
 from tests.servers.chromium import LAPTOP, PHONE, Watched
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]

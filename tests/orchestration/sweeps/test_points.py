@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestration.sweeps import proposals
+from orchestration.sweeps import search_algorithms
 from orchestration.sweeps.early_stopping import asha, average_to, median
-from orchestration.sweeps.points import Ledger, Outcome, Trial
-from orchestration.sweeps.proposals import SEARCHES
+from orchestration.sweeps.search_algorithms import SEARCHES
 from orchestration.sweeps.space import Choice, Range, grid
+from orchestration.sweeps.state import Ledger, Outcome, Trial
 from orchestration.training.milestones import milestones, remaining
 from orchestration.tuning.trial_queue import Turns
 
@@ -117,7 +117,7 @@ def test_optuna_learns_from_means_and_from_what_earlier_processes_found() -> Non
         return -abs(values["a"] - 0.3) + (0.2 if values["b"] == "y" else 0)
 
     def run(points: int, ledger: Ledger) -> None:
-        turns = Turns(ledger, proposals.Bayesian(space, points, 1, ledger.points), scouts=False)
+        turns = Turns(ledger, search_algorithms.Bayesian(space, points, 1, ledger.points), scouts=False)
         while (trial := turns.next()) is not None:
             turns.tell(trial, Outcome("finished", 1, score(trial.values), {}))
 
@@ -161,7 +161,7 @@ def test_a_sweep_that_goes_on_tells_what_is_complete_and_finishes_what_lacks_see
     assert heard.told[1:] == [(half, pytest.approx(0.2015)), (untouched, pytest.approx(0.1015))]
 
 
-def scores_of(search: proposals.Bayesian) -> list[tuple[dict[str, Any], float]]:
+def scores_of(search: search_algorithms.Bayesian) -> list[tuple[dict[str, Any], float]]:
     """What Optuna knows."""
     return [(one.params, one.value) for one in search.search._ot_study.trials if one.state.name == "COMPLETE"]
 
@@ -173,7 +173,7 @@ def test_optuna_hears_of_each_complete_point_of_its_space_whoever_proposed_it() 
     for values in (fits, lacks_a_seed, *elsewhere):
         for seed in (1, 2) if values is not lacks_a_seed else (1,):
             ledger.record(Trial(values, seed), Outcome("finished", 9, quality(Trial(values, seed)), {}))
-    search = proposals.Bayesian({**SPACE, "c": Range(0.1, 1.0)}, 5, 0, ledger.points)
+    search = search_algorithms.Bayesian({**SPACE, "c": Range(0.1, 1.0)}, 5, 0, ledger.points)
     turns = Turns(ledger, search, scouts=False)
     assert scores_of(search) == [({"a": "2", "b": '"x"', "c": 0.5}, pytest.approx(0.2015))]
     begun = play(turns, 1, random.Random(0))
@@ -187,7 +187,7 @@ def test_what_optuna_proposes_again_is_not_trained_again_and_takes_no_other_poin
     ledger = Ledger((1,))
     for values in list(grid(SPACE))[:known]:
         ledger.record(Trial(values, 1), Outcome("finished", 9, quality(Trial(values, 1)), {}))
-    search = proposals.Bayesian(SPACE, 6, 0, ledger.points)
+    search = search_algorithms.Bayesian(SPACE, 6, 0, ledger.points)
     begun = play(Turns(ledger, search, scouts=False), 2, random.Random(0))
     assert len(begun) == 6 - known
     assert len(ledger.points) == 6

@@ -18,8 +18,8 @@ from methods.method import Method
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.errors import UnreachableError
-from orchestration.sweeps.points import Ledger, Trial
 from orchestration.sweeps.settings import SweepSettings, plan
+from orchestration.sweeps.state import Ledger, Trial
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.journal import read_steps
 from orchestration.training import stop_signal, worker

@@ -10,8 +10,8 @@ import pytest
 
 from methods import METHODS
 from orchestration.config.load import load, recipes
-from orchestration.sweeps import relevance
-from orchestration.sweeps.relevance import inert, try_out, unread
+from orchestration.sweeps import unused_settings
+from orchestration.sweeps.unused_settings import inert, try_out, unread
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -37,14 +37,14 @@ def test_what_is_looked_at_does_not_depend_on_how_wide_the_network_is(
 ) -> None:
     experiment = load(name, ["data=not://given", f"method.body={body}"])
     narrow = unread(experiment)
-    monkeypatch.setattr(relevance, "NARROW", {})
+    monkeypatch.setattr(unused_settings, "NARROW", {})
     assert narrow == unread(experiment) != set()
 
 
 GROWTH = """
 import resource, sys
 from orchestration.config.load import load
-from orchestration.sweeps.relevance import inert
+from orchestration.sweeps.unused_settings import inert
 
 def peak_kb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -14,8 +14,8 @@ from itertools import islice
 from typing import Any, Protocol
 
 from orchestration.sweeps import space as spaces
-from orchestration.sweeps.points import Point
 from orchestration.sweeps.space import Range, Space, Values, point_id
+from orchestration.sweeps.state import Point
 
 MOST_REPEATS = 100  # of what is known, in a row
 
