@@ -16,23 +16,25 @@ from matplotlib.axes import Axes
 
 from orchestration.figures import to_png
 from orchestration.sweeps.space import Axis, Choice, Space, canonical, short_names, shown, told
-from orchestration.sweeps.state import Point, Score, score_of
+from orchestration.sweeps.state import Configuration, Score, score_of
 
 COLOURS = ("#1f5fa8", "#d1495b", "#2e8b57", "#8a5fbf", "#b8860b")
 STOPPED = "#9a9a9a"
 LOG_FROM = 8  # times the smallest value that the largest is: then the axis is logarithmic
 
 
-def sensitivity(key: str, space: Space, points: Sequence[Point], best: Point | None, names: Sequence[str]) -> bytes:
+def sensitivity(
+    key: str, space: Space, configurations: Sequence[Configuration], best: Configuration | None, names: Sequence[str]
+) -> bytes:
     """Score against one parameter. names: metrics, the objective first; a line each, through the best point."""
     figure, axes = plt.subplots(figsize=(7.6, 5.2))
-    places = Places(space[key], [point.values[key] for point in points])
+    places = Places(space[key], [configuration.values[key] for configuration in configurations])
     lines = [
-        draw_line(axes, key, places, points, best, name, colour)
+        draw_line(axes, key, places, configurations, best, name, colour)
         for name, colour in zip(names, itertools.cycle(COLOURS), strict=False)
         if best is not None
     ]
-    draw_points(axes, key, places, points, names[0], COLOURS[0])
+    draw_points(axes, key, places, configurations, names[0], COLOURS[0])
     places.label(axes)
     held = {k: v for k, v in best.values.items() if k != key} if best and any(lines) else {}
     axes.set_title(f"{key}" + (f"   (lines: {shown(held)})" if held else ""), fontsize=10)
@@ -79,13 +81,19 @@ class Places:
 
 
 def draw_line(
-    axes: Axes, key: str, places: Places, points: Sequence[Point], best: Point, name: str, colour: str
+    axes: Axes,
+    key: str,
+    places: Places,
+    configurations: Sequence[Configuration],
+    best: Configuration,
+    name: str,
+    colour: str,
 ) -> bool:
     """Mean with its spread, of the points that differ from the best in this parameter alone; False where it is alone."""
     found: dict[float, Score] = {}
-    for point in points:
-        if not point.stopped and same_but(key, point, best) and (score := point.metric(name)):
-            found[places[point.values[key]]] = score
+    for configuration in configurations:
+        if not configuration.stopped and same_but(key, configuration, best) and (score := configuration.metric(name)):
+            found[places[configuration.values[key]]] = score
     if len(found) < 2:
         return False
     spots = sorted(found)
@@ -96,11 +104,13 @@ def draw_line(
     return True
 
 
-def draw_points(axes: Axes, key: str, places: Places, points: Sequence[Point], name: str, colour: str) -> None:
+def draw_points(
+    axes: Axes, key: str, places: Places, configurations: Sequence[Configuration], name: str, colour: str
+) -> None:
     """Every point, and the mean over all of each value where values are few."""
     by_value: dict[float, list[float]] = {}
     for stopped in (True, False):
-        drawn = [(places[p.values[key]], p.metric(name)) for p in points if p.stopped == stopped]
+        drawn = [(places[p.values[key]], p.metric(name)) for p in configurations if p.stopped == stopped]
         known = [(spot, score) for spot, score in drawn if score]
         if not known:
             continue
@@ -128,16 +138,16 @@ def draw_points(axes: Axes, key: str, places: Places, points: Sequence[Point], n
         )
 
 
-def same_but(key: str, point: Point, other: Point) -> bool:
-    return all(canonical(point.values[k]) == canonical(v) for k, v in other.values.items() if k != key)
+def same_but(key: str, configuration: Configuration, other: Configuration) -> bool:
+    return all(canonical(configuration.values[k]) == canonical(v) for k, v in other.values.items() if k != key)
 
 
-def heat_map(x: str, y: str, space: Space, points: Sequence[Point], objective: str) -> bytes:
+def heat_map(x: str, y: str, space: Space, configurations: Sequence[Configuration], objective: str) -> bytes:
     """The score over two parameters: cells where both have listed values, coloured dots elsewhere."""
     figure, axes = plt.subplots(figsize=(6.4, 4.8))
-    across = Places(space[x], [p.values[x] for p in points])
-    up = Places(space[y], [p.values[y] for p in points])
-    scored = [p for p in points if p.metric(objective) and not p.stopped]
+    across = Places(space[x], [p.values[x] for p in configurations])
+    up = Places(space[y], [p.values[y] for p in configurations])
+    scored = [p for p in configurations if p.metric(objective) and not p.stopped]
     if across.discrete and up.discrete:
         mesh = draw_cells(axes, x, y, across, up, scored, objective)
     else:
@@ -150,19 +160,23 @@ def heat_map(x: str, y: str, space: Space, points: Sequence[Point], objective: s
     names = short_names(space)
     axes.set(xlabel=names[x], ylabel=names[y])
     note = "mean over seeds" + (" and over the other parameters" if len(space) > 2 else "")
-    blank = "; blank: stopped or failed" if across.discrete and up.discrete and len(scored) < len(points) else ""
+    blank = (
+        "; blank: stopped or failed" if across.discrete and up.discrete and len(scored) < len(configurations) else ""
+    )
     axes.set_title(f"{objective} on validation, %\n{note}{blank}", fontsize=9)
     figure.colorbar(mesh, ax=axes)
     return to_png(figure)
 
 
-def draw_cells(axes: Axes, x: str, y: str, across: Places, up: Places, points: Sequence[Point], objective: str) -> Any:
+def draw_cells(
+    axes: Axes, x: str, y: str, across: Places, up: Places, configurations: Sequence[Configuration], objective: str
+) -> Any:
     columns, lines = [canonical(v) for v in across.values], [canonical(v) for v in up.values]
     cells: dict[tuple[int, int], list[float]] = {}
-    for point in points:
-        score = point.metric(objective)
+    for configuration in configurations:
+        score = configuration.metric(objective)
         assert score
-        place = lines.index(canonical(point.values[y])), columns.index(canonical(point.values[x]))
+        place = lines.index(canonical(configuration.values[y])), columns.index(canonical(configuration.values[x]))
         cells.setdefault(place, []).append(score.mean)
     grid = np.full((len(lines), len(columns)), np.nan)
     for place, means in cells.items():

@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestration.sweeps import plots
 from orchestration.sweeps.space import Choice, Space, short_names, told
-from orchestration.sweeps.state import Ledger, state_of
+from orchestration.sweeps.state import SweepState, state_of
 
 PAGE = Path(__file__).with_name("parallel_coordinates.html")
 MOST_PAIRS = 10
@@ -27,35 +27,35 @@ class Report:
     table: list[dict[str, Any]] = field(default_factory=list)
 
 
-def report(space: Space, ledger: Ledger, objective: str) -> Report:
-    points = [point for point in ledger.ranked() if point.score]
-    made = Report(table=table(space, ledger))
-    if not points:
+def report(space: Space, sweep_state: SweepState, objective: str) -> Report:
+    configurations = [configuration for configuration in sweep_state.ranked() if configuration.score]
+    made = Report(table=table(space, sweep_state))
+    if not configurations:
         return made
-    names = plots.modes_of(objective, max((o.metrics for o in points[0].outcomes.values()), key=len))
+    names = plots.modes_of(objective, max((o.metrics for o in configurations[0].results.values()), key=len))
     for key in space:
-        picture = plots.sensitivity(key, space, points, ledger.best(), names)
+        picture = plots.sensitivity(key, space, configurations, sweep_state.best(), names)
         made.pictures[f"sensitivity-{key}.png"] = picture
     for x, y in itertools.islice(itertools.combinations(space, 2), MOST_PAIRS):
-        made.pictures[f"heat-map-{x}-{y}.png"] = plots.heat_map(x, y, space, points, objective)
-    made.pages["parallel-coordinates.html"] = parallel_coordinates(space, ledger, objective)
+        made.pictures[f"heat-map-{x}-{y}.png"] = plots.heat_map(x, y, space, configurations, objective)
+    made.pages["parallel-coordinates.html"] = parallel_coordinates(space, sweep_state, objective)
     return made
 
 
-def table(space: Space, ledger: Ledger) -> list[dict[str, Any]]:
+def table(space: Space, sweep_state: SweepState) -> list[dict[str, Any]]:
     """A row for each point, the best first, for people: percent."""
     names = short_names(space)
     rows: list[dict[str, Any]] = []
-    for point in ledger.ranked():
-        score = point.score
-        row: dict[str, Any] = {names[key]: told(value) for key, value in point.values.items()}
+    for configuration in sweep_state.ranked():
+        score = configuration.score
+        row: dict[str, Any] = {names[key]: told(value) for key, value in configuration.values.items()}
         row["score, %"] = None if score is None else round(100 * score.mean, 2)
         row["s.d."] = None if score is None or score.spread is None else round(100 * score.spread, 2)
-        rows.append(row | {"seeds": score.count if score else 0, "state": state_of(point, ledger.seeds)})
+        rows.append(row | {"seeds": score.count if score else 0, "state": state_of(configuration, sweep_state.seeds)})
     return rows
 
 
-def parallel_coordinates(space: Space, ledger: Ledger, objective: str) -> bytes:
+def parallel_coordinates(space: Space, sweep_state: SweepState, objective: str) -> bytes:
     """One page that needs nothing else: an axis per parameter and one for the score, a line per point."""
     names = short_names(space)
     axes = [
@@ -64,13 +64,13 @@ def parallel_coordinates(space: Space, ledger: Ledger, objective: str) -> bytes:
     ]
     lines = [
         {
-            "values": [plain(point.values[key]) for key in space],
-            "score": round(100 * point.score.mean, 3),
-            "spread": None if point.score.spread is None else round(100 * point.score.spread, 3),
-            "state": state_of(point, ledger.seeds),
+            "values": [plain(configuration.values[key]) for key in space],
+            "score": round(100 * configuration.score.mean, 3),
+            "spread": None if configuration.score.spread is None else round(100 * configuration.score.spread, 3),
+            "state": state_of(configuration, sweep_state.seeds),
         }
-        for point in ledger.ranked()
-        if point.score
+        for configuration in sweep_state.ranked()
+        if configuration.score
     ]
     data = {"axes": axes, "lines": lines, "objective": objective}
     page = PAGE.read_text(encoding="utf-8")

@@ -14,8 +14,8 @@ from itertools import islice
 from typing import Any, Protocol
 
 from orchestration.sweeps import space as spaces
-from orchestration.sweeps.space import Range, Space, Values, point_id
-from orchestration.sweeps.state import Point
+from orchestration.sweeps.space import Range, Space, Values, configuration_id
+from orchestration.sweeps.state import Configuration
 
 MOST_REPEATS = 100  # of what is known, in a row
 
@@ -27,24 +27,24 @@ class Proposals(Protocol):
 
 
 class Listed:
-    """Points of a list, but for those that are known."""
+    """The configurations of a list that are not known."""
 
-    def __init__(self, points: Iterator[Values], known: Mapping[str, Point]) -> None:
-        self.points = (values for values in points if point_id(values) not in known)
+    def __init__(self, listed: Iterator[Values], known: Mapping[str, Configuration]) -> None:
+        self.remaining = (values for values in listed if configuration_id(values) not in known)
 
     def next(self) -> Values | None:
-        return next(self.points, None)
+        return next(self.remaining, None)
 
     def tell(self, values: Values, score: float | None) -> None:
         """The list is what it is."""
 
 
-def grid(space: Space, points: int | None, seed: int, known: Mapping[str, Point]) -> Proposals:
-    return Listed(islice(spaces.grid(space), points), known)
+def grid(space: Space, budget: int | None, seed: int, known: Mapping[str, Configuration]) -> Proposals:
+    return Listed(islice(spaces.grid(space), budget), known)
 
 
-def random(space: Space, points: int | None, seed: int, known: Mapping[str, Point]) -> Proposals:
-    return Listed(islice(spaces.draws(space, seed), points), known)
+def random(space: Space, budget: int | None, seed: int, known: Mapping[str, Configuration]) -> Proposals:
+    return Listed(islice(spaces.draws(space, seed), budget), known)
 
 
 class Bayesian:
@@ -54,19 +54,19 @@ class Bayesian:
     proposes again is passed over, and is no part of the budget: `points`, those known in this space among them.
     """
 
-    def __init__(self, space: Space, points: int, seed: int, known: Mapping[str, Point]) -> None:
+    def __init__(self, space: Space, budget: int, seed: int, known: Mapping[str, Configuration]) -> None:
         import optuna
         from optuna.samplers import TPESampler
         from ray.tune.search.optuna import OptunaSearch
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.seed, self.known = space, seed, known
-        self.remaining = points - sum(self.encode(point.values) is not None for point in known.values())
+        self.remaining = budget - sum(self.encode(configuration.values) is not None for configuration in known.values())
         self.distributions = {key: distribution(axis) for key, axis in space.items()}
-        sampler = TPESampler(seed=seed + len(known), constant_liar=True, n_startup_trials=min(10, max(3, points // 4)))
+        sampler = TPESampler(seed=seed + len(known), constant_liar=True, n_startup_trials=min(10, max(3, budget // 4)))
         self.search = OptunaSearch(self.distributions, metric="score", mode="max", sampler=sampler)
         self.names = (f"proposal-{number}" for number in itertools.count())
-        self.asked: dict[str, str] = {}  # point's id → Optuna's name of it, until its score is told
+        self.asked: dict[str, str] = {}  # configuration_id → Optuna's name of it, until its score is told
 
     def next(self) -> Values | None:
         if self.remaining <= 0:
@@ -80,14 +80,14 @@ class Bayesian:
         for name in islice(self.names, MOST_REPEATS):
             found: Any = self.search.suggest(name)
             values = {key: self.decode(key, found[key]) for key in self.space}
-            if point_id(values) not in self.known:
-                self.asked[point_id(values)] = name
+            if configuration_id(values) not in self.known:
+                self.asked[configuration_id(values)] = name
                 return values
             self.search.on_trial_complete(name, error=True)  # its score is told already, or will be
         return Listed(spaces.draws(self.space, self.seed), self.known).next()
 
     def tell(self, values: Values, score: float | None) -> None:
-        if name := self.asked.pop(point_id(values), None):
+        if name := self.asked.pop(configuration_id(values), None):
             self.search.on_trial_complete(name, None if score is None else {"score": score}, error=score is None)
         elif score is not None and (encoded := self.encode(values)) is not None:
             self.search.add_evaluated_point(encoded, score)
@@ -124,7 +124,7 @@ def distribution(axis: spaces.Axis) -> Any:
     return FloatDistribution(axis.low, axis.high, log=axis.log)
 
 
-SEARCHES: dict[str, Callable[[Any, Any, int, Mapping[str, Point]], Proposals]] = {
+SEARCHES: dict[str, Callable[[Any, Any, int, Mapping[str, Configuration]], Proposals]] = {
     "grid": grid,
     "random": random,
     "bayes": Bayesian,

@@ -178,7 +178,7 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
 
 
-def point_id(values: Mapping[str, Any]) -> str:
+def configuration_id(values: Mapping[str, Any]) -> str:
     """Twelve characters by which a point is known: of its values alone, in whatever order."""
     text = json.dumps({key: canonical(value) for key, value in values.items()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -216,8 +216,8 @@ def draws(space: Space, seed: int) -> Iterator[Values]:
         generator = np.random.default_rng((seed, n))
         values = {key: axis.draw(generator) for key, axis in space.items()}
         n += 1
-        if point_id(values) not in seen:
-            seen.add(point_id(values))
+        if configuration_id(values) not in seen:
+            seen.add(configuration_id(values))
             yield values
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from orchestration.sweeps.space import Values, point_id
+from orchestration.sweeps.space import Values, configuration_id
 
 State = Literal["finished", "stopped", "failed"]
 
@@ -21,16 +21,16 @@ class Trial:
     is_scout: bool = False
 
     @property
-    def point(self) -> str:
-        return point_id(self.values)
+    def configuration_id(self) -> str:
+        return configuration_id(self.values)
 
     @property
     def name(self) -> str:
-        return f"{self.point}-{self.seed}"
+        return f"{self.configuration_id}-{self.seed}"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Result:
     """What became of a trial. score: the objective after `epoch` epochs; None where it was never scored."""
 
     state: State
@@ -63,26 +63,26 @@ def score_of(numbers: Iterable[float]) -> Score | None:
 
 
 @dataclass
-class Point:
+class Configuration:
     """One set of values and what its seeds came to."""
 
     values: Values
-    outcomes: dict[int, Outcome] = field(default_factory=dict)  # by seed
+    results: dict[int, Result] = field(default_factory=dict)  # by seed
 
     @property
     def id(self) -> str:
-        return point_id(self.values)
+        return configuration_id(self.values)
 
     @property
     def stopped(self) -> bool:
-        return any(outcome.state == "stopped" for outcome in self.outcomes.values())
+        return any(result.state == "stopped" for result in self.results.values())
 
-    def of(self, state: State) -> dict[int, Outcome]:
-        return {seed: outcome for seed, outcome in sorted(self.outcomes.items()) if outcome.state == state}
+    def of(self, state: State) -> dict[int, Result]:
+        return {seed: result for seed, result in sorted(self.results.items()) if result.state == state}
 
     def is_closed(self, seeds: Iterable[int]) -> bool:
         """Nothing of it is left to be trained."""
-        return self.stopped or all(seed in self.outcomes for seed in seeds)
+        return self.stopped or all(seed in self.results for seed in seeds)
 
     @property
     def score(self) -> Score | None:
@@ -96,77 +96,77 @@ class Point:
 
     def best_seed(self) -> int:
         """Of those that were trained to the end."""
-        finished = {seed: outcome.score for seed, outcome in self.of("finished").items() if outcome.score is not None}
+        finished = {seed: result.score for seed, result in self.of("finished").items() if result.score is not None}
         return max(finished, key=lambda seed: finished[seed])
 
 
-class Ledger:
+class SweepState:
     """Every point of a sweep, in the order in which they came up."""
 
     def __init__(self, seeds: Iterable[int]) -> None:
         self.seeds = tuple(seeds)
-        self.points: dict[str, Point] = {}
+        self.configurations: dict[str, Configuration] = {}
 
-    def __iter__(self) -> Iterator[Point]:
-        return iter(self.points.values())
+    def __iter__(self) -> Iterator[Configuration]:
+        return iter(self.configurations.values())
 
-    def point(self, values: Values) -> Point:
-        return self.points.setdefault(point_id(values), Point(values))
+    def configuration(self, values: Values) -> Configuration:
+        return self.configurations.setdefault(configuration_id(values), Configuration(values))
 
-    def record(self, trial: Trial, outcome: Outcome) -> Point:
-        point = self.point(trial.values)
-        point.outcomes[trial.seed] = outcome
-        return point
+    def record(self, trial: Trial, result: Result) -> Configuration:
+        configuration = self.configuration(trial.values)
+        configuration.results[trial.seed] = result
+        return configuration
 
-    def ranked(self) -> list[Point]:
+    def ranked(self) -> list[Configuration]:
         """The best first: those trained to the end by their means, then those that were stopped, then those without a score."""
 
-        def order(point: Point) -> tuple[bool, bool, float]:
-            score = point.score
-            return score is None, point.stopped, -(score.mean if score else 0.0)
+        def order(configuration: Configuration) -> tuple[bool, bool, float]:
+            score = configuration.score
+            return score is None, configuration.stopped, -(score.mean if score else 0.0)
 
         return sorted(self, key=order)
 
-    def best(self) -> Point | None:
+    def best(self) -> Configuration | None:
         """The highest mean among points trained to the end."""
-        ranked = [point for point in self.ranked() if point.score and not point.stopped]
+        ranked = [configuration for configuration in self.ranked() if configuration.score and not configuration.stopped]
         return ranked[0] if ranked else None
 
     def curves(self) -> dict[str, dict[int, float]]:
         """Of the scouts that are done: trial's name → epoch → score."""
         scout = self.seeds[0]
         return {
-            Trial(point.values, scout).name: dict(point.outcomes[scout].curve)
-            for point in self
-            if scout in point.outcomes and point.outcomes[scout].state != "failed"
+            Trial(configuration.values, scout).name: dict(configuration.results[scout].curve)
+            for configuration in self
+            if scout in configuration.results and configuration.results[scout].state != "failed"
         }
 
     def as_rows(self, names: Iterable[str]) -> list[dict[str, Any]]:
         """A row for each point, the best first, as plain data: fractions."""
         rows = []
-        for point in self.ranked():
-            score = point.score
+        for configuration in self.ranked():
+            score = configuration.score
             rows.append(
                 {
-                    "point": point.id,
-                    "values": point.values,
-                    "state": state_of(point, self.seeds),
+                    "point": configuration.id,
+                    "values": configuration.values,
+                    "state": state_of(configuration, self.seeds),
                     "score": score and score.mean,
                     "spread": score and score.spread,
-                    "seeds": {seed: outcome.score for seed, outcome in sorted(point.outcomes.items())},
-                    "epochs": max((outcome.epoch for outcome in point.outcomes.values()), default=0),
-                    "metrics": {name: found.mean for name in names if (found := point.metric(name))},
-                    "runs": {seed: outcome.run_id for seed, outcome in sorted(point.outcomes.items())},
-                    "failures": {seed: outcome.reason for seed, outcome in point.of("failed").items()},
+                    "seeds": {seed: result.score for seed, result in sorted(configuration.results.items())},
+                    "epochs": max((result.epoch for result in configuration.results.values()), default=0),
+                    "metrics": {name: found.mean for name in names if (found := configuration.metric(name))},
+                    "runs": {seed: result.run_id for seed, result in sorted(configuration.results.items())},
+                    "failures": {seed: result.reason for seed, result in configuration.of("failed").items()},
                 }
             )
         return rows
 
 
-def state_of(point: Point, seeds: Iterable[int]) -> str:
-    if point.stopped:
+def state_of(configuration: Configuration, seeds: Iterable[int]) -> str:
+    if configuration.stopped:
         return "stopped"
-    failed = len(point.of("failed"))
-    if not point.is_closed(seeds):
+    failed = len(configuration.of("failed"))
+    if not configuration.is_closed(seeds):
         return "unfinished"
     return "finished" if not failed else f"{failed} failed"

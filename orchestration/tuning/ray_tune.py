@@ -17,7 +17,7 @@ from orchestration.config.load import Experiment
 from orchestration.errors import RequestError
 from orchestration.sweeps.early_stopping import Rule
 from orchestration.sweeps.space import Values
-from orchestration.sweeps.state import Outcome, Trial
+from orchestration.sweeps.state import Result, Trial
 from orchestration.training import stop_signal
 from orchestration.tuning.trial_queue import Turns
 
@@ -46,7 +46,7 @@ class Search(Here, Searcher):
             try:
                 experiment = self.experiment(trial.values, trial.seed)
             except RequestError as error:  # drawn values that do not go together
-                self.turns.tell(trial, Outcome("failed", reason=str(error)))
+                self.turns.tell(trial, Result("failed", reason=str(error)))
                 continue
             self.audience.begin(trial_id, trial)
             return {
@@ -61,7 +61,7 @@ class Search(Here, Searcher):
         self.audience.hear(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self.turns.tell(self.audience.end(trial_id), outcome(result))
+        self.turns.tell(self.audience.end(trial_id), to_result(result))
         self.audience.look()
 
     def save(self, checkpoint_path: str) -> None:
@@ -72,12 +72,12 @@ class Search(Here, Searcher):
         """Never."""
 
 
-def outcome(result: Mapping[str, Any] | None) -> Outcome:
+def to_result(result: Mapping[str, Any] | None) -> Result:
     """What became of a trial. One that says that it is running, and is over, was stopped; of one whose process died Tune
     has no result."""
     if result is None or result.get("state") is None:
-        return Outcome("failed", reason="it could not begin, or its process died, again and again")
-    return Outcome(
+        return Result("failed", reason="it could not begin, or its process died, again and again")
+    return Result(
         state="stopped" if result["state"] == "running" else result["state"],
         epoch=result["epoch"],
         score=result["score"],

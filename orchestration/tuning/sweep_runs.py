@@ -14,7 +14,7 @@ from mlflow.entities import Run
 
 from orchestration.config.load import Experiment
 from orchestration.errors import RequestError
-from orchestration.sweeps.state import Ledger, Outcome, State, Trial
+from orchestration.sweeps.state import Result, State, SweepState, Trial
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.training.validation import PREFIX
 
@@ -47,14 +47,14 @@ def read_settings(sweep: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def take_up(sweep: str, experiment: Experiment, fingerprint: str, trial: Trial) -> tracked_run.TrackedRun:
     """The child of this point and seed: the one that an earlier attempt began, else a new one."""
     client = mlflow_client.connect()
-    for child in children(client, sweep, f"tags.point = '{trial.point}' and tags.seed = '{trial.seed}'"):
+    for child in children(client, sweep, f"tags.point = '{trial.configuration_id}' and tags.seed = '{trial.seed}'"):
         if "storage" in child.data.tags:
             return tracked_run.resume_run(child.info.run_id, fingerprint)
     tags = {
         "kind": "trial",
         "mlflow.parentRunId": sweep,
         "sweep": sweep,
-        "point": trial.point,
+        "point": trial.configuration_id,
         "sweep.values": json.dumps(trial.values),
     }
     return tracked_run.create_run(experiment.resolved(), fingerprint, tags=tags)
@@ -89,31 +89,31 @@ def thinned(curve: Mapping[int, float]) -> str:
     return text
 
 
-def read_back(client: MlflowClient, sweep: str, objective: str, ledger: Ledger) -> list[str]:
-    """Put what MLflow has of the sweep into the ledger. Trials that failed or were cut short are to be trained again:
+def read_back(client: MlflowClient, sweep: str, objective: str, sweep_state: SweepState) -> list[str]:
+    """Put what MLflow has of the sweep into the sweep state. Trials that failed or were cut short are to be trained again:
     their points are known, their outcomes are not. Returns the ids of runs that seem to go on."""
     open_runs = []
     for child in children(client, sweep):
         tags = child.data.tags
         trial = Trial(json.loads(tags["sweep.values"]), int(tags["seed"]))
-        outcome = outcome_of(child, objective)
-        if outcome is not None and outcome.state != "failed":
-            ledger.record(trial, outcome)
+        result = result_of(child, objective)
+        if result is not None and result.state != "failed":
+            sweep_state.record(trial, result)
         else:
-            ledger.point(trial.values)
+            sweep_state.configuration(trial.values)
         if child.info.status == "RUNNING":
             open_runs.append(child.info.run_id)
     return open_runs
 
 
-def outcome_of(child: Run, objective: str) -> Outcome | None:
+def result_of(child: Run, objective: str) -> Result | None:
     """None where the trial did not come to an end of its own."""
     tags = child.data.tags
     if "sweep.state" not in tags or child.info.status == "RUNNING":
         return None
     curve = {int(epoch): score for epoch, score in json.loads(tags.get("sweep.curve", "{}")).items()}
     metrics = {n.removeprefix(PREFIX): v for n, v in child.data.metrics.items() if n.startswith(PREFIX)}
-    return Outcome(
+    return Result(
         state=cast("State", tags["sweep.state"]),
         epoch=max(curve, default=0),
         score=metrics.get(objective),

@@ -11,23 +11,23 @@ from collections import deque
 from collections.abc import Sequence
 
 from orchestration.sweeps.search_algorithms import Proposals
-from orchestration.sweeps.state import Ledger, Outcome, Point, Trial
+from orchestration.sweeps.state import Configuration, Result, SweepState, Trial
 
 
 class Turns:
     """`next` gives a trial, or None where there is nothing to do now; `tell` takes what became of one."""
 
-    def __init__(self, ledger: Ledger, proposals: Proposals, *, scouts: bool) -> None:
-        self.ledger, self.proposals, self.scouts = ledger, proposals, scouts
-        self.seeds: Sequence[int] = ledger.seeds
+    def __init__(self, sweep_state: SweepState, proposals: Proposals, *, scouts: bool) -> None:
+        self.sweep_state, self.proposals, self.scouts = sweep_state, proposals, scouts
+        self.seeds: Sequence[int] = sweep_state.seeds
         self.queue: deque[Trial] = deque()
         self.running: dict[str, Trial] = {}
         self.exhausted = False
-        for point in ledger:
-            if point.is_closed(self.seeds):
-                self.proposals.tell(point.values, mean(point))
-        for point in sorted(ledger, key=lambda point: not point.outcomes):
-            self.queue_rest(point)
+        for configuration in sweep_state:
+            if configuration.is_closed(self.seeds):
+                self.proposals.tell(configuration.values, mean(configuration))
+        for configuration in sorted(sweep_state, key=lambda configuration: not configuration.results):
+            self.queue_rest(configuration)
 
     def next(self) -> Trial | None:
         if not self.queue and not self.exhausted:
@@ -43,33 +43,33 @@ class Turns:
         """Nothing runs and nothing will."""
         return self.exhausted and not self.queue and not self.running
 
-    def tell(self, trial: Trial, outcome: Outcome) -> None:
+    def tell(self, trial: Trial, result: Result) -> None:
         self.running.pop(trial.name, None)
-        point = self.ledger.record(trial, outcome)
+        configuration = self.sweep_state.record(trial, result)
         if self.scouts and trial.is_scout:
-            self.queue_rest(point)
-        if point.is_closed(self.seeds):
-            self.proposals.tell(point.values, mean(point))
+            self.queue_rest(configuration)
+        if configuration.is_closed(self.seeds):
+            self.proposals.tell(configuration.values, mean(configuration))
 
     def propose(self) -> None:
         values = self.proposals.next()
         if values is None:
             self.exhausted = True
         else:
-            self.queue_rest(self.ledger.point(values))
+            self.queue_rest(self.sweep_state.configuration(values))
 
-    def queue_rest(self, point: Point) -> None:
+    def queue_rest(self, configuration: Configuration) -> None:
         """What of a point is to be trained next: its scout, or all seeds that have no outcome."""
-        if point.stopped:
+        if configuration.stopped:
             return
         first, *others = self.seeds
-        if self.scouts and first not in point.outcomes:
-            self.queue.append(Trial(point.values, first, is_scout=True))
+        if self.scouts and first not in configuration.results:
+            self.queue.append(Trial(configuration.values, first, is_scout=True))
             return
         for seed in [first, *others]:
-            if seed not in point.outcomes:
-                self.queue.append(Trial(point.values, seed))
+            if seed not in configuration.results:
+                self.queue.append(Trial(configuration.values, seed))
 
 
-def mean(point: Point) -> float | None:
-    return point.score.mean if point.score else None
+def mean(configuration: Configuration) -> float | None:
+    return configuration.score.mean if configuration.score else None

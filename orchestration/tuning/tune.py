@@ -26,7 +26,7 @@ from orchestration.sweeps import report as sweep_report
 from orchestration.sweeps.search_algorithms import SEARCHES
 from orchestration.sweeps.settings import Plan, SweepSettings, plan
 from orchestration.sweeps.space import shown
-from orchestration.sweeps.state import Ledger, Point, Trial
+from orchestration.sweeps.state import Configuration, SweepState, Trial
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.mlflow_retry import persist
 from orchestration.training import train
@@ -101,14 +101,16 @@ class Sweep:
         self, planned: Plan, prepared: train.Prepared, run: tracked_run.TrackedRun, progress: Progress
     ) -> None:
         self.plan, self.prepared, self.run, self.progress = planned, prepared, run, progress
-        self.ledger = Ledger(planned.seeds)
+        self.sweep_state = SweepState(planned.seeds)
         self.client = mlflow_client.connect()
-        sweep_runs.read_back(self.client, run.run_id, planned.settings.objective, self.ledger)
+        sweep_runs.read_back(self.client, run.run_id, planned.settings.objective, self.sweep_state)
         search = planned.settings.search
         assert search is not None
-        proposals = SEARCHES[search](planned.space, planned.points, planned.experiment.seed, self.ledger.points)
-        self.turns = Turns(self.ledger, proposals, scouts=planned.rule is not None)
-        if done := sum(len(point.outcomes) for point in self.ledger):
+        proposals = SEARCHES[search](
+            planned.space, planned.points, planned.experiment.seed, self.sweep_state.configurations
+        )
+        self.turns = Turns(self.sweep_state, proposals, scouts=planned.rule is not None)
+        if done := sum(len(configuration.results) for configuration in self.sweep_state):
             progress.say(f"going on with sweep {run.run_id}: {done} trials are done")
 
     def run_trials(self) -> None:
@@ -146,7 +148,7 @@ class Sweep:
                 with_resources(trainable(job), placement(experiment, gpu)),
                 tune_config=TuneConfig(
                     search_alg=Search(self.turns, self.plan.trial_experiment, audience),
-                    scheduler=Scheduler(self.plan.rule, self.ledger.curves()),
+                    scheduler=Scheduler(self.plan.rule, self.sweep_state.curves()),
                     num_samples=-1,
                     max_concurrent_trials=concurrent,
                     reuse_actors=experiment.workers == 1,
@@ -174,13 +176,13 @@ class Sweep:
         """Progress in trials: those done, those that a stopped scout spared, and parts of those that run."""
         seeds = len(self.plan.seeds)
         done = 0.0
-        for point in self.ledger:
-            done += seeds if point.stopped else len(point.outcomes)
+        for configuration in self.sweep_state:
+            done += seeds if configuration.stopped else len(configuration.results)
         done += sum(epoch / self.plan.experiment.epochs for _, epoch in running.values())
         notes = [f"{shown(trial.values)} seed {trial.seed}" for trial, _ in list(running.values())[:2]]
         if len(running) > len(notes):
             notes.append(f"{len(running) - len(notes)} more")
-        best = self.ledger.best()
+        best = self.sweep_state.best()
         told = [f"running {' | '.join(notes)}"] if notes else []
         if best:
             told.append(f"best {best.score} % at {shown(best.values)}")
@@ -203,8 +205,8 @@ class Sweep:
     def finish(self) -> dict[str, Any]:
         """Pictures and tables to the parent run; the best to the registry."""
         settings = self.plan.settings
-        best = self.ledger.best()
-        report = sweep_report.report(self.plan.space, self.ledger, settings.objective)
+        best = self.sweep_state.best()
+        report = sweep_report.report(self.plan.space, self.sweep_state, settings.objective)
         for name, data in report.pictures.items():
             self.run.log_picture(data, name)
         for name, data in report.pages.items():
@@ -214,20 +216,22 @@ class Sweep:
             "sweep": self.run.run_id,
             "run": self.run.storage,
             "objective": settings.objective,
-            "points": self.ledger.as_rows([settings.objective]),
+            "points": self.sweep_state.as_rows([settings.objective]),
             "best": None,
             "model": None,
             "pictures": sorted(report.pictures),
             "pages": sorted(report.pages),
         }
         if best is None or best.score is None:
-            raise SweepFailedError(f"no point was trained to its end.{first_failure(self.ledger)}")
+            raise SweepFailedError(f"no point was trained to its end.{first_failure(self.sweep_state)}")
         run_id = best.of("finished")[best.best_seed()].run_id
         answer["best"] = {
             "point": best.id, "values": best.values, "score": best.score.mean, "spread": best.score.spread,
             "seed": best.best_seed(), "run_id": run_id,
         }  # fmt: skip
-        self.run.log_evaluation({f"best/{settings.objective}": best.score.mean}, step=len(self.ledger.points))
+        self.run.log_evaluation(
+            {f"best/{settings.objective}": best.score.mean}, step=len(self.sweep_state.configurations)
+        )
         self.run.set_tags({"sweep.best": best.id, "sweep.best-run": run_id, "sweep.best-values": shown(best.values)})
         if settings.register:
             answer["model"] = self.register(best, settings.register)
@@ -236,7 +240,7 @@ class Sweep:
         self.run.log_file(sweep_report.encode(answer), "result.json")
         return answer
 
-    def register(self, best: Point, name: str) -> str:
+    def register(self, best: Configuration, name: str) -> str:
         """The best point's best run, evaluated as every run is and registered as candidate; its version links the sweep."""
         run_id = best.of("finished")[best.best_seed()].run_id
         assert run_id is not None
@@ -280,8 +284,8 @@ def check_on_data(planned: Plan, prepared: train.Prepared) -> None:
                 raise RequestError(f"--over {key}: with {value}, {error}") from error
 
 
-def first_failure(ledger: Ledger) -> str:
-    reasons = [o.reason for point in ledger for o in point.of("failed").values() if o.reason]
+def first_failure(sweep_state: SweepState) -> str:
+    reasons = [o.reason for configuration in sweep_state for o in configuration.of("failed").values() if o.reason]
     return f" The first failure: {reasons[0]}" if reasons else ""
 
 

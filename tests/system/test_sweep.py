@@ -168,6 +168,6 @@ def test_trials_of_two_workers_are_jobs_and_a_scout_behind_those_of_an_earlier_p
         key: {record["epoch"] for _, record in read_steps(open_store(child.data.tags["storage"]))}
         for key, child in found.items()
     }
-    assert epochs[Trial(better, 2).point, "2"] == {0, 1}
-    assert epochs[Trial(behind, 1).point, "1"] == {0}
-    assert "is not worth going on" in found[Trial(behind, 1).point, "1"].data.tags["sweep.reason"]
+    assert epochs[Trial(better, 2).configuration_id, "2"] == {0, 1}
+    assert epochs[Trial(behind, 1).configuration_id, "1"] == {0}
+    assert "is not worth going on" in found[Trial(behind, 1).configuration_id, "1"].data.tags["sweep.reason"]

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser
 
 from orchestration.sweeps.report import parallel_coordinates
 from orchestration.sweeps.space import read_space
-from orchestration.sweeps.state import Ledger, Outcome, Trial
+from orchestration.sweeps.state import Result, SweepState, Trial
 from tests.servers.chromium import LAPTOP, PHONE, Watched
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
@@ -21,19 +21,19 @@ TAUS, EPSILONS = (0.02, 0.05, 0.1), (0, 0.1, 1)
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     space = read_space(["method.tau=log(0.01, 0.2)", "method.epsilon=[0, 0.1, 1]"])
-    ledger = Ledger((1, 2))
+    sweep_state = SweepState((1, 2))
     for tau in TAUS:
         for epsilon in EPSILONS:
             values = {"method.tau": tau, "method.epsilon": epsilon}
             if (tau, epsilon) == (0.1, 1):
-                ledger.record(Trial(values, 1, True), Outcome("stopped", epoch=2, score=0.1))
+                sweep_state.record(Trial(values, 1, True), Result("stopped", epoch=2, score=0.1))
                 continue
             for seed in (1, 2):
-                ledger.record(
-                    Trial(values, seed, seed == 1), Outcome("finished", score=0.5 - tau + epsilon / 10 + seed / 99)
+                sweep_state.record(
+                    Trial(values, seed, seed == 1), Result("finished", score=0.5 - tau + epsilon / 10 + seed / 99)
                 )
     path = tmp_path_factory.mktemp("sweep") / "parallel-coordinates.html"
-    path.write_bytes(parallel_coordinates(space, ledger, "clothes-changing/mAP"))
+    path.write_bytes(parallel_coordinates(space, sweep_state, "clothes-changing/mAP"))
     return path
 
 

@@ -15,7 +15,7 @@ from orchestration.sweeps import search_algorithms
 from orchestration.sweeps.early_stopping import asha, average_to, median
 from orchestration.sweeps.search_algorithms import SEARCHES
 from orchestration.sweeps.space import Choice, Range, grid
-from orchestration.sweeps.state import Ledger, Outcome, Trial
+from orchestration.sweeps.state import Result, SweepState, Trial
 from orchestration.training.milestones import milestones, remaining
 from orchestration.tuning.trial_queue import Turns
 
@@ -42,17 +42,17 @@ def play(
         trial = live.pop(order.randrange(len(live)))
         score = quality(trial)
         if (trial.values["a"], trial.seed) in failing:
-            turns.tell(trial, Outcome("failed", reason="told"))
+            turns.tell(trial, Result("failed", reason="told"))
         elif trial.is_scout and score < stopped_below:
-            turns.tell(trial, Outcome("stopped", 2, score, {"m": score}))
+            turns.tell(trial, Result("stopped", 2, score, {"m": score}))
         else:
-            turns.tell(trial, Outcome("finished", 9, score, {"m": score}))
+            turns.tell(trial, Result("finished", 9, score, {"m": score}))
     return begun
 
 
-def turns_of(search: str, points: int | None, seeds: int, scouts: bool, ledger: Ledger | None = None) -> Turns:
-    ledger = ledger or Ledger(range(1, seeds + 1))
-    return Turns(ledger, SEARCHES[search](SPACE, points, 0, ledger.points), scouts=scouts)
+def turns_of(search: str, budget: int | None, seeds: int, scouts: bool, sweep_state: SweepState | None = None) -> Turns:
+    sweep_state = sweep_state or SweepState(range(1, seeds + 1))
+    return Turns(sweep_state, SEARCHES[search](SPACE, budget, 0, sweep_state.configurations), scouts=scouts)
 
 
 @given(st.sampled_from(["grid", "random"]), st.integers(1, 3), st.integers(1, 4), st.integers(0, 9))
@@ -62,11 +62,11 @@ def test_every_point_is_trained_from_every_seed_once(search: str, seeds: int, co
     assert sorted(t.name for t in begun) == sorted(
         Trial(values, seed).name for values in grid(SPACE) for seed in range(1, seeds + 1)
     )
-    for point in turns.ledger:
-        scores = [quality(Trial(point.values, seed)) for seed in range(1, seeds + 1)]
-        assert point.score is not None
-        assert point.score.mean == pytest.approx(statistics.fmean(scores))
-        assert point.score.spread == (pytest.approx(statistics.stdev(scores)) if seeds > 1 else None)
+    for configuration in turns.sweep_state:
+        scores = [quality(Trial(configuration.values, seed)) for seed in range(1, seeds + 1)]
+        assert configuration.score is not None
+        assert configuration.score.mean == pytest.approx(statistics.fmean(scores))
+        assert configuration.score.spread == (pytest.approx(statistics.stdev(scores)) if seeds > 1 else None)
 
 
 @given(st.integers(2, 3), st.integers(1, 4), st.integers(0, 9))
@@ -75,39 +75,43 @@ def test_other_seeds_are_trained_when_the_scout_came_to_its_end_and_are_never_st
 ) -> None:
     turns = turns_of("grid", None, seeds, scouts=True)
     begun = play(turns, concurrent, random.Random(order), stopped_below=0.2)
-    for point in turns.ledger:
-        trials = [trial for trial in begun if trial.point == point.id]
+    for configuration in turns.sweep_state:
+        trials = [trial for trial in begun if trial.configuration_id == configuration.id]
         assert [trial.is_scout for trial in trials] == [True] + [False] * (len(trials) - 1)
-        assert len(trials) == (1 if point.values["a"] == 1 else seeds)
-    best = turns.ledger.best()
+        assert len(trials) == (1 if configuration.values["a"] == 1 else seeds)
+    best = turns.sweep_state.best()
     assert best is not None
     assert best.values["a"] == 3
-    assert all(point.stopped for point in turns.ledger.ranked()[-2:])
+    assert all(configuration.stopped for configuration in turns.sweep_state.ranked()[-2:])
 
 
 def test_a_point_that_lost_a_seed_has_the_mean_of_the_others() -> None:
     turns = turns_of("grid", None, 2, scouts=True)
     play(turns, 2, random.Random(0), failing={(3, 1), (2, 1), (2, 2)})
-    by_value = {point.values["a"]: point for point in turns.ledger}
+    by_value = {configuration.values["a"]: configuration for configuration in turns.sweep_state}
     assert by_value[3].score is not None
     assert (by_value[3].score.mean, by_value[3].score.count) == (0.302, 1)
     assert by_value[2].score is None
-    assert [point.values["a"] for point in turns.ledger.ranked()] == [3, 3, 1, 1, 2, 2]
+    assert [configuration.values["a"] for configuration in turns.sweep_state.ranked()] == [3, 3, 1, 1, 2, 2]
 
 
 @given(st.integers(0, 12), st.booleans(), st.integers(0, 9))
 def test_a_sweep_that_goes_on_trains_what_is_missing_and_nothing_else(done: int, scouts: bool, order: int) -> None:
     first = turns_of("grid", None, 2, scouts)
     begun = play(first, 1, random.Random(order))[:done]
-    ledger = Ledger((1, 2))
+    sweep_state = SweepState((1, 2))
     for trial in begun:
-        ledger.record(trial, Outcome("finished", 9, quality(trial), {}))
-    again = play(turns_of("grid", None, 2, scouts, ledger), 3, random.Random(order))
+        sweep_state.record(trial, Result("finished", 9, quality(trial), {}))
+    again = play(turns_of("grid", None, 2, scouts, sweep_state), 3, random.Random(order))
     assert sorted(t.name for t in [*begun, *again]) == sorted(
         Trial(values, seed).name for values in grid(SPACE) for seed in (1, 2)
     )
-    begun_points = {trial.point for trial in begun if sum(t.point == trial.point for t in begun) == 1}
-    assert {trial.point for trial in again[: len(begun_points)]} == begun_points
+    begun_configurations = {
+        trial.configuration_id
+        for trial in begun
+        if sum(t.configuration_id == trial.configuration_id for t in begun) == 1
+    }
+    assert {trial.configuration_id for trial in again[: len(begun_configurations)]} == begun_configurations
 
 
 def test_optuna_learns_from_means_and_from_what_earlier_processes_found() -> None:
@@ -116,20 +120,22 @@ def test_optuna_learns_from_means_and_from_what_earlier_processes_found() -> Non
     def score(values: Mapping[str, Any]) -> float:
         return -abs(values["a"] - 0.3) + (0.2 if values["b"] == "y" else 0)
 
-    def run(points: int, ledger: Ledger) -> None:
-        turns = Turns(ledger, search_algorithms.Bayesian(space, points, 1, ledger.points), scouts=False)
+    def run(budget: int, sweep_state: SweepState) -> None:
+        turns = Turns(
+            sweep_state, search_algorithms.Bayesian(space, budget, 1, sweep_state.configurations), scouts=False
+        )
         while (trial := turns.next()) is not None:
-            turns.tell(trial, Outcome("finished", 1, score(trial.values), {}))
+            turns.tell(trial, Result("finished", 1, score(trial.values), {}))
 
-    ledger = Ledger((1, 2))
-    run(12, ledger)
-    assert len(ledger.points) == 12
-    run(36, ledger)
-    assert len(ledger.points) == 36
-    later = list(ledger.points.values())[12:]
-    drawn = [next(iter([p])) for p in list(ledger.points.values())[:5]]
+    sweep_state = SweepState((1, 2))
+    run(12, sweep_state)
+    assert len(sweep_state.configurations) == 12
+    run(36, sweep_state)
+    assert len(sweep_state.configurations) == 36
+    later = list(sweep_state.configurations.values())[12:]
+    drawn = [next(iter([p])) for p in list(sweep_state.configurations.values())[:5]]
     assert statistics.fmean(score(p.values) for p in later[-12:]) > statistics.fmean(score(p.values) for p in drawn)
-    assert all(0.01 <= point.values["a"] <= 1 for point in ledger)
+    assert all(0.01 <= configuration.values["a"] <= 1 for configuration in sweep_state)
 
 
 class Heard:
@@ -146,15 +152,15 @@ class Heard:
 
 
 def test_a_sweep_that_goes_on_tells_what_is_complete_and_finishes_what_lacks_seeds_before_anything_else() -> None:
-    ledger = Ledger((1, 2))
+    sweep_state = SweepState((1, 2))
     untouched, half, whole = ({"a": a, "b": "x"} for a in (1, 2, 3))
-    ledger.point(untouched)
+    sweep_state.configuration(untouched)
     for values, seeds in ((half, (1,)), (whole, (1, 2))):
         for seed in seeds:
             trial = Trial(values, seed)
-            ledger.record(trial, Outcome("finished", 9, quality(trial), {}))
+            sweep_state.record(trial, Result("finished", 9, quality(trial), {}))
     heard = Heard()
-    turns = Turns(ledger, heard, scouts=False)
+    turns = Turns(sweep_state, heard, scouts=False)
     assert heard.told == [(whole, pytest.approx(0.3015))]
     begun = play(turns, 1, random.Random(0))
     assert [(t.values, t.seed) for t in begun] == [(half, 2), (untouched, 1), (untouched, 2)]
@@ -167,30 +173,30 @@ def scores_of(search: search_algorithms.Bayesian) -> list[tuple[dict[str, Any], 
 
 
 def test_optuna_hears_of_each_complete_point_of_its_space_whoever_proposed_it() -> None:
-    ledger = Ledger((1, 2))
+    sweep_state = SweepState((1, 2))
     fits, lacks_a_seed = {"a": 2, "b": "x", "c": 0.5}, {"a": 1.0, "b": "y", "c": 1}
     elsewhere = [{"a": 9, "b": "x", "c": 0.5}, {"a": 2, "b": "x", "c": 7.0}, {"a": 2, "b": "x"}]
     for values in (fits, lacks_a_seed, *elsewhere):
         for seed in (1, 2) if values is not lacks_a_seed else (1,):
-            ledger.record(Trial(values, seed), Outcome("finished", 9, quality(Trial(values, seed)), {}))
-    search = search_algorithms.Bayesian({**SPACE, "c": Range(0.1, 1.0)}, 5, 0, ledger.points)
-    turns = Turns(ledger, search, scouts=False)
+            sweep_state.record(Trial(values, seed), Result("finished", 9, quality(Trial(values, seed)), {}))
+    search = search_algorithms.Bayesian({**SPACE, "c": Range(0.1, 1.0)}, 5, 0, sweep_state.configurations)
+    turns = Turns(sweep_state, search, scouts=False)
     assert scores_of(search) == [({"a": "2", "b": '"x"', "c": 0.5}, pytest.approx(0.2015))]
     begun = play(turns, 1, random.Random(0))
     assert begun[0].values == lacks_a_seed
     assert scores_of(search)[1] == ({"a": "1", "b": '"y"', "c": 1}, pytest.approx(0.1015))
-    assert len({trial.point for trial in begun}) == 1 + 3, "five points of this space in all"
+    assert len({trial.configuration_id for trial in begun}) == 1 + 3, "five points of this space in all"
 
 
 @pytest.mark.parametrize("known", [0, 4])
 def test_what_optuna_proposes_again_is_not_trained_again_and_takes_no_other_points_place(known: int) -> None:
-    ledger = Ledger((1,))
+    sweep_state = SweepState((1,))
     for values in list(grid(SPACE))[:known]:
-        ledger.record(Trial(values, 1), Outcome("finished", 9, quality(Trial(values, 1)), {}))
-    search = search_algorithms.Bayesian(SPACE, 6, 0, ledger.points)
-    begun = play(Turns(ledger, search, scouts=False), 2, random.Random(0))
+        sweep_state.record(Trial(values, 1), Result("finished", 9, quality(Trial(values, 1)), {}))
+    search = search_algorithms.Bayesian(SPACE, 6, 0, sweep_state.configurations)
+    begun = play(Turns(sweep_state, search, scouts=False), 2, random.Random(0))
     assert len(begun) == 6 - known
-    assert len(ledger.points) == 6
+    assert len(sweep_state.configurations) == 6
     assert len(scores_of(search)) == 6
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestration.errors import RequestError
-from orchestration.sweeps.space import Choice, Range, draws, grid, point_id, read_axis, read_space, shown, size
+from orchestration.sweeps.space import Choice, Range, configuration_id, draws, grid, read_axis, read_space, shown, size
 
 numbers = st.floats(1e-6, 1e6).map(lambda x: float(f"{x:.4g}"))
 ranges = st.tuples(numbers, numbers).filter(lambda ends: ends[0] < ends[1])
@@ -42,7 +42,7 @@ def test_whole_numbers_are_whole_and_both_ends_come_up(low: int, span: int, seed
     assert {low, low + span} <= set(found) <= set(range(low, low + span + 1))
 
 
-@given(st.lists(scalars, min_size=2, max_size=5, unique_by=lambda value: point_id({"key": value})))
+@given(st.lists(scalars, min_size=2, max_size=5, unique_by=lambda value: configuration_id({"key": value})))
 def test_a_list_gives_its_values_as_yaml_reads_them(values: list[object]) -> None:
     import yaml
 
@@ -54,8 +54,8 @@ def test_a_list_gives_its_values_as_yaml_reads_them(values: list[object]) -> Non
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 3))
 def test_draws_from_lists_are_each_combination_once(sizes: list[int], seed: int) -> None:
     space = {f"k{n}": Choice(tuple(range(length))) for n, length in enumerate(sizes)}
-    drawn = {point_id(values) for values in draws(space, seed)}
-    assert drawn == {point_id(values) for values in grid(space)}
+    drawn = {configuration_id(values) for values in draws(space, seed)}
+    assert drawn == {configuration_id(values) for values in grid(space)}
     assert len(drawn) == size(space)
 
 
@@ -67,8 +67,8 @@ def test_fractions_are_numbers() -> None:
 
 
 def test_a_point_is_known_by_its_values_however_they_are_written() -> None:
-    assert point_id({"a": 1, "b": 0.5}) == point_id({"b": 0.5, "a": 1.0})
-    assert point_id({"a": 1, "b": 0.5}) != point_id({"a": 0.5, "b": 1})
+    assert configuration_id({"a": 1, "b": 0.5}) == configuration_id({"b": 0.5, "a": 1.0})
+    assert configuration_id({"a": 1, "b": 0.5}) != configuration_id({"a": 0.5, "b": 1})
 
 
 def test_the_nth_draw_does_not_depend_on_how_many_came_before_it_in_this_process() -> None:

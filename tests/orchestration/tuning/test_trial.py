@@ -19,13 +19,13 @@ from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.errors import UnreachableError
 from orchestration.sweeps.settings import SweepSettings, plan
-from orchestration.sweeps.state import Ledger, Trial
+from orchestration.sweeps.state import SweepState, Trial
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.journal import read_steps
 from orchestration.training import stop_signal, worker
 from orchestration.training.train import prepare
 from orchestration.tuning import sweep_runs
-from orchestration.tuning.ray_tune import outcome
+from orchestration.tuning.ray_tune import to_result
 from orchestration.tuning.trial import Job, SweepTrial, trainable
 from tests.tiny import tiny_dataset
 
@@ -59,10 +59,10 @@ def begin(experiment: Experiment, retries: int = 1) -> tuple[type[SweepTrial], d
     return trainable(job), config, parent.run_id
 
 
-def read_back(sweep: str) -> Ledger:
-    ledger = Ledger((1,))
-    sweep_runs.read_back(client(), sweep, OBJECTIVE, ledger)
-    return ledger
+def read_back(sweep: str) -> SweepState:
+    sweep_state = SweepState((1,))
+    sweep_runs.read_back(client(), sweep, OBJECTIVE, sweep_state)
+    return sweep_state
 
 
 def client() -> MlflowClient:
@@ -108,10 +108,10 @@ def test_a_trial_that_failed_goes_on_in_another_process_to_the_same_score(
     ends = [checkpoint.load_tensors(checkpoint.find(run.data.tags["storage"]), file) for run in (child, other)
             for file in checkpoint.FILES]  # fmt: skip
     assert all(torch.equal(ends[0][key], ends[2][key]) for key in ends[0])
-    point = read_back(sweep).point(VALUES)
-    assert point.score is not None
-    assert (point.score.mean, point.outcomes[1].state) == (child.data.metrics[name], "finished")
-    assert point.outcomes[1].curve.keys() == {1, 2}
+    configuration = read_back(sweep).configuration(VALUES)
+    assert configuration.score is not None
+    assert (configuration.score.mean, configuration.results[1].state) == (child.data.metrics[name], "finished")
+    assert configuration.results[1].curve.keys() == {1, 2}
 
 
 def test_a_trial_that_keeps_failing_is_reported_with_its_reason_and_is_no_result_to_go_on_from(
@@ -127,10 +127,10 @@ def test_a_trial_that_keeps_failing_is_reported_with_its_reason_and_is_no_result
     result = second.train()
     second.stop()
     assert (result["done"], result["state"]) == (True, "failed")
-    assert outcome(result).reason == "StoreError: the object store is away"
+    assert to_result(result).reason == "StoreError: the object store is away"
     [child] = list(sweep_runs.children(client(), sweep))
     assert (child.info.status, child.data.tags["sweep.reason"]) == ("FAILED", "StoreError: the object store is away")
-    assert read_back(sweep).point(VALUES).outcomes == {}
+    assert read_back(sweep).configuration(VALUES).results == {}
 
 
 def test_a_scout_that_was_stopped_is_known_to_be_though_nobody_told_mlflow(experiment: Experiment) -> None:
@@ -143,10 +143,10 @@ def test_a_scout_that_was_stopped_is_known_to_be_though_nobody_told_mlflow(exper
     result = second.train()
     second.stop()
     assert (result["done"], result["state"], result["epoch"]) == (True, "stopped", 1)
-    point = read_back(sweep).point(VALUES)
-    assert point.stopped
-    assert point.score is not None
-    assert point.score.mean == result["score"] == json.loads(result["curve"])["1"]
+    configuration = read_back(sweep).configuration(VALUES)
+    assert configuration.stopped
+    assert configuration.score is not None
+    assert configuration.score.mean == result["score"] == json.loads(result["curve"])["1"]
     steps = read_steps(open_store(result["storage"]))
     assert {record["epoch"] for _, record in steps} == {0}
 
@@ -164,10 +164,10 @@ def test_an_actor_that_is_reused_leaves_the_earlier_trial_as_it_was_decided(expe
     assert trial.train()["epoch"] == 1
     trial.stop()  # as when the sweep is ended
     states = {child.data.tags["point"]: child for child in sweep_runs.children(client(), sweep)}
-    assert states[Trial(VALUES, 1).point].data.tags["sweep.state"] == "stopped"
-    assert states[Trial(VALUES, 1).point].info.status == "FINISHED"
-    assert states[Trial(other, 1).point].info.status == "KILLED"
-    assert read_back(sweep).point(other).outcomes == {}
+    assert states[Trial(VALUES, 1).configuration_id].data.tags["sweep.state"] == "stopped"
+    assert states[Trial(VALUES, 1).configuration_id].info.status == "FINISHED"
+    assert states[Trial(other, 1).configuration_id].info.status == "KILLED"
+    assert read_back(sweep).configuration(other).results == {}
 
 
 def test_a_trial_starts_from_a_run_as_a_training_does(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
