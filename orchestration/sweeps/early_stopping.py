@@ -3,8 +3,8 @@
 A curve is what a trial reached so far: epoch → score, the higher the better. Ray's own schedulers hold their curves in
 memory and pickle them; these take the curves, so that a sweep which goes on can hand over what MLflow has of earlier ones.
 
-Several seeds of a point: only the first of them, its scout, may be stopped, and then the others are not begun. If any
-seed could be, a point's mean would be over those that did well: the more its seeds scatter, the better it would look.
+Only the first seed of a configuration may be stopped; its other seeds then never start. If every seed could be stopped, a
+configuration's mean would cover only the seeds that did well, and more variance between seeds would look like a better score.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A sweep's points, trials and outcomes: a point is a set of values, a trial one training of it from one seed."""
+"""What a sweep knows: configurations (points of the space), trials (one configuration, one seed) and their results."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ State = Literal["finished", "stopped", "failed"]
 
 @dataclass(frozen=True)
 class Trial:
-    """`is_scout`: the first of its point, the one that may be stopped."""
+    """The training of one configuration from one seed. Where trials stop early, only the first seed may be stopped."""
 
     values: Values
     seed: int
-    is_scout: bool = False
+    is_first_seed: bool = False
 
     @property
     def configuration_id(self) -> str:
@@ -31,7 +31,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a trial. score: the objective after `epoch` epochs; None where it was never scored."""
+    """How a trial ended. score: the objective after `epoch` epochs, None if the trial was never scored."""
 
     state: State
     epoch: int = 0
@@ -44,7 +44,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Score:
-    """Of a point over its seeds: mean, sample standard deviation (None of one seed), how many."""
+    """Mean and sample standard deviation (None for one seed) over `count` seeds of a configuration."""
 
     mean: float
     spread: float | None
@@ -64,7 +64,7 @@ def score_of(numbers: Iterable[float]) -> Score | None:
 
 @dataclass
 class Configuration:
-    """One set of values and what its seeds came to."""
+    """One set of values and the results of its seeds."""
 
     values: Values
     results: dict[int, Result] = field(default_factory=dict)  # by seed
@@ -81,12 +81,12 @@ class Configuration:
         return {seed: result for seed, result in sorted(self.results.items()) if result.state == state}
 
     def is_closed(self, seeds: Iterable[int]) -> bool:
-        """Nothing of it is left to be trained."""
+        """Whether no seed is left to train."""
         return self.stopped or all(seed in self.results for seed in seeds)
 
     @property
     def score(self) -> Score | None:
-        """Of the seeds that were trained to the end; of a point that was stopped, what its scout had reached."""
+        """Over the seeds that finished; for a stopped configuration, the score that its first seed reached."""
         counted = self.of("stopped") if self.stopped else self.of("finished")
         return score_of(o.score for o in counted.values() if o.score is not None)
 
@@ -95,13 +95,13 @@ class Configuration:
         return score_of(o.metrics[name] for o in counted.values() if name in o.metrics)
 
     def best_seed(self) -> int:
-        """Of those that were trained to the end."""
+        """The seed with the highest score among those that finished."""
         finished = {seed: result.score for seed, result in self.of("finished").items() if result.score is not None}
         return max(finished, key=lambda seed: finished[seed])
 
 
 class SweepState:
-    """Every point of a sweep, in the order in which they came up."""
+    """The configurations of a sweep, in the order in which they were proposed."""
 
     def __init__(self, seeds: Iterable[int]) -> None:
         self.seeds = tuple(seeds)
@@ -119,7 +119,7 @@ class SweepState:
         return configuration
 
     def ranked(self) -> list[Configuration]:
-        """The best first: those trained to the end by their means, then those that were stopped, then those without a score."""
+        """Finished configurations by descending mean, then stopped ones, then those without a score."""
 
         def order(configuration: Configuration) -> tuple[bool, bool, float]:
             score = configuration.score
@@ -128,21 +128,21 @@ class SweepState:
         return sorted(self, key=order)
 
     def best(self) -> Configuration | None:
-        """The highest mean among points trained to the end."""
+        """The finished configuration with the highest mean."""
         ranked = [configuration for configuration in self.ranked() if configuration.score and not configuration.stopped]
         return ranked[0] if ranked else None
 
     def curves(self) -> dict[str, dict[int, float]]:
-        """Of the scouts that are done: trial's name → epoch → score."""
-        scout = self.seeds[0]
+        """Curves of the first seeds that ended without failure: trial's name → epoch → score."""
+        first = self.seeds[0]
         return {
-            Trial(configuration.values, scout).name: dict(configuration.results[scout].curve)
+            Trial(configuration.values, first).name: dict(configuration.results[first].curve)
             for configuration in self
-            if scout in configuration.results and configuration.results[scout].state != "failed"
+            if first in configuration.results and configuration.results[first].state != "failed"
         }
 
     def as_rows(self, names: Iterable[str]) -> list[dict[str, Any]]:
-        """A row for each point, the best first, as plain data: fractions."""
+        """One row per configuration, best first, as plain JSON. Scores are fractions."""
         rows = []
         for configuration in self.ranked():
             score = configuration.score

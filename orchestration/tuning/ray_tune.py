@@ -52,7 +52,7 @@ class Search(Here, Searcher):
             return {
                 "values": trial.values,
                 "seed": trial.seed,
-                "is_scout": trial.is_scout,
+                "is_first_seed": trial.is_first_seed,
                 "experiment": experiment.resolved(),
             }
         return Searcher.FINISHED if self.turns.finished else None
@@ -93,14 +93,14 @@ def read_curve(result: Mapping[str, Any]) -> dict[int, float]:
 
 
 class Scheduler(Here, FIFOScheduler):
-    """Stops scouts by a rule over the curves of all of them; earlier: those of another process of the same sweep."""
+    """Stops first seeds by a rule over the curves of all of them; earlier: those of another process of the same sweep."""
 
     def __init__(self, rule: Rule | None, earlier: Mapping[str, Mapping[int, float]]) -> None:
         super().__init__()
         self.rule, self.curves = rule, {name: dict(curve) for name, curve in earlier.items()}
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        if self.rule is None or not trial.config["is_scout"] or result["done"]:
+        if self.rule is None or not trial.config["is_first_seed"] or result["done"]:
             return TrialScheduler.CONTINUE
         name = Trial(trial.config["values"], trial.config["seed"]).name
         self.curves[name] = read_curve(result)

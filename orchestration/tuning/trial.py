@@ -35,7 +35,7 @@ ATTEMPTS = "attempts.json"
 @dataclass(frozen=True)
 class Job:
     """What all trials of a sweep have in common. process: a name of the process that drives it. scored_every: epochs.
-    waits: whether scouts may be stopped. retries: after the first attempt at a trial."""
+    waits: whether first seeds may be stopped. retries: after the first attempt at a trial."""
 
     sweep: str
     process: str
@@ -77,7 +77,7 @@ class SweepTrial(Trainable):
 
     def begin(self, config: Mapping[str, Any]) -> None:
         """Open the run and start training. What another attempt cannot mend is kept for the first step."""
-        trial = Trial(config["values"], config["seed"], config["is_scout"])
+        trial = Trial(config["values"], config["seed"], config["is_first_seed"])
         self.failure: str | None = None
         self.training: TrialTraining | None = None
         self.experiment = Experiment.from_resolved(config["experiment"])
@@ -104,7 +104,7 @@ class SweepTrial(Trainable):
                     facts=self.job.facts,
                     init_from=self.initial_weights(),
                     weights=self.fetch_weights(),
-                    trial=Scoring(self.job.scored_every, waits=self.job.waits and trial.is_scout),
+                    trial=Scoring(self.job.scored_every, waits=self.job.waits and trial.is_first_seed),
                 ),
             )
         except FINAL_ERRORS as error:

@@ -1,8 +1,7 @@
 """Which trial is next, of all points and seeds: a state machine without clock, cluster or files.
 
 What an earlier process began comes first, what it came farther with before the rest, then the other seeds of points that
-are under way, then new points. Where trials may be stopped, a point's scout runs first, and its other seeds when the scout
-came to its end. The proposals hear of each point once, when it is complete.
+are under way, then new points. With early stopping, a configuration's first seed runs first, its other seeds after it ended. The proposals hear of each point once, when it is complete.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from orchestration.sweeps.state import Configuration, Result, SweepState, Trial
 class Turns:
     """`next` gives a trial, or None where there is nothing to do now; `tell` takes what became of one."""
 
-    def __init__(self, sweep_state: SweepState, proposals: Proposals, *, scouts: bool) -> None:
-        self.sweep_state, self.proposals, self.scouts = sweep_state, proposals, scouts
+    def __init__(self, sweep_state: SweepState, proposals: Proposals, *, early_stopping: bool) -> None:
+        self.sweep_state, self.proposals, self.early_stopping = sweep_state, proposals, early_stopping
         self.seeds: Sequence[int] = sweep_state.seeds
         self.queue: deque[Trial] = deque()
         self.running: dict[str, Trial] = {}
@@ -46,7 +45,7 @@ class Turns:
     def tell(self, trial: Trial, result: Result) -> None:
         self.running.pop(trial.name, None)
         configuration = self.sweep_state.record(trial, result)
-        if self.scouts and trial.is_scout:
+        if self.early_stopping and trial.is_first_seed:
             self.queue_rest(configuration)
         if configuration.is_closed(self.seeds):
             self.proposals.tell(configuration.values, mean(configuration))
@@ -59,12 +58,12 @@ class Turns:
             self.queue_rest(self.sweep_state.configuration(values))
 
     def queue_rest(self, configuration: Configuration) -> None:
-        """What of a point is to be trained next: its scout, or all seeds that have no outcome."""
+        """Queue the first seed of a configuration, or all seeds that have no result."""
         if configuration.stopped:
             return
         first, *others = self.seeds
-        if self.scouts and first not in configuration.results:
-            self.queue.append(Trial(configuration.values, first, is_scout=True))
+        if self.early_stopping and first not in configuration.results:
+            self.queue.append(Trial(configuration.values, first, is_first_seed=True))
             return
         for seed in [first, *others]:
             if seed not in configuration.results:

@@ -109,7 +109,7 @@ class Sweep:
         proposals = SEARCHES[search](
             planned.space, planned.points, planned.experiment.seed, self.sweep_state.configurations
         )
-        self.turns = Turns(self.sweep_state, proposals, scouts=planned.rule is not None)
+        self.turns = Turns(self.sweep_state, proposals, early_stopping=planned.rule is not None)
         if done := sum(len(configuration.results) for configuration in self.sweep_state):
             progress.say(f"going on with sweep {run.run_id}: {done} trials are done")
 
@@ -173,7 +173,7 @@ class Sweep:
         self.close_trials("FAILED")
 
     def tell(self, bar: Any, running: Mapping[str, tuple[Trial, int]]) -> None:
-        """Progress in trials: those done, those that a stopped scout spared, and parts of those that run."""
+        """Progress in trials: those that ended, the seeds that a stopped first seed spares, and fractions of running ones."""
         seeds = len(self.plan.seeds)
         done = 0.0
         for configuration in self.sweep_state:

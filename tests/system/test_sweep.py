@@ -132,10 +132,10 @@ def test_a_sweep_that_was_interrupted_and_then_killed_repeats_nothing(folder: Pa
         assert [s["step"] for s in steps] == list(range(len(steps)))
 
 
-def test_trials_of_two_workers_are_jobs_and_a_scout_behind_those_of_an_earlier_process_is_stopped(
+def test_trials_of_two_workers_are_jobs_and_a_first_seed_behind_those_of_an_earlier_process_is_stopped(
     folder: Path, ray_cluster: str
 ) -> None:
-    """Of the better point MLflow has a scout that nobody can beat; its second seed and the other point are still to come."""
+    """MLflow has an unbeatable first seed of the better configuration; its second seed and the other configuration remain."""
     settings = SweepSettings(
         over=("optimizers.model.lr=[3e-3, 1e-3]",), seeds=2, every=1, grace=1, stop="asha", concurrent=1
     )

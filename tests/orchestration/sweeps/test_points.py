@@ -43,21 +43,25 @@ def play(
         score = quality(trial)
         if (trial.values["a"], trial.seed) in failing:
             turns.tell(trial, Result("failed", reason="told"))
-        elif trial.is_scout and score < stopped_below:
+        elif trial.is_first_seed and score < stopped_below:
             turns.tell(trial, Result("stopped", 2, score, {"m": score}))
         else:
             turns.tell(trial, Result("finished", 9, score, {"m": score}))
     return begun
 
 
-def turns_of(search: str, budget: int | None, seeds: int, scouts: bool, sweep_state: SweepState | None = None) -> Turns:
+def turns_of(
+    search: str, budget: int | None, seeds: int, early_stopping: bool, sweep_state: SweepState | None = None
+) -> Turns:
     sweep_state = sweep_state or SweepState(range(1, seeds + 1))
-    return Turns(sweep_state, SEARCHES[search](SPACE, budget, 0, sweep_state.configurations), scouts=scouts)
+    return Turns(
+        sweep_state, SEARCHES[search](SPACE, budget, 0, sweep_state.configurations), early_stopping=early_stopping
+    )
 
 
 @given(st.sampled_from(["grid", "random"]), st.integers(1, 3), st.integers(1, 4), st.integers(0, 9))
 def test_every_point_is_trained_from_every_seed_once(search: str, seeds: int, concurrent: int, order: int) -> None:
-    turns = turns_of(search, None, seeds, scouts=False)
+    turns = turns_of(search, None, seeds, early_stopping=False)
     begun = play(turns, concurrent, random.Random(order))
     assert sorted(t.name for t in begun) == sorted(
         Trial(values, seed).name for values in grid(SPACE) for seed in range(1, seeds + 1)
@@ -70,14 +74,14 @@ def test_every_point_is_trained_from_every_seed_once(search: str, seeds: int, co
 
 
 @given(st.integers(2, 3), st.integers(1, 4), st.integers(0, 9))
-def test_other_seeds_are_trained_when_the_scout_came_to_its_end_and_are_never_stopped(
+def test_other_seeds_are_trained_after_the_first_seed_ends_and_are_never_stopped(
     seeds: int, concurrent: int, order: int
 ) -> None:
-    turns = turns_of("grid", None, seeds, scouts=True)
+    turns = turns_of("grid", None, seeds, early_stopping=True)
     begun = play(turns, concurrent, random.Random(order), stopped_below=0.2)
     for configuration in turns.sweep_state:
         trials = [trial for trial in begun if trial.configuration_id == configuration.id]
-        assert [trial.is_scout for trial in trials] == [True] + [False] * (len(trials) - 1)
+        assert [trial.is_first_seed for trial in trials] == [True] + [False] * (len(trials) - 1)
         assert len(trials) == (1 if configuration.values["a"] == 1 else seeds)
     best = turns.sweep_state.best()
     assert best is not None
@@ -86,7 +90,7 @@ def test_other_seeds_are_trained_when_the_scout_came_to_its_end_and_are_never_st
 
 
 def test_a_point_that_lost_a_seed_has_the_mean_of_the_others() -> None:
-    turns = turns_of("grid", None, 2, scouts=True)
+    turns = turns_of("grid", None, 2, early_stopping=True)
     play(turns, 2, random.Random(0), failing={(3, 1), (2, 1), (2, 2)})
     by_value = {configuration.values["a"]: configuration for configuration in turns.sweep_state}
     assert by_value[3].score is not None
@@ -96,13 +100,15 @@ def test_a_point_that_lost_a_seed_has_the_mean_of_the_others() -> None:
 
 
 @given(st.integers(0, 12), st.booleans(), st.integers(0, 9))
-def test_a_sweep_that_goes_on_trains_what_is_missing_and_nothing_else(done: int, scouts: bool, order: int) -> None:
-    first = turns_of("grid", None, 2, scouts)
+def test_a_sweep_that_goes_on_trains_what_is_missing_and_nothing_else(
+    done: int, early_stopping: bool, order: int
+) -> None:
+    first = turns_of("grid", None, 2, early_stopping)
     begun = play(first, 1, random.Random(order))[:done]
     sweep_state = SweepState((1, 2))
     for trial in begun:
         sweep_state.record(trial, Result("finished", 9, quality(trial), {}))
-    again = play(turns_of("grid", None, 2, scouts, sweep_state), 3, random.Random(order))
+    again = play(turns_of("grid", None, 2, early_stopping, sweep_state), 3, random.Random(order))
     assert sorted(t.name for t in [*begun, *again]) == sorted(
         Trial(values, seed).name for values in grid(SPACE) for seed in (1, 2)
     )
@@ -122,7 +128,7 @@ def test_optuna_learns_from_means_and_from_what_earlier_processes_found() -> Non
 
     def run(budget: int, sweep_state: SweepState) -> None:
         turns = Turns(
-            sweep_state, search_algorithms.Bayesian(space, budget, 1, sweep_state.configurations), scouts=False
+            sweep_state, search_algorithms.Bayesian(space, budget, 1, sweep_state.configurations), early_stopping=False
         )
         while (trial := turns.next()) is not None:
             turns.tell(trial, Result("finished", 1, score(trial.values), {}))
@@ -160,7 +166,7 @@ def test_a_sweep_that_goes_on_tells_what_is_complete_and_finishes_what_lacks_see
             trial = Trial(values, seed)
             sweep_state.record(trial, Result("finished", 9, quality(trial), {}))
     heard = Heard()
-    turns = Turns(sweep_state, heard, scouts=False)
+    turns = Turns(sweep_state, heard, early_stopping=False)
     assert heard.told == [(whole, pytest.approx(0.3015))]
     begun = play(turns, 1, random.Random(0))
     assert [(t.values, t.seed) for t in begun] == [(half, 2), (untouched, 1), (untouched, 2)]
@@ -180,7 +186,7 @@ def test_optuna_hears_of_each_complete_point_of_its_space_whoever_proposed_it() 
         for seed in (1, 2) if values is not lacks_a_seed else (1,):
             sweep_state.record(Trial(values, seed), Result("finished", 9, quality(Trial(values, seed)), {}))
     search = search_algorithms.Bayesian({**SPACE, "c": Range(0.1, 1.0)}, 5, 0, sweep_state.configurations)
-    turns = Turns(sweep_state, search, scouts=False)
+    turns = Turns(sweep_state, search, early_stopping=False)
     assert scores_of(search) == [({"a": "2", "b": '"x"', "c": 0.5}, pytest.approx(0.2015))]
     begun = play(turns, 1, random.Random(0))
     assert begun[0].values == lacks_a_seed
@@ -194,7 +200,7 @@ def test_what_optuna_proposes_again_is_not_trained_again_and_takes_no_other_poin
     for values in list(grid(SPACE))[:known]:
         sweep_state.record(Trial(values, 1), Result("finished", 9, quality(Trial(values, 1)), {}))
     search = search_algorithms.Bayesian(SPACE, 6, 0, sweep_state.configurations)
-    begun = play(Turns(sweep_state, search, scouts=False), 2, random.Random(0))
+    begun = play(Turns(sweep_state, search, early_stopping=False), 2, random.Random(0))
     assert len(begun) == 6 - known
     assert len(sweep_state.configurations) == 6
     assert len(scores_of(search)) == 6

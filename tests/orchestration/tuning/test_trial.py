@@ -55,7 +55,7 @@ def begin(experiment: Experiment, retries: int = 1) -> tuple[type[SweepTrial], d
         retries=retries, gpu=False,
     )  # fmt: skip
     resolved = planned.trial_experiment(VALUES, 1).resolved()
-    config = {"values": VALUES, "seed": 1, "is_scout": True, "experiment": resolved}
+    config = {"values": VALUES, "seed": 1, "is_first_seed": True, "experiment": resolved}
     return trainable(job), config, parent.run_id
 
 
@@ -133,7 +133,7 @@ def test_a_trial_that_keeps_failing_is_reported_with_its_reason_and_is_no_result
     assert read_back(sweep).configuration(VALUES).results == {}
 
 
-def test_a_scout_that_was_stopped_is_known_to_be_though_nobody_told_mlflow(experiment: Experiment) -> None:
+def test_a_stopped_first_seed_stays_stopped_though_mlflow_does_not_know(experiment: Experiment) -> None:
     actor, config, sweep = begin(experiment)
     first = actor(dict(config))
     result = first.train()
@@ -160,7 +160,7 @@ def test_an_actor_that_is_reused_leaves_the_earlier_trial_as_it_was_decided(expe
     resolved = (
         plan(experiment, SweepSettings(over=("method.epsilon=[0.1, 0.5]",))).trial_experiment(other, 1).resolved()
     )
-    assert trial.reset({"values": other, "seed": 1, "is_scout": True, "experiment": resolved})
+    assert trial.reset({"values": other, "seed": 1, "is_first_seed": True, "experiment": resolved})
     assert trial.train()["epoch"] == 1
     trial.stop()  # as when the sweep is ended
     states = {child.data.tags["point"]: child for child in sweep_runs.children(client(), sweep)}
