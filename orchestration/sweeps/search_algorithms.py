@@ -1,8 +1,7 @@
-"""Which points a sweep tries: all of a grid, draws at random, or what Optuna makes of the scores so far.
+"""Search algorithms, which choose the configurations of a sweep: grid, random samples, or Optuna.
 
-Each is an object with `next()`, a new point's values or None when there are no more, and `tell(values, score)`, the mean
-over the seeds of a point that is complete (None where all failed), whoever proposed it. `known` are the points of the sweep,
-those of earlier processes and those that come up meanwhile: none of them is proposed again.
+`known` holds the configurations of the sweep by id, including those of earlier processes; the caller adds new ones to it.
+None of them is proposed again. `budget` is the number of configurations.
 """
 
 from __future__ import annotations
@@ -17,13 +16,15 @@ from orchestration.sweeps import space as spaces
 from orchestration.sweeps.space import Range, Space, Values, configuration_id
 from orchestration.sweeps.state import Configuration
 
-MOST_REPEATS = 100  # of what is known, in a row
+MAX_REPEATS = 100  # proposals of known configurations in a row
 
 
-class Proposals(Protocol):
-    def next(self) -> Values | None: ...
+class SearchAlgorithm(Protocol):
+    def ask(self) -> Values | None:
+        """The values of a new configuration; None when there are no more."""
 
-    def tell(self, values: Values, score: float | None) -> None: ...
+    def tell(self, values: Values, score: float | None) -> None:
+        """Report a complete configuration, whoever proposed it. score: the mean over its seeds, None if all failed."""
 
 
 class Listed:
@@ -32,26 +33,26 @@ class Listed:
     def __init__(self, listed: Iterator[Values], known: Mapping[str, Configuration]) -> None:
         self.remaining = (values for values in listed if configuration_id(values) not in known)
 
-    def next(self) -> Values | None:
+    def ask(self) -> Values | None:
         return next(self.remaining, None)
 
     def tell(self, values: Values, score: float | None) -> None:
-        """The list is what it is."""
+        """Scores do not change the list."""
 
 
-def grid(space: Space, budget: int | None, seed: int, known: Mapping[str, Configuration]) -> Proposals:
+def grid(space: Space, budget: int | None, seed: int, known: Mapping[str, Configuration]) -> SearchAlgorithm:
     return Listed(islice(spaces.grid(space), budget), known)
 
 
-def random(space: Space, budget: int | None, seed: int, known: Mapping[str, Configuration]) -> Proposals:
+def random(space: Space, budget: int | None, seed: int, known: Mapping[str, Configuration]) -> SearchAlgorithm:
     return Listed(islice(spaces.draws(space, seed), budget), known)
 
 
 class Bayesian:
     """Optuna's tree-structured Parzen estimator (Bergstra et al., NeurIPS 2011) through Ray Tune.
 
-    Trials that run meanwhile count as bad ones, so that parallel ones do not all try the same (`constant_liar`). What it
-    proposes again is passed over, and is no part of the budget: `points`, those known in this space among them.
+    Running trials count as bad ones, so that parallel trials do not all try the same region (`constant_liar`). Repeated
+    proposals are skipped and do not count; configurations of `known` that lie in this space do.
     """
 
     def __init__(self, space: Space, budget: int, seed: int, known: Mapping[str, Configuration]) -> None:
@@ -66,9 +67,9 @@ class Bayesian:
         sampler = TPESampler(seed=seed + len(known), constant_liar=True, n_startup_trials=min(10, max(3, budget // 4)))
         self.search = OptunaSearch(self.distributions, metric="score", mode="max", sampler=sampler)
         self.names = (f"proposal-{number}" for number in itertools.count())
-        self.asked: dict[str, str] = {}  # configuration_id → Optuna's name of it, until its score is told
+        self.asked: dict[str, str] = {}  # configuration_id → Optuna's name of it, until its score is reported
 
-    def next(self) -> Values | None:
+    def ask(self) -> Values | None:
         if self.remaining <= 0:
             return None
         values = self.suggest()
@@ -76,15 +77,15 @@ class Bayesian:
         return values
 
     def suggest(self) -> Values | None:
-        """What Optuna proposes; where that is known again and again, a point at random; None where all are known."""
-        for name in islice(self.names, MOST_REPEATS):
+        """A proposal of Optuna; a random sample after MAX_REPEATS known ones; None if all configurations are known."""
+        for name in islice(self.names, MAX_REPEATS):
             found: Any = self.search.suggest(name)
             values = {key: self.decode(key, found[key]) for key in self.space}
             if configuration_id(values) not in self.known:
                 self.asked[configuration_id(values)] = name
                 return values
-            self.search.on_trial_complete(name, error=True)  # its score is told already, or will be
-        return Listed(spaces.draws(self.space, self.seed), self.known).next()
+            self.search.on_trial_complete(name, error=True)  # its score was reported, or will be
+        return Listed(spaces.draws(self.space, self.seed), self.known).ask()
 
     def tell(self, values: Values, score: float | None) -> None:
         if name := self.asked.pop(configuration_id(values), None):
@@ -93,7 +94,7 @@ class Bayesian:
             self.search.add_evaluated_point(encoded, score)
 
     def encode(self, values: Values) -> dict[str, Any] | None:
-        """As Optuna has them; None where they are not of this space."""
+        """In Optuna's types; None if the values lie outside this space."""
         if values.keys() != self.space.keys():
             return None
         encoded = {key: encode(axis, values[key]) for key, axis in self.space.items()}
@@ -105,7 +106,7 @@ class Bayesian:
 
 
 def encode(axis: spaces.Axis, value: Any) -> float | str | None:
-    """None where the axis has no such value."""
+    """The value in Optuna's type; None if it lies outside the axis."""
     if isinstance(axis, Range):
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         fits = is_number and axis.low <= value <= axis.high and (not axis.whole or float(value).is_integer())
@@ -124,7 +125,7 @@ def distribution(axis: spaces.Axis) -> Any:
     return FloatDistribution(axis.low, axis.high, log=axis.log)
 
 
-SEARCHES: dict[str, Callable[[Any, Any, int, Mapping[str, Configuration]], Proposals]] = {
+SEARCH_ALGORITHMS: dict[str, Callable[[Any, Any, int, Mapping[str, Configuration]], SearchAlgorithm]] = {
     "grid": grid,
     "random": random,
     "bayes": Bayesian,

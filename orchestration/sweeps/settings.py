@@ -17,7 +17,7 @@ from orchestration.evaluation.evaluate import check_inputs, metric_names, open_f
 from orchestration.evaluation.modes import RERANKED
 from orchestration.sweeps import space as spaces
 from orchestration.sweeps.early_stopping import RULES, Rule
-from orchestration.sweeps.search_algorithms import SEARCHES
+from orchestration.sweeps.search_algorithms import SEARCH_ALGORITHMS
 from orchestration.sweeps.space import Choice, Space, Values
 from orchestration.sweeps.unused_settings import inert
 
@@ -218,8 +218,8 @@ def with_defaults(settings: SweepSettings, experiment: Experiment, space: Space)
     """The search, the numbers of points and epochs that were left open. Raises: RequestError."""
     finite = spaces.is_finite(space)
     search = settings.search or ("grid" if finite else "bayes")
-    if search not in SEARCHES:
-        raise RequestError(f"--search {search}: expected {either(list(SEARCHES))}")
+    if search not in SEARCH_ALGORITHMS:
+        raise RequestError(f"--search {search}: expected {either(list(SEARCH_ALGORITHMS))}")
     if search == "grid" and not finite:
         open_keys = [key for key, axis in space.items() if spaces.listed(axis) is None]
         raise RequestError(

@@ -1,7 +1,8 @@
-"""Which trial is next, of all points and seeds: a state machine without clock, cluster or files.
+"""The order of a sweep's trials, over all configurations and seeds: a state machine without clock, cluster or files.
 
-What an earlier process began comes first, what it came farther with before the rest, then the other seeds of points that
-are under way, then new points. With early stopping, a configuration's first seed runs first, its other seeds after it ended. The proposals hear of each point once, when it is complete.
+Trials that an earlier process started come first, those of configurations with results before the others. Then follow the
+other seeds of started configurations, then new configurations. With early stopping the first seed of a configuration runs
+alone; its other seeds are queued once it has ended. The search algorithm is told of a configuration once, when it is complete.
 """
 
 from __future__ import annotations
@@ -9,22 +10,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from orchestration.sweeps.search_algorithms import Proposals
+from orchestration.sweeps.search_algorithms import SearchAlgorithm
 from orchestration.sweeps.state import Configuration, Result, SweepState, Trial
 
 
 class Turns:
     """`next` gives a trial, or None where there is nothing to do now; `tell` takes what became of one."""
 
-    def __init__(self, sweep_state: SweepState, proposals: Proposals, *, early_stopping: bool) -> None:
-        self.sweep_state, self.proposals, self.early_stopping = sweep_state, proposals, early_stopping
+    def __init__(self, sweep_state: SweepState, search_algorithm: SearchAlgorithm, *, early_stopping: bool) -> None:
+        self.sweep_state, self.search_algorithm, self.early_stopping = sweep_state, search_algorithm, early_stopping
         self.seeds: Sequence[int] = sweep_state.seeds
         self.queue: deque[Trial] = deque()
         self.running: dict[str, Trial] = {}
         self.exhausted = False
         for configuration in sweep_state:
             if configuration.is_closed(self.seeds):
-                self.proposals.tell(configuration.values, mean(configuration))
+                self.search_algorithm.tell(configuration.values, mean(configuration))
         for configuration in sorted(sweep_state, key=lambda configuration: not configuration.results):
             self.queue_rest(configuration)
 
@@ -48,10 +49,10 @@ class Turns:
         if self.early_stopping and trial.is_first_seed:
             self.queue_rest(configuration)
         if configuration.is_closed(self.seeds):
-            self.proposals.tell(configuration.values, mean(configuration))
+            self.search_algorithm.tell(configuration.values, mean(configuration))
 
     def propose(self) -> None:
-        values = self.proposals.next()
+        values = self.search_algorithm.ask()
         if values is None:
             self.exhausted = True
         else:

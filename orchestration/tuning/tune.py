@@ -23,7 +23,7 @@ from orchestration.evaluation.evaluate import evaluate, open_for_evaluation
 from orchestration.progress import Progress
 from orchestration.registry import register as registry
 from orchestration.sweeps import report as sweep_report
-from orchestration.sweeps.search_algorithms import SEARCHES
+from orchestration.sweeps.search_algorithms import SEARCH_ALGORITHMS
 from orchestration.sweeps.settings import Plan, SweepSettings, plan
 from orchestration.sweeps.space import shown
 from orchestration.sweeps.state import Configuration, SweepState, Trial
@@ -106,10 +106,10 @@ class Sweep:
         sweep_runs.read_back(self.client, run.run_id, planned.settings.objective, self.sweep_state)
         search = planned.settings.search
         assert search is not None
-        proposals = SEARCHES[search](
+        search_algorithm = SEARCH_ALGORITHMS[search](
             planned.space, planned.points, planned.experiment.seed, self.sweep_state.configurations
         )
-        self.turns = Turns(self.sweep_state, proposals, early_stopping=planned.rule is not None)
+        self.turns = Turns(self.sweep_state, search_algorithm, early_stopping=planned.rule is not None)
         if done := sum(len(configuration.results) for configuration in self.sweep_state):
             progress.say(f"going on with sweep {run.run_id}: {done} trials are done")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestration.sweeps import search_algorithms
 from orchestration.sweeps.early_stopping import asha, average_to, median
-from orchestration.sweeps.search_algorithms import SEARCHES
+from orchestration.sweeps.search_algorithms import SEARCH_ALGORITHMS
 from orchestration.sweeps.space import Choice, Range, grid
 from orchestration.sweeps.state import Result, SweepState, Trial
 from orchestration.training.milestones import milestones, remaining
@@ -55,7 +55,9 @@ def turns_of(
 ) -> Turns:
     sweep_state = sweep_state or SweepState(range(1, seeds + 1))
     return Turns(
-        sweep_state, SEARCHES[search](SPACE, budget, 0, sweep_state.configurations), early_stopping=early_stopping
+        sweep_state,
+        SEARCH_ALGORITHMS[search](SPACE, budget, 0, sweep_state.configurations),
+        early_stopping=early_stopping,
     )
 
 
@@ -144,13 +146,13 @@ def test_optuna_learns_from_means_and_from_what_earlier_processes_found() -> Non
     assert all(0.01 <= configuration.values["a"] <= 1 for configuration in sweep_state)
 
 
-class Heard:
-    """Proposals that never have any, and what they were told."""
+class Told:
+    """A search algorithm without proposals that keeps what it is told."""
 
     def __init__(self) -> None:
         self.told: list[tuple[Mapping[str, Any], float | None]] = []
 
-    def next(self) -> None:
+    def ask(self) -> None:
         return None
 
     def tell(self, values: Mapping[str, Any], score: float | None) -> None:
@@ -165,12 +167,12 @@ def test_a_sweep_that_goes_on_tells_what_is_complete_and_finishes_what_lacks_see
         for seed in seeds:
             trial = Trial(values, seed)
             sweep_state.record(trial, Result("finished", 9, quality(trial), {}))
-    heard = Heard()
-    turns = Turns(sweep_state, heard, early_stopping=False)
-    assert heard.told == [(whole, pytest.approx(0.3015))]
+    algorithm = Told()
+    turns = Turns(sweep_state, algorithm, early_stopping=False)
+    assert algorithm.told == [(whole, pytest.approx(0.3015))]
     begun = play(turns, 1, random.Random(0))
     assert [(t.values, t.seed) for t in begun] == [(half, 2), (untouched, 1), (untouched, 2)]
-    assert heard.told[1:] == [(half, pytest.approx(0.2015)), (untouched, pytest.approx(0.1015))]
+    assert algorithm.told[1:] == [(half, pytest.approx(0.2015)), (untouched, pytest.approx(0.1015))]
 
 
 def scores_of(search: search_algorithms.Bayesian) -> list[tuple[dict[str, Any], float]]:
