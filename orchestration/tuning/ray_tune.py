@@ -19,7 +19,7 @@ from orchestration.sweeps.early_stopping import Rule
 from orchestration.sweeps.space import Values
 from orchestration.sweeps.state import Result, Trial
 from orchestration.training import stop_signal
-from orchestration.tuning.trial_queue import Turns
+from orchestration.tuning.trial_queue import TrialQueue
 
 MakeExperiment = Callable[[Values, int], Experiment]
 
@@ -37,16 +37,16 @@ class Here:
 class Search(Here, Searcher):
     """Hands out trials in their turn, and takes back what became of them."""
 
-    def __init__(self, turns: Turns, experiment: MakeExperiment, audience: Audience) -> None:
+    def __init__(self, queue: TrialQueue, experiment: MakeExperiment, audience: Audience) -> None:
         super().__init__(metric="score", mode="max")
-        self.turns, self.experiment, self.audience = turns, experiment, audience
+        self.queue, self.experiment, self.audience = queue, experiment, audience
 
     def suggest(self, trial_id: str) -> Any:
-        while (trial := self.turns.next()) is not None:
+        while (trial := self.queue.pop()) is not None:
             try:
                 experiment = self.experiment(trial.values, trial.seed)
             except RequestError as error:  # drawn values that do not go together
-                self.turns.tell(trial, Result("failed", reason=str(error)))
+                self.queue.complete(trial, Result("failed", reason=str(error)))
                 continue
             self.audience.begin(trial_id, trial)
             return {
@@ -55,13 +55,13 @@ class Search(Here, Searcher):
                 "is_first_seed": trial.is_first_seed,
                 "experiment": experiment.resolved(),
             }
-        return Searcher.FINISHED if self.turns.finished else None
+        return Searcher.FINISHED if self.queue.finished else None
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         self.audience.hear(trial_id, result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self.turns.tell(self.audience.end(trial_id), to_result(result))
+        self.queue.complete(self.audience.end(trial_id), to_result(result))
         self.audience.look()
 
     def save(self, checkpoint_path: str) -> None:

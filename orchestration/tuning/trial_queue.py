@@ -14,8 +14,8 @@ from orchestration.sweeps.search_algorithms import SearchAlgorithm
 from orchestration.sweeps.state import Configuration, Result, SweepState, Trial
 
 
-class Turns:
-    """`next` gives a trial, or None where there is nothing to do now; `tell` takes what became of one."""
+class TrialQueue:
+    """`pop` returns the next trial, or None while there is none to start; `complete` records how a trial ended."""
 
     def __init__(self, sweep_state: SweepState, search_algorithm: SearchAlgorithm, *, early_stopping: bool) -> None:
         self.sweep_state, self.search_algorithm, self.early_stopping = sweep_state, search_algorithm, early_stopping
@@ -29,7 +29,7 @@ class Turns:
         for configuration in sorted(sweep_state, key=lambda configuration: not configuration.results):
             self.queue_rest(configuration)
 
-    def next(self) -> Trial | None:
+    def pop(self) -> Trial | None:
         if not self.queue and not self.exhausted:
             self.propose()
         if not self.queue:
@@ -40,10 +40,10 @@ class Turns:
 
     @property
     def finished(self) -> bool:
-        """Nothing runs and nothing will."""
+        """Whether no trial is running and none is left to start."""
         return self.exhausted and not self.queue and not self.running
 
-    def tell(self, trial: Trial, result: Result) -> None:
+    def complete(self, trial: Trial, result: Result) -> None:
         self.running.pop(trial.name, None)
         configuration = self.sweep_state.record(trial, result)
         if self.early_stopping and trial.is_first_seed:

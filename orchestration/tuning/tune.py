@@ -31,7 +31,7 @@ from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.mlflow_retry import persist
 from orchestration.training import train
 from orchestration.tuning import sweep_runs
-from orchestration.tuning.trial_queue import Turns
+from orchestration.tuning.trial_queue import TrialQueue
 
 # Ray Tune reads these when it is imported, or when a sweep starts.
 SETTINGS = {
@@ -109,7 +109,7 @@ class Sweep:
         search_algorithm = SEARCH_ALGORITHMS[search](
             planned.space, planned.points, planned.experiment.seed, self.sweep_state.configurations
         )
-        self.turns = Turns(self.sweep_state, search_algorithm, early_stopping=planned.rule is not None)
+        self.queue = TrialQueue(self.sweep_state, search_algorithm, early_stopping=planned.rule is not None)
         if done := sum(len(configuration.results) for configuration in self.sweep_state):
             progress.say(f"going on with sweep {run.run_id}: {done} trials are done")
 
@@ -147,7 +147,7 @@ class Sweep:
             tuner = Tuner(
                 with_resources(trainable(job), placement(experiment, gpu)),
                 tune_config=TuneConfig(
-                    search_alg=Search(self.turns, self.plan.trial_experiment, audience),
+                    search_alg=Search(self.queue, self.plan.trial_experiment, audience),
                     scheduler=Scheduler(self.plan.rule, self.sweep_state.curves()),
                     num_samples=-1,
                     max_concurrent_trials=concurrent,
@@ -166,7 +166,7 @@ class Sweep:
             )
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
             tuner.fit()
-        if not self.turns.finished:
+        if not self.queue.finished:
             raise KeyboardInterrupt(
                 f"the sweep was ended; what it found is kept. It goes on with: redress tune --resume {self.run.run_id}"
             )

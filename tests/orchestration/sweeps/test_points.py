@@ -17,7 +17,7 @@ from orchestration.sweeps.search_algorithms import SEARCH_ALGORITHMS
 from orchestration.sweeps.space import Choice, Range, grid
 from orchestration.sweeps.state import Result, SweepState, Trial
 from orchestration.training.milestones import milestones, remaining
-from orchestration.tuning.trial_queue import Turns
+from orchestration.tuning.trial_queue import TrialQueue
 
 SPACE = {"a": Choice((1, 2, 3)), "b": Choice(("x", "y"))}
 
@@ -27,34 +27,34 @@ def quality(trial: Trial) -> float:
 
 
 def play(
-    turns: Turns, concurrent: int, order: random.Random, stopped_below: float = 0, failing: Any = ()
+    queue: TrialQueue, concurrent: int, order: random.Random, stopped_below: float = 0, failing: Any = ()
 ) -> list[Trial]:
     """Runs a sweep whose trials end in any order; returns them as they began."""
     begun: list[Trial] = []
     live: list[Trial] = []
-    while not turns.finished:
-        while len(live) < concurrent and (trial := turns.next()) is not None:
+    while not queue.finished:
+        while len(live) < concurrent and (trial := queue.pop()) is not None:
             begun.append(trial)
             live.append(trial)
         if not live:
-            assert turns.finished
+            assert queue.finished
             break
         trial = live.pop(order.randrange(len(live)))
         score = quality(trial)
         if (trial.values["a"], trial.seed) in failing:
-            turns.tell(trial, Result("failed", reason="told"))
+            queue.complete(trial, Result("failed", reason="told"))
         elif trial.is_first_seed and score < stopped_below:
-            turns.tell(trial, Result("stopped", 2, score, {"m": score}))
+            queue.complete(trial, Result("stopped", 2, score, {"m": score}))
         else:
-            turns.tell(trial, Result("finished", 9, score, {"m": score}))
+            queue.complete(trial, Result("finished", 9, score, {"m": score}))
     return begun
 
 
-def turns_of(
+def queue_of(
     search: str, budget: int | None, seeds: int, early_stopping: bool, sweep_state: SweepState | None = None
-) -> Turns:
+) -> TrialQueue:
     sweep_state = sweep_state or SweepState(range(1, seeds + 1))
-    return Turns(
+    return TrialQueue(
         sweep_state,
         SEARCH_ALGORITHMS[search](SPACE, budget, 0, sweep_state.configurations),
         early_stopping=early_stopping,
@@ -63,12 +63,12 @@ def turns_of(
 
 @given(st.sampled_from(["grid", "random"]), st.integers(1, 3), st.integers(1, 4), st.integers(0, 9))
 def test_every_point_is_trained_from_every_seed_once(search: str, seeds: int, concurrent: int, order: int) -> None:
-    turns = turns_of(search, None, seeds, early_stopping=False)
-    begun = play(turns, concurrent, random.Random(order))
+    queue = queue_of(search, None, seeds, early_stopping=False)
+    begun = play(queue, concurrent, random.Random(order))
     assert sorted(t.name for t in begun) == sorted(
         Trial(values, seed).name for values in grid(SPACE) for seed in range(1, seeds + 1)
     )
-    for configuration in turns.sweep_state:
+    for configuration in queue.sweep_state:
         scores = [quality(Trial(configuration.values, seed)) for seed in range(1, seeds + 1)]
         assert configuration.score is not None
         assert configuration.score.mean == pytest.approx(statistics.fmean(scores))
@@ -79,38 +79,38 @@ def test_every_point_is_trained_from_every_seed_once(search: str, seeds: int, co
 def test_other_seeds_are_trained_after_the_first_seed_ends_and_are_never_stopped(
     seeds: int, concurrent: int, order: int
 ) -> None:
-    turns = turns_of("grid", None, seeds, early_stopping=True)
-    begun = play(turns, concurrent, random.Random(order), stopped_below=0.2)
-    for configuration in turns.sweep_state:
+    queue = queue_of("grid", None, seeds, early_stopping=True)
+    begun = play(queue, concurrent, random.Random(order), stopped_below=0.2)
+    for configuration in queue.sweep_state:
         trials = [trial for trial in begun if trial.configuration_id == configuration.id]
         assert [trial.is_first_seed for trial in trials] == [True] + [False] * (len(trials) - 1)
         assert len(trials) == (1 if configuration.values["a"] == 1 else seeds)
-    best = turns.sweep_state.best()
+    best = queue.sweep_state.best()
     assert best is not None
     assert best.values["a"] == 3
-    assert all(configuration.stopped for configuration in turns.sweep_state.ranked()[-2:])
+    assert all(configuration.stopped for configuration in queue.sweep_state.ranked()[-2:])
 
 
 def test_a_point_that_lost_a_seed_has_the_mean_of_the_others() -> None:
-    turns = turns_of("grid", None, 2, early_stopping=True)
-    play(turns, 2, random.Random(0), failing={(3, 1), (2, 1), (2, 2)})
-    by_value = {configuration.values["a"]: configuration for configuration in turns.sweep_state}
+    queue = queue_of("grid", None, 2, early_stopping=True)
+    play(queue, 2, random.Random(0), failing={(3, 1), (2, 1), (2, 2)})
+    by_value = {configuration.values["a"]: configuration for configuration in queue.sweep_state}
     assert by_value[3].score is not None
     assert (by_value[3].score.mean, by_value[3].score.count) == (0.302, 1)
     assert by_value[2].score is None
-    assert [configuration.values["a"] for configuration in turns.sweep_state.ranked()] == [3, 3, 1, 1, 2, 2]
+    assert [configuration.values["a"] for configuration in queue.sweep_state.ranked()] == [3, 3, 1, 1, 2, 2]
 
 
 @given(st.integers(0, 12), st.booleans(), st.integers(0, 9))
 def test_a_sweep_that_goes_on_trains_what_is_missing_and_nothing_else(
     done: int, early_stopping: bool, order: int
 ) -> None:
-    first = turns_of("grid", None, 2, early_stopping)
+    first = queue_of("grid", None, 2, early_stopping)
     begun = play(first, 1, random.Random(order))[:done]
     sweep_state = SweepState((1, 2))
     for trial in begun:
         sweep_state.record(trial, Result("finished", 9, quality(trial), {}))
-    again = play(turns_of("grid", None, 2, early_stopping, sweep_state), 3, random.Random(order))
+    again = play(queue_of("grid", None, 2, early_stopping, sweep_state), 3, random.Random(order))
     assert sorted(t.name for t in [*begun, *again]) == sorted(
         Trial(values, seed).name for values in grid(SPACE) for seed in (1, 2)
     )
@@ -129,11 +129,11 @@ def test_optuna_learns_from_means_and_from_what_earlier_processes_found() -> Non
         return -abs(values["a"] - 0.3) + (0.2 if values["b"] == "y" else 0)
 
     def run(budget: int, sweep_state: SweepState) -> None:
-        turns = Turns(
+        queue = TrialQueue(
             sweep_state, search_algorithms.Bayesian(space, budget, 1, sweep_state.configurations), early_stopping=False
         )
-        while (trial := turns.next()) is not None:
-            turns.tell(trial, Result("finished", 1, score(trial.values), {}))
+        while (trial := queue.pop()) is not None:
+            queue.complete(trial, Result("finished", 1, score(trial.values), {}))
 
     sweep_state = SweepState((1, 2))
     run(12, sweep_state)
@@ -168,9 +168,9 @@ def test_a_sweep_that_goes_on_tells_what_is_complete_and_finishes_what_lacks_see
             trial = Trial(values, seed)
             sweep_state.record(trial, Result("finished", 9, quality(trial), {}))
     algorithm = Told()
-    turns = Turns(sweep_state, algorithm, early_stopping=False)
+    queue = TrialQueue(sweep_state, algorithm, early_stopping=False)
     assert algorithm.told == [(whole, pytest.approx(0.3015))]
-    begun = play(turns, 1, random.Random(0))
+    begun = play(queue, 1, random.Random(0))
     assert [(t.values, t.seed) for t in begun] == [(half, 2), (untouched, 1), (untouched, 2)]
     assert algorithm.told[1:] == [(half, pytest.approx(0.2015)), (untouched, pytest.approx(0.1015))]
 
@@ -188,9 +188,9 @@ def test_optuna_hears_of_each_complete_point_of_its_space_whoever_proposed_it() 
         for seed in (1, 2) if values is not lacks_a_seed else (1,):
             sweep_state.record(Trial(values, seed), Result("finished", 9, quality(Trial(values, seed)), {}))
     search = search_algorithms.Bayesian({**SPACE, "c": Range(0.1, 1.0)}, 5, 0, sweep_state.configurations)
-    turns = Turns(sweep_state, search, early_stopping=False)
+    queue = TrialQueue(sweep_state, search, early_stopping=False)
     assert scores_of(search) == [({"a": "2", "b": '"x"', "c": 0.5}, pytest.approx(0.2015))]
-    begun = play(turns, 1, random.Random(0))
+    begun = play(queue, 1, random.Random(0))
     assert begun[0].values == lacks_a_seed
     assert scores_of(search)[1] == ({"a": "1", "b": '"y"', "c": 1}, pytest.approx(0.1015))
     assert len({trial.configuration_id for trial in begun}) == 1 + 3, "five points of this space in all"
@@ -202,7 +202,7 @@ def test_what_optuna_proposes_again_is_not_trained_again_and_takes_no_other_poin
     for values in list(grid(SPACE))[:known]:
         sweep_state.record(Trial(values, 1), Result("finished", 9, quality(Trial(values, 1)), {}))
     search = search_algorithms.Bayesian(SPACE, 6, 0, sweep_state.configurations)
-    begun = play(Turns(sweep_state, search, early_stopping=False), 2, random.Random(0))
+    begun = play(TrialQueue(sweep_state, search, early_stopping=False), 2, random.Random(0))
     assert len(begun) == 6 - known
     assert len(sweep_state.configurations) == 6
     assert len(scores_of(search)) == 6
