@@ -143,7 +143,7 @@ def run(assignment: Assignment, store: Store, device: torch.device) -> Position:
             training.advance(epoch)
             if assignment.trial is not None:
                 training.validate(epoch)
-                if not stop_signal.goes_on(store, epoch, wait=assignment.trial.waits and epoch < training.last):
+                if not stop_signal.should_continue(store, epoch, wait=assignment.trial.waits and epoch < training.last):
                     break
         return training.position
 

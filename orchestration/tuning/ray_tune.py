@@ -107,7 +107,7 @@ class Scheduler(Here, FIFOScheduler):
         if not self.rule(name, result["epoch"], self.curves):
             return TrialScheduler.CONTINUE
         reason = f"{result['score']:.4f} after {result['epoch']} epochs is not worth going on"
-        stop_signal.stop(open_store(result["storage"]), result["epoch"], reason)
+        stop_signal.send_stop(open_store(result["storage"]), result["epoch"], reason)
         return TrialScheduler.STOP
 
 

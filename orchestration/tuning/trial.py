@@ -93,7 +93,7 @@ class SweepTrial(Trainable):
         self.earlier = self.scores.read_new()
         self.curve = {record["epoch"]: record["metrics"][self.job.objective] for record in self.earlier}
         self.metrics: dict[str, float] = self.earlier[-1]["metrics"] if self.earlier else {}
-        if stop_signal.stopped(self.store) is not None:
+        if stop_signal.stop_reason(self.store) is not None:
             return
         try:
             self.training = self.start(
@@ -132,7 +132,9 @@ class SweepTrial(Trainable):
 
     def step(self) -> dict[str, Any]:
         assert self.run is not None
-        if (reason := stop_signal.stopped(self.store)) is not None:  # by an earlier process, which did not tell MLflow
+        if (
+            reason := stop_signal.stop_reason(self.store)
+        ) is not None:  # by an earlier process, which did not tell MLflow
             return self.done("stopped", reason)
         if self.failure is None:
             try:
@@ -177,7 +179,7 @@ class SweepTrial(Trainable):
         """Close the run of a trial that is left before its end: it was stopped, or the sweep itself ends."""
         if self.run is None:
             return
-        if (reason := stop_signal.stopped(self.store)) is not None:
+        if (reason := stop_signal.stop_reason(self.store)) is not None:
             self.finish("stopped", reason)
         else:
             self.close("KILLED")

@@ -86,7 +86,7 @@ class AsJob:
 
     def next_score(self) -> dict[str, Any]:
         if self.epoch:
-            stop_signal.go_on(self.store, self.epoch)
+            stop_signal.send_continue(self.store, self.epoch)
         while not self.waiting:
             was_alive = self.thread.is_alive()
             self.waiting += self.scores.read_new()
@@ -106,7 +106,7 @@ class AsJob:
 
     def stop(self, *, failed: bool) -> bool:
         """Workers that were stopped read so themselves."""
-        if not failed and self.epoch < self.last and stop_signal.stopped(self.store) is None:
+        if not failed and self.epoch < self.last and stop_signal.stop_reason(self.store) is None:
             return not self.thread.is_alive()
         self.thread.join()
         return True
