@@ -37,9 +37,9 @@ class Here:
 class Search(Here, Searcher):
     """Hands out trials in their turn, and takes back what became of them."""
 
-    def __init__(self, queue: TrialQueue, experiment: MakeExperiment, audience: Audience) -> None:
+    def __init__(self, queue: TrialQueue, experiment: MakeExperiment, callback: ProgressCallback) -> None:
         super().__init__(metric="score", mode="max")
-        self.queue, self.experiment, self.audience = queue, experiment, audience
+        self.queue, self.experiment, self.callback = queue, experiment, callback
 
     def suggest(self, trial_id: str) -> Any:
         while (trial := self.queue.pop()) is not None:
@@ -48,7 +48,7 @@ class Search(Here, Searcher):
             except RequestError as error:  # drawn values that do not go together
                 self.queue.complete(trial, Result("failed", reason=str(error)))
                 continue
-            self.audience.begin(trial_id, trial)
+            self.callback.start(trial_id, trial)
             return {
                 "values": trial.values,
                 "seed": trial.seed,
@@ -57,12 +57,9 @@ class Search(Here, Searcher):
             }
         return Searcher.FINISHED if self.queue.finished else None
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        self.audience.hear(trial_id, result)
-
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self.queue.complete(self.audience.end(trial_id), to_result(result))
-        self.audience.look()
+        self.queue.complete(self.callback.end(trial_id), to_result(result))
+        self.callback.notify()
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a sweep is taken up from MLflow."""
@@ -111,25 +108,26 @@ class Scheduler(Here, FIFOScheduler):
         return TrialScheduler.STOP
 
 
-class Audience(Here, Callback):
-    """Knows which trials run and how far they are; `watch` is called with them whenever something happens."""
+class ProgressCallback(Here, Callback):
+    """Keeps the running trials and the epochs they have reached; calls `watch` with them at every change."""
 
     def __init__(self, watch: Callable[[Mapping[str, tuple[Trial, int]]], None]) -> None:
         self.watch = watch
         self.running: dict[str, tuple[Trial, int]] = {}
 
-    def begin(self, trial_id: str, trial: Trial) -> None:
+    def start(self, trial_id: str, trial: Trial) -> None:
         self.running[trial_id] = (trial, 0)
-        self.look()
+        self.notify()
 
-    def hear(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        self.running[trial_id] = (self.running[trial_id][0], result["epoch"])
-        self.look()
+    def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        if found := self.running.get(trial.trial_id):
+            self.running[trial.trial_id] = (found[0], result["epoch"])
+            self.notify()
 
     def end(self, trial_id: str) -> Trial:
         return self.running.pop(trial_id)[0]
 
-    def look(self) -> None:
+    def notify(self) -> None:
         self.watch(self.running)
 
 

@@ -117,7 +117,7 @@ class Sweep:
         """Until there is nothing more to train. Raises: KeyboardInterrupt where it was cut short."""
         from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner, with_resources
 
-        from orchestration.tuning.ray_tune import Audience, Scheduler, Search, named_by, placement
+        from orchestration.tuning.ray_tune import ProgressCallback, Scheduler, Search, named_by, placement
         from orchestration.tuning.trial import Job, trainable
 
         for name, value in SETTINGS.items():
@@ -143,11 +143,11 @@ class Sweep:
         title = f"sweeping {experiment.name}"
         self.progress.say(f"{title}: {self.plan.num_trials} trials, {concurrent} at once; sweep {self.run.run_id}")
         with self.progress.bar(title) as bar:
-            audience = Audience(lambda running: self.tell(bar, running))
+            callback = ProgressCallback(lambda running: self.show_progress(bar, running))
             tuner = Tuner(
                 with_resources(trainable(job), placement(experiment, gpu)),
                 tune_config=TuneConfig(
-                    search_alg=Search(self.queue, self.plan.trial_experiment, audience),
+                    search_alg=Search(self.queue, self.plan.trial_experiment, callback),
                     scheduler=Scheduler(self.plan.rule, self.sweep_state.curves()),
                     num_samples=-1,
                     max_concurrent_trials=concurrent,
@@ -160,7 +160,7 @@ class Sweep:
                     storage_path=self.run.store.join("ray"),
                     failure_config=FailureConfig(max_failures=settings.retries),
                     checkpoint_config=CheckpointConfig(checkpoint_at_end=False),  # training keeps its own
-                    callbacks=[audience],
+                    callbacks=[callback],
                     verbose=0,
                 ),
             )
@@ -172,7 +172,7 @@ class Sweep:
             )
         self.close_trials("FAILED")
 
-    def tell(self, bar: Any, running: Mapping[str, tuple[Trial, int]]) -> None:
+    def show_progress(self, bar: Any, running: Mapping[str, tuple[Trial, int]]) -> None:
         """Progress in trials: those that ended, the seeds that a stopped first seed spares, and fractions of running ones."""
         seeds = len(self.plan.seeds)
         done = 0.0
