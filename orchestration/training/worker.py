@@ -65,8 +65,8 @@ class Assignment:
     trial: Scoring | None = None
 
 
-class Keeper:
-    """Rank 0's record keeping: each step to the journal, checkpoints where the experiment asks for them."""
+class CheckpointWriter:
+    """Rank 0: writes each step to the journal, and checkpoints as often as the experiment asks for them."""
 
     def __init__(
         self,
@@ -108,8 +108,8 @@ class Keeper:
         )
 
 
-class Follower:
-    """The other ranks keep nothing."""
+class NullRecorder:
+    """The other ranks: record nothing."""
 
     def on_step(self, report: StepReport) -> None:
         """Rank 0 has recorded the same step."""
@@ -167,10 +167,10 @@ class Training:
         self.dataset = build.open_data(experiment)
         rank, workers = self.strategy.rank, self.strategy.workers
         self.feed, self.stream = build.build_feed(experiment, self.dataset, rank, workers)
-        self.keeper = None
+        self.recorder = None
         if rank == 0:
             journal = Journal(store, environment(experiment))
-            self.keeper = Keeper(assignment, experiment, method, self.optimization, journal)
+            self.recorder = CheckpointWriter(assignment, experiment, method, self.optimization, journal)
 
     def milestones(self) -> list[int]:
         """The epochs, counted from 1, at whose ends training is to pause: those still to come, and the last."""
@@ -186,7 +186,7 @@ class Training:
                 self.feed,
                 self.optimization,
                 self.strategy,
-                self.keeper or Follower(),
+                self.recorder or NullRecorder(),
                 epochs=epochs,
                 precision=self.experiment.precision,
                 device=self.device,
@@ -194,9 +194,9 @@ class Training:
             )
         except NonFiniteLossError as error:
             error.args = (f"{error} The batch: {', '.join(batch_keys(self.dataset, error.rows))}",)
-            if self.keeper:
+            if self.recorder:
                 at = error.position
-                self.keeper.save(at, end_of_epoch=False, keep=None, folder=f"stopped/{at.step:08d}")
+                self.recorder.save(at, end_of_epoch=False, keep=None, folder=f"stopped/{at.step:08d}")
             raise
 
     def validate(self, epoch: int) -> dict[str, float]:
@@ -206,8 +206,8 @@ class Training:
         return validate(self.method, self.experiment, self.store, epoch, self.position.step, self.strategy, self.device)
 
     def close(self) -> None:
-        if self.keeper:
-            self.keeper.journal.close()
+        if self.recorder:
+            self.recorder.journal.close()
         self.stream.close()
         if self.dataset.store.stats.retries:
             log.warning("%s was read with trouble on the way: %s", self.dataset.address, self.dataset.store.stats)
