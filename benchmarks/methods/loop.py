@@ -24,32 +24,32 @@ from orchestration import cluster
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.tracking import journal
-from orchestration.training.worker import Assignment, run, train_worker
+from orchestration.training.worker import WorkerConfig, run, train_worker
 
 ROUNDS = 3
 SETTINGS = ["workers=1", "threads=1", "epochs=2", "method.width=0.75", "checkpoint.every_epochs=100"]
 
 
-def assignment(experiment: Experiment, folder: Path) -> Assignment:
+def worker_config(experiment: Experiment, folder: Path) -> WorkerConfig:
     dataset = Dataset.open(experiment.data)
     facts = build.describe_data(dataset.index("train"), dataset.manifest.label_map)
-    return Assignment(experiment.resolved(), str(folder), facts)
+    return WorkerConfig(experiment.resolved(), str(folder), facts)
 
 
-def in_plain_process(given: Assignment) -> None:
+def in_plain_process(config: WorkerConfig) -> None:
     torch.set_num_threads(1)
-    run(given, open_store(given.run), torch.device("cpu"))
+    run(config, open_store(config.run), torch.device("cpu"))
 
 
-def under_ray(given: Assignment) -> None:
+def under_ray(config: WorkerConfig) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     TorchTrainer(
         train_worker,  # type: ignore[arg-type]
-        train_loop_config=asdict(given),
+        train_loop_config=asdict(config),
         scaling_config=ScalingConfig(num_workers=1, resources_per_worker={"CPU": 1}),
-        run_config=RunConfig(name="train", storage_path=f"{given.run}/ray"),
+        run_config=RunConfig(name="train", storage_path=f"{config.run}/ray"),
     ).fit()
 
 
@@ -72,7 +72,7 @@ def main() -> None:
         for n in range(ROUNDS):
             for side, train in sides.items():
                 folder = Path(root, f"{side}-{n}".replace(" ", "-"))
-                train(assignment(experiment, folder))
+                train(worker_config(experiment, folder))
                 of_step, of_wait = steps(folder)
                 times[side] += of_step
                 waits[side] += of_wait

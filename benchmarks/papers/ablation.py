@@ -31,7 +31,7 @@ from orchestration.config.load import Experiment
 from orchestration.engine import checkpoint
 from orchestration.evaluation.embed import Embedder, EmbeddingJob, load_features
 from orchestration.evaluation.modes import rank_modes
-from orchestration.training.worker import Assignment, run
+from orchestration.training.worker import WorkerConfig, run
 
 MODES = ("clothes-changing", "same-clothes", "general")
 MEASURES = ("rank-1", "mAP")
@@ -89,7 +89,7 @@ def finish(trial: Trial) -> None:
     facts = assembly.describe_data(dataset.index("train"), dataset.manifest.label_map)
     before = time.process_time()
     store = open_store(str(trial.folder))
-    end = run(Assignment(trial.experiment.resolved(), str(trial.folder), facts), store, torch.device("cpu"))
+    end = run(WorkerConfig(trial.experiment.resolved(), str(trial.folder), facts), store, torch.device("cpu"))
     cpu_s = time.process_time() - before
     metrics = score(trial, dataset)
     trial.result.write_text(json.dumps({"metrics": metrics, "steps": end.step, "cpu_s": round(cpu_s, 1)}, indent=1))

@@ -31,7 +31,7 @@ from orchestration.registry.locate import locate
 from orchestration.tracking import tracked_run
 from orchestration.tracking.run_description import flatten
 from orchestration.training import changed_clothes_figure
-from orchestration.training.worker import FAILURE, Assignment, class_counts, train_worker
+from orchestration.training.worker import FAILURE, WorkerConfig, class_counts, train_worker
 
 WEIGHTS = "weights.safetensors"
 EXACT_BELOW_ROWS = 100_000
@@ -143,14 +143,14 @@ def train(
             store.write(WEIGHTS, backbone)
         for name, data in changed_clothes_figure.draw_changed_clothes(experiment, prepared.dataset).items():
             run.log_picture(data, name)
-        assignment = Assignment(
+        config = WorkerConfig(
             experiment=experiment.resolved(),
             run=run.storage,
             facts=prepared.facts,
             init_from=init_from,
             weights=WEIGHTS if experiment.weights else None,
         )
-        fit(prepared, run, assignment, progress)
+        fit(prepared, run, config, progress)
         result = finish(prepared, run, store, progress)
     except BaseException:
         run.finish("FAILED")
@@ -159,7 +159,7 @@ def train(
     return result
 
 
-def fit(prepared: Prepared, run: tracked_run.TrackedRun, assignment: Assignment, progress: Progress) -> None:
+def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, progress: Progress) -> None:
     """Run the workers to the last epoch while the forwarder delivers their journal. Raises: TrainingFailedError."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -167,7 +167,7 @@ def fit(prepared: Prepared, run: tracked_run.TrackedRun, assignment: Assignment,
     experiment, store = prepared.experiment, open_store(run.storage)
     trainer = TorchTrainer(
         train_worker,  # type: ignore[arg-type]  # what it returns becomes `Result.return_value`
-        train_loop_config=asdict(assignment),
+        train_loop_config=asdict(config),
         scaling_config=ScalingConfig(
             num_workers=experiment.workers,
             use_gpu=cluster.use_gpu(experiment.workers, experiment.resources),

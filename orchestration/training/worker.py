@@ -45,24 +45,27 @@ FINAL_ERRORS = (
 
 
 @dataclass(frozen=True)
-class Scoring:
-    """Of a sweep's trial: it is scored after every so many epochs, and where it `waits` it goes on when it is told to."""
+class ValidationSchedule:
+    """A sweep's trial is validated after every `every` epochs; if `waits`, it then waits for a signal to continue or stop."""
 
     every: int
     waits: bool
 
 
 @dataclass(frozen=True)
-class Assignment:
-    """What the driver tells every worker. `run` is the address of the run's storage; training starts from the checkpoint at
-    `init_from`, or with the backbone in the file `weights` of the run's storage, or from the seed."""
+class WorkerConfig:
+    """What the driver passes to every worker.
+
+    run: address of the run's storage. Training starts from the checkpoint at `init_from`, or with the backbone in the file
+    `weights` of the run's storage, or from random weights. validation: of a sweep's trial; None for a plain run.
+    """
 
     experiment: dict[str, Any]
     run: str
     facts: dict[str, Any]
     init_from: str | None = None
     weights: str | None = None
-    trial: Scoring | None = None
+    validation: ValidationSchedule | None = None
 
 
 class CheckpointWriter:
@@ -70,14 +73,14 @@ class CheckpointWriter:
 
     def __init__(
         self,
-        assignment: Assignment,
+        config: WorkerConfig,
         experiment: Experiment,
         method: Method,
         optimization: loop.Optimization,
         journal: Journal,
     ) -> None:
-        self.assignment, self.experiment, self.method, self.optimization = assignment, experiment, method, optimization
-        self.store = open_store(assignment.run)
+        self.config, self.experiment, self.method, self.optimization = config, experiment, method, optimization
+        self.store = open_store(config.run)
         self.journal = journal
 
     def on_step(self, report: StepReport) -> None:
@@ -101,8 +104,8 @@ class CheckpointWriter:
             self.optimization.optimizers,
             position,
             end_of_epoch=end_of_epoch,
-            experiment=self.assignment.experiment,
-            facts=self.assignment.facts,
+            experiment=self.config.experiment,
+            facts=self.config.facts,
             keep=keep,
             folder=folder,
         )
@@ -118,32 +121,33 @@ class NullRecorder:
         """Rank 0 saves."""
 
 
-def train_worker(config: dict[str, Any]) -> dict[str, Any]:
-    """Ray Train's entry point. Returns the position reached, or `failure` where an earlier attempt failed for good."""
-    trial = config.get("trial")
-    assignment = Assignment(**config | {"trial": Scoring(**trial) if trial else None})
-    store = open_store(assignment.run)
+def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
+    """Ray Train's entry point. Returns the position reached, or `failure` if an earlier attempt failed for good."""
+    schedule = loop_config.get("validation")
+    config = WorkerConfig(**loop_config | {"validation": ValidationSchedule(**schedule) if schedule else None})
+    store = open_store(config.run)
     if store.exists(FAILURE):
         return {"failure": json.loads(store.read(FAILURE))}
     try:
-        return asdict(run(assignment, store, worker_device()))
+        return asdict(run(config, store, worker_device()))
     except FINAL_ERRORS as error:
         failure = {"type": type(error).__name__, "message": str(error)}
         store.write(FAILURE, json.dumps(failure).encode())
         raise
 
 
-def run(assignment: Assignment, store: Store, device: torch.device) -> Position:
-    """Train to the last epoch in this process, with the others of its process group where there is one.
+def run(config: WorkerConfig, store: Store, device: torch.device) -> Position:
+    """Train to the last epoch in this process, together with the other processes of its group, if any.
 
-    Of a sweep's trial: to the end of each epoch at which it is scored, and on from there unless the sweep says no.
+    A sweep's trial is validated at its milestones and ends early if the sweep stops it.
     """
-    with closing(Training(assignment, store, device)) as training:
+    with closing(Training(config, store, device)) as training:
         for epoch in training.milestones():
             training.advance(epoch)
-            if assignment.trial is not None:
+            if config.validation is not None:
                 training.validate(epoch)
-                if not stop_signal.should_continue(store, epoch, wait=assignment.trial.waits and epoch < training.last):
+                wait = config.validation.waits and epoch < training.last
+                if not stop_signal.should_continue(store, epoch, wait=wait):
                     break
         return training.position
 
@@ -151,15 +155,15 @@ def run(assignment: Assignment, store: Store, device: torch.device) -> Position:
 class Training:
     """A run's training in this process, taken up at its newest checkpoint. Rank 0 keeps journal and checkpoints."""
 
-    def __init__(self, assignment: Assignment, store: Store, device: torch.device) -> None:
-        self.assignment, self.store, self.device = assignment, store, device
-        self.experiment = experiment = Experiment.from_resolved(assignment.experiment)
+    def __init__(self, config: WorkerConfig, store: Store, device: torch.device) -> None:
+        self.config, self.store, self.device = config, store, device
+        self.experiment = experiment = Experiment.from_resolved(config.experiment)
         self.last = experiment.epochs
         torch.set_num_threads(experiment.threads)
-        self.method = method = build.build_method(experiment, assignment.facts)
+        self.method = method = build.build_method(experiment, config.facts)
         found = common_checkpoint(store)
         if found is None:
-            load_initial_weights(assignment, method)
+            load_initial_weights(config, method)
         method.to(device)
         self.optimization = build.build_optimization(experiment, method)
         self.position = checkpoint.restore(found, method, self.optimization.optimizers) if found else Position()
@@ -170,13 +174,13 @@ class Training:
         self.recorder = None
         if rank == 0:
             journal = Journal(store, environment(experiment))
-            self.recorder = CheckpointWriter(assignment, experiment, method, self.optimization, journal)
+            self.recorder = CheckpointWriter(config, experiment, method, self.optimization, journal)
 
     def milestones(self) -> list[int]:
         """The epochs, counted from 1, at whose ends training is to pause: those still to come, and the last."""
-        if self.assignment.trial is None:
+        if self.config.validation is None:
             return [self.last]
-        return remaining(milestones(self.last, self.assignment.trial.every), self.position.epoch, self.position.batch)
+        return remaining(milestones(self.last, self.config.validation.every), self.position.epoch, self.position.batch)
 
     def advance(self, epochs: int) -> None:
         """Train to the end of epoch `epochs`, counted from 1."""
@@ -228,12 +232,12 @@ def common_checkpoint(store: Store) -> checkpoint.Checkpoint | None:
     return checkpoint.read(store, choice[0]) if choice[0] else None
 
 
-def load_initial_weights(assignment: Assignment, method: Method) -> None:
-    if assignment.init_from:
-        found = checkpoint.find(assignment.init_from)
-        checkpoint.load_initial_state(method, found, class_counts(assignment.facts))
-    elif assignment.weights:
-        method.load_backbone(safetensors.torch.load(open_store(assignment.run).read(assignment.weights)))
+def load_initial_weights(config: WorkerConfig, method: Method) -> None:
+    if config.init_from:
+        found = checkpoint.find(config.init_from)
+        checkpoint.load_initial_state(method, found, class_counts(config.facts))
+    elif config.weights:
+        method.load_backbone(safetensors.torch.load(open_store(config.run).read(config.weights)))
 
 
 def batch_keys(dataset: Dataset, rows: list[int]) -> list[str]:

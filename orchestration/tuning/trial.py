@@ -24,7 +24,7 @@ from orchestration.tracking import tracked_run
 from orchestration.tracking.mlflow_retry import persist
 from orchestration.training import stop_signal, train
 from orchestration.training.validation import PREFIX, Scores
-from orchestration.training.worker import FAILURE, FINAL_ERRORS, Assignment, Scoring
+from orchestration.training.worker import FAILURE, FINAL_ERRORS, ValidationSchedule, WorkerConfig
 from orchestration.tuning.sweep_runs import end_tags, take_up
 from orchestration.tuning.trial_runners import AsJob, FinalError, InActor, TrialTraining
 
@@ -34,7 +34,7 @@ ATTEMPTS = "attempts.json"
 
 @dataclass(frozen=True)
 class Job:
-    """What all trials of a sweep have in common. process: a name of the process that drives it. scored_every: epochs.
+    """What all trials of a sweep have in common. process: a name of the process that drives it. validate_every: epochs.
     waits: whether first seeds may be stopped. retries: after the first attempt at a trial."""
 
     sweep: str
@@ -44,7 +44,7 @@ class Job:
     fingerprint: str
     facts: dict[str, Any]
     objective: str
-    scored_every: int
+    validate_every: int
     waits: bool
     retries: int
     gpu: bool
@@ -98,22 +98,24 @@ class SweepTrial(Trainable):
         try:
             self.training = self.start(
                 self.run,
-                Assignment(
+                WorkerConfig(
                     experiment=self.experiment.resolved(),
                     run=self.run.storage,
                     facts=self.job.facts,
                     init_from=self.initial_weights(),
                     weights=self.fetch_weights(),
-                    trial=Scoring(self.job.scored_every, waits=self.job.waits and trial.is_first_seed),
+                    validation=ValidationSchedule(
+                        self.job.validate_every, waits=self.job.waits and trial.is_first_seed
+                    ),
                 ),
             )
         except FINAL_ERRORS as error:
             self.failure = told(error)
 
-    def start(self, run: tracked_run.TrackedRun, assignment: Assignment) -> TrialTraining:
+    def start(self, run: tracked_run.TrackedRun, config: WorkerConfig) -> TrialTraining:
         if self.experiment.workers == 1:
-            return InActor(assignment, run, gpu=self.job.gpu)
-        return AsJob(assignment, run, self.prepared(), self.scores, self.earlier)
+            return InActor(config, run, gpu=self.job.gpu)
+        return AsJob(config, run, self.prepared(), self.scores, self.earlier)
 
     def fetch_weights(self) -> str | None:
         if not self.experiment.weights:

@@ -15,7 +15,7 @@ from orchestration.progress import Progress
 from orchestration.tracking.tracked_run import TrackedRun
 from orchestration.training import stop_signal, train
 from orchestration.training.validation import Scores
-from orchestration.training.worker import FAILURE, Assignment, Training
+from orchestration.training.worker import FAILURE, Training, WorkerConfig
 
 POLL_S = 0.2
 
@@ -39,10 +39,10 @@ class TrialTraining(Protocol):
 class InActor:
     """The loop of every run in this process, to one milestone a step."""
 
-    def __init__(self, assignment: Assignment, run: TrackedRun, *, gpu: bool) -> None:
+    def __init__(self, config: WorkerConfig, run: TrackedRun, *, gpu: bool) -> None:
         with ExitStack() as stack:
             stack.enter_context(run.forward())
-            self.training = Training(assignment, run.store, torch.device("cuda" if gpu else "cpu"))
+            self.training = Training(config, run.store, torch.device("cuda" if gpu else "cpu"))
             stack.callback(self.training.close)
             self.milestones = iter(self.training.milestones())
             self.stack = stack.pop_all()
@@ -63,7 +63,7 @@ class AsJob:
 
     def __init__(
         self,
-        assignment: Assignment,
+        config: WorkerConfig,
         run: TrackedRun,
         prepared: train.Prepared,
         scores: Scores,
@@ -77,7 +77,7 @@ class AsJob:
 
         def work() -> None:
             try:
-                train.fit(prepared, run, assignment, Progress())
+                train.fit(prepared, run, config, Progress())
             except Exception as error:
                 self.error = error
 

@@ -135,7 +135,7 @@ class Sweep:
             fingerprint=self.prepared.dataset.fingerprint,
             facts=self.prepared.facts,
             objective=settings.objective,
-            scored_every=settings.every,
+            validate_every=settings.every,
             waits=self.plan.rule is not None,
             retries=settings.retries,
             gpu=gpu,

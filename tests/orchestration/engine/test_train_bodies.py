@@ -23,7 +23,7 @@ from orchestration.export.torch_graph import Descriptor, export
 from orchestration.registry import register
 from orchestration.tracking.journal import read_steps
 from orchestration.training.train import train
-from orchestration.training.worker import Assignment, run
+from orchestration.training.worker import WorkerConfig, run
 from tests.tiny import tiny_dataset
 
 SIZE = (64, 32)
@@ -47,7 +47,7 @@ def trained(body: str, data: str, folder: Path) -> Experiment:
     wanted = load("baseline-demo", [f"data={data}", "epochs=12", "optimizers.model.lr=5.0e-3", *SMALL, *BODIES[body]])
     dataset = Dataset.open(data)
     facts = build.describe_data(dataset.index("train"), dataset.manifest.label_map)
-    run(Assignment(wanted.resolved(), str(folder), facts), open_store(str(folder)), torch.device("cpu"))
+    run(WorkerConfig(wanted.resolved(), str(folder), facts), open_store(str(folder)), torch.device("cpu"))
     return wanted
 
 

@@ -29,7 +29,7 @@ from orchestration.evaluation.evaluate import evaluate
 from orchestration.tracking.journal import read_steps
 from orchestration.training import worker
 from orchestration.training.train import fetch_backbone, prepare, train
-from orchestration.training.worker import Assignment
+from orchestration.training.worker import WorkerConfig
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.tiny import tiny_dataset
 
@@ -181,10 +181,10 @@ def losses(run: str) -> list[float]:
     return [record["metrics"]["loss/model"] for _, record in read_steps(open_store(run))]
 
 
-def train_here(assignment: Assignment) -> str:
+def train_here(config: WorkerConfig) -> str:
     """What a lone worker does, in this process; the run's storage."""
-    worker.run(assignment, open_store(assignment.run), torch.device("cpu"))
-    return assignment.run
+    worker.run(config, open_store(config.run), torch.device("cpu"))
+    return config.run
 
 
 @pytest.fixture(scope="module")
@@ -216,9 +216,9 @@ def test_training_starts_from_the_weights_of_another_run(selected: dict[str, Any
     experiment = small(held, place)
     facts = prepare(experiment).facts
     initial = str(place / "init")
-    here = train_here(Assignment(experiment.resolved(), str(place / "here"), facts, init_from=initial))
+    here = train_here(WorkerConfig(experiment.resolved(), str(place / "here"), facts, init_from=initial))
     assert losses(here) == losses(selected["run"])
-    fresh = train_here(Assignment(experiment.resolved(), str(place / "fresh"), facts))
+    fresh = train_here(WorkerConfig(experiment.resolved(), str(place / "fresh"), facts))
     assert losses(fresh)[0] != losses(here)[0]
 
 
@@ -247,8 +247,8 @@ def test_a_backbone_from_a_file_is_what_training_starts_from(data: str, place: P
     assert fetched is not None
     storage.write("weights.safetensors", fetched)
     method = build.build_method(experiment, prepared.facts)
-    assignment = Assignment(experiment.resolved(), storage.address, prepared.facts, weights="weights.safetensors")
-    worker.load_initial_weights(assignment, method)
+    config = WorkerConfig(experiment.resolved(), storage.address, prepared.facts, weights="weights.safetensors")
+    worker.load_initial_weights(config, method)
     assert isinstance(method, Baseline)
     loaded = method.encoder.backbone.state_dict()
     assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())

@@ -51,7 +51,7 @@ def begin(experiment: Experiment, retries: int = 1) -> tuple[type[SweepTrial], d
     parent = sweep_runs.start_sweep(experiment, prepared.dataset.fingerprint, asdict(planned.settings))
     job = Job(
         sweep=parent.run_id, process="1", tracking_uri=os.environ["MLFLOW_TRACKING_URI"], has_password=False,
-        fingerprint=prepared.dataset.fingerprint, facts=prepared.facts, objective=OBJECTIVE, scored_every=1, waits=True,
+        fingerprint=prepared.dataset.fingerprint, facts=prepared.facts, objective=OBJECTIVE, validate_every=1, waits=True,
         retries=retries, gpu=False,
     )  # fmt: skip
     resolved = planned.trial_experiment(VALUES, 1).resolved()
@@ -175,19 +175,19 @@ def test_a_trial_starts_from_a_run_as_a_training_does(experiment: Experiment, mo
     first = actor(dict(config))
     run = first.train()
     first.stop()
-    started: list[worker.Assignment] = []
+    started: list[worker.WorkerConfig] = []
     load_initial_weights = worker.load_initial_weights
 
-    def watched(assignment: worker.Assignment, method: Method) -> None:
-        load_initial_weights(assignment, method)
-        started.append(assignment)
+    def watched(config: worker.WorkerConfig, method: Method) -> None:
+        load_initial_weights(config, method)
+        started.append(config)
 
     monkeypatch.setattr(worker, "load_initial_weights", watched)
     actor, config, _ = begin(experiment.model_copy(update={"init_from": run["run_id"]}))
     second = actor(dict(config))
     assert second.train()["state"] == "running"
     second.stop()
-    assert [assignment.init_from for assignment in started] == [checkpoint.find(run["storage"]).address]
+    assert [config.init_from for config in started] == [checkpoint.find(run["storage"]).address]
 
 
 def test_a_trial_waits_for_a_tracking_server_that_is_away(

@@ -175,10 +175,10 @@ def test_scoring_in_the_midst_does_not_change_what_is_trained(held: str, place: 
     wanted = experiment(held, place)
     facts = prepare(wanted).facts
     ends = []
-    for name, trial in (("plain", None), ("scored", worker.Scoring(every=1, waits=False))):
+    for name, schedule in (("plain", None), ("scored", worker.ValidationSchedule(every=1, waits=False))):
         store = open_store(str(place / name))
-        given = worker.Assignment(wanted.resolved(), store.address, facts, trial=trial)
-        worker.run(given, store, torch.device("cpu"))
+        config = worker.WorkerConfig(wanted.resolved(), store.address, facts, validation=schedule)
+        worker.run(config, store, torch.device("cpu"))
         last = checkpoint.find(store.address)
         ends.append({n: t for file in checkpoint.FILES for n, t in checkpoint.load_tensors(last, file).items()})
     assert all(bool((ends[0][name] == ends[1][name]).all()) for name in ends[0])
