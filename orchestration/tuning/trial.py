@@ -26,7 +26,7 @@ from orchestration.training import stop_signal, train
 from orchestration.training.validation import PREFIX, Scores
 from orchestration.training.worker import FAILURE, FINAL_ERRORS, ValidationSchedule, WorkerConfig
 from orchestration.tuning.sweep_runs import end_tags, take_up
-from orchestration.tuning.trial_runners import AsJob, FinalError, InActor, TrialTraining
+from orchestration.tuning.trial_runners import FinalError, InProcessRunner, RayTrainRunner, TrialRunner
 
 AWAY_S = 3600.0  # that MLflow may be away before a trial begins: one that does not wait is lost, and the next in turn
 ATTEMPTS = "attempts.json"
@@ -79,7 +79,7 @@ class SweepTrial(Trainable):
         """Open the run and start training. What another attempt cannot mend is kept for the first step."""
         trial = Trial(config["values"], config["seed"], config["is_first_seed"])
         self.failure: str | None = None
-        self.training: TrialTraining | None = None
+        self.runner: TrialRunner | None = None
         self.experiment = Experiment.from_resolved(config["experiment"])
         self.run = persist(
             lambda: take_up(self.job.sweep, self.experiment, self.job.fingerprint, trial),
@@ -96,7 +96,7 @@ class SweepTrial(Trainable):
         if stop_signal.stop_reason(self.store) is not None:
             return
         try:
-            self.training = self.start(
+            self.runner = self.start(
                 self.run,
                 WorkerConfig(
                     experiment=self.experiment.resolved(),
@@ -112,10 +112,10 @@ class SweepTrial(Trainable):
         except FINAL_ERRORS as error:
             self.failure = told(error)
 
-    def start(self, run: tracked_run.TrackedRun, config: WorkerConfig) -> TrialTraining:
+    def start(self, run: tracked_run.TrackedRun, config: WorkerConfig) -> TrialRunner:
         if self.experiment.workers == 1:
-            return InActor(config, run, gpu=self.job.gpu)
-        return AsJob(config, run, self.prepared(), self.scores, self.earlier)
+            return InProcessRunner(config, run, gpu=self.job.gpu)
+        return RayTrainRunner(config, run, self.prepared(), self.scores, self.earlier)
 
     def fetch_weights(self) -> str | None:
         if not self.experiment.weights:
@@ -140,8 +140,8 @@ class SweepTrial(Trainable):
             return self.done("stopped", reason)
         if self.failure is None:
             try:
-                assert self.training is not None
-                found = self.training.next_score()
+                assert self.runner is not None
+                found = self.runner.next_score()
             except (*FINAL_ERRORS, FinalError) as error:
                 self.failure = told(error)
             except Exception as error:
@@ -189,7 +189,7 @@ class SweepTrial(Trainable):
     def finish(self, state: str, reason: str | None = None) -> None:
         """The trial came to an end of its own, which its tags tell a sweep that goes on."""
         assert self.run is not None
-        if not self.stop_training():
+        if not self.stop_runner():
             return self.close("KILLED")
         if state != "failed":
             self.run.log_training_curves()
@@ -198,7 +198,7 @@ class SweepTrial(Trainable):
 
     def close(self, status: str) -> None:
         assert self.run is not None
-        if self.stop_training():
+        if self.stop_runner():
             self.run.finish(status)
         self.run = None
 
@@ -212,12 +212,12 @@ class SweepTrial(Trainable):
     def let_go(self) -> None:
         """Leave the run as it is: another attempt takes it up."""
         assert self.run is not None
-        self.stop_training()
+        self.stop_runner()
         self.run = None
 
-    def stop_training(self) -> bool:
+    def stop_runner(self) -> bool:
         """False where it goes on, and only the end of this actor will end it."""
-        return self.training is None or self.training.stop(failed=self.failure is not None)
+        return self.runner is None or self.runner.stop(failed=self.failure is not None)
 
 
 def told(error: Exception) -> str:

@@ -24,7 +24,7 @@ class FinalError(RuntimeError):
     """Another attempt would end in the same way."""
 
 
-class TrialTraining(Protocol):
+class TrialRunner(Protocol):
     def next_score(self) -> dict[str, Any]:
         """Train on to where the trial is scored next: epoch, step, metrics.
 
@@ -36,7 +36,7 @@ class TrialTraining(Protocol):
         """End what trains; again, it does nothing. False where it goes on, and only the end of this actor will end it."""
 
 
-class InActor:
+class InProcessRunner:
     """The loop of every run in this process, to one milestone a step."""
 
     def __init__(self, config: WorkerConfig, run: TrackedRun, *, gpu: bool) -> None:
@@ -58,7 +58,7 @@ class InActor:
         return True
 
 
-class AsJob:
+class RayTrainRunner:
     """A Ray Train job, whose rank 0 leaves the scores in the run's storage."""
 
     def __init__(
