@@ -24,17 +24,17 @@ from orchestration.tuning.trial_queue import TrialQueue
 MakeExperiment = Callable[[Values, int], Experiment]
 
 
-class Here:
-    """Stays in this process. Tune pickles what it is given into storage, to restore from; there it finds nothing."""
+class DriverOnly:
+    """Stays in the driver. Tune pickles its plug-ins into storage; a plain object is pickled in place of these."""
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return object, ()
 
-    def __deepcopy__(self, _: dict[int, Any]) -> Here:
+    def __deepcopy__(self, _: dict[int, Any]) -> DriverOnly:
         return self
 
 
-class Search(Here, Searcher):
+class Search(DriverOnly, Searcher):
     """Hands out trials in their turn, and takes back what became of them."""
 
     def __init__(self, queue: TrialQueue, experiment: MakeExperiment, callback: ProgressCallback) -> None:
@@ -89,7 +89,7 @@ def read_curve(result: Mapping[str, Any]) -> dict[int, float]:
     return {int(epoch): score for epoch, score in json.loads(result["curve"]).items()}
 
 
-class Scheduler(Here, FIFOScheduler):
+class Scheduler(DriverOnly, FIFOScheduler):
     """Stops first seeds by a rule over the curves of all of them; earlier: those of another process of the same sweep."""
 
     def __init__(self, rule: Rule | None, earlier: Mapping[str, Mapping[int, float]]) -> None:
@@ -108,7 +108,7 @@ class Scheduler(Here, FIFOScheduler):
         return TrialScheduler.STOP
 
 
-class ProgressCallback(Here, Callback):
+class ProgressCallback(DriverOnly, Callback):
     """Keeps the running trials and the epochs they have reached; calls `watch` with them at every change."""
 
     def __init__(self, watch: Callable[[Mapping[str, tuple[Trial, int]]], None]) -> None:
