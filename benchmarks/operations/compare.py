@@ -34,7 +34,7 @@ from datasets.synthetic.dataset import render_dataset
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
-from orchestration.engine.loop import Position
+from orchestration.engine.loop import TrainingProgress
 from orchestration.evaluation.embed import feature_path
 from orchestration.evaluation.evaluate import EMBEDDING, embedding, open_for_evaluation
 from orchestration.export.model_card import Provenance, write_card
@@ -187,7 +187,7 @@ def save(experiment: Experiment, dataset: Dataset, run: str) -> str:
     method = build.build_method(experiment, facts)
     optimizers = build.build_optimization(experiment, method).optimizers
     store = open_store(run)
-    at = Position(1, 0, 1)
+    at = TrainingProgress(1, 0, 1)
     return store.join(
         checkpoint.save(store, method, optimizers, at, end_of_epoch=True, experiment=experiment.resolved(), facts=facts)
     )

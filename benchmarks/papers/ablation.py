@@ -132,7 +132,7 @@ def in_child(module: str, words: Sequence[str], trial: Trial | None = None) -> d
         folders = checkpoint.complete_folders(open_store(str(trial.folder))) if trial.folder.exists() else []
         if folders and folders[-1] != told:
             told = folders[-1]
-            epoch = checkpoint.find(str(trial.folder)).position.epoch
+            epoch = checkpoint.find(str(trial.folder)).progress.epoch
             print(f"{trial.row}, seed {trial.seed}: epoch {epoch} of {trial.experiment.epochs}", file=sys.stderr)
         time.sleep(2)
     printed, _ = child.communicate()

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from datasets.storage.store import Store, StoreError, open_store
 from methods.method import Method
-from orchestration.engine.loop import Position
+from orchestration.engine.loop import TrainingProgress
 from orchestration.errors import RequestError
 
 FORMAT = 1
@@ -39,7 +39,7 @@ class Checkpoint:
 
     store: Store
     folder: str
-    position: Position
+    progress: TrainingProgress
     end_of_epoch: bool
     experiment: dict[str, Any]
     facts: dict[str, Any]
@@ -54,7 +54,7 @@ def save(
     store: Store,
     method: Method,
     optimizers: dict[str, Optimizer],
-    position: Position,
+    progress: TrainingProgress,
     *,
     end_of_epoch: bool,
     experiment: dict[str, Any],
@@ -67,7 +67,7 @@ def save(
     `facts` is what building the method again needs beside the experiment (plain JSON). A reader never sees a half
     written one: `checkpoint.json` comes last.
     """
-    folder = folder or f"{FOLDER}/{position.step:08d}"
+    folder = folder or f"{FOLDER}/{progress.step:08d}"
     contents = {
         FILES[0]: to_bytes(method.state_dict()),
         FILES[1]: to_bytes(optimizer_tensors(method, optimizers)),
@@ -76,7 +76,7 @@ def save(
         store.write(f"{folder}/{name}", data)
     description = {
         "format": FORMAT,
-        "position": asdict(position),
+        "position": asdict(progress),
         "end_of_epoch": end_of_epoch,
         "experiment": experiment,
         "facts": facts,
@@ -117,7 +117,7 @@ def read(store: Store, folder: str) -> Checkpoint:
     return Checkpoint(
         store=store,
         folder=folder,
-        position=Position(**description["position"]),
+        progress=TrainingProgress(**description["position"]),
         end_of_epoch=description["end_of_epoch"],
         experiment=description["experiment"],
         facts=description["facts"],
@@ -157,11 +157,11 @@ def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
     return safetensors.torch.load(data)
 
 
-def restore(checkpoint: Checkpoint, method: Method, optimizers: dict[str, Optimizer]) -> Position:
+def restore(checkpoint: Checkpoint, method: Method, optimizers: dict[str, Optimizer]) -> TrainingProgress:
     """Put parameters, buffers and optimizer states back in place; returns where training goes on."""
     method.load_state_dict(load_tensors(checkpoint, FILES[0]))
     restore_optimizers(method, optimizers, load_tensors(checkpoint, FILES[1]))
-    return checkpoint.position
+    return checkpoint.progress
 
 
 def optimizer_tensors(method: Method, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:

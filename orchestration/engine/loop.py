@@ -22,8 +22,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.
 
 
 @dataclass(frozen=True)
-class Position:
-    """Where training stands: the next batch to be trained on, and how many steps came before it."""
+class TrainingProgress:
+    """How far training is: the next batch to train on, and the number of steps before it."""
 
     epoch: int = 0
     batch: int = 0
@@ -44,9 +44,9 @@ class StepReport:
 class NonFiniteLossError(RuntimeError):
     """A loss or gradient became NaN or infinite; the weights are still those before the step."""
 
-    def __init__(self, message: str, position: Position, rows: list[int]) -> None:
+    def __init__(self, message: str, progress: TrainingProgress, rows: list[int]) -> None:
         super().__init__(message)
-        self.position, self.rows = position, rows
+        self.progress, self.rows = progress, rows
 
 
 class OutOfMemoryError(RuntimeError):
@@ -54,11 +54,11 @@ class OutOfMemoryError(RuntimeError):
 
 
 class Callbacks(Protocol):
-    """What the loop tells: each step, and each place where training may be taken up again."""
+    """What the loop calls: after each step, and wherever training can be resumed."""
 
     def on_step(self, report: StepReport) -> None: ...
 
-    def on_position(self, position: Position, end_of_epoch: bool) -> None: ...
+    def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ def train(
     epochs: int,
     precision: str = "float32",
     device: torch.device | str = "cpu",
-    start: Position = Position(),
-) -> Position:
-    """Train `method` from `start` to the end of epoch `epochs - 1` and return the position after it.
+    start: TrainingProgress = TrainingProgress(),
+) -> TrainingProgress:
+    """Train `method` from `start` to the end of epoch `epochs - 1` and return the progress after it.
 
     Raises: NonFiniteLossError at the step whose loss or gradient is not finite, before the weights change;
     OutOfMemoryError naming the batch and two settings that help.
@@ -109,16 +109,16 @@ def train(
         started = time.perf_counter()
         for host in feed.batches(epoch, first_batch):
             batch = to_device(host, feed, epoch, strategy, device, DTYPES[precision])
-            position = Position(epoch, host.number, step)
-            logs = train_step(method, batch, optimization, strategy, precision, position, host)
+            progress = TrainingProgress(epoch, host.number, step)
+            logs = train_step(method, batch, optimization, strategy, precision, progress, host)
             finished = time.perf_counter()
             metrics = logs | throughput(host.rows.numel() * strategy.workers, finished - started, host.wait_s)
             callbacks.on_step(StepReport(step, epoch, host.number, stage, metrics))
             step, started = step + 1, finished
-            callbacks.on_position(Position(epoch, host.number + 1, step), end_of_epoch=False)
+            callbacks.on_progress(TrainingProgress(epoch, host.number + 1, step), end_of_epoch=False)
         first_batch = 0
-        callbacks.on_position(Position(epoch + 1, 0, step), end_of_epoch=True)
-    return Position(epochs, 0, step)
+        callbacks.on_progress(TrainingProgress(epoch + 1, 0, step), end_of_epoch=True)
+    return TrainingProgress(epochs, 0, step)
 
 
 def train_step(
@@ -127,7 +127,7 @@ def train_step(
     optimization: Optimization,
     strategy: Strategy,
     precision: str,
-    position: Position,
+    progress: TrainingProgress,
     host: HostBatch,
 ) -> dict[str, float]:
     """All updates of one step, in the method's order; returns what they logged, averaged over the workers."""
@@ -147,12 +147,12 @@ def train_step(
             logs = {f"loss/{update.optimizer}": update.loss, **update.logs}
             means = strategy.mean(torch.stack([v.detach().double() for v in logs.values()]))
             norm = gradient_norm(optimizer)
-            stop_unless_finite(means[0], norm, update.optimizer, position, host)
+            stop_unless_finite(means[0], norm, update.optimizer, progress, host)
             optimizer.step()
             names += [*logs, f"gradient-norm/{update.optimizer}"]
             values += [*means, norm.double()]
     except torch.OutOfMemoryError as error:
-        raise OutOfMemoryError(out_of_memory_message(batch, position)) from error
+        raise OutOfMemoryError(out_of_memory_message(batch, progress)) from error
     return dict(zip(names, torch.stack(values).tolist(), strict=True))
 
 
@@ -198,15 +198,15 @@ def gradient_norm(optimizer: Optimizer) -> Tensor:
     return torch.nn.utils.get_total_norm(gradients)
 
 
-def stop_unless_finite(loss: Tensor, norm: Tensor, optimizer: str, position: Position, host: HostBatch) -> None:
+def stop_unless_finite(loss: Tensor, norm: Tensor, optimizer: str, progress: TrainingProgress, host: HostBatch) -> None:
     loss_value, norm_value = torch.stack([loss.double(), norm.double()]).tolist()
     if math.isfinite(loss_value) and math.isfinite(norm_value):
         return
     raise NonFiniteLossError(
-        f"step {position.step} (epoch {position.epoch}, batch {position.batch}): the loss of {optimizer!r} is "
+        f"step {progress.step} (epoch {progress.epoch}, batch {progress.batch}): the loss of {optimizer!r} is "
         f"{loss_value}, its gradient's norm {norm_value}. The weights before this step are kept. Look at the batch's "
         f"images; a lower learning rate (optimizers.{optimizer}.lr) or precision=float32 often helps.",
-        position,
+        progress,
         host.rows.flatten().tolist(),
     )
 
@@ -219,10 +219,10 @@ def throughput(images: int, seconds: float, wait_s: float) -> dict[str, float]:
     }
 
 
-def out_of_memory_message(batch: Batch, position: Position) -> str:
+def out_of_memory_message(batch: Batch, progress: TrainingProgress) -> str:
     shape = "×".join(str(n) for n in batch.images.shape)
     axes = f"{'clips × frames' if batch.images.ndim == 5 else 'images'} × channels × height × width"
     return (
-        f"out of memory at step {position.step}: a worker's batch is {shape} ({axes}). "
+        f"out of memory at step {progress.step}: a worker's batch is {shape} ({axes}). "
         "Set batch.people lower or workers higher; precision=bfloat16 halves what the maps take."
     )

@@ -219,11 +219,11 @@ def party(client: MlflowClient, contender: Contender | None) -> Party:
         return Party(RANDOM_ORDER, {})
     version = contender.version
     tags = client.get_run(contender.run_id).data.tags
-    position = contender.located.checkpoint.position
+    progress = contender.located.checkpoint.progress
     facts = {
         "run": contender.run_id,
         "recipe": str(contender.located.checkpoint.experiment.get("name", "")),
-        "checkpoint": f"epoch {position.epoch}, step {position.step}",
+        "checkpoint": f"epoch {progress.epoch}, step {progress.step}",
         "registered": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
         "code digest": tags.get("source.digest", version.tags.get("source.digest", ""))[:16],
         "commit": tags.get("source.commit", ""),

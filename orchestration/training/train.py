@@ -257,7 +257,7 @@ def finish(prepared: Prepared, run: tracked_run.TrackedRun, store: Store, progre
     chosen = choose_checkpoint(experiment, store, progress)
     with progress.bar("evaluating") as bar:
         result = evaluate(chosen.address, experiment, store.join("evaluation"), progress=bar)
-    run.log_evaluation(result.metrics, step=chosen.position.step)
+    run.log_evaluation(result.metrics, step=chosen.progress.step)
     for name, data in result.pictures.items():
         run.log_picture(data, name)
     run.log_training_curves()
@@ -304,8 +304,8 @@ def selection_score(
     experiment: Experiment, candidate: checkpoint.Checkpoint, store: Store, progress: Progress
 ) -> float:
     split, metric = selection(experiment)
-    destination = store.join("selection", f"{candidate.position.step:08d}")
-    with progress.bar(f"selecting: epoch {candidate.position.epoch}") as bar:
+    destination = store.join("selection", f"{candidate.progress.step:08d}")
+    with progress.bar(f"selecting: epoch {candidate.progress.epoch}") as bar:
         result: Evaluation = evaluate(
             candidate.address,
             experiment.model_copy(update={"evaluate": experiment.evaluate.model_copy(update={"cues": ()})}),

@@ -19,7 +19,7 @@ from methods.method import Method, MethodError
 from orchestration.config import build
 from orchestration.config.load import Experiment
 from orchestration.engine import checkpoint, loop
-from orchestration.engine.loop import NonFiniteLossError, Position, StepReport
+from orchestration.engine.loop import NonFiniteLossError, StepReport, TrainingProgress
 from orchestration.engine.strategies.data_parallel import build_strategy
 from orchestration.errors import RequestError
 from orchestration.tracking.journal import Journal, JournalError, ReplayMismatch, environment
@@ -86,23 +86,25 @@ class CheckpointWriter:
     def on_step(self, report: StepReport) -> None:
         self.journal.record(report)
 
-    def on_position(self, position: Position, end_of_epoch: bool) -> None:
+    def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None:
         settings = self.experiment.checkpoint
         if end_of_epoch:
             self.journal.flush()
-            due = position.epoch % settings.every_epochs == 0 or position.epoch == self.experiment.epochs
+            due = progress.epoch % settings.every_epochs == 0 or progress.epoch == self.experiment.epochs
         else:
-            due = settings.every_batches is not None and position.batch % settings.every_batches == 0
+            due = settings.every_batches is not None and progress.batch % settings.every_batches == 0
         if due:
-            self.save(position, end_of_epoch=end_of_epoch, keep=settings.keep)
+            self.save(progress, end_of_epoch=end_of_epoch, keep=settings.keep)
 
-    def save(self, position: Position, *, end_of_epoch: bool, keep: int | None, folder: str | None = None) -> None:
+    def save(
+        self, progress: TrainingProgress, *, end_of_epoch: bool, keep: int | None, folder: str | None = None
+    ) -> None:
         self.journal.flush()
         checkpoint.save(
             self.store,
             self.method,
             self.optimization.optimizers,
-            position,
+            progress,
             end_of_epoch=end_of_epoch,
             experiment=self.config.experiment,
             facts=self.config.facts,
@@ -117,12 +119,12 @@ class NullRecorder:
     def on_step(self, report: StepReport) -> None:
         """Rank 0 has recorded the same step."""
 
-    def on_position(self, position: Position, end_of_epoch: bool) -> None:
+    def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None:
         """Rank 0 saves."""
 
 
 def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
-    """Ray Train's entry point. Returns the position reached, or `failure` if an earlier attempt failed for good."""
+    """Ray Train's entry point. Returns the progress reached, or `failure` if an earlier attempt failed for good."""
     schedule = loop_config.get("validation")
     config = WorkerConfig(**loop_config | {"validation": ValidationSchedule(**schedule) if schedule else None})
     store = open_store(config.run)
@@ -136,7 +138,7 @@ def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
         raise
 
 
-def run(config: WorkerConfig, store: Store, device: torch.device) -> Position:
+def run(config: WorkerConfig, store: Store, device: torch.device) -> TrainingProgress:
     """Train to the last epoch in this process, together with the other processes of its group, if any.
 
     A sweep's trial is validated at its milestones and ends early if the sweep stops it.
@@ -149,7 +151,7 @@ def run(config: WorkerConfig, store: Store, device: torch.device) -> Position:
                 wait = config.validation.waits and epoch < training.last
                 if not stop_signal.should_continue(store, epoch, wait=wait):
                     break
-        return training.position
+        return training.progress
 
 
 class Training:
@@ -166,7 +168,7 @@ class Training:
             load_initial_weights(config, method)
         method.to(device)
         self.optimization = build.build_optimization(experiment, method)
-        self.position = checkpoint.restore(found, method, self.optimization.optimizers) if found else Position()
+        self.progress = checkpoint.restore(found, method, self.optimization.optimizers) if found else TrainingProgress()
         self.strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
         self.dataset = build.open_data(experiment)
         rank, workers = self.strategy.rank, self.strategy.workers
@@ -180,12 +182,12 @@ class Training:
         """The epochs, counted from 1, at whose ends training is to pause: those still to come, and the last."""
         if self.config.validation is None:
             return [self.last]
-        return remaining(milestones(self.last, self.config.validation.every), self.position.epoch, self.position.batch)
+        return remaining(milestones(self.last, self.config.validation.every), self.progress.epoch, self.progress.batch)
 
     def advance(self, epochs: int) -> None:
         """Train to the end of epoch `epochs`, counted from 1."""
         try:
-            self.position = loop.train(
+            self.progress = loop.train(
                 self.method,
                 self.feed,
                 self.optimization,
@@ -194,12 +196,12 @@ class Training:
                 epochs=epochs,
                 precision=self.experiment.precision,
                 device=self.device,
-                start=self.position,
+                start=self.progress,
             )
         except NonFiniteLossError as error:
             error.args = (f"{error} The batch: {', '.join(batch_keys(self.dataset, error.rows))}",)
             if self.recorder:
-                at = error.position
+                at = error.progress
                 self.recorder.save(at, end_of_epoch=False, keep=None, folder=f"stopped/{at.step:08d}")
             raise
 
@@ -207,7 +209,7 @@ class Training:
         """Score the method as it is on the validation set; what came of it is in the run's storage as well."""
         from orchestration.training.validation import validate  # plots and ranking, which training alone does without
 
-        return validate(self.method, self.experiment, self.store, epoch, self.position.step, self.strategy, self.device)
+        return validate(self.method, self.experiment, self.store, epoch, self.progress.step, self.strategy, self.device)
 
     def close(self) -> None:
         if self.recorder:

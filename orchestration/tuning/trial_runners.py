@@ -51,7 +51,7 @@ class InProcessRunner:
         epoch = next(self.milestones)
         self.training.advance(epoch)
         metrics = self.training.validate(epoch)
-        return {"epoch": epoch, "metrics": metrics, "step": self.training.position.step}
+        return {"epoch": epoch, "metrics": metrics, "step": self.training.progress.step}
 
     def stop(self, *, failed: bool) -> bool:
         self.stack.close()

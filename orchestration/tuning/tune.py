@@ -249,7 +249,7 @@ class Sweep:
         experiment = Experiment.from_resolved(chosen.experiment)
         with self.progress.bar(f"evaluating the best: {shown(best.values)}") as bar:
             result = evaluate(chosen.address, experiment, child.store.join("evaluation"), progress=bar)
-        child.log_evaluation(result.metrics, step=chosen.position.step)
+        child.log_evaluation(result.metrics, step=chosen.progress.step)
         for picture, data in result.pictures.items():
             child.log_picture(data, picture)
         child.deliver()

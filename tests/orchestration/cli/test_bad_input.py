@@ -247,7 +247,7 @@ def test_an_altered_byte_stops_the_run_before_its_row_group_is_used(
     assert 0 < len(steps) <= first_use
     newest = checkpoint.latest(store)
     assert newest is not None
-    assert newest.position.step <= first_use
+    assert newest.progress.step <= first_use
     client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     assert client.get_run(storage.name).info.status == "FAILED"
     assert attempts() <= 2, "what cannot be mended by trying again was tried again"

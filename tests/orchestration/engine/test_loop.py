@@ -18,7 +18,7 @@ from methods.method import Batch
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint, loop
-from orchestration.engine.loop import NonFiniteLossError, Position, StepReport
+from orchestration.engine.loop import NonFiniteLossError, StepReport, TrainingProgress
 from orchestration.engine.strategies.data_parallel import build_strategy
 from orchestration.errors import RequestError
 from orchestration.training.worker import class_counts
@@ -33,15 +33,15 @@ class Recorder:
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.steps: list[StepReport] = []
-        self.positions: list[Position] = []
+        self.reached: list[TrainingProgress] = []
         self.stop_after = stop_after
 
     def on_step(self, report: StepReport) -> None:
         self.steps.append(report)
 
-    def on_position(self, position: Position, end_of_epoch: bool) -> None:
-        self.positions.append(position)
-        if position.step == self.stop_after and not end_of_epoch:
+    def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None:
+        self.reached.append(progress)
+        if progress.step == self.stop_after and not end_of_epoch:
             raise KeyboardInterrupt
 
 
@@ -66,7 +66,7 @@ def train(
     facts = build.describe_data(dataset.index("train"), dataset.manifest.label_map)
     method = build.build_method(described, facts)
     optimization = build.build_optimization(described, method)
-    start = Position()
+    start = TrainingProgress()
     if from_run:
         found = checkpoint.find(str(run))
         start = checkpoint.restore(found, method, optimization.optimizers)
@@ -81,7 +81,7 @@ def train(
     except KeyboardInterrupt:
         assert run is not None
         checkpoint.save(
-            open_store(run), method, optimization.optimizers, recorder.positions[-1],
+            open_store(run), method, optimization.optimizers, recorder.reached[-1],
             end_of_epoch=False, experiment=wanted, facts=facts,
         )  # fmt: skip
     finally:
@@ -119,7 +119,7 @@ def test_taken_up_in_mid_epoch_it_ends_bit_identical(data: str, tmp_path: Path, 
     undisturbed, whole = train(wanted)
     _, before = train(wanted, Recorder(stop_after=steps), run=str(tmp_path))
     resumed, after = train(wanted, run=str(tmp_path), from_run=True)
-    assert before.positions[-1].batch > 0
+    assert before.reached[-1].batch > 0
     assert [r.step for r in before.steps + after.steps] == [r.step for r in whole.steps]
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
 
@@ -194,8 +194,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(data:
     states: list[dict[str, torch.Tensor]] = []
 
     class Poison(Recorder):
-        def on_position(self, position: Position, end_of_epoch: bool) -> None:
-            if position.step == 2:
+        def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None:
+            if progress.step == 2:
                 states.append({n: p.detach().clone() for n, p in method.named_parameters()})
 
     def poisoned(epoch: int, first_batch: int) -> Iterator[HostBatch]:
@@ -209,7 +209,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(data:
     with pytest.raises(NonFiniteLossError, match=r"step 2 \(epoch 0, batch 2\).*learning rate") as raised:
         loop.train(method, replace(feed, batches=poisoned), optimization, strategy, Poison(), epochs=EPOCHS)
     stream.close()
-    assert raised.value.position == Position(0, 2, 2)
+    assert raised.value.progress == TrainingProgress(0, 2, 2)
     assert len(raised.value.rows) == 32
     assert all(torch.equal(states[0][n], p) for n, p in method.named_parameters())
 
@@ -234,7 +234,7 @@ def test_only_the_newest_checkpoints_are_kept(data: str, tmp_path: Path) -> None
     store = open_store(str(tmp_path))
     for step in range(4):
         checkpoint.save(
-            store, method, optimizers, Position(0, step, step),
+            store, method, optimizers, TrainingProgress(0, step, step),
             end_of_epoch=False, experiment=described.resolved(), facts=facts, keep=2,
         )  # fmt: skip
     assert checkpoint.complete_folders(store) == ["checkpoints/00000002", "checkpoints/00000003"]

@@ -50,7 +50,7 @@ def test_taken_up_in_mid_epoch_it_ends_bit_identical(data: str, tmp_path: Path) 
     undisturbed, whole = train(wanted)
     _, before = train(wanted, Recorder(stop_after=7), run=str(tmp_path))
     resumed, after = train(wanted, run=str(tmp_path), from_run=True)
-    assert before.positions[-1].batch > 0
+    assert before.reached[-1].batch > 0
     assert [r.step for r in before.steps + after.steps] == [r.step for r in whole.steps]
     assert all(torch.equal(undisturbed[name], resumed[name]) for name in undisturbed)
 

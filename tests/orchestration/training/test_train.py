@@ -200,7 +200,7 @@ def test_the_model_is_the_best_on_people_held_out(selected: dict[str, Any], held
     scores = {}
     for folder in checkpoint.complete_folders(run):
         found = checkpoint.read(run, folder)
-        result = evaluate_validation(found.address, run.join("selection", f"{found.position.step:08d}"))
+        result = evaluate_validation(found.address, run.join("selection", f"{found.progress.step:08d}"))
         scores[found.address] = result["clothes-changing/mAP"]
     assert len(scores) == 2
     assert selected["checkpoint"] == max(scores, key=lambda address: scores[address])
