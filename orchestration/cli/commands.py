@@ -238,19 +238,19 @@ def runs_sync(words: Namespace) -> Answer:
 
 
 def registry_list(words: Namespace) -> Answer:
-    from orchestration.registry.catalogue import list_models
+    from orchestration.registry.models import list_models
 
     return {"models": list_models()}
 
 
 def registry_show(words: Namespace) -> Answer:
-    from orchestration.registry.catalogue import show_model
+    from orchestration.registry.models import show_model
 
     return named(show_model(words.model))
 
 
 def registry_register(words: Namespace) -> Answer:
-    from orchestration.registry.catalogue import register_run
+    from orchestration.registry.models import register_run
 
     return register_run(words.model, words.name)
 

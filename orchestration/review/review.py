@@ -26,7 +26,7 @@ from orchestration.registry.gate import Check, Gate
 from orchestration.registry.versions import uri
 from orchestration.review.bootstrap import RESAMPLES
 from orchestration.review.comparison import MEASURES, SEED, ModeComparison, compare
-from orchestration.review.contenders import Contender, changed_data, check_data, contenders, data_of, fingerprints
+from orchestration.review.models import Contender, changed_data, check_data, contenders, data_of, fingerprints
 from orchestration.review.page import Party, Review, write_page
 from orchestration.review.thumbnails import draw_cases, draw_looks
 from orchestration.tracking import mlflow_client

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from playwright.sync_api import Browser, expect
 
 from orchestration.cli.main import main
-from tests.orchestration.contenders import contender, make_place
+from tests.orchestration.reviewed_models import contender, make_place
 from tests.servers.chromium import Watched
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from orchestration.cli.main import main
-from tests.orchestration.contenders import contender, make_place
+from tests.orchestration.reviewed_models import contender, make_place
 from tests.servers.chromium import LAPTOP, PHONE, Scheme, Watched
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]

@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 
 from orchestration.cli.main import main
 from orchestration.registry import register
-from orchestration.registry.catalogue import show_model
 from orchestration.registry.locate import locate
+from orchestration.registry.models import show_model
 from tests.tiny import tiny_dataset
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]

@@ -17,9 +17,9 @@ from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from orchestration.cli.main import main
 from orchestration.errors import RequestError
 from orchestration.registry import decisions
-from orchestration.registry.catalogue import list_models
 from orchestration.registry.decisions import EVIDENCE, promote, reject, rollback
 from orchestration.registry.gate import set_gate
+from orchestration.registry.models import list_models
 from orchestration.registry.versions import aliases, find
 from orchestration.tracking import mlflow_client
 from orchestration.tracking.mlflow_filters import quoted

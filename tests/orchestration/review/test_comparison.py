@@ -13,7 +13,7 @@ from methods.matches import Labels
 from orchestration.evaluation.embed import Descriptors
 from orchestration.evaluation.modes import rank_modes
 from orchestration.review.comparison import ModeComparison, clothes_changes, compare
-from tests.orchestration.contenders import people
+from tests.orchestration.reviewed_models import people
 from tests.tiny import tiny_dataset
 
 Told = tuple[Dataset, dict[str, SplitIndex], dict[str, Descriptors], dict[str, Descriptors]]

@@ -18,7 +18,7 @@ from datasets.shards.dataset import Dataset
 from orchestration.cli.main import main
 from orchestration.evaluation import descriptors
 from orchestration.review.page import SCRIPT, markdown
-from tests.orchestration.contenders import Place, contender, make_place
+from tests.orchestration.reviewed_models import Place, contender, make_place
 from tests.tiny import tiny_dataset
 
 NAME = "reviewed"

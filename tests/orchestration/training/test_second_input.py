@@ -28,7 +28,7 @@ from orchestration.errors import RequestError
 from orchestration.evaluation.embed import load_features
 from orchestration.evaluation.evaluate import evaluate
 from orchestration.registry import register
-from orchestration.registry.catalogue import show_model
+from orchestration.registry.models import show_model
 from orchestration.tracking.journal import read_steps
 from orchestration.training.changed_clothes_figure import PICTURE
 from orchestration.training.train import train
