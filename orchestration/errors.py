@@ -1,4 +1,4 @@
-"""The errors that are told in one message, and how a message is told."""
+"""Errors that a command reports in one message, and the text of that message."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class UnreachableError(RequestError):
     """The tracking server does not answer, and nothing was started."""
 
 
-class ServerAwayError(RuntimeError):
-    """The tracking server did not answer for longer than a command waits; what was to be done can be done later."""
+class ServiceUnavailableError(RuntimeError):
+    """MLflow was unavailable for longer than a command waits. The same request can succeed later."""
 
 
 def first_line(error: Any) -> str:
-    """What an error says, in one line and without secrets: clients quote the addresses that they were given."""
+    """The first line of an error's message, without secrets: clients quote the addresses that they were given."""
     text = without_secret(str(error)).strip()
     return text.splitlines()[0] if text else type(error).__name__
 

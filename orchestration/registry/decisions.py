@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from orchestration.errors import RequestError, ServerAwayError, first_line
+from orchestration.errors import RequestError, ServiceUnavailableError, first_line
 from orchestration.registry import gate
 from orchestration.registry.lock import Lock, locked
 from orchestration.registry.versions import (
@@ -202,11 +202,11 @@ def carry_out(client: MlflowClient, lock: Lock, name: str, decision: Decision, n
 
 @contextmanager
 def may_be_cut_short(name: str) -> Iterator[None]:
-    """Raises: ServerAwayError where MLflow fails meanwhile."""
+    """Raises: ServiceUnavailableError where MLflow fails meanwhile."""
     try:
         yield
     except MlflowException as error:
-        raise ServerAwayError(
+        raise ServiceUnavailableError(
             f"{name}: MLflow failed while the decision was written, and may have it in part: {first_line(error)}. "
             "Give the same command again when MLflow answers: it takes the decision to its end."
         ) from error

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from datasets.storage.store import Store
-from orchestration.errors import RequestError, ServerAwayError, first_line, without_secret
+from orchestration.errors import RequestError, ServiceUnavailableError, first_line, without_secret
 from orchestration.registry import register
 from orchestration.tracking import tracked_run
 from orchestration.tracking.forwarder import drain
@@ -22,7 +22,7 @@ SYNC_S = 60.0
 def register_once(store: Store, run_id: str, name: str, checkpoint: str, metrics: Mapping[str, float]) -> str:
     """Register that checkpoint of the run in `store` under `name`; returns models:/name/version.
 
-    An earlier call for the same that did not come to its end is taken up. Raises: ServerAwayError, the wish stays then;
+    An earlier call for the same that did not come to its end is taken up. Raises: ServiceUnavailableError, the wish stays then;
     what `registry.register` raises.
     """
     asked = {"name": name, "checkpoint": checkpoint, "metrics": dict(metrics)}
@@ -42,7 +42,7 @@ def fulfil(store: Store, run_id: str) -> str | None:
         model = register.register_checkpoint(
             wish["checkpoint"], wish["name"], run_id, wish["metrics"], attempt=wish["attempt"]
         )
-    except ServerAwayError:
+    except ServiceUnavailableError:
         raise
     except Exception:
         store.delete(WISH)  # asking again would fail again

@@ -25,7 +25,7 @@ from orchestration.export import serving
 from orchestration.export.model_card import Provenance, as_description
 from orchestration.registry.versions import CANDIDATE, WEIGHTS
 from orchestration.tracking.mlflow_filters import quoted
-from orchestration.tracking.mlflow_retry import is_away
+from orchestration.tracking.mlflow_retry import is_unavailable
 
 SERVING = Path(serving.__file__)
 REQUIREMENTS = ("mlflow", "torch", "torchvision", "numpy")
@@ -149,7 +149,7 @@ def create_version(client: MlflowClient, packed: Packed, model_id: str) -> Model
     try:
         client.create_registered_model(name)
     except MlflowException as error:
-        if is_away(error):
+        if is_unavailable(error):
             raise
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise RequestError(f"the registry does not take the name {name!r}: {first_line(error)}") from error

@@ -23,7 +23,7 @@ from orchestration.export.torch_graph import Descriptor, to_archive, trace
 from orchestration.registry.publish import FILES, SERVING, Packed, Version, publish, sha256
 from orchestration.registry.versions import find_version
 from orchestration.tracking import mlflow_client
-from orchestration.tracking.mlflow_retry import persist
+from orchestration.tracking.mlflow_retry import retry_while_unavailable
 from orchestration.tracking.run_description import redact
 
 __all__ = [
@@ -67,11 +67,11 @@ def register(
     example: a few inputs for the model's input example, images uint8 [b ≥ 2, 3, H, W] (and parsing uint8 [b, H, W]);
     drawn at random where there are none. inputs: the names of `embed`'s arguments. clips: images are clips of video.
     attempt: names this registration; one of the same name that did not come to its end is taken up.
-    Raises: RequestError where MLflow cannot be reached or the name is not allowed; ExportError; ServerAwayError.
+    Raises: RequestError where MLflow cannot be reached or the name is not allowed; ExportError; ServiceUnavailableError.
     """
     from orchestration.export.onnx_graph import to_onnx  # with the ONNX runtime, which only registering needs
 
-    client = persist(lambda: mlflow_client.connect(tracking_uri), f"registering {name}")
+    client = retry_while_unavailable(lambda: mlflow_client.connect(tracking_uri), f"registering {name}")
     example = tuple(example) if example else random_example(size, inputs, clips)
     descriptor = Descriptor(method, mean, std, flip and not clips)
     tensors = (example[0].float(), *example[1:])
@@ -97,7 +97,7 @@ def register(
         "serving": SERVING.read_bytes(),
     }
     packed = Packed(name, provenance, files, example, inputs, features.shape[1], attempt or uuid.uuid4().hex)
-    return persist(lambda: publish(client, packed), f"registering {name}")
+    return retry_while_unavailable(lambda: publish(client, packed), f"registering {name}")
 
 
 def register_checkpoint(
@@ -126,7 +126,7 @@ def register_checkpoint(
     checkpoint.load_method_state(method, found)
     augmentation = build.build_augmentation(experiment)
     dataset = Dataset.open(experiment.data)
-    tags = persist(lambda: mlflow_client.connect().get_run(run_id).data.tags, f"registering {name}")
+    tags = retry_while_unavailable(lambda: mlflow_client.connect().get_run(run_id).data.tags, f"registering {name}")
     provenance = Provenance(
         run_id=run_id,
         checkpoint=without_secret(address),

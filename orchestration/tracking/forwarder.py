@@ -22,7 +22,7 @@ from mlflow.entities import Metric
 from datasets.storage.store import Store
 from orchestration.errors import first_line
 from orchestration.tracking import journal, system_metrics
-from orchestration.tracking.mlflow_retry import is_away
+from orchestration.tracking.mlflow_retry import is_unavailable
 from orchestration.tracking.segments import Record, SegmentReader
 
 OUTBOX = "outbox"
@@ -180,7 +180,7 @@ def newest_points(client: MlflowClient, run_id: str) -> dict[str, tuple[int, int
 
 
 class Forwarder:
-    """A thread that reads and delivers until it is stopped. While MLflow is away it waits, longer each time."""
+    """A thread that reads and delivers until it is stopped. While MLflow is unavailable it waits, longer each time."""
 
     def __init__(self, delivery: Delivery, *, poll_s: float = POLL_S) -> None:
         self.delivery, self.poll_s = delivery, poll_s
@@ -205,12 +205,12 @@ class Forwarder:
                     continue
                 self.delivery.deliver()
                 if self.error:
-                    log.warning("MLflow is back; %d records were delivered so far", self.delivery.delivered)
+                    log.warning("MLflow is available again; %d records delivered so far", self.delivery.delivered)
                 self.error, pause = None, self.poll_s
             except Exception as error:
                 if self.error is None:
-                    what = "is away" if is_away(error) else "refuses what it is sent"
-                    log.warning("MLflow %s, the run goes on and delivers later: %s", what, first_line(error))
+                    what = "is unavailable" if is_unavailable(error) else "rejects the records"
+                    log.warning("MLflow %s; the run continues and delivers later: %s", what, first_line(error))
                 self.error = error
                 next_try, pause = time.monotonic() + pause, min(2 * pause, LONGEST_PAUSE_S)
 

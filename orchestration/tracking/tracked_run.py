@@ -1,7 +1,7 @@
 """Runs in MLflow. A run is created before its workers start; everything after that goes through the run's storage.
 
 `TrackedRun` writes what the driver has to say to the outbox there and `forward` carries journal, samples and outbox to
-MLflow, so that a tracking server which is away delays delivery and nothing else.
+MLflow, so that an unavailable tracking server delays delivery and nothing else.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from orchestration.errors import RequestError, first_line, without_secret
 from orchestration.tracking import journal
 from orchestration.tracking.forwarder import FILES, OUTBOX, Delivery, Forwarder, OnRecords, drain
 from orchestration.tracking.mlflow_client import connect, default_tracking_uri, experiment_id
-from orchestration.tracking.mlflow_retry import persist
+from orchestration.tracking.mlflow_retry import retry_while_unavailable
 from orchestration.tracking.run_description import dataset_input, describe, flatten, redact
 from orchestration.tracking.segments import Record, SegmentReader, SegmentWriter
 from orchestration.tracking.system_metrics import SystemMonitor
@@ -173,9 +173,9 @@ def create_run(
     digest = hashlib.sha256(f"{name}{time.time_ns()}{os.getpid()}".encode()).hexdigest()
     run_name, where = f"{name}-{digest[:10]}", str(experiment.get("experiment") or "redress")
     all_tags = describe(experiment, fingerprint) | dict(tags or {})
-    run_id = persist(lambda: created(client, experiment_id(client, where, uri), run_name, all_tags), "creating the run")
+    run_id = retry_while_unavailable(lambda: created(client, experiment_id(client, where, uri), run_name, all_tags), "creating the run")
     storage = join(absolute(str(experiment.get("storage") or "runs")), run_id)
-    persist(lambda: describe_run(client, run_id, experiment, fingerprint, storage), "creating the run")
+    retry_while_unavailable(lambda: describe_run(client, run_id, experiment, fingerprint, storage), "creating the run")
     description = {"run_id": run_id, "fingerprint": fingerprint, "tracking_uri": without_secret(uri)}
     try:
         open_store(storage).write(DESCRIPTION, json.dumps(description, indent=1).encode())

@@ -15,7 +15,7 @@ from orchestration import cluster
 from orchestration.config import build
 from orchestration.config.load import Experiment
 from orchestration.engine import checkpoint, weights
-from orchestration.errors import RequestError, ServerAwayError
+from orchestration.errors import RequestError, ServiceUnavailableError
 from orchestration.evaluation.cue_study import check_cues
 from orchestration.evaluation.evaluate import (
     Evaluation,
@@ -275,7 +275,7 @@ def finish(prepared: Prepared, run: tracked_run.TrackedRun, store: Store, progre
             answer["model"] = pending.register_once(
                 store, run.run_id, experiment.register_as, chosen.address, result.metrics
             )
-        except ServerAwayError as error:
+        except ServiceUnavailableError as error:
             progress.say(
                 f"{error}\nThe model waits: `redress runs sync {run.storage}` registers it when MLflow is back."
             )

@@ -21,7 +21,7 @@ from orchestration.config.load import Experiment
 from orchestration.registry.locate import locate
 from orchestration.sweeps.state import Trial
 from orchestration.tracking import tracked_run
-from orchestration.tracking.mlflow_retry import persist
+from orchestration.tracking.mlflow_retry import retry_while_unavailable
 from orchestration.training import stop_signal, train
 from orchestration.training.validation import PREFIX, Scores
 from orchestration.training.worker import FAILURE, FINAL_ERRORS, ValidationSchedule, WorkerConfig
@@ -81,7 +81,7 @@ class SweepTrial(Trainable):
         self.failure: str | None = None
         self.runner: TrialRunner | None = None
         self.experiment = Experiment.from_resolved(config["experiment"])
-        self.run = persist(
+        self.run = retry_while_unavailable(
             lambda: take_up(self.job.sweep, self.experiment, self.job.fingerprint, trial),
             f"trial {trial.name} was to begin",
             deadline_s=AWAY_S,

@@ -28,7 +28,7 @@ from orchestration.sweeps.settings import Plan, SweepSettings, plan
 from orchestration.sweeps.space import shown
 from orchestration.sweeps.state import Configuration, SweepState, Trial
 from orchestration.tracking import mlflow_client, tracked_run
-from orchestration.tracking.mlflow_retry import persist
+from orchestration.tracking.mlflow_retry import retry_while_unavailable
 from orchestration.training import train
 from orchestration.tuning import sweep_runs
 from orchestration.tuning.trial_queue import TrialQueue
@@ -190,7 +190,7 @@ class Sweep:
 
     def close_trials(self, status: str) -> None:
         """Of trials whose processes are gone."""
-        persist(
+        retry_while_unavailable(
             lambda: sweep_runs.close_open_runs(self.client, self.run.run_id, status), "the sweep's trials were closed"
         )
 

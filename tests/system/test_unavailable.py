@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 from datasets.storage.store import open_store
 from orchestration.config.load import load
-from orchestration.errors import ServerAwayError
+from orchestration.errors import ServiceUnavailableError
 from orchestration.registry import pending
 from orchestration.tracking import mlflow_retry, runs, tracked_run
 from orchestration.tracking.journal import read_steps
@@ -56,7 +56,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(tmp_path_factory.mktemp("away") / "mlflow")
+    server = Server(tmp_path_factory.mktemp("unavailable") / "mlflow")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", server.address)
         server.start()
@@ -73,8 +73,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_a_run_loses_and_doubles_nothing_whenever_the_server_is_killed(
     server: Server, data: str, tmp_path: Path, root: Path
 ) -> None:
-    words = ["train", "baseline-demo", f"data={data}", f"storage={tmp_path / 'runs'}", "experiment=away"]
-    words += ["epochs=60", "register=of-away", *SMALL, "--result", str(tmp_path / "result.json")]
+    words = ["train", "baseline-demo", f"data={data}", f"storage={tmp_path / 'runs'}", "experiment=unavailable"]
+    words += ["epochs=60", "register=of-unavailable", *SMALL, "--result", str(tmp_path / "result.json")]
     training = subprocess.Popen(
         [sys.executable, "-m", "orchestration", *words],
         cwd=root,
@@ -95,7 +95,7 @@ def test_a_run_loses_and_doubles_nothing_whenever_the_server_is_killed(
     finally:
         training.kill()
     assert training.returncode == 0, told
-    assert "the run goes on and delivers later" in told
+    assert "the run continues and delivers later" in told
     result = json.loads((tmp_path / "result.json").read_text())
     steps = [(point.step, point.timestamp, point.value) for point in client.get_metric_history(run_id, "loss/model")]
     assert steps == [(r["step"], r["time"], r["metrics"]["loss/model"]) for _, r in read_steps(store)]
@@ -103,14 +103,14 @@ def test_a_run_loses_and_doubles_nothing_whenever_the_server_is_killed(
         assert [point.value for point in client.get_metric_history(run_id, name)] == [pytest.approx(value)]
     shown = runs.show_run(run_id)
     assert shown["status"] == "FINISHED"
-    assert shown["models"] == [result["model"]] == ["models:/of-away/1"]
+    assert shown["models"] == [result["model"]] == ["models:/of-unavailable/1"]
     assert {"pictures/cmc.png", "experiment.json"} <= set(shown["files"])
     assert not store.exists(pending.WISH)
     assert pending.sync(run_id)["delivered"] == 0
 
 
 def delivered_run(client: MlflowClient) -> str | None:
-    experiment = client.get_experiment_by_name("away")
+    experiment = client.get_experiment_by_name("unavailable")
     found = client.search_runs([experiment.experiment_id]) if experiment else []
     return found[0].info.run_id if found and "loss/model" in found[0].data.metrics else None
 
@@ -169,10 +169,10 @@ def test_a_model_that_could_not_be_registered_waits_for_sync(
     server: Server, run: tuple[tracked_run.TrackedRun, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracked, address = run
-    monkeypatch.setattr(mlflow_retry, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(mlflow_retry, "RETRY_S", 1.0)
     server.kill()
     try:
-        with pytest.raises(ServerAwayError, match="went away while registering waiting"):
+        with pytest.raises(ServiceUnavailableError, match="became unavailable while registering waiting"):
             pending.register_once(tracked.store, tracked.run_id, "waiting", address, {"general/mAP": 0.5})
     finally:
         server.start()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from orchestration.errors import ServerAwayError
+from orchestration.errors import ServiceUnavailableError
 from orchestration.export.model_card import Provenance
 from orchestration.registry import decisions, register
 from orchestration.registry import publish as publication
@@ -129,13 +129,13 @@ def test_a_version_whose_registration_was_cut_short_becomes_candidate_unless_it_
     assert candidate("cut", uri) == "4"
 
 
-def test_a_registry_that_stays_away_is_told_in_time(
+def test_a_registry_that_stays_unavailable_is_reported_in_time(
     provenance: Provenance, method: Tiny, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away(*_: object, **__: object) -> None:
+    def unavailable(*_: object, **__: object) -> None:
         raise ConnectionError("nobody there")
 
-    monkeypatch.setattr(MlflowClient, "create_logged_model", away)
-    monkeypatch.setattr(mlflow_retry, "PATIENCE_S", 0.5)
-    with pytest.raises(ServerAwayError, match="went away while registering gone: nobody there"):
+    monkeypatch.setattr(MlflowClient, "create_logged_model", unavailable)
+    monkeypatch.setattr(mlflow_retry, "RETRY_S", 0.5)
+    with pytest.raises(ServiceUnavailableError, match="became unavailable while registering gone: nobody there"):
         register.register(method, "gone", provenance, size=SIZE, mean=MEAN, std=STD, tracking_uri=uri)

@@ -1,4 +1,4 @@
-"""Runs in MLflow: nothing lost and nothing doubled, with a SQLite file and with a server that goes away."""
+"""Runs in MLflow: nothing lost and nothing doubled, with a SQLite file and with a server that becomes unavailable."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_a_run_whose_creation_was_not_answered_is_made_once(
     assert found[0].data.params["many.k149"] == "149"
 
 
-def test_what_mlflow_refuses_is_not_told_as_an_absence(
+def test_a_rejection_is_not_reported_as_unavailability(
     database: str, experiment: dict, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = tracked_run.create_run(experiment, FINGERPRINT, tracking_uri=database)
@@ -200,8 +200,8 @@ def test_what_mlflow_refuses_is_not_told_as_an_absence(
 
     run.delivery.client.log_batch = refuse
     with run.forward(system_metrics=False):
-        wait_until(lambda: "refuses" in caplog.text)
-    assert "MLflow refuses what it is sent" in caplog.text
+        wait_until(lambda: "rejects" in caplog.text)
+    assert "MLflow rejects the records" in caplog.text
     assert "secret" not in caplog.text
     assert "http://host/api" in caplog.text
 
@@ -271,7 +271,7 @@ def test_a_server_that_is_killed_and_comes_back_gets_everything_once(
         kill_server(port)
     before = step
     record(ended, 0, 20)
-    ended.log_picture(b"\x89PNG", "while-away.png")
+    ended.log_picture(b"\x89PNG", "while-unavailable.png")
     assert not ended.finish("FINISHED", deadline_s=0.5), "what MLflow did not take waits in the storage"
     assert step > before, "training does not wait for MLflow"
     with mlflow_server(home, port) as address:
@@ -288,7 +288,7 @@ def test_a_server_that_is_killed_and_comes_back_gets_everything_once(
             assert history(ended, "loss/2") == written(ended, "loss/2")
         shown = runs.show_run(ended.run_id, tracking_uri=address)
         assert shown["status"] == "FINISHED"
-        assert "pictures/while-away.png" in shown["files"]
+        assert "pictures/while-unavailable.png" in shown["files"]
 
 
 def kill_server(port: int) -> None:
