@@ -57,7 +57,7 @@ def log_pictures(located: Located, pictures: Mapping[str, bytes], folder: str, p
         return
     try:
         run = tracked_run.open_run(located.run)
-        if run.is_going_on():  # its own process writes what it has to say
+        if run.is_running():  # its own process writes what it has to say
             raise RequestError(f"run {run.run_id} is still going on; evaluate again when it has ended")
     except RequestError as error:
         progress.say(f"the pictures are in {folder} of the run's storage and not in MLflow: {error}")

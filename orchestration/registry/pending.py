@@ -1,5 +1,6 @@
-"""A run's wish to be registered. It lies in the run's storage until it is fulfilled, so that a tracking server which goes
-away, or a driver that is killed, delays it and makes no version twice.
+"""A pending registration: the request to register a run's model, kept in the run's storage until it is done.
+
+A tracking server that becomes unavailable or a driver that is killed delays the registration and makes no version twice.
 """
 
 from __future__ import annotations
@@ -15,55 +16,58 @@ from orchestration.registry import register
 from orchestration.tracking import tracked_run
 from orchestration.tracking.forwarder import drain
 
-WISH = "registration.json"
+FILE = "registration.json"
 SYNC_S = 60.0
 
 
-def register_once(store: Store, run_id: str, name: str, checkpoint: str, metrics: Mapping[str, float]) -> str:
+def register_idempotent(store: Store, run_id: str, name: str, checkpoint: str, metrics: Mapping[str, float]) -> str:
     """Register that checkpoint of the run in `store` under `name`; returns models:/name/version.
 
-    An earlier call for the same that did not come to its end is taken up. Raises: ServiceUnavailableError, the wish stays then;
-    what `registry.register` raises.
+    An interrupted earlier call with the same arguments is resumed.
+    Raises: ServiceUnavailableError, and the registration stays pending; what `registry.register` raises.
     """
-    asked = {"name": name, "checkpoint": checkpoint, "metrics": dict(metrics)}
-    wish = json.loads(store.read(WISH)) if store.exists(WISH) else {}
-    if {key: wish.get(key) for key in asked} != json.loads(json.dumps(asked)):
-        wish = asked | {"attempt": uuid.uuid4().hex}
-        store.write(WISH, json.dumps(wish, indent=1).encode())
-    return fulfil(store, run_id) or ""
+    wanted = {"name": name, "checkpoint": checkpoint, "metrics": dict(metrics)}
+    pending = json.loads(store.read(FILE)) if store.exists(FILE) else {}
+    if {key: pending.get(key) for key in wanted} != json.loads(json.dumps(wanted)):
+        pending = wanted | {"attempt": uuid.uuid4().hex}
+        store.write(FILE, json.dumps(pending, indent=1).encode())
+    return flush(store, run_id) or ""
 
 
-def fulfil(store: Store, run_id: str) -> str | None:
-    """Register what waits in `store`; returns models:/name/version, None where nothing waits. Raises: as `register_once`."""
-    if not store.exists(WISH):
+def flush(store: Store, run_id: str) -> str | None:
+    """Complete the registration pending in `store`; returns models:/name/version, None where none is pending.
+
+    Raises: as `register_idempotent`.
+    """
+    if not store.exists(FILE):
         return None
-    wish = json.loads(store.read(WISH))
+    pending = json.loads(store.read(FILE))
     try:
         model = register.register_checkpoint(
-            wish["checkpoint"], wish["name"], run_id, wish["metrics"], attempt=wish["attempt"]
+            pending["checkpoint"], pending["name"], run_id, pending["metrics"], attempt=pending["attempt"]
         )
     except ServiceUnavailableError:
         raise
     except Exception:
-        store.delete(WISH)  # asking again would fail again
+        store.delete(FILE)  # another attempt would fail again
         raise
-    store.delete(WISH)
+    store.delete(FILE)
     return model
 
 
 def sync(run: str, *, deadline_s: float = SYNC_S, tracking_uri: str | None = None) -> dict[str, Any]:
-    """Deliver what a run's storage has and MLflow lacks, and register the model that waits there, if any.
+    """Deliver to MLflow what a run's storage has and MLflow lacks, and complete a pending registration.
 
-    Raises: RequestError where MLflow does not take it in time.
+    Raises: RequestError where MLflow does not accept all records within `deadline_s` seconds.
     """
     tracked = tracked_run.open_run(run, tracking_uri=tracking_uri)
     delivery = tracked.delivery
     error = drain(delivery, deadline_s)
     if error is not None:
         raise RequestError(
-            f"{delivery.pending} records of run {tracked.run_id} wait: MLflow at "
-            f"{without_secret(tracked.tracking_uri)} did not take them ({first_line(error)}). Try again later."
+            f"{delivery.pending} records of run {tracked.run_id} are not delivered: MLflow at "
+            f"{without_secret(tracked.tracking_uri)} did not accept them ({first_line(error)}). Try again later."
         )
-    # a run that is going on registers its model itself
-    model = None if tracked.is_going_on() else fulfil(tracked.store, tracked.run_id)
+    # a running run registers its model itself
+    model = None if tracked.is_running() else flush(tracked.store, tracked.run_id)
     return {"run_id": tracked.run_id, "delivered": delivery.delivered, "waiting": delivery.pending, "model": model}

@@ -107,8 +107,8 @@ class TrackedRun:
         if points:
             self.log_picture(figures.training_curves({**points}), name)
 
-    def is_going_on(self) -> bool:
-        """Whether MLflow has it as running. Raises: RequestError where MLflow does not answer."""
+    def is_running(self) -> bool:
+        """Whether MLflow lists the run as running or scheduled. Raises: RequestError where MLflow does not answer."""
         found = find_run(self.delivery.client, self.run_id, self.tracking_uri)
         return found.info.status in ("RUNNING", "SCHEDULED")
 
@@ -173,7 +173,9 @@ def create_run(
     digest = hashlib.sha256(f"{name}{time.time_ns()}{os.getpid()}".encode()).hexdigest()
     run_name, where = f"{name}-{digest[:10]}", str(experiment.get("experiment") or "redress")
     all_tags = describe(experiment, fingerprint) | dict(tags or {})
-    run_id = retry_while_unavailable(lambda: created(client, experiment_id(client, where, uri), run_name, all_tags), "creating the run")
+    run_id = retry_while_unavailable(
+        lambda: created(client, experiment_id(client, where, uri), run_name, all_tags), "creating the run"
+    )
     storage = join(absolute(str(experiment.get("storage") or "runs")), run_id)
     retry_while_unavailable(lambda: describe_run(client, run_id, experiment, fingerprint, storage), "creating the run")
     description = {"run_id": run_id, "fingerprint": fingerprint, "tracking_uri": without_secret(uri)}

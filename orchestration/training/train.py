@@ -272,12 +272,12 @@ def finish(prepared: Prepared, run: tracked_run.TrackedRun, store: Store, progre
     if experiment.register_as:
         progress.say(f"registering {experiment.register_as}")
         try:
-            answer["model"] = pending.register_once(
+            answer["model"] = pending.register_idempotent(
                 store, run.run_id, experiment.register_as, chosen.address, result.metrics
             )
         except ServiceUnavailableError as error:
             progress.say(
-                f"{error}\nThe model waits: `redress runs sync {run.storage}` registers it when MLflow is back."
+                f"{error}\nThe registration is pending: `redress runs sync {run.storage}` completes it when MLflow is available."
             )
     return answer
 

@@ -130,7 +130,7 @@ def close_open_runs(client: MlflowClient, sweep: str, status: str) -> None:
         if "storage" in child.data.tags:
             tracked = tracked_run.open_run(child.info.run_id)
             tracked.deliver()
-            if tracked.is_going_on():  # what it left does not tell its end
+            if tracked.is_running():  # what it left does not tell its end
                 tracked_run.open_run(child.info.run_id).finish(status)
         else:
             client.set_terminated(child.info.run_id, status)

@@ -89,7 +89,7 @@ def test_a_run_loses_and_doubles_nothing_whenever_the_server_is_killed(
         store = open_store(str(tmp_path / "runs" / run_id))
         known = len(read_steps(store))
         wait_for(lambda: len(read_steps(store)) > known or training.poll() is not None, 60)
-        wait_for(lambda: store.exists(pending.WISH) or training.poll() is not None, 180)
+        wait_for(lambda: store.exists(pending.FILE) or training.poll() is not None, 180)
         server.start()  # evaluation, pictures, status and the model are waiting
         told, _ = training.communicate(timeout=200)
     finally:
@@ -105,7 +105,7 @@ def test_a_run_loses_and_doubles_nothing_whenever_the_server_is_killed(
     assert shown["status"] == "FINISHED"
     assert shown["models"] == [result["model"]] == ["models:/of-unavailable/1"]
     assert {"pictures/cmc.png", "experiment.json"} <= set(shown["files"])
-    assert not store.exists(pending.WISH)
+    assert not store.exists(pending.FILE)
     assert pending.sync(run_id)["delivered"] == 0
 
 
@@ -154,14 +154,14 @@ def test_a_server_killed_during_registration_has_one_version_in_the_end(
 
     monkeypatch.setattr(MlflowClient, after, and_then_the_server_is_killed)
     try:
-        model = pending.register_once(tracked.store, tracked.run_id, name, address, {"general/mAP": 0.5})
+        model = pending.register_idempotent(tracked.store, tracked.run_id, name, address, {"general/mAP": 0.5})
     finally:
         killed[0].join()
     client = MlflowClient(server.address)
     assert [f"models:/{v.name}/{v.version}" for v in client.search_model_versions(f"name='{name}'")] == [model]
     experiment = client.get_run(tracked.run_id).info.experiment_id
     assert [logged.name for logged in client.search_logged_models([experiment])].count(name) == 1
-    assert not tracked.store.exists(pending.WISH)
+    assert not tracked.store.exists(pending.FILE)
     assert str(client.get_model_version_by_alias(name, "candidate").version) == "1"
 
 
@@ -173,7 +173,7 @@ def test_a_model_that_could_not_be_registered_waits_for_sync(
     server.kill()
     try:
         with pytest.raises(ServiceUnavailableError, match="became unavailable while registering waiting"):
-            pending.register_once(tracked.store, tracked.run_id, "waiting", address, {"general/mAP": 0.5})
+            pending.register_idempotent(tracked.store, tracked.run_id, "waiting", address, {"general/mAP": 0.5})
     finally:
         server.start()
     assert pending.sync(tracked.run_id)["model"] == "models:/waiting/1"

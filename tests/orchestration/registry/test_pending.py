@@ -1,4 +1,4 @@
-"""A registration that the registry interrupts: made once, told in time, and taken up again without undoing decisions."""
+"""A registration that MLflow interrupts: made once, reported in time, and resumed without undoing decisions."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def candidate(name: str, uri: str) -> str | None:
     return None if number is None else str(number)
 
 
-def test_a_registration_taken_up_again_leaves_what_was_decided_and_newer_candidates(publish: Publish, uri: str) -> None:
+def test_a_resumed_registration_keeps_decisions_and_newer_candidates(publish: Publish, uri: str) -> None:
     assert publish("again", "first") == candidate("again", uri) == "1"
     decisions.reject("models:/again/1", "looks at bags", tracking_uri=uri)
     assert publish("again", "first") == "1"
@@ -104,10 +104,10 @@ def test_a_registration_taken_up_again_leaves_what_was_decided_and_newer_candida
     assert candidate("again", uri) is None, "it was taken away by hand"
 
 
-def test_a_version_whose_registration_was_cut_short_becomes_candidate_unless_it_was_overtaken(
+def test_a_version_whose_registration_was_interrupted_becomes_candidate_unless_a_newer_one_is(
     publish: Publish, uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut_short(attempt: str) -> None:
+    def interrupted(attempt: str) -> None:
         def killed(*_: object) -> None:
             raise KeyboardInterrupt
 
@@ -116,14 +116,14 @@ def test_a_version_whose_registration_was_cut_short_becomes_candidate_unless_it_
             with pytest.raises(KeyboardInterrupt):
                 publish("cut", attempt)
 
-    cut_short("first")
+    interrupted("first")
     publish("cut", "first")
     assert candidate("cut", uri) == "1"
-    cut_short("second")
+    interrupted("second")
     decisions.reject("models:/cut/2", "looks at bags", tracking_uri=uri)
     publish("cut", "second")
     assert candidate("cut", uri) == "1"
-    cut_short("third")
+    interrupted("third")
     assert publish("cut", "fourth") == "4"
     publish("cut", "third")
     assert candidate("cut", uri) == "4"
