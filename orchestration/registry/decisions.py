@@ -73,20 +73,20 @@ def promote(
         number = str(version.version)
         version = client.get_model_version(version.name, number)  # another may have decided about it meanwhile
         evidence, before = evidence_of(version), aliases(client, version.name)
-        half = cut_short(decisions(client, version.name), before)
-        if half and half.what == "promoted" and half.version == before[CHAMPION] == number:
-            return carry_out(client, lock, version.name, half, before)
+        unfinished = interrupted(decisions(client, version.name), before)
+        if unfinished and unfinished.what == "promoted" and unfinished.version == before[CHAMPION] == number:
+            return resume_decision(client, lock, version.name, unfinished, before)
         check_fresh(version, evidence, before[CHAMPION])
         failed = [check for check in gate.judge(evidence, gate.gate_of(client, version.name)) if not check.passed]
         if version.tags.get("decision") == "rejected":
-            failed.append(gate.Check("not rejected", False, told(version.tags)))
+            failed.append(gate.Check("not rejected", False, describe_last(version.tags)))
         if failed and not override:
             listed = "\n".join(f"  {check.name}: {check.text}" for check in failed)
             raise RequestError(
                 f"{uri(version)} does not pass the gate:\n{listed}\n"
                 "Reject it, or promote it all the same with --override REASON, which is kept with the decision."
             )
-        why = sensible(override) if failed and override else "passes the gate"
+        why = check_reason(override) if failed and override else "passes the gate"
         candidate = None if before[CANDIDATE] == number else before[CANDIDATE]
         after: Aliases = {CANDIDATE: candidate, CHAMPION: number, PREVIOUS: before[CHAMPION]}
         overridden = [check.name for check in failed]
@@ -104,7 +104,7 @@ def reject(model: str, reason: str, *, who: str | None = None, tracking_uri: str
                 f"{uri(version)} is the champion. `redress registry rollback {version.name} --reason …` undoes its promotion."
             )
         kept = None if before[CANDIDATE] == str(version.version) else before[CANDIDATE]
-        return decide(client, lock, version, "rejected", who, sensible(reason), before, before | {CANDIDATE: kept})
+        return decide(client, lock, version, "rejected", who, check_reason(reason), before, before | {CANDIDATE: kept})
 
 
 def rollback(name: str, reason: str, *, who: str | None = None, tracking_uri: str | None = None) -> dict[str, Any]:
@@ -116,9 +116,9 @@ def rollback(name: str, reason: str, *, who: str | None = None, tracking_uri: st
     name = name.removeprefix("models:/").partition("@")[0].partition("/")[0]
     with locked(client, name, who := reviewer(who)) as lock:
         made, now = decisions(client, name), aliases(client, name)
-        half = cut_short(made, now)
-        if half and half.undoes:
-            return carry_out(client, lock, name, half, now)
+        unfinished = interrupted(made, now)
+        if unfinished and unfinished.undoes:
+            return resume_decision(client, lock, name, unfinished, now)
         undone = {one.undoes for one in made if one.undoes}
         standing = [one for one in made if one.undoes is None and one.number not in undone]
         if not standing:
@@ -137,7 +137,7 @@ def rollback(name: str, reason: str, *, who: str | None = None, tracking_uri: st
         for alias, number in after.items():
             exists(client, name, alias, number)
         version = client.get_model_version(name, last.version)
-        why = sensible(reason)
+        why = check_reason(reason)
         return decide(client, lock, version, f"{last.what}: rolled back", who, why, now, after, undoes=last.number)
 
 
@@ -171,16 +171,16 @@ def decide(
     )
     record = json.dumps(asdict(decision), ensure_ascii=False)  # escapes would make a tag too long of some languages
     lock.check()
-    with may_be_cut_short(version.name):
+    with report_interruption(version.name):
         client.set_registered_model_tag(version.name, f"{RECORD}{decision.number:04d}", record)
-    return carry_out(client, lock, version.name, decision, before)
+    return resume_decision(client, lock, version.name, decision, before)
 
 
-def carry_out(client: MlflowClient, lock: Lock, name: str, decision: Decision, now: Aliases) -> dict[str, Any]:
+def resume_decision(client: MlflowClient, lock: Lock, name: str, decision: Decision, now: Aliases) -> dict[str, Any]:
     """What its record says, into the version's tags and the aliases that are not there yet."""
     words = {"": decision.what, ".by": decision.who, ".at": decision.when, ".why": decision.why}
     words |= {".evidence": decision.evidence, ".overrides": ", ".join(decision.overridden)}
-    with may_be_cut_short(name):
+    with report_interruption(name):
         for key, value in words.items():
             client.set_model_version_tag(name, decision.version, f"decision{key}", value)
         for alias in (PREVIOUS, CHAMPION, CANDIDATE):
@@ -201,7 +201,7 @@ def carry_out(client: MlflowClient, lock: Lock, name: str, decision: Decision, n
 
 
 @contextmanager
-def may_be_cut_short(name: str) -> Iterator[None]:
+def report_interruption(name: str) -> Iterator[None]:
     """Raises: ServiceUnavailableError where MLflow fails meanwhile."""
     try:
         yield
@@ -212,7 +212,7 @@ def may_be_cut_short(name: str) -> Iterator[None]:
         ) from error
 
 
-def cut_short(made: list[Decision], now: Aliases) -> Decision | None:
+def interrupted(made: list[Decision], now: Aliases) -> Decision | None:
     """The last decision, where some aliases are still as before it. Those moved since and newer candidates are not its."""
     if not made:
         return None
@@ -244,7 +244,7 @@ def evidence_of(version: ModelVersion) -> dict[str, Any]:
 def check_fresh(version: ModelVersion, evidence: dict[str, Any], champion: str | None) -> None:
     """The evidence is against the champion that there is now. Raises: RequestError."""
     if champion == str(version.version):
-        raise RequestError(f"{uri(version)} is the champion already ({told(version.tags)}).")
+        raise RequestError(f"{uri(version)} is the champion already ({describe_last(version.tags)}).")
     if evidence["against"] != champion:
         compared = f"version {evidence['against']}" if evidence["against"] else "no champion"
         now = f"version {champion} is the champion now" if champion else "there is no champion now"
@@ -254,7 +254,7 @@ def check_fresh(version: ModelVersion, evidence: dict[str, Any], champion: str |
         )
 
 
-def sensible(reason: str) -> str:
+def check_reason(reason: str) -> str:
     """Raises: RequestError where a reason says nothing, or too much for a tag."""
     reason = reason.strip()
     if not reason or len(reason) > REASON_LIMIT:
@@ -262,7 +262,7 @@ def sensible(reason: str) -> str:
     return reason
 
 
-def told(tags: dict[str, str]) -> str:
+def describe_last(tags: dict[str, str]) -> str:
     """The last decision about a version, in words."""
     if "decision" not in tags:
         return "no decision is recorded"

@@ -62,7 +62,7 @@ def locked(client: MlflowClient, name: str, holder: str, *, held_s: float = HELD
 def acquire(client: MlflowClient, name: str, holder: str, *, held_s: float = HELD_S) -> Lock:
     """Raises: LockedError naming who holds it, and until when."""
     there = locks(client, name)
-    refuse(name, in_force(there))
+    raise_if_held(name, active(there))
     number = 1 + max((int(lock.name.rpartition("-")[2]) for lock in there), default=0)
     mine = Lock(f"{name}.lock-{number}", holder, time.time() + held_s, secrets.token_hex(8))
     tags = {HOLDER: holder, EXPIRES: repr(mine.expires), TOKEN: mine.token}
@@ -75,14 +75,14 @@ def acquire(client: MlflowClient, name: str, holder: str, *, held_s: float = HEL
         if mine.token not in {
             lock.token for lock in there
         }:  # else it is ours: an answer was lost, and MLflow asked again
-            refuse(name, in_force(there))
+            raise_if_held(name, active(there))
             raise LockedError(
                 f"{name}: somebody else decided at this very moment. Look at its aliases and try again."
             ) from error
     others = [lock for lock in locks(client, name) if lock.token != mine.token]
-    if rivals := in_force(others):
+    if holders := active(others):
         release(client, mine)
-        refuse(name, rivals)
+        raise_if_held(name, holders)
     for lock in others:
         delete(client, lock)
     return mine
@@ -117,13 +117,13 @@ def is_lock(tags: dict[str, str]) -> bool:
     return HOLDER in tags and EXPIRES in tags
 
 
-def in_force(found: list[Lock]) -> list[Lock]:
+def active(found: list[Lock]) -> list[Lock]:
     return [lock for lock in found if lock.expires > time.time()]
 
 
-def refuse(name: str, rivals: list[Lock]) -> None:
+def raise_if_held(name: str, holders: list[Lock]) -> None:
     """Raises: LockedError where there is one."""
-    for lock in rivals:
+    for lock in holders:
         until = datetime.fromtimestamp(lock.expires, UTC).strftime("%H:%M:%S UTC")
         raise LockedError(
             f"{name}: {lock.holder} is deciding about it now (at most until {until}). Nothing was changed; look at what was "

@@ -228,7 +228,7 @@ def party(client: MlflowClient, contender: Contender | None) -> Party:
         "code digest": tags.get("source.digest", version.tags.get("source.digest", ""))[:16],
         "commit": tags.get("source.commit", ""),
         "trained on": contender.fingerprint[:16],
-        "decision": decisions.told(version.tags),
+        "decision": decisions.describe_last(version.tags),
     }
     return Party(contender.label, {key: value for key, value in facts.items() if value})
 
