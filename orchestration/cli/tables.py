@@ -230,8 +230,8 @@ def registry_compare(answer: Answer) -> None:
     lines = []
     for name, one in answer["differences"].items():
         change = one["candidate"] - one["champion"]
-        reach = "" if one["low"] is None else f"{100 * one['low']:+.1f} to {100 * one['high']:+.1f}"
-        lines.append([name, percent(one["champion"]), percent(one["candidate"]), f"{100 * change:+.1f}", reach])
+        interval_text = "" if one["low"] is None else f"{100 * one['low']:+.1f} to {100 * one['high']:+.1f}"
+        lines.append([name, percent(one["champion"]), percent(one["candidate"]), f"{100 * change:+.1f}", interval_text])
     columns = ["metric, %", answer["against"], answer["model"], "change", f"{100 * answer['confidence']:g}% interval"]
     rows(f"on {answer['data']}", columns, lines)
     for mode, count in answer["changed"].items():

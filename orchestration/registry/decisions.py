@@ -77,7 +77,7 @@ def promote(
         if unfinished and unfinished.what == "promoted" and unfinished.version == before[CHAMPION] == number:
             return resume_decision(client, lock, version.name, unfinished, before)
         check_fresh(version, evidence, before[CHAMPION])
-        failed = [check for check in gate.judge(evidence, gate.gate_of(client, version.name)) if not check.passed]
+        failed = [check for check in gate.run_checks(evidence, gate.gate_of(client, version.name)) if not check.passed]
         if version.tags.get("decision") == "rejected":
             failed.append(gate.Check("not rejected", False, describe_last(version.tags)))
         if failed and not override:

@@ -94,7 +94,7 @@ def target_of(gate: Gate, measures: Iterable[str]) -> str:
     return wanted
 
 
-def judge(evidence: Mapping[str, Any], gate: Gate) -> list[Check]:
+def run_checks(evidence: Mapping[str, Any], gate: Gate) -> list[Check]:
     """What the gate makes of a comparison's evidence (`review.evidence`). Without a champion, chance stands in for it.
 
     Raises: RequestError where the evidence was made for a gate of another confidence or other measures.
@@ -130,31 +130,29 @@ def better(evidence: Mapping[str, Any], gate: Gate) -> Check:
     low, high = (math.nan if found[end] is None else found[end] for end in ("low", "high"))
     than = "the champion" if evidence["against"] else "random order"
     passed = low > 0
-    text = (
-        f"{target} {points(found['candidate'] - found['champion'])} ({100 * gate.confidence:g} %: {reach(low, high)})"
-    )
-    told = f"better than {than}" if passed else f"not shown to be better than {than}"
-    return Check("target better", passed, f"{text}: {told}")
+    text = f"{target} {format_pp(found['candidate'] - found['champion'])} ({100 * gate.confidence:g} %: {format_interval(low, high)})"
+    verdict = f"better than {than}" if passed else f"not shown to be better than {than}"
+    return Check("target better", passed, f"{text}: {verdict}")
 
 
 def no_worse(evidence: Mapping[str, Any], gate: Gate) -> Check:
     change = {name: one["candidate"] - one["champion"] for name, one in evidence["differences"].items()}
     beyond = {name: value for name, value in change.items() if value < -gate.tolerance}
     if beyond:
-        worse = ", ".join(f"{name} {points(value)}" for name, value in beyond.items())
-        return Check("no mode worse", False, f"worse by more than {points(gate.tolerance, sign='')}: {worse}")
+        worse = ", ".join(f"{name} {format_pp(value)}" for name, value in beyond.items())
+        return Check("no mode worse", False, f"worse by more than {format_pp(gate.tolerance, sign='')}: {worse}")
     name = min(change, key=lambda name: change[name])
     return Check(
         "no mode worse",
         True,
-        f"no mode worse by more than {points(gate.tolerance, sign='')}; the least change: {name} {points(change[name])}",
+        f"no mode worse by more than {format_pp(gate.tolerance, sign='')}; the least change: {name} {format_pp(change[name])}",
     )
 
 
-def reach(low: float, high: float) -> str:
+def format_interval(low: float, high: float) -> str:
     return "no interval" if math.isnan(low) else f"{100 * low:+.1f} to {100 * high:+.1f}".replace("-", "−")
 
 
-def points(value: float, sign: str = "+") -> str:
+def format_pp(value: float, sign: str = "+") -> str:
     """A difference of fractions in points of percent."""
     return f"{100 * value:{sign}.1f} points".replace("-", "−")

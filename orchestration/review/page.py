@@ -93,7 +93,7 @@ def write_page(review: Review) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {"percent": percent, "points": points, "markdown": markdown, "ends": ends}
+    environment.filters |= {"percent": percent, "pp": format_pp, "markdown": markdown, "interval_text": format_interval}
     environment.globals |= {"cmc": cmc, "precision_recall": precision_recall, "interval": interval, "legend": legend}
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -104,15 +104,15 @@ def percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.1f}"
 
 
-def points(value: float) -> str:
+def format_pp(value: float) -> str:
     """+1.2 or −0.3; what rounds to nothing has no sign."""
     shown = f"{100 * value:+.1f}"
     return "–" if math.isnan(value) else "0.0" if shown in ("+0.0", "-0.0") else shown.replace("-", "−")
 
 
-def ends(interval: tuple[float, float]) -> str:
+def format_interval(interval: tuple[float, float]) -> str:
     low, high = interval
-    return "no interval" if math.isnan(low) else f"{points(low)} to {points(high)}"
+    return "no interval" if math.isnan(low) else f"{format_pp(low)} to {format_pp(high)}"
 
 
 def interval(difference: Difference, widest: float) -> Markup:

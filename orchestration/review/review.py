@@ -72,7 +72,7 @@ def review(
     )
     comparisons = compare(protocol, indexes, reference, proposed, dataset.manifest, confidence=policy.confidence)
     evidence = evidence_of(candidate, champion, dataset, note, policy, comparisons, who)
-    checks = gate.judge(evidence, policy)
+    checks = gate.run_checks(evidence, policy)
     progress.say("drawing the review page")
     drawn = write_page(
         Review(

@@ -71,7 +71,7 @@ def interval(low: float, value: float, high: float, widest: float) -> Markup:
     kind = "up" if low > 0 else "down" if high < 0 else "open"
     return Markup(
         '<svg class="interval {kind}" viewBox="0 0 {w} {h}" aria-hidden="true"><path class="zero" d="M{zero} 1V{bottom}"/>'
-        '<path class="reach" d="M{low} {y}H{high}M{low} 6V{foot}M{high} 6V{foot}"/><circle cx="{value}" cy="{y}" r="4"/></svg>'
+        '<path class="span" d="M{low} {y}H{high}M{low} 6V{foot}M{high} 6V{foot}"/><circle cx="{value}" cy="{y}" r="4"/></svg>'
     ).format(
         kind=kind, w=BAR_WIDTH, h=BAR_HEIGHT, zero=BAR_WIDTH / 2, bottom=BAR_HEIGHT - 1, y=BAR_HEIGHT / 2,
         foot=BAR_HEIGHT - 6, low=place(low), high=place(high), value=place(value),

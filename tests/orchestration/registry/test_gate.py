@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestration.errors import RequestError
-from orchestration.registry.gate import Check, Gate, judge, read_gate
+from orchestration.registry.gate import Check, Gate, run_checks, read_gate
 
 
 def evidence(**changes: Any) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def failed(checks: list[Check]) -> list[str]:
 
 
 def test_better_in_the_target_and_no_worse_than_tolerated_passes() -> None:
-    checks = judge(evidence(), Gate())
+    checks = run_checks(evidence(), Gate())
     assert not failed(checks)
     assert checks[0].text == "clothes-changing/mAP +3.0 points (95 %: +1.0 to +5.0): better than the champion"
     assert "no mode worse by more than 1.0 points; the least change: general/mAP −0.5 points" in checks[1].text
@@ -36,37 +36,37 @@ def test_an_interval_that_reaches_zero_does_not_pass() -> None:
     for low in (0.0, -0.001, None):
         changed = evidence()
         changed["differences"]["clothes-changing/mAP"]["low"] = low
-        [name] = failed(judge(changed, Gate()))
+        [name] = failed(run_checks(changed, Gate()))
         assert name == "target better"
 
 
 def test_a_mode_worse_than_tolerated_does_not_pass() -> None:
-    checks = judge(evidence(), Gate(tolerance=0.004))
+    checks = run_checks(evidence(), Gate(tolerance=0.004))
     assert failed(checks) == ["no mode worse"]
     assert "worse by more than 0.4 points: general/mAP −0.5 points" in checks[1].text
 
 
 def test_other_data_and_choice_on_the_test_set_do_not_pass() -> None:
-    checks = judge(evidence(same_data=False, data_note="the champion is of data 1234"), Gate())
+    checks = run_checks(evidence(same_data=False, data_note="the champion is of data 1234"), Gate())
     assert failed(checks) == ["same data"]
     assert "the champion is of data 1234" in checks[2].text
-    assert failed(judge(evidence(select_on_test=True), Gate())) == ["test set"]
+    assert failed(run_checks(evidence(select_on_test=True), Gate())) == ["test set"]
 
 
 def test_without_a_champion_the_candidate_has_to_beat_random_order() -> None:
-    checks = judge(evidence(against=None), Gate())
+    checks = run_checks(evidence(against=None), Gate())
     assert checks[0].text.endswith("better than random order")
 
 
 def test_the_gates_target_can_be_another_measure() -> None:
-    assert failed(judge(evidence(), Gate(target="general/rank-1"))) == ["target better"]
+    assert failed(run_checks(evidence(), Gate(target="general/rank-1"))) == ["target better"]
     with pytest.raises(RequestError, match=r"asks for general/rank-9.*general/mAP.*redress registry gate"):
-        judge(evidence(), Gate(target="general/rank-9"))
+        run_checks(evidence(), Gate(target="general/rank-9"))
 
 
 def test_evidence_of_another_confidence_is_made_anew() -> None:
     with pytest.raises(RequestError, match=r"95% confidence and the gate now asks for 99.5%.*compare models:/m/2"):
-        judge(evidence(), Gate(confidence=0.995))
+        run_checks(evidence(), Gate(confidence=0.995))
 
 
 @pytest.mark.parametrize(
