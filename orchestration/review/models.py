@@ -23,7 +23,7 @@ from orchestration.tracking import tracked_run
 
 
 @dataclass(frozen=True)
-class Contender:
+class ReviewedModel:
     """A registered version and the checkpoint that it was made of. label: as a sentence calls it."""
 
     version: ModelVersion
@@ -39,7 +39,9 @@ class Contender:
         return self.version.run_id or self.located.run_id or ""
 
 
-def contenders(client: MlflowClient, model: str, against: str | None) -> tuple[Gate, Contender, Contender | None]:
+def models_under_review(
+    client: MlflowClient, model: str, against: str | None
+) -> tuple[Gate, ReviewedModel, ReviewedModel | None]:
     """The gate, the candidate, and whom it is compared with: None where there is no champion. Raises: RequestError."""
     version = versions.find(client, model)
     number = versions.aliases(client, version.name)[CHAMPION]
@@ -49,13 +51,13 @@ def contenders(client: MlflowClient, model: str, against: str | None) -> tuple[G
     if other is not None and uri(other) == uri(version):
         raise RequestError(f"{uri(version)} is the champion itself. Name the version to compare with it.")
     policy = gate.gate_of(client, version.name)
-    candidate = Contender(version, located(version, again(version)), f"candidate {version.version}")
+    candidate = ReviewedModel(version, located(version, again(version)), f"candidate {version.version}")
     if other is None:
         return policy, candidate, None
     role = "champion" if against is None else "version"
     label = f"{role} {other.version}" if other.name == version.name else f"{other.name} {other.version}"
     way_out = other_champion(version.name) if against is None else "name another version with --with"
-    return policy, candidate, Contender(other, located(other, way_out), label)
+    return policy, candidate, ReviewedModel(other, located(other, way_out), label)
 
 
 def again(version: ModelVersion) -> str:
@@ -88,7 +90,7 @@ def located(version: ModelVersion, way_out: str) -> Located:
     return found
 
 
-def data_of(candidate: Contender, champion: Contender | None, data: str | None) -> tuple[str, str]:
+def data_of(candidate: ReviewedModel, champion: ReviewedModel | None, data: str | None) -> tuple[str, str]:
     """The data to compare on, and what is not the same about the two models' data, "" where nothing.
 
     Raises: RequestError where the models are of different data and none were named.
@@ -107,7 +109,7 @@ def data_of(candidate: Contender, champion: Contender | None, data: str | None) 
     return data, told
 
 
-def changed_data(candidate: Contender, champion: Contender | None, dataset: Dataset, *, given: bool) -> str:
+def changed_data(candidate: ReviewedModel, champion: ReviewedModel | None, dataset: Dataset, *, given: bool) -> str:
     """How the data compared on differ from the candidate's own, "" where not. Raises: RequestError unless they were `given`."""
     if dataset.fingerprint == candidate.fingerprint:
         return ""
@@ -122,16 +124,16 @@ def changed_data(candidate: Contender, champion: Contender | None, dataset: Data
     return told
 
 
-def check_data(contenders: Iterable[Contender | None], dataset: Dataset, protocol: Protocol) -> None:
+def check_data(models: Iterable[ReviewedModel | None], dataset: Dataset, protocol: Protocol) -> None:
     """Each can be evaluated on the data. Raises: RequestError that says which cannot."""
-    for one in filter(None, contenders):
+    for one in filter(None, models):
         try:
             check_fits(one.located.checkpoint, dataset, protocol)
         except RequestError as error:
             raise RequestError(f"{one.label} ({uri(one.version)}): {error}") from error
 
 
-def fingerprints(candidate: Contender, champion: Contender | None, dataset: Dataset) -> dict[str, str]:
+def fingerprints(candidate: ReviewedModel, champion: ReviewedModel | None, dataset: Dataset) -> dict[str, str]:
     """What has which data fingerprint; one line where all are the same."""
     found = {"compared on": dataset.fingerprint, f"{candidate.label} is of": candidate.fingerprint or "unknown"}
     if champion:

@@ -38,7 +38,7 @@ RECALL_TICKS = [(0.0, "0"), (0.25, "25"), (0.5, "50"), (0.75, "75"), (1.0, "100"
 
 
 @dataclass(frozen=True)
-class Party:
+class ModelSummary:
     """A version under comparison, or what stands in for one. label: as a sentence calls it. facts: for the table of origins."""
 
     label: str
@@ -54,8 +54,8 @@ class Review:
 
     name: str
     model: str
-    champion: Party
-    candidate: Party
+    champion: ModelSummary
+    candidate: ModelSummary
     is_first: bool
     gate: Gate
     target: str

@@ -26,8 +26,15 @@ from orchestration.registry.gate import Check, Gate
 from orchestration.registry.versions import uri
 from orchestration.review.bootstrap import RESAMPLES
 from orchestration.review.comparison import MEASURES, SEED, ModeComparison, compare
-from orchestration.review.models import Contender, changed_data, check_data, contenders, data_of, fingerprints
-from orchestration.review.page import Party, Review, write_page
+from orchestration.review.models import (
+    ReviewedModel,
+    changed_data,
+    check_data,
+    data_of,
+    fingerprints,
+    models_under_review,
+)
+from orchestration.review.page import ModelSummary, Review, write_page
 from orchestration.review.thumbnails import draw_cases, draw_looks
 from orchestration.tracking import mlflow_client
 from orchestration.tracking.run_description import flatten
@@ -57,7 +64,7 @@ def review(
     if page and not Path(page).absolute().parent.is_dir():
         raise RequestError(f"--page {page}: there is no folder {Path(page).parent}. Make it, or name another file.")
     who, client = decisions.reviewer(who), mlflow_client.connect()
-    policy, candidate, champion = contenders(client, model, against)
+    policy, candidate, champion = models_under_review(client, model, against)
     address, note = data_of(candidate, champion, data)
     dataset, protocol = open_for_evaluation(address)
     target = gate.target_of(policy, [f"{mode.name}/{measure}" for mode in protocol.modes for measure in MEASURES])
@@ -78,8 +85,8 @@ def review(
         Review(
             name=candidate.version.name,
             model=uri(candidate.version),
-            champion=party(client, champion),
-            candidate=party(client, candidate),
+            champion=summarise(client, champion),
+            candidate=summarise(client, candidate),
             is_first=champion is None,
             gate=policy,
             target=target,
@@ -125,8 +132,8 @@ def named_indexes(dataset: Dataset, splits: Sequence[str]) -> dict[str, Any]:
 
 
 def evidence_of(
-    candidate: Contender,
-    champion: Contender | None,
+    candidate: ReviewedModel,
+    champion: ReviewedModel | None,
     dataset: Dataset,
     note: str,
     policy: Gate,
@@ -162,7 +169,7 @@ def evidence_of(
 
 def keep(
     client: MlflowClient,
-    candidate: Contender,
+    candidate: ReviewedModel,
     evidence: Mapping[str, Any],
     checks: Sequence[Check],
     page: str,
@@ -214,26 +221,26 @@ def card_of(version: ModelVersion) -> str:
     return f"# {version.name}\n{card}"
 
 
-def party(client: MlflowClient, contender: Contender | None) -> Party:
-    if contender is None:
-        return Party(RANDOM_ORDER, {})
-    version = contender.version
-    tags = client.get_run(contender.run_id).data.tags
-    progress = contender.located.checkpoint.progress
+def summarise(client: MlflowClient, reviewed: ReviewedModel | None) -> ModelSummary:
+    if reviewed is None:
+        return ModelSummary(RANDOM_ORDER, {})
+    version = reviewed.version
+    tags = client.get_run(reviewed.run_id).data.tags
+    progress = reviewed.located.checkpoint.progress
     facts = {
-        "run": contender.run_id,
-        "recipe": str(contender.located.checkpoint.experiment.get("name", "")),
+        "run": reviewed.run_id,
+        "recipe": str(reviewed.located.checkpoint.experiment.get("name", "")),
         "checkpoint": f"epoch {progress.epoch}, step {progress.step}",
         "registered": datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
         "code digest": tags.get("source.digest", version.tags.get("source.digest", ""))[:16],
         "commit": tags.get("source.commit", ""),
-        "trained on": contender.fingerprint[:16],
+        "trained on": reviewed.fingerprint[:16],
         "decision": decisions.describe_last(version.tags),
     }
-    return Party(contender.label, {key: value for key, value in facts.items() if value})
+    return ModelSummary(reviewed.label, {key: value for key, value in facts.items() if value})
 
 
-def changes(champion: Contender, candidate: Contender) -> dict[str, tuple[str, str]]:
+def changes(champion: ReviewedModel, candidate: ReviewedModel) -> dict[str, tuple[str, str]]:
     """Settings that differ, secrets left out."""
     old, new = (flatten(one.located.checkpoint.experiment) for one in (champion, candidate))
     return {

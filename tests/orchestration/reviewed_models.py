@@ -47,11 +47,11 @@ def make_place(folder: Path, *, persons: int = 16) -> Place:
 
 def recipe(place: Place, *overrides: str) -> Experiment:
     sizes = [f"augment.height={SIZE[0]}", f"augment.width={SIZE[1]}", "method.width=0.125"]
-    settings = [f"data={place.data}", f"storage={place.runs}", "experiment=contenders", "resources.cpus=0.5"]
+    settings = [f"data={place.data}", f"storage={place.runs}", "experiment=reviewed", "resources.cpus=0.5"]
     return load("baseline-demo", [*settings, *sizes, *overrides])
 
 
-def contender(
+def register_version(
     place: Place,
     name: str,
     noise: float | None,

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from playwright.sync_api import Browser, expect
 
 from orchestration.cli.main import main
-from tests.orchestration.reviewed_models import contender, make_place
+from tests.orchestration.reviewed_models import make_place, register_version
 from tests.servers.chromium import Watched
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
@@ -36,10 +36,10 @@ def seen(tracking_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", tracking_server)
         place = make_place(tmp_path_factory.mktemp("ui"))
-        contender(place, NAME, 1.6, seed=1)
+        register_version(place, NAME, 1.6, seed=1)
         assert main(["registry", "compare", NAME]) == 0
         assert main(["registry", "promote", NAME]) == 0
-        contender(place, NAME, 0.9, seed=2)
+        register_version(place, NAME, 0.9, seed=2)
         assert main(["registry", "compare", NAME]) == 0
         client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
         run = client.get_run(client.get_model_version(NAME, "2").run_id)

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from orchestration.cli.main import main
-from tests.orchestration.reviewed_models import contender, make_place
+from tests.orchestration.reviewed_models import make_place, register_version
 from tests.servers.chromium import LAPTOP, PHONE, Scheme, Watched
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -45,10 +45,10 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
         place = make_place(home)
-        contender(place, "shown", 1.6, seed=1)
+        register_version(place, "shown", 1.6, seed=1)
         assert main(["registry", "compare", "shown"]) == 0
         assert main(["registry", "promote", "shown"]) == 0
-        contender(place, "shown", 0.9, "method.label_smoothing=0.2", seed=2)
+        register_version(place, "shown", 0.9, "method.label_smoothing=0.2", seed=2)
         assert main(["registry", "compare", "shown", "--page", str(home / "review.html")]) == 0
         yield home / "review.html"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestration.errors import RequestError
-from orchestration.registry.gate import Check, Gate, run_checks, read_gate
+from orchestration.registry.gate import Check, Gate, read_gate, run_checks
 
 
 def evidence(**changes: Any) -> dict[str, Any]:

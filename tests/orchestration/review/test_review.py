@@ -18,7 +18,7 @@ from datasets.shards.dataset import Dataset
 from orchestration.cli.main import main
 from orchestration.evaluation import descriptors
 from orchestration.review.page import SCRIPT, markdown
-from tests.orchestration.reviewed_models import Place, contender, make_place
+from tests.orchestration.reviewed_models import Place, make_place, register_version
 from tests.tiny import tiny_dataset
 
 NAME = "reviewed"
@@ -58,7 +58,7 @@ def ask(*words: str, result: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def first(setting: Place, place: Path) -> dict[str, Any]:
     """The review of the first version ever, and its promotion."""
-    contender(setting, NAME, 1.6, seed=1)
+    register_version(setting, NAME, 1.6, seed=1)
     told = ask("registry", "compare", NAME, "--page", str(place / "first.html"), result=place / "first.json")
     ask("registry", "promote", NAME, "--by", "ann", result=place / "promoted.json")
     return told
@@ -67,7 +67,7 @@ def first(setting: Place, place: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def second(first: dict[str, Any], setting: Place, place: Path) -> dict[str, Any]:
     """The review of a better one, with a reviewer who has a strange name."""
-    contender(setting, NAME, 0.8, "method.label_smoothing=0.2", seed=2)
+    register_version(setting, NAME, 0.8, "method.label_smoothing=0.2", seed=2)
     page = str(place / "second.html")
     return ask("registry", "compare", NAME, "--page", page, "--by", HOSTILE, result=place / "second.json")
 
@@ -180,7 +180,7 @@ def test_what_people_write_in_a_card_is_text() -> None:
 def test_what_cannot_be_compared_is_told_before_work(
     second: dict[str, Any], setting: Place, place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    other = contender(setting, NAME, 0.8, seed=3, fingerprint="0" * 64)
+    other = register_version(setting, NAME, 0.8, seed=3, fingerprint="0" * 64)
     stranger = tiny_dataset(place / "other-data", test_persons=16, size=(64, 32), seed=9)
     fingerprint = Dataset.open(setting.data).fingerprint[:12]
     for words, message in (
@@ -255,7 +255,7 @@ def test_data_that_do_not_suit_one_of_the_two_are_told_before_anything_is_embedd
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(descriptors, "descriptors_of", None)
-    with_masks = contender(setting, NAME, 0.8, "method={name: ifd, width: 0.125, joint_from_epoch: 1}", seed=6)
+    with_masks = register_version(setting, NAME, 0.8, "method={name: ifd, width: 0.125, joint_from_epoch: 1}", seed=6)
     bare = tiny_dataset(place / "bare", test_persons=16, size=(64, 32), parsing=False)
     words = ["registry", "compare", f"models:/{NAME}/2", "--with", with_masks, "--data", bare]
     assert main(words) == 2
@@ -266,7 +266,7 @@ def test_data_that_do_not_suit_one_of_the_two_are_told_before_anything_is_embedd
 def test_on_data_that_were_asked_for_the_gate_says_that_they_are_others(
     second: dict[str, Any], setting: Place, place: Path
 ) -> None:
-    other = contender(setting, NAME, 0.8, seed=4, fingerprint="0" * 64, on_test=True)
+    other = register_version(setting, NAME, 0.8, seed=4, fingerprint="0" * 64, on_test=True)
     told = ask("registry", "compare", other, "--data", setting.data, result=place / "other.json")
     failed = {check["name"]: check["text"] for check in told["checks"] if not check["passed"]}
     assert set(failed) >= {"same data", "test set"}
@@ -278,7 +278,7 @@ def test_on_data_that_were_asked_for_the_gate_says_that_they_are_others(
 def test_a_version_without_stored_descriptors_is_embedded_on_ray(
     second: dict[str, Any], setting: Place, place: Path, ray_cluster: str
 ) -> None:
-    fresh = contender(setting, NAME, None, "workers=1", seed=5)
+    fresh = register_version(setting, NAME, None, "workers=1", seed=5)
     told = ask("registry", "compare", fresh, "--with", f"models:/{NAME}/2", result=place / "fresh.json")
     assert told["against"] == f"models:/{NAME}/2"
     assert told["differences"]["general/mAP"]["candidate"] > 0
