@@ -36,7 +36,7 @@ from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.engine.loop import TrainingProgress
 from orchestration.evaluation.embed import feature_path
-from orchestration.evaluation.evaluate import EMBEDDING, embedding, open_for_evaluation
+from orchestration.evaluation.evaluate import CACHE_KEY, cache_key, open_for_evaluation
 from orchestration.export.model_card import Provenance, write_card
 from orchestration.registry.publish import Packed, create_version
 from orchestration.registry.versions import CANDIDATE
@@ -69,7 +69,7 @@ def measure(num_queries: int) -> dict[str, float]:
     seconds: dict[str, float] = {}
     with contextlib.ExitStack() as stack:
         for name, part in (
-            ("load stored descriptors", (review.descriptors, "descriptors_of")),
+            ("load stored descriptors", (review.descriptors, "cached_descriptors")),
             ("rank, intervals, breakdowns", (review, "compare")),
             ("images of ranked lists", (review, "draw_cases")),
             ("Grad-CAM of two narrow networks", (review, "draw_looks")),
@@ -159,8 +159,8 @@ def register(folder: Path, data: str, noise: float, seed: int) -> None:
     run = tracked_run.create_run(experiment.resolved(), dataset.fingerprint)
     address = save(experiment, dataset, run.storage)
     store = open_store(run.storage).sub("evaluation")
-    wanted = embedding(checkpoint.find(address), dataset, protocol, experiment.evaluate)
-    store.write(EMBEDDING, json.dumps(wanted, indent=1, sort_keys=True).encode())
+    key = cache_key(checkpoint.find(address), dataset, protocol, experiment.evaluate)
+    store.write(CACHE_KEY, json.dumps(key, indent=1, sort_keys=True).encode())
     centres = torch.randn(PERSONS, DIMENSIONS, generator=torch.Generator().manual_seed(0))
     for number, index in enumerate(dataset.indexes("query", "gallery")):
         blur = torch.randn(len(index), DIMENSIONS, generator=torch.Generator().manual_seed(10 * seed + number))

@@ -66,8 +66,8 @@ class Trial:
 def plan(ablation: Ablation, row: str, seed: int, data: Path, overrides: Sequence[str], validation: bool) -> Trial:
     settings = [f"data={data}", f"seed={seed}", "checkpoint.keep=1", *ablation.rows[row], *overrides]
     wanted = experiment.load(ablation.recipe, settings)
-    told_apart = json.dumps([wanted.resolved(), Dataset.open(str(data)).fingerprint], sort_keys=True)
-    digest = hashlib.sha256(told_apart.encode()).hexdigest()[:8]
+    cache_key = json.dumps([wanted.resolved(), Dataset.open(str(data)).fingerprint], sort_keys=True)
+    digest = hashlib.sha256(cache_key.encode()).hexdigest()[:8]
     return Trial(row, seed, wanted, ablation.build / f"{row}-{seed}-{digest}", validation)
 
 

@@ -1,4 +1,4 @@
-"""Descriptors of a model on a data set: those that an evaluation has left in the run's storage, or else made now."""
+"""Descriptors of a model on a data set: read from an earlier evaluation in the run's storage, or else computed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from datasets.shards.dataset import Dataset, SplitIndex
 from datasets.storage.store import Store, open_store
 from orchestration.config.load import override
 from orchestration.evaluation.embed import Descriptors, load_features
-from orchestration.evaluation.evaluate import EMBEDDING, embedding, evaluate
+from orchestration.evaluation.evaluate import CACHE_KEY, cache_key, evaluate
 from orchestration.evaluation.score import evaluation_folder
 from orchestration.progress import Progress
 from orchestration.registry.locate import Located
@@ -25,7 +25,7 @@ CHANCE_DIMENSIONS = 64
 AFTER_TRAINING = "evaluation"
 
 
-def descriptors_of(
+def cached_descriptors(
     located: Located,
     data: str,
     dataset: Dataset,
@@ -35,28 +35,28 @@ def descriptors_of(
 ) -> dict[str, Descriptors]:
     """The model's descriptors of the protocol's splits.
 
-    Nothing is embedded again, and no Ray is started, where an evaluation of this model on these data left all of them.
+    Descriptors that an earlier evaluation of this model on these data left complete are read, without starting Ray.
     Raises: RequestError where the model cannot be evaluated on the data.
     """
     experiment = override(located.checkpoint.experiment, [f"data={data}"], source="the run")
-    wanted = embedding(located.checkpoint, dataset, protocol, experiment.evaluate)
+    key = cache_key(located.checkpoint, dataset, protocol, experiment.evaluate)
     run = open_store(located.run)
-    folder = evaluation_folder(wanted)
+    folder = evaluation_folder(key)
     for name in (AFTER_TRAINING, folder):
-        if found := stored(run.sub(name), wanted, protocol, indexes):
+        if found := stored(run.sub(name), key, protocol, indexes):
             return found
     with progress.bar(f"embedding by {PurePosixPath(located.run).name}", "images") as bar:
         evaluate(located.checkpoint.address, experiment, run.join(folder), draw_pictures=False, progress=bar)
-    found = stored(run.sub(folder), wanted, protocol, indexes)
+    found = stored(run.sub(folder), key, protocol, indexes)
     assert found is not None, "an evaluation leaves the descriptors of every row"
     return found
 
 
 def stored(
-    store: Store, wanted: Mapping[str, Any], protocol: Protocol, indexes: Mapping[str, SplitIndex]
+    store: Store, key: Mapping[str, Any], protocol: Protocol, indexes: Mapping[str, SplitIndex]
 ) -> dict[str, Descriptors] | None:
-    """Descriptors of splits in an evaluation's folder; None unless they are what is wanted (`embedding.json`), and complete."""
-    if not store.exists(EMBEDDING) or json.loads(store.read(EMBEDDING)) != json.loads(json.dumps(wanted)):
+    """The descriptors of some splits in an evaluation's folder; None unless they are complete and have the cache key `key`."""
+    if not store.exists(CACHE_KEY) or json.loads(store.read(CACHE_KEY)) != json.loads(json.dumps(key)):
         return None
     try:
         return {
@@ -68,7 +68,7 @@ def stored(
 
 
 def random_order(protocol: Protocol, indexes: Mapping[str, SplitIndex]) -> dict[str, Descriptors]:
-    """Descriptors that know nothing: a gallery in random order for each query, the same at every call."""
+    """Random descriptors, which rank the gallery in random order for each query; the same at every call."""
     generator = torch.Generator().manual_seed(0)
     found = {}
     for split, index in sorted(indexes.items()):

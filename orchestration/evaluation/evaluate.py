@@ -30,7 +30,7 @@ from orchestration.evaluation.modes import REPORTED_RANKS, RERANKED, Evaluation,
 
 __all__ = ["Evaluation", "check_method", "evaluate", "metric_names", "open_for_evaluation"]
 
-EMBEDDING = "embedding.json"
+CACHE_KEY = "embedding.json"
 
 
 def open_for_evaluation(data: str, *, validation: bool = False) -> tuple[Dataset, Protocol]:
@@ -93,8 +93,8 @@ def metric_names(dataset: Dataset, protocol: Protocol, *, reranked: bool = False
     return names
 
 
-def embedding(model: Checkpoint, dataset: Dataset, protocol: Protocol, settings: EvaluateSettings) -> dict[str, Any]:
-    """What descriptors depend on, as plain JSON; those of a cue lie apart, and depend on the same."""
+def cache_key(model: Checkpoint, dataset: Dataset, protocol: Protocol, settings: EvaluateSettings) -> dict[str, Any]:
+    """Everything that descriptors depend on, as plain JSON. Descriptors of a cue have the same key and a folder of their own."""
     frames = clip(protocol, settings)
     how = {"clip": list(frames)} if frames else {"flip": settings.flip}
     return {"model": model.digests, "data": dataset.fingerprint, **how}
@@ -130,7 +130,7 @@ def evaluate(
     cluster.connect()
     store = open_store(destination)
     settings = experiment.evaluate
-    keep_only(store, embedding(found, dataset, protocol, settings))
+    invalidate_stale_cache(store, cache_key(found, dataset, protocol, settings))
     splits, asked = scored_splits(protocol), asked_cues(settings)
     job = embedding_job(found, experiment, protocol, store, asked)
     embed(job, splits, actors=experiment.workers, cpus=experiment.resources.cpus, progress=progress)
@@ -200,12 +200,12 @@ def draw(
         result.pictures[cue_study.PICTURE] = cue_study.draw_sheet(dataset, list(indexes.values()), asked, augmentation)
 
 
-def keep_only(store: Store, embedding: dict[str, Any]) -> None:
-    """Take away descriptors that come of anything but `embedding` (plain JSON), and leave its description there."""
-    text = json.dumps(embedding, indent=1, sort_keys=True).encode()
-    if not store.exists(EMBEDDING) or store.read(EMBEDDING) != text:
+def invalidate_stale_cache(store: Store, key: dict[str, Any]) -> None:
+    """Delete the descriptors in `store` unless they have the cache key `key`, and write the key beside them."""
+    text = json.dumps(key, indent=1, sort_keys=True).encode()
+    if not store.exists(CACHE_KEY) or store.read(CACHE_KEY) != text:
         store.delete_tree("features")
-        store.write(EMBEDDING, text)
+        store.write(CACHE_KEY, text)
 
 
 def draw_ranked_lists(

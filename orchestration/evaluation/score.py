@@ -10,7 +10,7 @@ from typing import Any
 from datasets.storage.store import open_store
 from orchestration.config.load import override
 from orchestration.errors import RequestError
-from orchestration.evaluation.evaluate import embedding, evaluate, open_for_evaluation
+from orchestration.evaluation.evaluate import cache_key, evaluate, open_for_evaluation
 from orchestration.progress import Progress
 from orchestration.registry.locate import Located, locate
 from orchestration.tracking import tracked_run
@@ -20,7 +20,7 @@ from orchestration.tracking.segments import SegmentTakenError
 def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | None = None) -> dict[str, Any]:
     """Evaluate `model` by the experiment that it was trained with and `key=value` overrides (data, evaluate.batch …).
 
-    Features, results and pictures go to `<run>/evaluations/…`, one folder for each model, data set and way of embedding;
+    Features, results and pictures go to `<run>/evaluations/…`, one folder for each model, data set and way of cache_key;
     in MLflow the run gets the pictures too, below the same name.
     Raises: RequestError before work starts.
     """
@@ -28,8 +28,8 @@ def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | Non
     located = locate(model)
     experiment = override(located.checkpoint.experiment, overrides, source="the run")
     dataset, protocol = open_for_evaluation(experiment.data)
-    told_apart = embedding(located.checkpoint, dataset, protocol, experiment.evaluate)
-    folder = evaluation_folder(told_apart)
+    key = cache_key(located.checkpoint, dataset, protocol, experiment.evaluate)
+    folder = evaluation_folder(key)
     destination = open_store(located.run).join(folder)
     with progress.bar("evaluating") as bar:
         result = evaluate(located.checkpoint.address, experiment, destination, progress=bar)
@@ -45,9 +45,9 @@ def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | Non
     }
 
 
-def evaluation_folder(told_apart: Mapping[str, Any]) -> str:
-    """Where below its run an evaluation lies; `told_apart` is what its descriptors depend on (`evaluate.embedding`)."""
-    digest = hashlib.sha256(json.dumps(told_apart, sort_keys=True).encode()).hexdigest()
+def evaluation_folder(key: Mapping[str, Any]) -> str:
+    """Where below its run an evaluation lies; `key` is what its descriptors depend on (`evaluate.cache_key`)."""
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     return f"evaluations/{digest[:16]}"
 
 

@@ -72,7 +72,7 @@ def review(
     check_data((candidate, champion), dataset, protocol)
     indexes = named_indexes(dataset, sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)}))
     reference, proposed = (
-        descriptors.descriptors_of(one.located, address, dataset, protocol, indexes, progress)
+        descriptors.cached_descriptors(one.located, address, dataset, protocol, indexes, progress)
         if one
         else descriptors.random_order(protocol, indexes)
         for one in (champion, candidate)

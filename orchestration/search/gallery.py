@@ -22,7 +22,7 @@ from orchestration.config.load import Experiment
 from orchestration.errors import RequestError
 from orchestration.evaluation import descriptors, explain
 from orchestration.evaluation.embed import Descriptors, GroupReader, embed, load_features
-from orchestration.evaluation.evaluate import embedding, embedding_job, keep_only
+from orchestration.evaluation.evaluate import cache_key, embedding_job, invalidate_stale_cache
 from orchestration.evaluation.score import evaluation_folder
 from orchestration.progress import Progress
 from orchestration.registry.locate import Located
@@ -110,14 +110,14 @@ def of_split(data: Described, index: SplitIndex, progress: Progress) -> Entries:
 
 def stored_or_made(data: Described, index: SplitIndex, progress: Progress) -> Descriptors:
     model, experiment = data.located.checkpoint, data.experiment
-    wanted = embedding(model, data.dataset, data.protocol, experiment.evaluate)
+    key = cache_key(model, data.dataset, data.protocol, experiment.evaluate)
     run = open_store(data.located.run)
-    for folder in (descriptors.AFTER_TRAINING, evaluation_folder(wanted)):
-        if found := descriptors.stored(run.sub(folder), wanted, data.protocol, {index.split: index}):
+    for folder in (descriptors.AFTER_TRAINING, evaluation_folder(key)):
+        if found := descriptors.stored(run.sub(folder), key, data.protocol, {index.split: index}):
             return found[index.split]
-    store = run.sub(evaluation_folder(wanted))
+    store = run.sub(evaluation_folder(key))
     cluster.connect(progress.say)
-    keep_only(store, wanted)
+    invalidate_stale_cache(store, key)
     with progress.bar(f"embedding {index.split}", "images") as bar:
         job = embedding_job(model, experiment, data.protocol, store)
         embed(job, [index.split], actors=experiment.workers, cpus=experiment.resources.cpus, progress=bar)

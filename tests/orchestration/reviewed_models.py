@@ -19,7 +19,7 @@ from datasets.storage.store import open_store
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.evaluation.embed import feature_path
-from orchestration.evaluation.evaluate import EMBEDDING, embedding, open_for_evaluation
+from orchestration.evaluation.evaluate import CACHE_KEY, cache_key, open_for_evaluation
 from orchestration.export.model_card import Provenance, write_card
 from orchestration.registry.publish import Packed, create_version
 from orchestration.registry.versions import CANDIDATE
@@ -97,8 +97,8 @@ def store_descriptors(run: str, model: str, experiment: Experiment, noise: float
     """What an evaluation leaves: features by row group, and what they are of."""
     dataset, protocol = open_for_evaluation(experiment.data)
     store = open_store(run).sub("evaluation")
-    wanted = embedding(checkpoint.find(model), dataset, protocol, experiment.evaluate)
-    store.write(EMBEDDING, json.dumps(wanted, indent=1, sort_keys=True).encode())
+    key = cache_key(checkpoint.find(model), dataset, protocol, experiment.evaluate)
+    store.write(CACHE_KEY, json.dumps(key, indent=1, sort_keys=True).encode())
     for split in ("query", "gallery"):
         index = dataset.indexes("query", "gallery")[("query", "gallery").index(split)]
         features = people(index.person, noise, seed + len(split))

@@ -26,7 +26,7 @@ from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.errors import RequestError
 from orchestration.evaluation.embed import load_features
-from orchestration.evaluation.evaluate import evaluate, keep_only
+from orchestration.evaluation.evaluate import evaluate, invalidate_stale_cache
 from orchestration.evaluation.score import score
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.tiny import tiny_dataset, tiny_samples
@@ -145,7 +145,7 @@ def test_what_was_described_is_taken_up_cue_by_cue_also_for_ranking_again(scored
     of_images = [(done, total) for done, total, note in told if note is None]
     assert of_images[0] == (2 * num_images, 3 * num_images), "two of three cues are there"
     assert of_images[-1] == (3 * num_images, 3 * num_images)
-    keep_only(open_store(str(scored.folder)), {"model": "another"})
+    invalidate_stale_cache(open_store(str(scored.folder)), {"model": "another"})
     assert written(scored.folder) == {}
 
 

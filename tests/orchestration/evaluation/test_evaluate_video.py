@@ -31,7 +31,7 @@ from orchestration.config.settings import EvaluateSettings
 from orchestration.engine import checkpoint
 from orchestration.errors import RequestError
 from orchestration.evaluation.embed import load_features
-from orchestration.evaluation.evaluate import embedding, evaluate
+from orchestration.evaluation.evaluate import cache_key, evaluate
 from orchestration.evaluation.score import score
 from orchestration.training.train import train
 from tests import layouts
@@ -175,7 +175,7 @@ def test_a_second_evaluation_embeds_nothing_anew(video: Video, answer: dict[str,
 def test_descriptors_of_other_clips_are_kept_apart(video: Video) -> None:
     dataset, found = Dataset.open(video.experiment.data), checkpoint.find(video.model)
     told = [
-        embedding(found, dataset, PROTOCOLS[protocol], EvaluateSettings(clip_length=length, clip_stride=stride))
+        cache_key(found, dataset, PROTOCOLS[protocol], EvaluateSettings(clip_length=length, clip_stride=stride))
         for protocol, length, stride in [
             ("ccvid", 8, 4),
             ("ccvid", 4, 4),

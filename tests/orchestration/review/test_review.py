@@ -200,7 +200,7 @@ def test_what_cannot_be_compared_is_told_before_work(
 def test_a_target_that_the_data_do_not_give_is_told_before_anything_is_embedded(
     second: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(descriptors, "descriptors_of", None)
+    monkeypatch.setattr(descriptors, "cached_descriptors", None)
     client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     client.set_registered_model_tag(NAME, "gate.target", "general/mapp")
     try:
@@ -214,7 +214,7 @@ def test_a_target_that_the_data_do_not_give_is_told_before_anything_is_embedded(
 def test_a_champion_whose_checkpoint_is_gone_is_told_with_the_ways_out_before_anything_is_embedded(
     second: dict[str, Any], part: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(descriptors, "descriptors_of", None)
+    monkeypatch.setattr(descriptors, "cached_descriptors", None)
     version = MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).get_model_version(NAME, "1")
     lost = Path(version.tags["checkpoint"], part)
     away = lost.rename(lost.with_suffix(".away"))
@@ -254,7 +254,7 @@ def test_data_that_do_not_suit_one_of_the_two_are_told_before_anything_is_embedd
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(descriptors, "descriptors_of", None)
+    monkeypatch.setattr(descriptors, "cached_descriptors", None)
     with_masks = register_version(setting, NAME, 0.8, "method={name: ifd, width: 0.125, joint_from_epoch: 1}", seed=6)
     bare = tiny_dataset(place / "bare", test_persons=16, size=(64, 32), parsing=False)
     words = ["registry", "compare", f"models:/{NAME}/2", "--with", with_masks, "--data", bare]
