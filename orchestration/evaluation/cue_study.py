@@ -18,7 +18,7 @@ from orchestration import figures
 from orchestration.config.settings import EvaluateSettings
 from orchestration.errors import RequestError
 from orchestration.evaluation import hard_triples
-from orchestration.evaluation.embed import Shower
+from orchestration.evaluation.embed import CueRenderer
 from orchestration.evaluation.explain import pixels
 from orchestration.figures import Panel
 
@@ -68,8 +68,8 @@ def draw_sheet(
     whole: tuple[CueName | None, ...] = (None, *names)
     rows = []
     for name in whole:
-        shower = Shower(dataset, augmentation, name)
-        rows.append((name or "whole", [panel(sample, shower, augmentation) for _, sample in samples]))
+        renderer = CueRenderer(dataset, augmentation, name)
+        rows.append((name or "whole", [panel(sample, renderer, augmentation) for _, sample in samples]))
     heads = [f"{split}\n{sample.person}" for split, sample in samples]
     title = "What the model saw: what a cue does not keep is painted over in the mean colour of the normalisation"
     return figures.sheet(title, heads, rows)
@@ -81,12 +81,12 @@ def people_of(dataset: Dataset, index: SplitIndex) -> list[Sample]:
     return list(dataset.samples(index.split, np.sort(rows)))
 
 
-def panel(sample: Sample, shower: Shower, augmentation: Augmentation) -> Panel:
+def panel(sample: Sample, renderer: CueRenderer, augmentation: Augmentation) -> Panel:
     """An image as the network gets it, and how much of it is kept."""
-    image, _ = shower({"image": sample.image, "parsing": sample.parsing or b""})
+    image, _ = renderer({"image": sample.image, "parsing": sample.parsing or b""})
     seen = pixels(prepare(image, augmentation), augmentation)[0]
-    if shower.cue is None:
+    if renderer.cue is None:
         return Panel(seen)
     mask = decode_parsing(sample.parsing)[None] if sample.parsing else None
-    keep = kept(shower.cue, (1, *image.shape[2:]), mask, shower.labels)
+    keep = kept(renderer.cue, (1, *image.shape[2:]), mask, renderer.labels)
     return Panel(seen, f"{100 * keep.float().mean().item():.0f} % kept")

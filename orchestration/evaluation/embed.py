@@ -1,7 +1,7 @@
 """Embedding a data set's evaluation splits: a Ray Data job whose actors read through `datasets.shards.dataset`.
 
-Work is cut into (split, row group) items: the images of the group, or the tracklets that begin in it. An actor writes each
-item's features as one Parquet file, so a second run over the same folder goes on where the first stopped.
+A task is a (split, row group) pair: the images of the group, or the tracklets that begin in it. An actor writes the
+features of each task as one Parquet file, so a second run over the same folder continues where the first stopped.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from orchestration.engine import checkpoint
 
 @dataclass(frozen=True)
 class EmbeddingJob:
-    """What every actor is told. `batch`: images per forward pass. `flip`: add the embeddings of mirror images.
+    """The arguments of every actor. `batch`: images per forward pass. `flip`: add the embeddings of mirror images.
 
-    clip: frames and stride of the clips that tracklets are cut into; None embeds image by image. cues: what alone of each
-    image the model is shown as well, cue by cue, beside the whole.
+    clip: frames and stride of the clips that tracklets are cut into; None embeds image by image. cues: embed each image
+    once more for each of these cues, reduced to what the cue shows.
     """
 
     model: str
@@ -57,7 +57,7 @@ class EmbeddingJob:
 class Embedder:
     """One actor: a method in evaluation mode, applied to one row group's images or tracklets at a time.
 
-    in_training: the experiment and the method, on its device, of a training that goes on; else the job's `model` is read.
+    in_training: the experiment and the method, on its device, of a running training; by default the job's `model` is read.
     """
 
     def __init__(self, job: EmbeddingJob, in_training: tuple[Experiment, Method] | None = None) -> None:
@@ -68,8 +68,8 @@ class Embedder:
         self.augmentation = build.build_augmentation(self.experiment)
         self.method.to(self.device).eval()
         self.dataset = Dataset.open(job.data)
-        self.shown = self.shower(None)
-        self.work: dict[str, Work] = {}
+        self.render = self.renderer_of(None)
+        self.tasks: dict[str, EmbedTasks] = {}
         self.store = open_store(job.destination)
 
     def __call__(self, items: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -79,40 +79,40 @@ class Embedder:
 
     def embed_group(self, split: str, group: int, cue: CueName | None = None) -> int:
         """Write the descriptors of the images, or of the tracklets that begin, in a row group; returns how many images."""
-        self.shown = self.shower(cue)
-        if split not in self.work:
-            self.work[split] = divide(self.dataset.index(split), self.job.clip)
-        work, path = self.work[split], feature_path(split, group, cue)
+        self.render = self.renderer_of(cue)
+        if split not in self.tasks:
+            self.tasks[split] = split_into_tasks(self.dataset.index(split), self.job.clip)
+        tasks, path = self.tasks[split], feature_path(split, group, cue)
         if not self.store.exists(path):
-            rows, features = (self.embed_images if self.job.clip is None else self.embed_tracklets)(work, group)
+            rows, features = (self.embed_images if self.job.clip is None else self.embed_tracklets)(tasks, group)
             buffer = io.BytesIO()
             column = pa.FixedSizeListArray.from_arrays(pa.array(features.numpy().reshape(-1)), features.shape[1])
             pq.write_table(pa.table({"row": pa.array(rows), "feature": column}), buffer)
             self.store.write(path, buffer.getvalue())
-        return work.images[group]
+        return tasks.images[group]
 
-    def shower(self, cue: CueName | None) -> Shower:
-        return Shower(self.dataset, self.augmentation, cue, with_masks="parsing" in self.method.inputs)
+    def renderer_of(self, cue: CueName | None) -> CueRenderer:
+        return CueRenderer(self.dataset, self.augmentation, cue, with_masks="parsing" in self.method.inputs)
 
     @torch.inference_mode()
-    def embed_images(self, work: Work, group: int) -> tuple[np.ndarray, Tensor]:
+    def embed_images(self, tasks: EmbedTasks, group: int) -> tuple[np.ndarray, Tensor]:
         """Rows int64 [n], and descriptors float32 [n, D]."""
-        table = self.dataset.read_group(work.index.split, group, self.shown.columns)
+        table = self.dataset.read_group(tasks.index.split, group, self.render.columns)
         batches = (table.slice(at, self.job.batch).to_pylist() for at in range(0, len(table), self.job.batch))
         features = [describe(self.method.embed, *self.inputs(batch), flip=self.job.flip) for batch in batches]
-        rows = np.flatnonzero(work.index.group == group)
-        return rows[np.argsort(work.index.row_in_group[rows], kind="stable")], torch.cat(features).float().cpu()
+        rows = np.flatnonzero(tasks.index.group == group)
+        return rows[np.argsort(tasks.index.row_in_group[rows], kind="stable")], torch.cat(features).float().cpu()
 
     @torch.inference_mode()
-    def embed_tracklets(self, work: Work, group: int) -> tuple[np.ndarray, Tensor]:
+    def embed_tracklets(self, tasks: EmbedTasks, group: int) -> tuple[np.ndarray, Tensor]:
         """Rows of the tracklets' middle frames int64 [n], and the mean of their clips float32 [n, D]."""
-        assert work.tracklets is not None
+        assert tasks.tracklets is not None
         length, stride = cast("tuple[int, int]", self.job.clip)
         features, bounds = [], [0]
-        chosen = np.flatnonzero(work.index.group[work.tracklets.first[:-1]] == group)
-        read = GroupReader(self.dataset, work.index, self.shown.columns)
+        chosen = np.flatnonzero(tasks.index.group[tasks.tracklets.first[:-1]] == group)
+        read = GroupReader(self.dataset, tasks.index, self.render.columns)
         for tracklet in chosen.tolist():
-            rows = work.tracklets.rows[work.tracklets.first[tracklet] : work.tracklets.first[tracklet + 1]]
+            rows = tasks.tracklets.rows[tasks.tracklets.first[tracklet] : tasks.tracklets.first[tracklet + 1]]
             frames = read(rows)
             clips = test_clips(len(rows), length, stride)  # [C, length]
             for some in np.split(clips, range(0, len(clips), max(1, self.job.batch // length))[1:]):
@@ -120,21 +120,21 @@ class Embedder:
                 features.append(self.method.embed(*(x.unflatten(0, some.shape) for x in inputs)))
             bounds.append(bounds[-1] + len(clips))
         spans = torch.tensor([bounds[:-1], bounds[1:]]).T
-        return middle_frames(work.tracklets)[chosen], describe_tracks(torch.cat(features), spans).float().cpu()
+        return middle_frames(tasks.tracklets)[chosen], describe_tracks(torch.cat(features), spans).float().cpu()
 
     def inputs(self, encoded: list[dict[str, bytes]]) -> list[Tensor]:
         """What `embed` takes: images [n, 3, H, W] and, where the method needs them, parsing maps [n, H, W]."""
         dtype = build.input_dtype(self.experiment)
-        shown = [self.shown(one) for one in encoded]
-        made = [torch.cat([prepare(image, self.augmentation, dtype) for image, _ in shown]).to(self.device)]
+        rendered = [self.render(one) for one in encoded]
+        made = [torch.cat([prepare(image, self.augmentation, dtype) for image, _ in rendered]).to(self.device)]
         if "parsing" in self.method.inputs:
-            maps = [prepare_parsing(mask, self.augmentation) for _, mask in shown if mask is not None]
+            maps = [prepare_parsing(mask, self.augmentation) for _, mask in rendered if mask is not None]
             made.append(torch.cat(maps).to(self.device))
         return made
 
 
-class Shower:
-    """What of a data set's stored images a model is shown: all, or a cue alone. `columns` are those that it reads."""
+class CueRenderer:
+    """Renders a data set's stored images as a model sees them: whole, or reduced to a cue. `columns`: those that it reads."""
 
     def __init__(
         self, dataset: Dataset, augmentation: Augmentation, cue: CueName | None, *, with_masks: bool = False
@@ -163,32 +163,32 @@ def read_model(address: str) -> tuple[Experiment, Method]:
 
 
 @dataclass(frozen=True)
-class Work:
-    """A split in items of work: the images of each row group, or of the tracklets that begin in it."""
+class EmbedTasks:
+    """The tasks of a split: the images of each row group, or of the tracklets that begin in it."""
 
     index: SplitIndex
-    images: dict[int, int]  # row group → how many
+    images: dict[int, int]  # row group → number of images
     tracklets: Tracklets | None = None
 
 
-def divide(index: SplitIndex, clip: tuple[int, int] | None) -> Work:
-    """Raises: DataError where tracklets are wanted and rows have no sequence or frame."""
+def split_into_tasks(index: SplitIndex, clip: tuple[int, int] | None) -> EmbedTasks:
+    """Raises: DataError where `clip` asks for tracklets and rows have no sequence or frame."""
     if clip is None:
-        return Work(index, {group: place.rows for group, place in enumerate(index.groups)})
+        return EmbedTasks(index, {group: place.rows for group, place in enumerate(index.groups)})
     tracklets = find_tracklets(index)
     images = np.bincount(index.group[tracklets.first[:-1]], np.diff(tracklets.first), minlength=len(index.groups))
-    return Work(index, {group: int(count) for group, count in enumerate(images) if count}, tracklets)
+    return EmbedTasks(index, {group: int(count) for group, count in enumerate(images) if count}, tracklets)
 
 
 class GroupReader:
-    """Encoded images by rows of the index. Holds the last row group: neighbours lie together."""
+    """Encoded images by rows of the index. Caches the last row group: neighbouring rows lie together."""
 
     def __init__(self, dataset: Dataset, index: SplitIndex, columns: tuple[str, ...]) -> None:
         self.dataset, self.index, self.columns = dataset, index, columns
         self.last: tuple[int, pa.Table] | None = None
 
     def __call__(self, rows: np.ndarray) -> list[dict[str, bytes]]:
-        """The columns of some rows (int64 [n]), in their order."""
+        """The columns of the given rows (int64 [n]), in their order."""
         found: dict[int, dict[str, bytes]] = {}
         for group in np.unique(self.index.group[rows]).tolist():
             if self.last is None or self.last[0] != group:
@@ -205,7 +205,7 @@ def feature_path(split: str, group: int, cue: CueName | None = None) -> str:
 
 
 def feature_folder(split: str, cue: CueName | None = None) -> str:
-    """Where a split's descriptors lie: those of whole images, or of what a cue shows alone."""
+    """The folder of a split's descriptors: of whole images, or of images reduced to a cue."""
     return f"{cue}/{split}" if cue else split
 
 
@@ -217,11 +217,9 @@ def embed(
     cpus: float,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write the features of every image (or tracklet) of `splits` below `job.destination`, but for those there already.
+    """Write the features of every image (or tracklet) of `splits` below `job.destination`, except those already there.
 
-    Those of a cue lie in a folder of its name.
-
-    progress: called with images done and in all.
+    Features of a cue lie in a folder of its name. progress: called with the number of finished images and of all.
     """
     import ray.data
 
@@ -231,7 +229,7 @@ def embed(
     whole: tuple[CueName | None, ...] = (None, *job.cues)
     for split, cue in product(splits, whole):
         written = set(store.list(feature_folder(split, cue)))
-        for group, images in divide(dataset.index(split), job.clip).images.items():
+        for group, images in split_into_tasks(dataset.index(split), job.clip).images.items():
             total += images
             if feature_path(split, group, cue) in written:
                 finished += images
@@ -241,7 +239,7 @@ def embed(
         progress(finished, total)
     if not items:
         return
-    cluster.quiet_logs()  # importing ray.data has set its levels anew
+    cluster.quiet_logs()  # importing ray.data resets its log levels
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -261,20 +259,20 @@ def embed(
 
 @dataclass(frozen=True)
 class Descriptors:
-    """L2-normalised features of a split, and the rows that they stand for."""
+    """L2-normalised features of a split, and the rows of the index that they describe."""
 
     rows: np.ndarray  # int64 [S], ascending
     features: Tensor  # float32 [S, D]
 
     def of(self, rows: np.ndarray) -> Tensor:
-        """float32 [n, D] of some of the rows; no copy of all."""
+        """float32 [n, D] of the given rows; no copy where these are all rows."""
         if len(rows) == len(self.rows):
             return self.features
         return self.features[torch.from_numpy(np.searchsorted(self.rows, rows))]
 
 
 def load_features(store: Store, split: str, rows: np.ndarray, cue: CueName | None = None) -> Descriptors:
-    """The features of a split's `rows` (int64, ascending), of whole images or a cue alone.
+    """The features of a split's `rows` (int64, ascending), of whole images or of a cue.
 
     Raises: RuntimeError where a row has none.
     """

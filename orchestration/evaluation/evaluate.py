@@ -25,7 +25,7 @@ from orchestration.engine.checkpoint import Checkpoint
 from orchestration.errors import RequestError
 from orchestration.evaluation import cue_study, explain
 from orchestration.evaluation.cue_study import asked_cues, check_cues, scored_splits
-from orchestration.evaluation.embed import Descriptors, EmbeddingJob, GroupReader, Shower, embed, load_features
+from orchestration.evaluation.embed import CueRenderer, Descriptors, EmbeddingJob, GroupReader, embed, load_features
 from orchestration.evaluation.modes import REPORTED_RANKS, RERANKED, Evaluation, names_of, query_table, rank_modes
 
 __all__ = ["Evaluation", "check_method", "evaluate", "metric_names", "open_for_evaluation"]
@@ -193,7 +193,7 @@ def draw(
     for mode in protocol.modes:
         for name, cue in names_of(mode, asked).items():
             if name in result.lists:
-                drawn = draw_ranked_lists(dataset, mode, indexes, name, result, Shower(dataset, augmentation, cue))
+                drawn = draw_ranked_lists(dataset, mode, indexes, name, result, CueRenderer(dataset, augmentation, cue))
                 result.pictures[f"ranked-lists-{name}.png"] = drawn
     result.pictures.update(explain.draw_triples(found, dataset, protocol, indexes, whole))
     if asked:
@@ -209,15 +209,15 @@ def invalidate_stale_cache(store: Store, key: dict[str, Any]) -> None:
 
 
 def draw_ranked_lists(
-    dataset: Dataset, mode: Mode, indexes: dict[str, SplitIndex], name: str, result: Evaluation, shower: Shower
+    dataset: Dataset, mode: Mode, indexes: dict[str, SplitIndex], name: str, result: Evaluation, renderer: CueRenderer
 ) -> bytes:
     """A mode's lists with their images as they were shown; a tracklet shows its middle frame."""
     query, gallery = indexes[mode.query], indexes[mode.gallery]
-    read = {split: GroupReader(dataset, indexes[split], shower.columns) for split in (mode.query, mode.gallery)}
+    read = {split: GroupReader(dataset, indexes[split], renderer.columns) for split in (mode.query, mode.gallery)}
 
     def shown(index: SplitIndex, row: int, caption: str, right: bool | None) -> figures.Shown:
         [encoded] = read[index.split](np.array([row]))
-        image, _ = shower(encoded)
+        image, _ = renderer(encoded)
         return figures.Shown(image[0].permute(1, 2, 0).numpy(), caption, right)
 
     rows = []

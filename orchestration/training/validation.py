@@ -12,7 +12,7 @@ from datasets.storage.store import Store
 from methods.method import Method
 from orchestration.config.load import Experiment
 from orchestration.engine.strategies.data_parallel import Strategy
-from orchestration.evaluation.embed import Embedder, EmbeddingJob, divide, load_features
+from orchestration.evaluation.embed import Embedder, EmbeddingJob, load_features, split_into_tasks
 from orchestration.evaluation.evaluate import clip, open_for_evaluation
 from orchestration.evaluation.modes import rank_modes
 from orchestration.tracking.segments import Record, SegmentReader, SegmentWriter
@@ -54,7 +54,7 @@ def validate(
     wait_for_all()
     embedder = Embedder(job, (experiment, method))
     indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))
-    items = [(split, group) for split in splits for group in divide(indexes[split], job.clip).images]
+    items = [(split, group) for split in splits for group in split_into_tasks(indexes[split], job.clip).images]
     for split, group in items[strategy.rank :: strategy.workers]:
         embedder.embed_group(split, group)
     method.train()
