@@ -54,17 +54,17 @@ class Pairs:
         return replace(self, gallery=self.gallery[order], is_match=self.is_match[order], similarity=similarity[order])
 
 
-def judge(query_labels: Labels, gallery_labels: Labels, rule: str) -> tuple[np.ndarray, np.ndarray]:
-    """What a rule makes of each pair, for the few queries of a picture: (counted, match), bool [Q, G] each.
+def valid_and_match(query_labels: Labels, gallery_labels: Labels, rule: str) -> tuple[np.ndarray, np.ndarray]:
+    """Which gallery entries are valid for each query by a rule, and which match it: bool [Q, G] each.
 
-    A removed entry is neither. Raises: NoValidQuery.
+    For the few queries of a picture. A removed entry is neither valid nor a match. Raises: NoValidQuery.
     """
     pairs = pairs_of(query_labels, gallery_labels, (rule,))
-    counted = np.ones((len(query_labels), len(gallery_labels)), dtype=bool)
-    matches = np.zeros_like(counted)
+    valid = np.ones((len(query_labels), len(gallery_labels)), dtype=bool)
+    matches = np.zeros_like(valid)
     rows = pairs.queries[pairs.row]
-    counted[rows, pairs.gallery] = matches[rows, pairs.gallery] = pairs.is_match
-    return counted, matches
+    valid[rows, pairs.gallery] = matches[rows, pairs.gallery] = pairs.is_match
+    return valid, matches
 
 
 def pairs_of(query: Labels, gallery: Labels, rules: Sequence[str]) -> Pairs:

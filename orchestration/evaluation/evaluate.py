@@ -94,7 +94,7 @@ def metric_names(dataset: Dataset, protocol: Protocol, *, reranked: bool = False
 
 
 def cache_key(model: Checkpoint, dataset: Dataset, protocol: Protocol, settings: EvaluateSettings) -> dict[str, Any]:
-    """Everything that descriptors depend on, as plain JSON. Descriptors of a cue have the same key and a folder of their own."""
+    """Everything that descriptors depend on, as plain JSON. Those of a cue have the same key and a folder of their own."""
     frames = clip(protocol, settings)
     how = {"clip": list(frames)} if frames else {"flip": settings.flip}
     return {"model": model.digests, "data": dataset.fingerprint, **how}

@@ -26,7 +26,7 @@ from orchestration.engine import checkpoint
 from orchestration.engine.checkpoint import Checkpoint
 from orchestration.evaluation import hard_triples, heatmaps
 from orchestration.evaluation.embed import Descriptors
-from orchestration.evaluation.hard_triples import Chosen, Side
+from orchestration.evaluation.hard_triples import Chosen, ModeEntries
 from orchestration.evaluation.heatmaps import Heat, Look, Row
 from orchestration.figures import Shown
 
@@ -50,7 +50,7 @@ def draw_triples(
     try:
         mode = mode_of(protocol)
         query, gallery = (
-            side(protocol, mode, indexes[split], descriptors[split]) for split in (mode.query, mode.gallery)
+            mode_entries(protocol, mode, indexes[split], descriptors[split]) for split in (mode.query, mode.gallery)
         )
         chosen = hard_triples.choose(dataset, query, gallery)
         if not chosen.triples:
@@ -68,15 +68,19 @@ def mode_of(protocol: Protocol) -> Mode:
     return next((mode for mode in protocol.modes if mode.name == "clothes-changing"), protocol.modes[0])
 
 
-def side(protocol: Protocol, mode: Mode, index: SplitIndex, descriptors: Descriptors) -> Side:
+def mode_entries(protocol: Protocol, mode: Mode, index: SplitIndex, descriptors: Descriptors) -> ModeEntries:
     rows = protocols.rows(protocol, mode, index)
-    return Side(index, rows, protocols.labels(protocol, index).take(rows), descriptors.of(rows))
+    return ModeEntries(index, rows, protocols.labels(protocol, index).take(rows), descriptors.of(rows))
 
 
-def picture(found: Checkpoint, dataset: Dataset, mode: Mode, query: Side, gallery: Side, chosen: Chosen) -> bytes:
-    sides = (query, gallery, gallery)
+def picture(
+    found: Checkpoint, dataset: Dataset, mode: Mode, query: ModeEntries, gallery: ModeEntries, chosen: Chosen
+) -> bytes:
     entries = np.array([(t.anchor, t.positive, t.negative) for t in chosen.triples]).T  # [3, triples]
-    samples = [hard_triples.read(dataset, side, of_side) for side, of_side in zip(sides, entries, strict=True)]
+    samples = [
+        hard_triples.read_samples(dataset, part, chosen_entries)
+        for part, chosen_entries in zip((query, gallery, gallery), entries, strict=True)
+    ]
     looks = look(found, samples)
     anchors = query.features[entries[0]]
     positive, negative = ((anchors * gallery.features[at]).sum(1).tolist() for at in entries[1:])

@@ -22,7 +22,7 @@ from datasets.protocols import protocols
 from datasets.protocols.protocols import Labels, Rule
 from datasets.shards.dataset import Dataset
 from methods.matches import Labels as RankingLabels
-from methods.matches import judge
+from methods.matches import valid_and_match
 
 SHOWN = 4
 PEOPLE = 16  # whose triples the shown ones are chosen from
@@ -31,7 +31,7 @@ GROUPS = 16  # and the row groups that they are read from: a few hundred megabyt
 
 
 @dataclass(frozen=True)
-class Side:
+class ModeEntries:
     """The queries or the gallery of a mode, N entries.
 
     rows: int64 [N], the row of the index that shows an entry. labels: int64 [N] each. features: float32 [N, D],
@@ -77,7 +77,7 @@ class Chosen:
     by_clothes: bool
 
 
-def choose(dataset: Dataset, query: Side, gallery: Side) -> Chosen:
+def choose(dataset: Dataset, query: ModeEntries, gallery: ModeEntries) -> Chosen:
     """Triples whose positives are in other clothes where labels tell (else from another camera). Nothing is drawn by lot."""
     rule = rule_of(query.labels, gallery.labels)
     found = candidates(query, gallery, rule)
@@ -97,17 +97,19 @@ def rule_of(query: Labels, gallery: Labels) -> Rule:
     return "general"
 
 
-def candidates(query: Side, gallery: Side, rule: Rule) -> Candidates:
+def candidates(query: ModeEntries, gallery: ModeEntries, rule: Rule) -> Candidates:
     """One query of each of PEOPLE persons, who are spread evenly over all that have a match."""
     valid = np.flatnonzero(protocols.valid_queries(rule, query.labels, gallery.labels))
     anchor = spread(valid[middle_of_each(query.labels.person[valid])], PEOPLE)
     asked, shown = (RankingLabels(x.person, x.camera, x.clothes) for x in (query.labels.take(anchor), gallery.labels))
-    counted, match = judge(asked, shown, rule)
-    has_both = match.any(1) & (counted & ~match).any(1)
-    return Candidates(anchor[has_both], match[has_both], (counted & ~match)[has_both])
+    valid, match = valid_and_match(asked, shown, rule)
+    has_both = match.any(1) & (valid & ~match).any(1)
+    return Candidates(anchor[has_both], match[has_both], (valid & ~match)[has_both])
 
 
-def by_clothes(dataset: Dataset, labels: LabelMap, query: Side, gallery: Side, found: Candidates) -> list[Triple]:
+def by_clothes(
+    dataset: Dataset, labels: LabelMap, query: ModeEntries, gallery: ModeEntries, found: Candidates
+) -> list[Triple]:
     """Each person's outfit least like the query's; of OUTFITS of others the one most like it; the most alike are shown."""
     outfit, pool = gallery.outfit, outfits(gallery)
     own = [matches[middle_of_each(outfit[matches])] for matches in map(np.flatnonzero, found.match)]
@@ -126,14 +128,14 @@ def by_clothes(dataset: Dataset, labels: LabelMap, query: Side, gallery: Side, f
     return [triple for _, triple in sorted(triples, key=lambda pair: pair[0])[:SHOWN]]
 
 
-def outfits(gallery: Side) -> np.ndarray:
+def outfits(gallery: ModeEntries) -> np.ndarray:
     """int64: one entry each of OUTFITS outfits, from GROUPS row groups that are spread evenly over the gallery."""
     group = gallery.index.group[gallery.rows]
     within = np.flatnonzero(np.isin(group, spread(np.unique(group), GROUPS)))
     return spread(within[middle_of_each(gallery.outfit[within])], OUTFITS)
 
 
-def by_similarity(query: Side, gallery: Side, found: Candidates) -> list[Triple]:
+def by_similarity(query: ModeEntries, gallery: ModeEntries, found: Candidates) -> list[Triple]:
     """Each person's farthest match and nearest other, spread evenly from the worst to the best by which is nearer."""
     similarity = (query.features[found.anchor] @ gallery.features.T).numpy()
     matches, others = np.where(found.match, similarity, np.inf), np.where(found.other, similarity, -np.inf)
@@ -151,9 +153,9 @@ def apart(colour: np.ndarray, colours: np.ndarray) -> np.ndarray:
     return np.sqrt(np.nansum(squares, axis=1) / np.where(seen == 0, np.nan, seen))
 
 
-def colours(dataset: Dataset, labels: LabelMap, side: Side, entries: np.ndarray) -> np.ndarray:
+def colours(dataset: Dataset, labels: LabelMap, part: ModeEntries, entries: np.ndarray) -> np.ndarray:
     """Mean colours of the clothes of some entries: float64 [n, 6], nan where nothing is seen."""
-    return np.stack([colour_of(sample, labels) for sample in read(dataset, side, entries)])
+    return np.stack([colour_of(sample, labels) for sample in read_samples(dataset, part, entries)])
 
 
 def colour_of(sample: Sample, labels: LabelMap) -> np.ndarray:
@@ -162,11 +164,11 @@ def colour_of(sample: Sample, labels: LabelMap) -> np.ndarray:
     return clothes_colour(image, decode_parsing(sample.parsing, sample.key).numpy(), labels)
 
 
-def read(dataset: Dataset, side: Side, entries: Iterable[int]) -> list[Sample]:
+def read_samples(dataset: Dataset, part: ModeEntries, entries: Iterable[int]) -> list[Sample]:
     """The samples that show the entries, in their order; a row group is read once."""
-    wanted = side.rows[np.asarray(list(entries), dtype=np.int64)]
+    wanted = part.rows[np.asarray(list(entries), dtype=np.int64)]
     rows, place = np.unique(wanted, return_inverse=True)
-    samples = list(dataset.samples(side.index.split, rows))
+    samples = list(dataset.samples(part.index.split, rows))
     return [samples[at] for at in place]
 
 

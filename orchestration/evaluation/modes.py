@@ -20,7 +20,7 @@ from datasets.images.cues import CueName
 from datasets.protocols import protocols
 from datasets.protocols.protocols import Mode, Protocol
 from datasets.shards.dataset import Manifest, SplitIndex
-from methods.matches import Labels, judge
+from methods.matches import Labels, valid_and_match
 from methods.ranking import Ranking, rank
 from methods.ranking_parts import mean_over_draws, rank_blocks
 from methods.reranking import Reranking, rerank
@@ -64,8 +64,8 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Side:
-    """What asks, or what answers: rows of a split, their features [N, D] and labels."""
+class RankingInput:
+    """The queries or the gallery of a ranking: rows of a split, their features [N, D] and labels."""
 
     rows: np.ndarray
     features: Tensor
@@ -99,12 +99,14 @@ def rank_modes(
     are found and entries in all, and a note, while a mode is re-ranked.
     """
     result = Evaluation()
-    held: tuple[tuple[str, str, tuple[str, ...] | None], Reranking] | None = None  # modes in turn share their entries
+    cached: tuple[tuple[str, str, tuple[str, ...] | None], Reranking] | None = (
+        None  # consecutive modes share their entries
+    )
     for mode in protocol.modes:
         query_rows = protocols.rows(protocol, mode, indexes[mode.query])
         drawn = protocols.galleries(protocol, mode, indexes[mode.gallery], manifest)
-        query = side(protocol, indexes[mode.query], descriptors[mode.query], query_rows)
-        galleries = [side(protocol, indexes[mode.gallery], descriptors[mode.gallery], rows) for rows in drawn]
+        query = ranking_input(protocol, indexes[mode.query], descriptors[mode.query], query_rows)
+        galleries = [ranking_input(protocol, indexes[mode.gallery], descriptors[mode.gallery], rows) for rows in drawn]
         found = [
             rank(query.features, gallery.features, query.labels, gallery.labels, mode.rule, CMC_RANKS)
             for gallery in galleries
@@ -116,24 +118,28 @@ def rank_modes(
         found, name = [], f"{mode.name}{of_cue(cue)}{RERANKED}"
         for gallery in galleries:
             entries = (mode.query, mode.gallery, mode.cameras)
-            if mode.draws or held is None or held[0] != entries:
-                held = None  # before another takes its place
-                held = entries, start_reranking(query, gallery, reranking, name, progress)
-            found.append(rank_blocks(held[1].blocks(), query.labels, gallery.labels, mode.rule, CMC_RANKS))
-        assert held is not None
-        lists = [] if mode.draws else ranked_lists(mode, query, galleries[0], found[0], held[1])
-        held = None if mode.draws else held
+            if mode.draws or cached is None or cached[0] != entries:
+                cached = None  # before another takes its place
+                cached = entries, start_reranking(query, gallery, reranking, name, progress)
+            found.append(rank_blocks(cached[1].blocks(), query.labels, gallery.labels, mode.rule, CMC_RANKS))
+        assert cached is not None
+        lists = [] if mode.draws else ranked_lists(mode, query, galleries[0], found[0], cached[1])
+        cached = None if mode.draws else cached
         record(result, name, found, lists)
     return result
 
 
-def side(protocol: Protocol, index: SplitIndex, descriptors: Descriptors, rows: np.ndarray) -> Side:
+def ranking_input(protocol: Protocol, index: SplitIndex, descriptors: Descriptors, rows: np.ndarray) -> RankingInput:
     read = protocols.labels(protocol, index).take(rows)
-    return Side(rows, descriptors.of(rows), Labels(read.person, read.camera, read.clothes))
+    return RankingInput(rows, descriptors.of(rows), Labels(read.person, read.camera, read.clothes))
 
 
 def start_reranking(
-    query: Side, gallery: Side, settings: RerankSettings, name: str, progress: Callable[..., None] | None
+    query: RankingInput,
+    gallery: RankingInput,
+    settings: RerankSettings,
+    name: str,
+    progress: Callable[..., None] | None,
 ) -> Reranking:
     def told(done: int, total: int) -> None:
         if progress:
@@ -156,7 +162,7 @@ def record(result: Evaluation, name: str, found: list[Ranking], lists: list[Rank
 
 
 def ranked_lists(
-    mode: Mode, query: Side, gallery: Side, ranking: Ranking, reranking: Reranking | None
+    mode: Mode, query: RankingInput, gallery: RankingInput, ranking: Ranking, reranking: Reranking | None
 ) -> list[RankedList]:
     """Queries spread evenly from the worst to the best average precision, each with its nearest valid gallery entries."""
     ap = ranking.per_query_ap
@@ -168,25 +174,25 @@ def ranked_lists(
 
 def nearest(
     mode: Mode,
-    query: Side,
-    gallery: Side,
+    query: RankingInput,
+    gallery: RankingInput,
     ranking: Ranking,
     chosen: np.ndarray,
     number: int,
     reranking: Reranking | None = None,
 ) -> list[RankedList]:
     """Of each chosen query (int64 [n], places in `query`) the nearest valid gallery entries, at most `number`."""
-    counted, matches = judge(query.labels.take(chosen), gallery.labels, mode.rule)
+    valid, matches = valid_and_match(query.labels.take(chosen), gallery.labels, mode.rule)
     if reranking is None:
         values = (query.features[chosen] @ gallery.features.T).numpy()
         distance = -values
     else:
         distance = values = reranking.distances(chosen).numpy()
-    distance = np.where(counted, distance, np.inf)
+    distance = np.where(valid, distance, np.inf)
     order = np.argsort(distance, axis=1, kind="stable")[:, :number]
     lists = []
     for i, at in enumerate(chosen.tolist()):
-        places = order[i][counted[i, order[i]]]
+        places = order[i][valid[i, order[i]]]
         ap = float(ranking.per_query_ap[at])
         lists.append(RankedList(int(query.rows[at]), ap, gallery.rows[places], values[i, places], matches[i, places]))
     return lists

@@ -129,8 +129,9 @@ def better(evidence: Mapping[str, Any], gate: Gate) -> Check:
     found = evidence["differences"][target]
     low, high = (math.nan if found[end] is None else found[end] for end in ("low", "high"))
     than = "the champion" if evidence["against"] else "random order"
+    change = format_pp(found["candidate"] - found["champion"])
     passed = low > 0
-    text = f"{target} {format_pp(found['candidate'] - found['champion'])} ({100 * gate.confidence:g} %: {format_interval(low, high)})"
+    text = f"{target} {change} ({100 * gate.confidence:g} %: {format_interval(low, high)})"
     verdict = f"better than {than}" if passed else f"not shown to be better than {than}"
     return Check("target better", passed, f"{text}: {verdict}")
 

@@ -13,11 +13,11 @@ import numpy as np
 from datasets.protocols import protocols
 from datasets.protocols.protocols import Mode, Protocol
 from datasets.shards.dataset import Manifest, SplitIndex
-from methods.matches import Labels, judge
+from methods.matches import Labels, valid_and_match
 from methods.ranking import Ranking, rank_by_rules
 from methods.ranking_parts import mean_over_draws
 from orchestration.evaluation.embed import Descriptors
-from orchestration.evaluation.modes import CMC_RANKS, RankedList, Side, nearest, side
+from orchestration.evaluation.modes import CMC_RANKS, RankedList, RankingInput, nearest, ranking_input
 from orchestration.review.bootstrap import mean_intervals
 
 MEASURES = ("mAP", "rank-1")
@@ -112,12 +112,15 @@ def entries_of(mode: Mode) -> Entries:
 
 @dataclass(frozen=True)
 class Ranked:
-    """Queries ranked by both models. rows: of the query's split. queries: a side per model; galleries: per model and draw;
-    found: per model, draw and rule."""
+    """Queries ranked by both models.
+
+    rows: of the query's split. queries: an input per model. galleries: an input per model and draw. found: rankings per
+    model, draw and rule.
+    """
 
     rows: np.ndarray
-    queries: list[Side]
-    galleries: list[list[Side]]
+    queries: list[RankingInput]
+    galleries: list[list[RankingInput]]
     found: list[list[dict[str, Ranking]]]
 
 
@@ -133,8 +136,10 @@ def rank_both(
     rows = protocols.rows(protocol, modes[0], of_query)
     drawn = protocols.galleries(protocol, modes[0], of_gallery, manifest)
     rules = [mode.rule for mode in modes]
-    queries = [side(protocol, of_query, model[of_query.split], rows) for model in models]
-    galleries = [[side(protocol, of_gallery, model[of_gallery.split], some) for some in drawn] for model in models]
+    queries = [ranking_input(protocol, of_query, model[of_query.split], rows) for model in models]
+    galleries = [
+        [ranking_input(protocol, of_gallery, model[of_gallery.split], some) for some in drawn] for model in models
+    ]
     found = [
         [rank_by_rules(query.features, one.features, query.labels, one.labels, rules, CMC_RANKS) for one in of_model]
         for query, of_model in zip(queries, galleries, strict=True)
@@ -209,7 +214,7 @@ def groups(names: list[str], values: np.ndarray, person: np.ndarray, confidence:
 def clothes_changes(query: Labels, gallery: Labels, mode: Mode) -> list[str]:
     """Of each query, what its matches wear: the asked clothes, and how many other outfits. "unknown" without labels."""
     kinds = np.unique(np.stack([gallery.person, gallery.camera, gallery.clothes]), axis=1)
-    _, matches = judge(query, Labels(*kinds), mode.rule)
+    _, matches = valid_and_match(query, Labels(*kinds), mode.rule)
     at, kind = np.nonzero(matches)
     worn = np.unique(np.stack([at, kinds[2, kind]]), axis=1)
     is_same = worn[1] == query.clothes[worn[0]]
@@ -229,7 +234,12 @@ def clothes_change(is_labelled: bool, is_same: bool, others: int) -> str:
 
 
 def changed(
-    mode: Mode, queries: list[Side], galleries: list[Side], rankings: list[Ranking], chosen: np.ndarray, sign: int
+    mode: Mode,
+    queries: list[RankingInput],
+    galleries: list[RankingInput],
+    rankings: list[Ranking],
+    chosen: np.ndarray,
+    sign: int,
 ) -> list[Changed]:
     """Those of the chosen queries that changed for the better (sign 1) or the worse (-1), with both models' lists."""
     lists = [

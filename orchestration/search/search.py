@@ -15,7 +15,7 @@ from datasets.protocols.protocols import PROTOCOLS, Mode, Protocol
 from datasets.shards.dataset import Dataset
 from datasets.storage.store import StoreError, open_store
 from methods.matches import Labels as RankingLabels
-from methods.matches import judge
+from methods.matches import valid_and_match
 from orchestration import figures
 from orchestration.config.load import Experiment, override
 from orchestration.errors import RequestError
@@ -197,19 +197,19 @@ def judged(queries: Entries, entries: Entries, at: int, mode: Mode) -> tuple[np.
     one = queries.labels.take(np.array([at]))
     if not protocols.valid_queries(mode.rule, one, entries.labels)[0]:
         return entries.labels.person != one.person[0], np.zeros(len(entries), dtype=bool)
-    asking, there = (RankingLabels(side.person, side.camera, side.clothes) for side in (one, entries.labels))
-    counted, matches = judge(asking, there, mode.rule)
-    return counted[0], matches[0]
+    asking, there = (RankingLabels(of.person, of.camera, of.clothes) for of in (one, entries.labels))
+    valid, matches = valid_and_match(asking, there, mode.rule)
+    return valid[0], matches[0]
 
 
 def nearest(entries: Entries, queries: Entries, at: int, top: int, mode: Mode | None) -> Found:
     """Ties in the order of the gallery."""
     similarity = (entries.features @ queries.features[at]).numpy()
-    counted, is_match = np.ones(len(entries), dtype=bool), None
+    valid, is_match = np.ones(len(entries), dtype=bool), None
     if mode:
-        counted, is_match = judged(queries, entries, at, mode)
-    order = np.argsort(np.where(counted, -similarity, np.inf), kind="stable")
-    order = order[counted[order]][:top]
+        valid, is_match = judged(queries, entries, at, mode)
+    order = np.argsort(np.where(valid, -similarity, np.inf), kind="stable")
+    order = order[valid[order]][:top]
     return Found(at, order, similarity[order], None if is_match is None else is_match[order])
 
 

@@ -19,7 +19,7 @@ from datasets.protocols import protocols
 from datasets.protocols.protocols import PROTOCOLS, Labels
 from datasets.shards.dataset import Dataset
 from orchestration.evaluation import hard_triples
-from orchestration.evaluation.hard_triples import SHOWN, Side, choose, middle_of_each, spread
+from orchestration.evaluation.hard_triples import SHOWN, ModeEntries, choose, middle_of_each, spread
 from tests.tiny import tiny_dataset
 
 PERSONS = 8
@@ -36,13 +36,13 @@ def unmasked(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return Dataset.open(tiny_dataset(place, test_persons=PERSONS, clothes=3, parsing=False))
 
 
-def sides(dataset: Dataset, seed: int = 0) -> tuple[Side, Side]:
+def entries_of(dataset: Dataset, seed: int = 0) -> tuple[ModeEntries, ModeEntries]:
     """Queries and gallery with features drawn at random."""
     random = torch.Generator().manual_seed(seed)
     made = []
     for index in dataset.indexes("query", "gallery"):
         features = torch.nn.functional.normalize(torch.randn(len(index), 16, generator=random), dim=1)
-        made.append(Side(index, np.arange(len(index)), protocols.labels(PROTOCOLS["ltcc"], index), features))
+        made.append(ModeEntries(index, np.arange(len(index)), protocols.labels(PROTOCOLS["ltcc"], index), features))
     return made[0], made[1]
 
 
@@ -60,7 +60,7 @@ def colours(dataset: Dataset, split: str) -> np.ndarray:
 
 def test_a_triple_is_a_person_twice_in_other_clothes_and_somebody_else(masked: Dataset, unmasked: Dataset) -> None:
     for dataset in (masked, unmasked):
-        query, gallery = sides(dataset)
+        query, gallery = entries_of(dataset)
         chosen = choose(dataset, query, gallery)
         assert chosen.changed
         assert len(chosen.triples) == SHOWN
@@ -74,14 +74,14 @@ def test_a_triple_is_a_person_twice_in_other_clothes_and_somebody_else(masked: D
 
 
 def test_with_masks_triples_depend_on_the_data_alone(masked: Dataset) -> None:
-    first, second = (choose(masked, *sides(masked, seed)) for seed in (0, 1))
+    first, second = (choose(masked, *entries_of(masked, seed)) for seed in (0, 1))
     assert first.by_clothes
     assert first == second
 
 
 def test_with_masks_the_negative_is_dressed_most_like_the_query_and_the_positive_least(masked: Dataset) -> None:
     """Clothes of one outfit look nearly the same in all its images here, so outfits may stand for images."""
-    query, gallery = sides(masked)
+    query, gallery = entries_of(masked)
     asked, shown = colours(masked, "query"), colours(masked, "gallery")
     nearest = []
     for t in choose(masked, query, gallery).triples:
@@ -96,7 +96,7 @@ def test_with_masks_the_negative_is_dressed_most_like_the_query_and_the_positive
 
 
 def test_without_masks_the_models_farthest_match_and_nearest_other_are_taken(unmasked: Dataset) -> None:
-    query, gallery = sides(unmasked)
+    query, gallery = entries_of(unmasked)
     chosen = choose(unmasked, query, gallery)
     assert not chosen.by_clothes
     margins = []
@@ -111,13 +111,13 @@ def test_without_masks_the_models_farthest_match_and_nearest_other_are_taken(unm
     assert all(a <= b for a, b in pairwise(margins)), "from the worst to the best"
 
 
-def unlabelled(side: Side) -> Side:
-    nothing = np.full(len(side.rows), -1)
-    return replace(side, labels=Labels(side.labels.person, side.labels.camera, nothing))
+def unlabelled(part: ModeEntries) -> ModeEntries:
+    nothing = np.full(len(part.rows), -1)
+    return replace(part, labels=Labels(part.labels.person, part.labels.camera, nothing))
 
 
 def test_without_clothes_labels_the_positive_is_from_another_camera(masked: Dataset) -> None:
-    query, gallery = (unlabelled(side) for side in sides(masked))
+    query, gallery = (unlabelled(part) for part in entries_of(masked))
     chosen = choose(masked, query, gallery)
     assert not chosen.changed
     for t in chosen.triples:
@@ -127,7 +127,7 @@ def test_without_clothes_labels_the_positive_is_from_another_camera(masked: Data
 
 def test_where_there_is_nobody_else_there_is_no_triple(tmp_path: Path) -> None:
     dataset = Dataset.open(tiny_dataset(tmp_path / "data", test_persons=1))
-    assert choose(dataset, *sides(dataset)).triples == []
+    assert choose(dataset, *entries_of(dataset)).triples == []
 
 
 def test_a_garment_out_of_sight_does_not_count() -> None:
