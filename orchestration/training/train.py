@@ -277,7 +277,8 @@ def finish(prepared: Prepared, run: tracked_run.TrackedRun, store: Store, progre
             )
         except ServiceUnavailableError as error:
             progress.say(
-                f"{error}\nThe registration is pending. Complete it with `redress runs sync {run.storage}` when MLflow is available."
+                f"{error}\nThe registration is pending. `redress runs sync {run.storage}` completes it when MLflow is "
+                "available."
             )
     return answer
 
