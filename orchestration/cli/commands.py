@@ -162,7 +162,7 @@ def data_holdout(words: Namespace) -> Answer:
 
 
 def data_parse(words: Namespace) -> Answer:
-    from orchestration.parsing.job import parse
+    from orchestration.parsing.job import ParseSettings, parse
     from orchestration.parsing.models import find_parser
     from orchestration.progress import Progress
 
@@ -172,12 +172,14 @@ def data_parse(words: Namespace) -> Answer:
             words.address,
             words.destination,
             model,
-            workers=words.workers,
-            cpus=words.cpus,
-            batch=words.batch,
-            gpu=None if words.gpu == "auto" else words.gpu == "true",
-            overwrite=words.overwrite,
-            overwrite_masks=words.overwrite_masks,
+            ParseSettings(
+                workers=words.workers,
+                cpus=words.cpus,
+                batch=words.batch,
+                gpu=None if words.gpu == "auto" else words.gpu == "true",
+                overwrite=words.overwrite,
+                overwrite_masks=words.overwrite_masks,
+            ),
             progress=bar,
         )
     shards = {"made": done.made, "kept": done.kept}

@@ -1,7 +1,7 @@
-"""Masks for a data set that has none: a Ray Data job whose actors parse some row groups at a time into finished shards.
+"""Parsing masks for a data set that has none: a Ray Data job whose actors write finished shards.
 
-What each finished shard came of is kept beside it, so a second run over the same destination goes on where the first
-stopped. The driver writes index and manifest when every shard is there.
+A record beside each finished shard says what it was made from, so a second run over the same destination continues where
+the first stopped. The driver writes index and manifest when every shard is complete.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ EVERY_S = 0.5
 
 @dataclass(frozen=True)
 class ParsingJob:
-    """What every actor is told. batch: images per forward pass; threads: cores of each actor."""
+    """The arguments of every actor. batch: images per forward pass; threads: cores of each actor."""
 
     dataset: Dataset
     pieces: tuple[Piece, ...]
@@ -54,16 +54,33 @@ class ParsingJob:
 
 
 @dataclass(frozen=True)
+class ParseSettings:
+    """How the job uses the cluster, and what it may overwrite.
+
+    workers: number of actors; None: as many as the cluster has room for. cpus: cores of each actor. batch: images per
+    forward pass. gpu: whether each actor has a GPU; None: where the cluster has one. overwrite: replace a data set at the
+    destination. overwrite_masks: replace masks that the data set has already.
+    """
+
+    workers: int | None = None
+    cpus: int = 2
+    batch: int = 8
+    gpu: bool | None = None
+    overwrite: bool = False
+    overwrite_masks: bool = False
+
+
+@dataclass(frozen=True)
 class Parsed:
-    """The new data set's manifest, and how many of its shards were made, and kept from an earlier run."""
+    """The new data set's manifest, and the number of shards made now and of shards kept from an earlier run."""
 
     manifest: Manifest
     made: int
     kept: int
 
 
-class Tally:
-    """Counts images while shards are in the making; a Ray actor."""
+class Counter:
+    """Counts finished images while shards are written; a Ray actor."""
 
     def __init__(self) -> None:
         self.counts = {"parsed": 0, "kept": 0}
@@ -71,27 +88,27 @@ class Tally:
     def add(self, kind: str, images: int) -> None:
         self.counts[kind] += images
 
-    def read(self) -> dict[str, int]:
+    def value(self) -> dict[str, int]:
         return self.counts
 
 
 class ShardParser:
-    """One actor: makes the shards it is given, or sees that they are finished."""
+    """One actor: writes the shards that it is given, unless they are finished."""
 
-    def __init__(self, job: ParsingJob, tally: Any) -> None:
+    def __init__(self, job: ParsingJob, counter: Any) -> None:
         torch.set_num_threads(job.threads)
-        self.job, self.tally = job, tally
+        self.job, self.counter = job, counter
         self.store = open_store(job.destination, retry=PATIENT)
         self.record = job.model.record()
         self.pool = ThreadPoolExecutor(job.threads)
 
     @cached_property
     def parser(self) -> Parser:
-        """Loaded when the first shard is to be made: where all are finished, none is."""
+        """Loaded for the first shard to write; not at all where every shard is finished."""
         return self.job.model.open(gpu=self.job.gpu, threads=self.job.threads)
 
     def __call__(self, items: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What can be said of in a sentence is an answer, not an exception: Ray keeps no exception's type."""
+        """Returns expected failures as an answer, not as an exception: Ray keeps no exception's type."""
         piece = self.job.pieces[int(items["piece"][0])]
         answer: dict[str, Any] = {"kept": False, "unreadable": [], "failure": None}
         try:
@@ -101,7 +118,9 @@ class ShardParser:
         except DecodeError:
             answer["unreadable"] = list(unreadable(self.job.dataset, piece))
         except torch.cuda.OutOfMemoryError as error:
-            answer["failure"] = f"out of GPU memory with {self.job.batch} images at once ({error}). Set --batch lower"
+            answer["failure"] = (
+                f"out of GPU memory with a batch of {self.job.batch} images ({error}). Set --batch lower"
+            )
         except (CorruptData, DataError, StoreError, RequestError) as error:
             answer["failure"] = str(error)
         return {"answer": np.array([json.dumps(answer)])}
@@ -109,15 +128,15 @@ class ShardParser:
     def is_kept(self, piece: Piece) -> bool:
         kept = is_finished(piece, self.store, self.record)
         if kept:
-            self.tally.add.remote("kept", piece.rows)
+            self.counter.add.remote("kept", piece.rows)
         return kept
 
     def masks(self, samples: list[Sample]) -> list[bytes]:
-        """PNGs of a row group's masks. While the parser has one batch, threads decode the next and encode the last."""
+        """PNGs of a row group's masks. While the parser runs on one batch, threads decode the next and encode the last."""
         made: list[Future[bytes]] = []
         for images in self.batches(samples):
             made += [self.pool.submit(encode, mask) for mask in self.parser(images)]
-            self.tally.add.remote("parsed", len(images))
+            self.counter.add.remote("parsed", len(images))
         return [mask.result() for mask in made]
 
     def batches(self, samples: Sequence[Sample]) -> Iterator[list[Tensor]]:
@@ -139,7 +158,7 @@ def encode(mask: Tensor) -> bytes:
 
 
 def unreadable(dataset: Dataset, piece: Piece) -> Iterator[str]:
-    """What is wrong with each of a piece's images that cannot be decoded."""
+    """An error message for each of a piece's images that cannot be decoded."""
     for group in piece.groups:
         rows = dataset.read_group(piece.split, group, ("image", "key"))
         for image, key in zip(rows["image"], rows["key"], strict=True):
@@ -153,74 +172,71 @@ def parse(
     data: str,
     destination: str,
     model: ParsingModel,
+    settings: ParseSettings | None = None,
     *,
-    workers: int | None = None,
-    cpus: int = 2,
-    batch: int = 8,
-    gpu: bool | None = None,
-    overwrite: bool = False,
-    overwrite_masks: bool = False,
     progress: Progress | None = None,
 ) -> Parsed:
-    """Write the data set at `data` to `destination` with a mask for every image; rows, labels and order stay.
+    """Write the data set at `data` to `destination` with a mask for every image; rows, labels and order stay the same.
 
-    workers: actors, by default as many as the cluster has room for. cpus: cores of each. batch: images per forward pass.
-    gpu: whether each has a GPU; None: where the cluster has one. progress: called with images done, in all, and a note.
-    Raises: RequestError before work starts, and after it where images cannot be decoded (all of them are named; the other
-    shards are finished and kept); RuntimeError where a shard was altered or cannot be read or written.
+    progress: called with the number of finished images, of all images, and a note.
+    Raises: RequestError before work starts, and at its end where images cannot be decoded (the message lists them; the
+    other shards are finished and kept); RuntimeError where a shard was altered or cannot be read or written.
     """
+    settings = settings or ParseSettings()
     try:
         dataset, store = Dataset.open(data), open_store(destination)
-        check(dataset, store, overwrite=overwrite, overwrite_masks=overwrite_masks)
+        check(dataset, store, overwrite=settings.overwrite, overwrite_masks=settings.overwrite_masks)
     except (DataError, StoreError) as error:
         raise RequestError(str(error)) from error
     cluster.connect()
     wanted = tuple(pieces(dataset))
-    gpu = use_gpu(model, gpu)
-    workers = min(how_many(workers, cpus, gpu), len(wanted))
+    gpu = use_gpu(model, settings.gpu)
+    workers = min(num_workers(settings.workers, settings.cpus, gpu), len(wanted))
     make_room(dataset, store)
-    job = ParsingJob(dataset, wanted, model, store.address, batch, cpus, gpu)
+    job = ParsingJob(dataset, wanted, model, store.address, settings.batch, settings.cpus, gpu)
     kept, problems = 0, list[str]()
     for answer in run(job, workers, progress):
         if answer["failure"]:
-            raise RuntimeError(f"{answer['failure']}\nWhat is finished at {destination} is kept: parse again to go on.")
+            raise RuntimeError(
+                f"{answer['failure']}\nFinished shards at {destination} are kept. Parse again to continue."
+            )
         kept += answer["kept"]
         problems += answer["unreadable"]
     if problems:
-        raise RequestError(tell(problems, data, destination))
+        raise RequestError(undecodable(problems, data, destination))
     return Parsed(finish(dataset, store, model.labels, model.record()), len(wanted) - kept, kept)
 
 
-def tell(problems: list[str], data: str, destination: str) -> str:
+def undecodable(problems: list[str], data: str, destination: str) -> str:
     shown = "\n".join(f"  {problem}" for problem in problems[:SHOWN_PROBLEMS])
     more = f"\n  and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
     return (
         f"{len(problems)} images of {data} cannot be decoded:\n{shown}{more}\n"
-        f"Mend them at their source and convert it again (--quarantine sets them aside), then parse again: what is "
-        f"finished at {destination} is kept."
+        "Fix them at their source and convert it again (--quarantine sets them aside), then parse again. Finished shards "
+        f"at {destination} are kept."
     )
 
 
 def use_gpu(model: ParsingModel, wanted: bool | None) -> bool:
-    """Raises: RequestError where a GPU is asked for that cannot be used."""
+    """Whether actors use a GPU. Raises: RequestError where `wanted` asks for one that cannot be used."""
     there = cluster.total("GPU") > 0
     if model.kind == "onnx":
         import onnxruntime
 
         if wanted and "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
             raise RequestError(
-                "--gpu true: this ONNX Runtime has no CUDA; install onnxruntime-gpu, or use a .pt2 graph"
+                "--gpu true: this ONNX Runtime has no CUDA. Install onnxruntime-gpu, or use a .pt2 graph"
             )
         there = there and "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if wanted and not there and not is_growing():
         raise RequestError(
-            "--gpu true: the Ray cluster has no GPU. Leave --gpu out, or set RAY_ADDRESS to one that has"
+            "--gpu true: the Ray cluster has no GPU. Omit --gpu, or set RAY_ADDRESS to a cluster that has one"
         )
     return there if wanted is None else wanted
 
 
-def how_many(workers: int | None, cpus: int, gpu: bool) -> int:
-    """Raises: RequestError where the cluster can never hold the workers: Ray itself would wait for ever."""
+def num_workers(workers: int | None, cpus: int, gpu: bool) -> int:
+    """The number of actors. Raises: RequestError where the cluster can never hold them: Ray would wait forever."""
     room = int(cluster.total("CPU") // cpus)
     if gpu:
         room = min(room, int(cluster.total("GPU")))
@@ -233,55 +249,55 @@ def how_many(workers: int | None, cpus: int, gpu: bool) -> int:
 
 
 def is_growing() -> bool:
-    """A cluster that this process did not start may grow when it is asked."""
+    """A cluster that this process did not start may scale up on demand."""
     return cluster.is_job() or bool(os.environ.get("RAY_ADDRESS"))
 
 
 def run(job: ParsingJob, workers: int, progress: Progress | None) -> Iterator[dict[str, Any]]:
-    """The actors' answers, as they come."""
+    """The actors' answers, in the order of completion."""
     import ray.data
 
-    cluster.quiet_logs()  # importing ray.data has set its levels anew
+    cluster.quiet_logs()  # importing ray.data resets its log levels
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
-    tally = ray.remote(num_cpus=0)(Tally).remote()
+    counter = ray.remote(num_cpus=0)(Counter).remote()
     items = [{"piece": number} for number in range(len(job.pieces))]
     done = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         ShardParser,
-        fn_constructor_args=(job, tally),
+        fn_constructor_args=(job, counter),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=job.threads,
         num_gpus=1 if job.gpu else 0,
     )
-    with watched(tally, sum(piece.rows for piece in job.pieces), progress):
+    with watched(counter, sum(piece.rows for piece in job.pieces), progress):
         for answer in done.iter_batches(batch_size=1, prefetch_batches=0):
             yield json.loads(str(answer["answer"][0]))
 
 
 @contextmanager
-def watched(tally: Any, total: int, progress: Progress | None) -> Iterator[None]:
-    """Tells `progress` of the images as they are parsed, since a shard may take an hour."""
+def watched(counter: Any, total: int, progress: Progress | None) -> Iterator[None]:
+    """Report the number of parsed images to `progress` while shards are written: one may take an hour."""
     import ray
 
     ended = threading.Event()
 
-    def tell() -> None:
-        counts = ray.get(tally.read.remote())
+    def report() -> None:
+        counts = ray.get(counter.value.remote())
         if progress:
             kept = f"{counts['kept']} kept from an earlier run" if counts["kept"] else ""
             progress(min(sum(counts.values()), total), total, kept)
 
-    def keep_telling() -> None:
+    def report_regularly() -> None:
         while not ended.wait(EVERY_S):
-            tell()
+            report()
 
-    thread = threading.Thread(target=keep_telling, daemon=True)
+    thread = threading.Thread(target=report_regularly, daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
-    tell()
+    report()

@@ -1,7 +1,7 @@
-"""The parser that `data parse --model` names: opened and tried out before work starts, opened again by every worker.
+"""The parsing model of `data parse --model`: opened and tested before work starts, and opened again by every worker.
 
-An SCHP checkpoint (.pth, .safetensors), an ONNX graph (.onnx, with the .onnx.data that PyTorch puts beside it), or a graph
-of torch.export (.pt2), which must pass the check that registered models pass.
+An SCHP checkpoint (.pth, .safetensors), an ONNX graph (.onnx, with the .onnx.data that PyTorch writes beside it), or a
+graph of torch.export (.pt2), which must pass the same check as registered models.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ ROOT = "network."
 
 @dataclass(frozen=True)
 class ParsingModel:
-    """Which parser, and how it is used. labels: the label map's name. takes: what a graph takes, None for SCHP.
+    """A parser and how it is used. labels: the label map's name. takes: the input of a graph, None for SCHP.
 
-    sha256: of its files. It is light to pickle: a worker reads the files again, and no others.
+    sha256: of its files. Pickled without weights: a worker reads the files again and checks the digest.
     """
 
     address: str
@@ -45,7 +45,7 @@ class ParsingModel:
     takes: GraphInput | None = None
 
     def record(self) -> dict[str, Any]:
-        """What a data set's manifest says of its masks: all that they depend on beside the images."""
+        """The parser as recorded in a data set's manifest: everything but the images that masks depend on."""
         facts: dict[str, Any] = {"kind": self.kind, "sha256": self.sha256, "label_map": self.labels}
         if self.takes:
             facts |= {name: list(getattr(self.takes, name)) for name in ("size", "mean", "std")}
@@ -55,7 +55,7 @@ class ParsingModel:
         """The parser, ready for work. Raises: RequestError, also when the files have changed since."""
         files = read_files(self.address)
         if digest(files) != self.sha256:
-            raise RequestError(f"--model {self.address} was changed while it was in use; parse again")
+            raise RequestError(f"--model {self.address} was changed while it was in use. Parse again")
         device = torch.device("cuda" if gpu else "cpu")
         if self.takes is None:
             return SCHPParser(load_schp(read_state(files[0], f"--model {self.address}")), device)
@@ -72,17 +72,20 @@ def find_parser(
     mean: tuple[float, float, float] | None = None,
     std: tuple[float, float, float] | None = None,
 ) -> ParsingModel:
-    """The parser at a path or object-store address, after it was loaded here and, if a graph, has parsed an image.
+    """The parser at a path or object-store address, loaded here once; a graph has also parsed an image.
 
-    labels: what its outputs mean; a graph needs it, SCHP's checkpoints tell it. size: of a graph's input, (height, width),
-    where it does not say so itself. mean, std: of its three channels, RGB, on the scale 0…1; ImageNet's by default.
+    labels: the label map of its outputs; required for a graph, known for SCHP's checkpoints. size: (height, width) of a
+    graph's input, required where the graph takes any. mean, std: of its three channels, RGB, on the scale 0…1; ImageNet's
+    by default.
     Raises: RequestError.
     """
     kind = {".onnx": "onnx", ".pt2": "torch.export"}.get(PurePosixPath(address).suffix, "schp")
     if labels is not None and labels not in LABEL_MAPS:
-        raise RequestError(f"--labels {labels}: there is no such label map; there are {', '.join(LABEL_MAPS)}")
+        raise RequestError(f"--labels {labels}: there is no such label map. Expected one of {', '.join(LABEL_MAPS)}")
     if kind == "schp" and (size or mean or std):
-        raise RequestError("--size, --mean and --std are for exported graphs; an SCHP checkpoint has its own")
+        raise RequestError(
+            "--size, --mean and --std apply to exported graphs. Omit them: an SCHP checkpoint has its own"
+        )
     try:
         address = open_store(address).address  # a worker's own folder is another one
         files = read_files(address)
@@ -107,22 +110,20 @@ def try_out(
     mean: tuple[float, float, float] | None,
     std: tuple[float, float, float] | None,
 ) -> GraphInput:
-    """What the graph takes, after it parsed a black image. Raises: RequestError, DataError."""
+    """The graph's input, after the graph parsed a black image. Raises: RequestError, DataError."""
     name = f"--model {model.address}"
     if not model.labels:
         maps = ", ".join(f"{found.name} ({found.num_labels})" for found in LABEL_MAPS.values())
-        raise RequestError(f"{name} is a graph, so --labels must say what its outputs mean: {maps}")
+        raise RequestError(f"{name} is a graph: --labels must name the label map of its outputs, one of {maps}")
     run, shape = GRAPHS[model.kind](model.address, files, False, 1)
     if len(shape) != 4 or shape[1] not in (3, None):
         raise RequestError(f"{name} takes input {list(shape)}; expected [B, 3, H, W], float, RGB")
     own = (shape[2], shape[3])
     height, width = (given or fixed for given, fixed in zip(size or (None, None), own, strict=True))
     if height is None or width is None:
-        raise RequestError(
-            f"{name} takes images of any size; say which to give it with --size HxW, such as --size 256x128"
-        )
+        raise RequestError(f"{name} takes images of any size. Set the size with --size HxW, such as --size 256x128")
     if any(fixed not in (None, wanted) for fixed, wanted in zip(own, (height, width), strict=True)):
-        raise RequestError(f"{name} takes images of {own[0]}x{own[1]}, --size says {height}x{width}; leave --size out")
+        raise RequestError(f"{name} takes images of {own[0]}x{own[1]}, not --size {height}x{width}. Omit --size")
     takes = replace(usual, size=(height, width), mean=mean or usual.mean, std=std or usual.std, batch=shape[0])
     try:
         GraphParser(run, LABEL_MAPS[model.labels], takes).try_out()
@@ -146,7 +147,7 @@ def open_onnx(address: str, files: Sequence[bytes], gpu: bool, threads: int) -> 
     providers = [*(["CUDAExecutionProvider"] if gpu else []), "CPUExecutionProvider"]
     try:
         session = onnxruntime.InferenceSession(files[0], options, providers=providers)
-    except Exception as error:  # its exceptions have no base class of their own
+    except Exception as error:  # its exceptions share no base class
         raise RequestError(f"--model {address}: ONNX Runtime cannot load it: {first_line(error)}") from error
     takes, gives = session.get_inputs(), session.get_outputs()
     check_ends(address, [end.name for end in takes], [end.name for end in gives])
@@ -164,7 +165,7 @@ def open_exported(address: str, files: Sequence[bytes], gpu: bool, threads: int)
     from orchestration.export.serving import RefusedModelError, load_graph
 
     try:
-        plain = without_explanations(files[0])
+        plain = without_debug_info(files[0])
         graph = load_graph(plain, hashlib.sha256(plain).hexdigest())
     except RefusedModelError as error:
         raise RequestError(f"--model {address} is refused: {error}") from error
@@ -190,16 +191,16 @@ def check_ends(address: str, takes: Sequence[Any], gives: Sequence[Any]) -> None
     if (len(takes), len(gives)) != (1, 1):
         raise RequestError(
             f"--model {address} has inputs {', '.join(map(str, takes)) or 'none'} and outputs {', '.join(map(str, gives))}; "
-            "expected one of each: images [B, 3, H, W] and logits [B, L, h, w]. Export a module that returns those alone"
+            "expected one of each: images [B, 3, H, W] and logits [B, L, h, w]. Export a module that returns only logits"
         )
 
 
-def without_explanations(archive: bytes) -> bytes:
-    """The .pt2 archive without what only explains the graph to its author: source lines, module names, guards, the example.
+def without_debug_info(archive: bytes) -> bytes:
+    """The .pt2 archive without debugging information: source lines, module names, guards, the example inputs.
 
-    Loading looks names in them up and compiles guards, so the check refuses an archive that has any; none is needed. Weights
-    get names that begin with a letter, for those of an nn.Sequential do not.
-    Raises: RefusedModelError, and what a damaged archive raises.
+    Loading would look up names in it and compile guards, so the check refuses an archive that has any. Weights are renamed
+    to begin with a letter: those of an nn.Sequential begin with a digit.
+    Raises: RefusedModelError, and the errors of a damaged archive.
     """
     from orchestration.export.serving import read_members
 
@@ -219,7 +220,7 @@ def without_explanations(archive: bytes) -> bytes:
 
 
 def strip(node: Any) -> None:
-    """Takes explanations out of a graph's description, in place, and lets weights' names begin with ROOT."""
+    """Remove debugging information from a graph's description in place, and prefix the names of weights with ROOT."""
     if isinstance(node, dict):
         for name, value in node.items():
             if name in ("metadata", "guards_code"):
@@ -231,7 +232,7 @@ def strip(node: Any) -> None:
 
 
 def read_files(address: str) -> list[bytes]:
-    """The file, and behind it an ONNX graph's weights where they lie in one of their own. Raises: StoreError."""
+    """The file, followed by the weights' file of an ONNX graph that has one. Raises: StoreError."""
     files = [open_store(address).read("")]
     if address.endswith(".onnx"):
         beside = open_store(f"{address}.data")

@@ -1,9 +1,9 @@
-"""A reviewer's decisions: promote, reject, roll back. Each is taken under the model's lock and stays in tags.
+"""A reviewer's decisions: promote, reject, roll back. Each is made under the model's lock and recorded in tags.
 
-Tag `decision.N` of the registered model is the N-th decision as JSON: what, version, who, when, why, evidence, and the aliases
-before and after, which is all that a rollback needs. The tags `decision…` of a version say the last one about it in words.
-The record is written before the aliases move: where a process dies between the two, there is a decision to take again, never
-a champion of whom nobody knows why. The same command given again takes to its end what was cut short.
+Tag `decision.N` of the registered model is the N-th decision as JSON: what, version, who, when, why, evidence, and the
+aliases before and after, which is all that a rollback needs. The tags `decision…` of a version describe the last decision
+about it. The record is written before the aliases move: a process that dies in between leaves an unfinished decision, never
+a champion without a recorded reason. Repeating the same command completes an interrupted decision.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,12 +39,27 @@ from orchestration.tracking import mlflow_client
 
 EVIDENCE = "review.evidence"
 RECORD = "decision."
-REASON_LIMIT, NAME_LIMIT = 1000, 200  # characters; a registered model's tag holds 5000, and the record has both
+REASON_LIMIT, NAME_LIMIT = 1000, 200  # characters; a registered model's tag holds 5000, and the record needs both
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a reviewer decides about a version. overridden: names of failed checks. undoes: the decision to roll back."""
+
+    what: str
+    who: str
+    why: str
+    overridden: list[str] = field(default_factory=list)
+    undoes: int | None = None
 
 
 @dataclass(frozen=True)
 class Decision:
-    """version: whom it is about. evidence: where the review page lies, "" where there is none. undoes: of a rollback, which."""
+    """The record of a decision about `version`.
+
+    when: ISO 8601, UTC. evidence: the review page's artifact path, "" where there is none. undoes: the number of the
+    decision that a rollback undoes.
+    """
 
     number: int
     what: str
@@ -62,16 +77,18 @@ class Decision:
 def promote(
     model: str, *, override: str | None = None, who: str | None = None, tracking_uri: str | None = None
 ) -> dict[str, Any]:
-    """Make a version the champion, whose evidence passes the gate or for whom `override` says why not.
+    """Make a version the champion if its evidence passes the gate, or with the reason `override` if it does not.
 
-    Raises: RequestError where there is no evidence, or none against the champion of now, or the gate is not passed.
+    Raises: RequestError without evidence against the current champion, or where the gate is not passed.
     """
     client = mlflow_client.connect(tracking_uri)
     version = find(client, model)
     evidence_of(version)
     with locked(client, version.name, who := reviewer(who)) as lock:
         number = str(version.version)
-        version = client.get_model_version(version.name, number)  # another may have decided about it meanwhile
+        version = client.get_model_version(
+            version.name, number
+        )  # read again: another reviewer may have decided meanwhile
         evidence, before = evidence_of(version), aliases(client, version.name)
         unfinished = interrupted(decisions(client, version.name), before)
         if unfinished and unfinished.what == "promoted" and unfinished.version == before[CHAMPION] == number:
@@ -84,17 +101,17 @@ def promote(
             listed = "\n".join(f"  {check.name}: {check.text}" for check in failed)
             raise RequestError(
                 f"{uri(version)} does not pass the gate:\n{listed}\n"
-                "Reject it, or promote it all the same with --override REASON, which is kept with the decision."
+                "Reject the version, or promote it despite the gate with --override REASON, which is recorded."
             )
         why = check_reason(override) if failed and override else "passes the gate"
         candidate = None if before[CANDIDATE] == number else before[CANDIDATE]
         after: Aliases = {CANDIDATE: candidate, CHAMPION: number, PREVIOUS: before[CHAMPION]}
-        overridden = [check.name for check in failed]
-        return decide(client, lock, version, "promoted", who, why, before, after, overridden=overridden)
+        verdict = Verdict("promoted", who, why, overridden=[check.name for check in failed])
+        return decide(client, lock, version, verdict, before, after)
 
 
 def reject(model: str, reason: str, *, who: str | None = None, tracking_uri: str | None = None) -> dict[str, Any]:
-    """Take a version out of the running, with the reason. Raises: RequestError where it is the champion."""
+    """Reject a version and remove the alias `candidate` from it. Raises: RequestError where it is the champion."""
     client = mlflow_client.connect(tracking_uri)
     version = find(client, model)
     with locked(client, version.name, who := reviewer(who)) as lock:
@@ -104,13 +121,15 @@ def reject(model: str, reason: str, *, who: str | None = None, tracking_uri: str
                 f"{uri(version)} is the champion. `redress registry rollback {version.name} --reason …` undoes its promotion."
             )
         kept = None if before[CANDIDATE] == str(version.version) else before[CANDIDATE]
-        return decide(client, lock, version, "rejected", who, check_reason(reason), before, before | {CANDIDATE: kept})
+        verdict = Verdict("rejected", who, check_reason(reason))
+        return decide(client, lock, version, verdict, before, before | {CANDIDATE: kept})
 
 
 def rollback(name: str, reason: str, *, who: str | None = None, tracking_uri: str | None = None) -> dict[str, Any]:
-    """Undo the last decision about the registered model that is not undone yet: its aliases are as they were before it.
+    """Undo the last decision about the registered model that is not undone yet: restore the aliases from before it.
 
-    A candidate that was registered since stays. Raises: RequestError where there is none, or aliases were moved by hand.
+    A candidate registered since then stays. Raises: RequestError where there is no such decision, or aliases were moved by
+    hand.
     """
     client = mlflow_client.connect(tracking_uri)
     name = name.removeprefix("models:/").partition("@")[0].partition("/")[0]
@@ -123,10 +142,10 @@ def rollback(name: str, reason: str, *, who: str | None = None, tracking_uri: st
         standing = [one for one in made if one.undoes is None and one.number not in undone]
         if not standing:
             raise RequestError(
-                f"{name}: there is no decision to roll back. `redress registry show {name}` shows them all."
+                f"{name}: there is no decision to roll back. `redress registry show {name}` lists all decisions."
             )
         last = standing[-1]
-        # a decision whose process died may have moved some aliases, or none
+        # an interrupted decision may have moved some aliases, or none
         known = {alias: (last.after[alias], last.before[alias]) for alias in (CHAMPION, PREVIOUS)}
         if moved := [alias for alias, numbers in known.items() if now[alias] not in numbers]:
             raise RequestError(
@@ -137,39 +156,31 @@ def rollback(name: str, reason: str, *, who: str | None = None, tracking_uri: st
         for alias, number in after.items():
             exists(client, name, alias, number)
         version = client.get_model_version(name, last.version)
-        why = check_reason(reason)
-        return decide(client, lock, version, f"{last.what}: rolled back", who, why, now, after, undoes=last.number)
+        verdict = Verdict(f"{last.what}: rolled back", who, check_reason(reason), undoes=last.number)
+        return decide(client, lock, version, verdict, now, after)
 
 
 def decide(
-    client: MlflowClient,
-    lock: Lock,
-    version: ModelVersion,
-    what: str,
-    who: str,
-    why: str,
-    before: Aliases,
-    after: Aliases,
-    *,
-    overridden: list[str] | None = None,
-    undoes: int | None = None,
+    client: MlflowClient, lock: Lock, version: ModelVersion, verdict: Verdict, before: Aliases, after: Aliases
 ) -> dict[str, Any]:
-    """Record it, then carry it out; returns the answer to people."""
+    """Record a decision, then apply it; returns the command's answer."""
     made = decisions(client, version.name)
     decision = Decision(
         number=1 + max((one.number for one in made), default=0),
-        what=what,
+        what=verdict.what,
         version=str(version.version),
-        who=who,
+        who=verdict.who,
         when=datetime.now(UTC).isoformat(timespec="seconds"),
-        why=why,
+        why=verdict.why,
         evidence=version.tags.get("review.page", ""),
-        overridden=overridden or [],
+        overridden=verdict.overridden,
         before=before,
         after=after,
-        undoes=undoes,
+        undoes=verdict.undoes,
     )
-    record = json.dumps(asdict(decision), ensure_ascii=False)  # escapes would make a tag too long of some languages
+    record = json.dumps(
+        asdict(decision), ensure_ascii=False
+    )  # with escapes, some languages would exceed the limit of a tag
     lock.check()
     with report_interruption(version.name):
         client.set_registered_model_tag(version.name, f"{RECORD}{decision.number:04d}", record)
@@ -177,16 +188,16 @@ def decide(
 
 
 def resume_decision(client: MlflowClient, lock: Lock, name: str, decision: Decision, now: Aliases) -> dict[str, Any]:
-    """What its record says, into the version's tags and the aliases that are not there yet."""
-    words = {"": decision.what, ".by": decision.who, ".at": decision.when, ".why": decision.why}
-    words |= {".evidence": decision.evidence, ".overrides": ", ".join(decision.overridden)}
+    """Apply a recorded decision: write the version's tags and move the aliases that are not moved yet."""
+    tags = {"": decision.what, ".by": decision.who, ".at": decision.when, ".why": decision.why}
+    tags |= {".evidence": decision.evidence, ".overrides": ", ".join(decision.overridden)}
     with report_interruption(name):
-        for key, value in words.items():
+        for key, value in tags.items():
             client.set_model_version_tag(name, decision.version, f"decision{key}", value)
         for alias in (PREVIOUS, CHAMPION, CANDIDATE):
             number = decision.after[alias]
             if number == now[alias] or (alias == CANDIDATE and now[alias] != decision.before[alias]):
-                continue  # a candidate that came since stays
+                continue  # a candidate registered since then stays
             lock.check()
             if number is not None:
                 client.set_registered_model_alias(name, alias, number)
@@ -202,18 +213,18 @@ def resume_decision(client: MlflowClient, lock: Lock, name: str, decision: Decis
 
 @contextmanager
 def report_interruption(name: str) -> Iterator[None]:
-    """Raises: ServiceUnavailableError where MLflow fails meanwhile."""
+    """Raises: ServiceUnavailableError where MLflow fails inside the block."""
     try:
         yield
     except MlflowException as error:
         raise ServiceUnavailableError(
-            f"{name}: MLflow failed while the decision was written, and may have it in part: {first_line(error)}. "
-            "Give the same command again when MLflow answers: it takes the decision to its end."
+            f"{name}: MLflow failed while the decision was written and may have stored only a part of it: "
+            f"{first_line(error)}. Repeat the same command when MLflow is available: it completes the decision."
         ) from error
 
 
 def interrupted(made: list[Decision], now: Aliases) -> Decision | None:
-    """The last decision, where some aliases are still as before it. Those moved since and newer candidates are not its."""
+    """The last decision if some aliases are still as before it; None if it is complete or aliases were moved since."""
     if not made:
         return None
     last, settled = made[-1], (CHAMPION, PREVIOUS)
@@ -225,62 +236,64 @@ def interrupted(made: list[Decision], now: Aliases) -> Decision | None:
 
 
 def decisions(client: MlflowClient, name: str) -> list[Decision]:
-    """Every decision about a registered model, the first one first. Raises: RequestError where there is no such model."""
+    """Every decision about a registered model, oldest first. Raises: RequestError where there is no such model."""
     tags = registered(client, name).tags
     records = sorted(key for key in tags if key.startswith(RECORD))
     return [Decision(**json.loads(tags[key])) for key in records]
 
 
 def evidence_of(version: ModelVersion) -> dict[str, Any]:
-    """What a comparison found of the version. Raises: RequestError where there was none."""
+    """The evidence that a comparison left in the version's tags. Raises: RequestError where there is none."""
     if text := version.tags.get(EVIDENCE):
         return dict(json.loads(text))
     raise RequestError(
         f"{uri(version)} has no evidence: it was not compared with the champion. "
-        f"Do that first: redress registry compare {uri(version)}"
+        f"Compare it first: redress registry compare {uri(version)}"
     )
 
 
 def check_fresh(version: ModelVersion, evidence: dict[str, Any], champion: str | None) -> None:
-    """The evidence is against the champion that there is now. Raises: RequestError."""
+    """Check that the evidence is against the current champion. Raises: RequestError."""
     if champion == str(version.version):
         raise RequestError(f"{uri(version)} is the champion already ({describe_last(version.tags)}).")
     if evidence["against"] != champion:
         compared = f"version {evidence['against']}" if evidence["against"] else "no champion"
         now = f"version {champion} is the champion now" if champion else "there is no champion now"
         raise RequestError(
-            f"{uri(version)} was compared with {compared}, and {now}: the evidence is out of date, nothing was changed. "
+            f"{uri(version)} was compared with {compared}, and {now}. The evidence is out of date; nothing was changed. "
             f"Compare again: redress registry compare {uri(version)}"
         )
 
 
 def check_reason(reason: str) -> str:
-    """Raises: RequestError where a reason says nothing, or too much for a tag."""
+    """The reason, stripped. Raises: RequestError where it is empty or too long for a tag."""
     reason = reason.strip()
     if not reason or len(reason) > REASON_LIMIT:
-        raise RequestError(f"a decision needs its reason, 1 to {REASON_LIMIT} characters; this one has {len(reason)}.")
+        raise RequestError(
+            f"a decision needs a reason of 1 to {REASON_LIMIT} characters; the given one has {len(reason)}."
+        )
     return reason
 
 
 def describe_last(tags: dict[str, str]) -> str:
-    """The last decision about a version, in words."""
+    """The last decision about a version, as a phrase."""
     if "decision" not in tags:
         return "no decision is recorded"
     return f"{tags['decision']} by {tags['decision.by']} at {tags['decision.at']}: {tags['decision.why']}"
 
 
 def reviewer(name: str | None) -> str:
-    """Who decides: that name, else the one that MLflow's server knows, else the user's here.
+    """The reviewer's name: `name`, else the user name at MLflow's server, else the local user's.
 
-    Raises: RequestError where there is none, or it says nothing, or too much for a tag.
+    Raises: RequestError where there is none, or it is empty, too long for a tag or not printable.
     """
     try:
         found = (name or os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()).strip()
     except (OSError, KeyError):
-        raise RequestError("nothing tells who decides: this user has no name. Say it with --by NAME.") from None
+        raise RequestError("the reviewer is unknown: the local user has no name. Set it with --by NAME.") from None
     if not found or len(found) > NAME_LIMIT or not found.isprintable():
         raise RequestError(
-            f"who decides is a name of 1 to {NAME_LIMIT} characters in one line, and this has {len(found)}: {found[:40]!r}…. "
-            "Say another with --by NAME."
+            f"expected a reviewer's name of 1 to {NAME_LIMIT} printable characters; got {len(found)}: {found[:40]!r}…. "
+            "Set another with --by NAME."
         )
     return found

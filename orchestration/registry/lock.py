@@ -1,10 +1,11 @@
-"""A lock in the registry, so that of two reviewers who decide at once one wins and the other is told.
+"""A lock in the registry: of two reviewers who decide at once, one proceeds and the other gets an error.
 
-An alias is last-write-wins, but of two who create a registered model of one name, one fails. So the lock of NAME is a
-registered model NAME.lock-N that carries holder and expiry in tags, made with it in one transaction. Who finds none that is
-in force creates the next number: after 3 that expired, number 4. Then it looks again: where another is in force beside its own
-(someone who had looked long ago), it gives way. Each of two writes before it looks, so at least one of them sees the other and
-never do both hold. Nobody deletes a lock in force but its holder; its holder also deletes the expired ones.
+Moving an alias is last-write-wins, but creating a registered model fails for the second of two processes. So the lock of
+NAME is a registered model NAME.lock-N, created in one transaction with its holder and expiry in tags. A process that finds
+no active lock creates the next number: after an expired 3, number 4. Then it lists the locks again, and releases its own
+where another is active beside it (of a process that had listed them long before). Each of two processes writes before it
+reads, so at least one of them sees the other, and never do both hold the lock. Only its holder deletes an active lock; the
+holder also deletes the expired ones.
 """
 
 from __future__ import annotations
@@ -25,16 +26,16 @@ from orchestration.tracking.mlflow_filters import quoted
 HELD_S = 120.0  # a decision takes a second or two; clocks of reviewers may differ by less than a minute
 MARGIN_S = 60.0
 HOLDER, EXPIRES, TOKEN = "lock.holder", "lock.expires", "lock.token"
-EXPLANATION = "A reviewer is deciding at this moment: this name is a lock of redress, and goes away by itself."
+EXPLANATION = "A lock of redress while a reviewer decides about the model. It is deleted automatically."
 
 
 class LockedError(RequestError):
-    """Somebody else is deciding about the model now."""
+    """Another reviewer is deciding about the model."""
 
 
 @dataclass(frozen=True)
 class Lock:
-    """name: the registered name that is the lock. expires: seconds since 1970."""
+    """name: of the registered model that is the lock. expires: seconds since 1970."""
 
     name: str
     holder: str
@@ -42,10 +43,10 @@ class Lock:
     token: str
 
     def check(self, now: float | None = None) -> None:
-        """Raises: LockedError where so little is left that it may be taken over while its holder works."""
+        """Raises: LockedError within MARGIN_S seconds of the expiry, when another process may soon acquire the lock."""
         if self.expires - (time.time() if now is None else now) < MARGIN_S:
             raise LockedError(
-                "the decision took so long that its lock ran out: nothing further was changed. Try again."
+                "the decision took longer than its lock is valid; nothing further was changed. Try again."
             )
 
 
@@ -60,7 +61,7 @@ def locked(client: MlflowClient, name: str, holder: str, *, held_s: float = HELD
 
 
 def acquire(client: MlflowClient, name: str, holder: str, *, held_s: float = HELD_S) -> Lock:
-    """Raises: LockedError naming who holds it, and until when."""
+    """Raises: LockedError naming the holder and the expiry."""
     there = locks(client, name)
     raise_if_held(name, active(there))
     number = 1 + max((int(lock.name.rpartition("-")[2]) for lock in there), default=0)
@@ -72,12 +73,11 @@ def acquire(client: MlflowClient, name: str, holder: str, *, held_s: float = HEL
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
         there = locks(client, name)
-        if mine.token not in {
-            lock.token for lock in there
-        }:  # else it is ours: an answer was lost, and MLflow asked again
+        # our token is there where MLflow's client repeated a request whose answer was lost
+        if mine.token not in {lock.token for lock in there}:
             raise_if_held(name, active(there))
             raise LockedError(
-                f"{name}: somebody else decided at this very moment. Look at its aliases and try again."
+                f"{name}: another reviewer decided at the same moment. Check its aliases and try again."
             ) from error
     others = [lock for lock in locks(client, name) if lock.token != mine.token]
     if holders := active(others):
@@ -89,19 +89,19 @@ def acquire(client: MlflowClient, name: str, holder: str, *, held_s: float = HEL
 
 
 def release(client: MlflowClient, lock: Lock) -> None:
-    """Give it up; where it was taken over meanwhile, it is another's and stays."""
+    """Delete the lock, unless it expired and another process holds that name now."""
     with suppress(MlflowException):
         if client.get_registered_model(lock.name).tags.get(TOKEN) == lock.token:
             delete(client, lock)
 
 
 def delete(client: MlflowClient, lock: Lock) -> None:
-    with suppress(MlflowException):  # it is gone already
+    with suppress(MlflowException):  # already deleted
         client.delete_registered_model(lock.name)
 
 
 def locks(client: MlflowClient, name: str) -> list[Lock]:
-    """Every lock of `name` that there is, expired ones too."""
+    """Every lock of `name`, expired ones included."""
     prefix, found, page = f"{name}.lock-", [], None
     while True:
         listed = client.search_registered_models(f"name LIKE {quoted(f'{prefix}%')}", max_results=100, page_token=page)
@@ -122,10 +122,10 @@ def active(found: list[Lock]) -> list[Lock]:
 
 
 def raise_if_held(name: str, holders: list[Lock]) -> None:
-    """Raises: LockedError where there is one."""
+    """Raises: LockedError where there is a holder."""
     for lock in holders:
         until = datetime.fromtimestamp(lock.expires, UTC).strftime("%H:%M:%S UTC")
         raise LockedError(
-            f"{name}: {lock.holder} is deciding about it now (at most until {until}). Nothing was changed; look at what was "
-            f"decided (`redress registry show {name}`) and try again."
+            f"{name}: locked by {lock.holder}, who is deciding about it (at most until {until}). Nothing was changed. Check "
+            f"the decision with `redress registry show {name}`, then try again."
         )

@@ -1,4 +1,4 @@
-"""The registry: a run's model as something that needs nothing of redress, under a name, with a version and aliases."""
+"""Registering a run's model: exported so that it needs nothing of redress, checked, and loaded again."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from orchestration.tracking.run_description import redact
 
 __all__ = [
     "SERVING",
+    "InputSettings",
     "Version",
     "check",
     "load",
@@ -35,60 +37,71 @@ __all__ = [
     "register_checkpoint",
 ]
 
-BATCH = 64  # images that the serving file puts through the graph at once
+BATCH = 64  # images per call of the graph in the serving file
 EXAMPLE = 2
 EXAMPLE_FRAMES = 3
-# What MLflow writes of a model that is one file of code, its artifacts and nothing pickled.
-DESCRIBED = {
+# The keys that MLflow writes for a model of one code file and artifacts, with nothing pickled.
+FLAVOR_KEYS = {
     "artifacts", "cloudpickle_version", "code", "env", "loader_module", "model_code_path", "python_version", "streamable",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """What a network takes as input, and how it was evaluated.
+
+    size: (height, width) in pixels. mean, std: of the three channels, RGB, on the scale 0…1. flip: a descriptor adds the
+    embedding of the mirror image, never for clips. inputs: the names of `embed`'s arguments. clips: images are clips of
+    video, [B, T, 3, H, W].
+    """
+
+    size: tuple[int, int]
+    mean: Sequence[float]
+    std: Sequence[float]
+    flip: bool = True
+    inputs: tuple[str, ...] = ("images",)
+    clips: bool = False
 
 
 def register(
     method: nn.Module,
     name: str,
     provenance: Provenance,
+    takes: InputSettings,
     *,
-    size: tuple[int, int],
-    mean: Sequence[float],
-    std: Sequence[float],
-    flip: bool = True,
     example: Sequence[Tensor] | None = None,
-    inputs: tuple[str, ...] = ("images",),
-    clips: bool = False,
     attempt: str | None = None,
     tracking_uri: str | None = None,
 ) -> Version:
     """Export `method` (a module with `embed`), log it to its run and register it under `name` as `candidate`.
 
-    Where MLflow goes away meanwhile this waits and goes on; whatever was there already is not made twice.
+    While MLflow is unavailable this retries. Nothing is created twice.
 
-    size: (H, W) that the network takes. mean, std: of the three channels, on the scale 0…1. flip: as evaluated.
     example: a few inputs for the model's input example, images uint8 [b ≥ 2, 3, H, W] (and parsing uint8 [b, H, W]);
-    drawn at random where there are none. inputs: the names of `embed`'s arguments. clips: images are clips of video.
-    attempt: names this registration; one of the same name that did not come to its end is taken up.
+    random by default. attempt: identifies this registration; an interrupted one of the same attempt is resumed.
     Raises: RequestError where MLflow cannot be reached or the name is not allowed; ExportError; ServiceUnavailableError.
     """
     from orchestration.export.onnx_graph import to_onnx  # with the ONNX runtime, which only registering needs
 
     client = retry_while_unavailable(lambda: mlflow_client.connect(tracking_uri), f"registering {name}")
-    example = tuple(example) if example else random_example(size, inputs, clips)
-    descriptor = Descriptor(method, mean, std, flip and not clips)
+    example = tuple(example) if example else random_example(takes)
+    descriptor = Descriptor(method, takes.mean, takes.std, takes.flip and not takes.clips)
     tensors = (example[0].float(), *example[1:])
     program = trace(descriptor, tensors)
-    onnx = to_onnx(program, descriptor, tensors, inputs)
+    onnx = to_onnx(program, descriptor, tensors, takes.inputs)
     graph = to_archive(program, descriptor, tensors)
     with torch.no_grad():
         features = torch.export.load(io.BytesIO(graph)).module(check_guards=False)(*tensors)
     settings: dict[str, Any] = {
-        "height": size[0],
-        "width": size[1],
-        "inputs": list(inputs),
-        "clips": clips,
+        "height": takes.size[0],
+        "width": takes.size[1],
+        "inputs": list(takes.inputs),
+        "clips": takes.clips,
         "batch": BATCH,
         "graph_sha256": sha256(graph),
     }
-    card = write_card(name, provenance, size=size, dimensions=features.shape[1], inputs=inputs, clips=clips)
+    dimensions = features.shape[1]
+    card = write_card(name, provenance, size=takes.size, dimensions=dimensions, inputs=takes.inputs, clips=takes.clips)
     files = {
         "graph": graph,
         "onnx": onnx,
@@ -96,7 +109,7 @@ def register(
         "card": card.encode(),
         "serving": SERVING.read_bytes(),
     }
-    packed = Packed(name, provenance, files, example, inputs, features.shape[1], attempt or uuid.uuid4().hex)
+    packed = Packed(name, provenance, files, example, takes.inputs, dimensions, attempt or uuid.uuid4().hex)
     return retry_while_unavailable(lambda: publish(client, packed), f"registering {name}")
 
 
@@ -111,8 +124,8 @@ def register_checkpoint(
 ) -> str:
     """Register the checkpoint at `address` of that run under `name`; returns models:/name/version.
 
-    chosen_on_test: the run was preferred to others by its test results, which tags and model card then say.
-    attempt: of a registration that may have been begun before.
+    chosen_on_test: the run was selected among others by its test results; tags and model card then say so.
+    attempt, Raises: as in `register`.
     """
     from datasets.protocols.protocols import PROTOCOLS
     from datasets.shards.dataset import Dataset
@@ -146,20 +159,22 @@ def register_checkpoint(
         method,
         name,
         provenance,
-        size=(augmentation.height, augmentation.width),
-        mean=augmentation.mean,
-        std=augmentation.std,
-        flip=experiment.evaluate.flip,
-        inputs=method.inputs,
-        clips=PROTOCOLS[dataset.manifest.protocol].sample == "tracklet",
+        InputSettings(
+            size=(augmentation.height, augmentation.width),
+            mean=augmentation.mean,
+            std=augmentation.std,
+            flip=experiment.evaluate.flip,
+            inputs=method.inputs,
+            clips=PROTOCOLS[dataset.manifest.protocol].sample == "tracklet",
+        ),
         attempt=attempt,
     ).uri
 
 
 def load(uri: str, *, tracking_uri: str | None = None) -> PyFuncModel:
-    """A registered model (models:/name/version or models:/name@alias), after its files were checked against its tags.
+    """A registered model (models:/name/version or models:/name@alias), loaded after its files match its tags.
 
-    Raises: RequestError where there is none; RefusedModelError where a file is not what was registered or carries code.
+    Raises: RequestError where there is no such version; RefusedModelError where a file was changed or carries code.
     """
     client = mlflow_client.connect(tracking_uri)
     found = find_version(client, uri)
@@ -170,36 +185,38 @@ def load(uri: str, *, tracking_uri: str | None = None) -> PyFuncModel:
 
 
 def check(folder: Path, tags: Mapping[str, str]) -> None:
-    """Raise RefusedModelError unless the model in `folder` has the digests that its version was registered with."""
+    """Check the files of the model in `folder` against the digests in its version's tags. Raises: RefusedModelError."""
     flavors = Model.load(str(folder)).flavors
     flavor = flavors.get("python_function", {})
     wanted = {"loader_module": "mlflow.pyfunc.loaders.code_model", "model_code_path": SERVING.name, "code": None}
     found = {key: flavor.get(key) for key in wanted} | {"model_code_path": Path(flavor.get("model_code_path", "")).name}
-    if set(flavors) != {"python_function"} or found != wanted or not set(flavor) <= DESCRIBED:
+    if set(flavors) != {"python_function"} or found != wanted or not set(flavor) <= FLAVOR_KEYS:
         raise serving.RefusedModelError(
-            f"MLmodel asks for more than {SERVING.name} and its files to be loaded. It was changed after registration: do not "
-            "use this version."
+            f"MLmodel loads more than {SERVING.name} and its files: it was changed after registration. Do not use this "
+            "version."
         )
     known = [part for part in ("graph", "onnx", "settings") if part in flavor["artifacts"] or f"sha256.{part}" in tags]
     parts = {part: folder / flavor["artifacts"].get(part, {"path": FILES[part]})["path"] for part in known}
     parts["serving"] = folder / SERVING.name
     for part, path in parts.items():
         expected = tags.get(f"sha256.{part}")
-        digest = sha256(path.read_bytes()) if path.is_file() else "none: it is gone"
+        digest = sha256(path.read_bytes()) if path.is_file() else "none: the file is missing"
         if digest != expected:
             raise serving.RefusedModelError(
-                f"{part} ({path.name}) has SHA-256 {digest}; the version was registered with {expected}. The files were "
-                "changed after registration: do not use this version."
+                f"{part} ({path.name}) has SHA-256 {digest}; the version was registered with {expected}. The file was "
+                "changed after registration. Do not use this version."
             )
     serving.check_archive(parts["graph"].read_bytes())
 
 
-def random_example(size: tuple[int, int], inputs: tuple[str, ...], clips: bool) -> tuple[Tensor, ...]:
+def random_example(takes: InputSettings) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(0)
-    shape = (EXAMPLE, EXAMPLE_FRAMES, 3, *size) if clips else (EXAMPLE, 3, *size)
+    shape = (EXAMPLE, EXAMPLE_FRAMES, 3, *takes.size) if takes.clips else (EXAMPLE, 3, *takes.size)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    maps = torch.randint(0, 6, (EXAMPLE, *size), dtype=torch.uint8, generator=generator)  # labels of every label map
-    return (images, maps) if "parsing" in inputs else (images,)
+    maps = torch.randint(
+        0, 6, (EXAMPLE, *takes.size), dtype=torch.uint8, generator=generator
+    )  # labels of every label map
+    return (images, maps) if "parsing" in takes.inputs else (images,)
 
 
 def encode(settings: Mapping[str, Any]) -> bytes:

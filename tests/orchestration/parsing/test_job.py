@@ -27,7 +27,7 @@ from datasets.inspection.inspect import inspect
 from datasets.parsing.rewrite import pieces
 from datasets.shards.dataset import Dataset, write_dataset
 from orchestration.cli.main import main
-from orchestration.parsing.job import ParsingJob, ShardParser, Tally
+from orchestration.parsing.job import Counter, ParsingJob, ShardParser
 from orchestration.parsing.models import find_parser
 from tests.orchestration.parsing_network import (
     SIZE,
@@ -267,7 +267,7 @@ def test_an_altered_row_group_is_not_parsed_and_the_answer_says_where(trained: T
     query = next(piece for piece in pieces(dataset) if piece.split == "query")
     job = ParsingJob(dataset, (query,), model, str(tmp_path / "made"), batch=8, threads=1, gpu=False)
     threads = torch.get_num_threads()
-    actor = ShardParser(job, ray.remote(num_cpus=0)(Tally).remote())
+    actor = ShardParser(job, ray.remote(num_cpus=0)(Counter).remote())
     torch.set_num_threads(threads)
     answer = json.loads(str(actor({"piece": np.array([0])})["answer"][0]))
     assert "query/00000.parquet, row group 0 at offset 4: altered bytes" in answer["failure"]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from datasets.parsing.parser import GraphInput, SCHPParser
 from orchestration.errors import RequestError
 from orchestration.export.serving import RefusedModelError, check_archive
-from orchestration.parsing.models import find_parser, without_explanations
+from orchestration.parsing.models import find_parser, without_debug_info
 from tests.datasets.parsing.schp_by_hand import random_state
 
 IMAGES = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in ((64, 32), (50, 50))]
@@ -122,7 +122,7 @@ def test_what_stays_of_an_archive_passes_the_check_of_registered_models(tmp_path
     archive = Path(export(tmp_path / "net.pt2", nn.Sequential(Shades()))).read_bytes()
     with pytest.raises(RefusedModelError, match="the graph contains metadata"):
         check_archive(archive)
-    check_archive(without_explanations(archive))
+    check_archive(without_debug_info(archive))
 
 
 def changed(archive: str, name: str, change: Callable[[bytes], bytes]) -> str:
@@ -157,15 +157,17 @@ def test_graphs_that_carry_code_are_refused(tmp_path: Path, capfd: pytest.Captur
 
 def test_graphs_that_do_not_fit_are_refused_before_work(tmp_path: Path) -> None:
     good = export(tmp_path / "good.pt2", Shades())
-    with pytest.raises(RequestError, match=r"is a graph, so --labels must say .*lip20 \(20\)"):
+    with pytest.raises(
+        RequestError, match=r"is a graph: --labels must name the label map of its outputs.*lip20 \(20\)"
+    ):
         find_parser(good)
-    with pytest.raises(RequestError, match=r"--labels lip: there is no such label map; there are lip20"):
+    with pytest.raises(RequestError, match=r"--labels lip: there is no such label map\. Expected one of lip20"):
         find_parser(good, labels="lip")
     with pytest.raises(
         RequestError, match=r"good\.pt2: the graph answers .*It has 6 channels, label map lip20 20 labels"
     ):
         find_parser(good, labels="lip20")
-    with pytest.raises(RequestError, match=r"takes images of 64x32, --size says 128x64"):
+    with pytest.raises(RequestError, match=r"takes images of 64x32, not --size 128x64\. Omit --size"):
         find_parser(good, labels="six", size=(128, 64))
     with pytest.raises(RequestError, match=r"inputs images and outputs conv2d, conv2d.*expected one of each"):
         find_parser(export(tmp_path / "two.pt2", Shades(2)), labels="six")
@@ -199,7 +201,7 @@ def brightest(path: Path, *, shape: list[int | str], outputs: int = 1, beside: b
 @pytest.mark.parametrize("beside", [False, True], ids=["one file", "weights beside it"])
 def test_an_onnx_graph_of_any_size_is_parsed_with(beside: bool, tmp_path: Path) -> None:
     address = brightest(tmp_path / "net.onnx", shape=["n", 3, "h", "w"], beside=beside)
-    with pytest.raises(RequestError, match=r"takes images of any size; say which to give it with --size HxW"):
+    with pytest.raises(RequestError, match=r"takes images of any size\. Set the size with --size HxW"):
         find_parser(address, labels="six")
     model = find_parser(address, labels="six", size=(64, 32), mean=(0, 0, 0), std=(1, 1, 1))
     assert model.takes is not None

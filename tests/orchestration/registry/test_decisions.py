@@ -1,4 +1,4 @@
-"""Decisions about registered models: with evidence, one at a time, on record, and taken back in one command."""
+"""Decisions about registered models: with evidence, one at a time, on record, and undone by one command."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_closed_gate_stays_closed_unless_somebody_says_why(client: MlflowClien
     ):
         promote("closed")
     assert aliases(client, "closed")["champion"] is None
-    with pytest.raises(RequestError, match="a decision needs its reason"):
+    with pytest.raises(RequestError, match="a decision needs a reason of 1 to 1000 characters"):
         promote("closed", override="  ")
     told = promote("closed", override="the demo needs one", who="ann")
     assert told["decision"]["why"] == "the demo needs one"
@@ -97,7 +97,8 @@ def test_no_promotion_without_evidence_or_on_evidence_against_another_champion(c
     one, other = add(client, "stale"), add(client, "stale")
     promote(f"models:/stale/{one}")
     with pytest.raises(
-        RequestError, match=r"compared with no champion, and version 2 is the champion now.*Compare again"
+        RequestError,
+        match=r"compared with no champion, and version 2 is the champion now\. The evidence is out of date.*Compare again",
     ):
         promote(f"models:/stale/{other}", override="now!")
     with pytest.raises(RequestError, match="models:/stale/2 is the champion already"):
@@ -148,7 +149,7 @@ def test_an_alias_that_was_moved_by_hand_is_not_overwritten(client: MlflowClient
     assert aliases(client, "byhand")["champion"] == second
 
 
-def test_of_two_reviewers_one_promotes_and_the_other_is_told(client: MlflowClient) -> None:
+def test_of_two_reviewers_one_promotes_and_the_other_gets_an_error(client: MlflowClient) -> None:
     first = add(client, "race")
     promote("race")
     rivals = [add(client, "race", first), add(client, "race", first)]
@@ -166,7 +167,7 @@ def test_of_two_reviewers_one_promotes_and_the_other_is_told(client: MlflowClien
         told = dict(zip(rivals, pool.map(decide, rivals), strict=True))
     [winner] = [number for number, text in told.items() if not text]
     [loser] = [text for text in told.values() if text]
-    assert "is deciding about it now" in loser or "at this very moment" in loser or "out of date" in loser
+    assert "who is deciding about it" in loser or "at the same moment" in loser or "out of date" in loser
     assert aliases(client, "race")["champion"] == winner
     assert aliases(client, "race")["previous"] == first
     assert len(decisions.decisions(client, "race")) == 2
@@ -189,7 +190,7 @@ def test_a_rejection_while_another_promotes_is_seen(client: MlflowClient, monkey
 
 
 @pytest.mark.parametrize("moved", [0, 1, 2])
-def test_a_decision_that_was_cut_short_is_taken_again_and_everything_rolled_back(
+def test_an_interrupted_decision_is_repeated_and_everything_rolled_back(
     client: MlflowClient, monkeypatch: pytest.MonkeyPatch, moved: int
 ) -> None:
     """The process ends after so many aliases were moved."""
@@ -228,7 +229,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("failing", range(10))
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_decision_whose_server_goes_away_in_the_midst_is_finished_by_the_same_command(
+def test_a_decision_interrupted_by_an_unavailable_server_is_completed_by_the_same_command(
     client: MlflowClient, command: str, failing: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """At each call that writes, and for the calls after it."""
@@ -241,12 +242,12 @@ def test_a_decision_whose_server_goes_away_in_the_midst_is_finished_by_the_same_
         left = itertools.count()
         for write in ("set_registered_model_tag", "set_model_version_tag", "set_registered_model_alias",
                       "delete_registered_model_alias"):  # fmt: skip
-            patch.setattr(MlflowClient, write, away(getattr(MlflowClient, write), left, failing))
+            patch.setattr(MlflowClient, write, unavailable(getattr(MlflowClient, write), left, failing))
         status = main(["registry", *words])
     told = capfd.readouterr().err
     if next(left) > failing:
         assert status == 1
-        assert "Give the same command again" in told
+        assert "Repeat the same command when MLflow is available" in told
         assert main(["registry", *words]) == 0, capfd.readouterr().err
     else:
         assert status == 0
@@ -256,7 +257,7 @@ def test_a_decision_whose_server_goes_away_in_the_midst_is_finished_by_the_same_
     assert client.get_model_version(name, standing.version).tags["decision"] == standing.what
 
 
-def test_what_came_after_a_decision_that_is_done_is_not_taken_for_its_rest(client: MlflowClient) -> None:
+def test_changes_after_a_complete_decision_are_not_taken_for_an_interruption(client: MlflowClient) -> None:
     first = add(client, "rest")
     promote("rest")
     second = add(client, "rest", first)
@@ -271,7 +272,7 @@ def test_what_came_after_a_decision_that_is_done_is_not_taken_for_its_rest(clien
     assert second != third
 
 
-def away(write: Callable[..., None], calls: Iterator[int], failing: int) -> Callable[..., None]:
+def unavailable(write: Callable[..., None], calls: Iterator[int], failing: int) -> Callable[..., None]:
     def call(*words: Any) -> None:
         if next(calls) >= failing:
             raise MlflowException("nobody there", error_code=TEMPORARILY_UNAVAILABLE)
@@ -295,7 +296,7 @@ def test_who_decides_has_a_name_that_fits_the_records(
     add(client, name)
     for words in (["promote", name], ["reject", name, "--reason", "x"], ["rollback", name, "--reason", "x"]):
         assert main(["registry", *words, "--by", who]) == 2
-        assert "who decides is a name of 1 to 200 characters in one line" in capfd.readouterr().err
+        assert "expected a reviewer's name of 1 to 200 printable characters" in capfd.readouterr().err
     assert decisions.decisions(client, name) == []
 
 
@@ -325,7 +326,7 @@ def test_a_name_with_both_quotation_marks_is_refused_before_it_is_registered(cap
         quoted('ann\'s "best"')
 
 
-def test_what_points_to_nothing_is_told(client: MlflowClient, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_alias_without_version_is_reported(client: MlflowClient, capfd: pytest.CaptureFixture[str]) -> None:
     add(client, "nothing")
     client.delete_registered_model_alias("nothing", "candidate")
     for words, message in (
@@ -340,7 +341,7 @@ def test_what_points_to_nothing_is_told(client: MlflowClient, capfd: pytest.Capt
         assert message in capfd.readouterr().err
 
 
-def test_an_alias_of_a_deleted_version_is_told(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_alias_of_a_deleted_version_is_reported(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     first = add(client, "deleted")
     promote("deleted")
     add(client, "deleted", first)

@@ -42,10 +42,10 @@ def client(place: Path, mlflow_database: str) -> MlflowClient:
     return mlflow_client.connect(mlflow_database)
 
 
-def test_the_second_is_told_who_holds_it_and_until_when(client: MlflowClient) -> None:
+def test_the_error_names_holder_and_expiry(client: MlflowClient) -> None:
     with (
         locked(client, "told", "ann"),
-        pytest.raises(LockedError, match=r"told: ann is deciding about it now \(at most until .* UTC\)"),
+        pytest.raises(LockedError, match=r"told: locked by ann, who is deciding about it \(at most until .* UTC\)"),
         locked(client, "told", "bob"),
     ):
         pass
@@ -87,7 +87,7 @@ def test_of_many_threads_never_two_hold_it_and_somebody_always_does(client: Mlfl
     assert not locks(client, "threads")
 
 
-def test_of_two_processes_one_wins_and_the_other_is_told(client: MlflowClient, mlflow_database: str) -> None:
+def test_of_two_processes_one_wins_and_the_other_gets_an_error(client: MlflowClient, mlflow_database: str) -> None:
     """This process and another go for it at once, several times."""
     other = subprocess.Popen(
         [sys.executable, "-c", WANT_IT, str(ROOT), mlflow_database],
@@ -108,7 +108,7 @@ def test_of_two_processes_one_wins_and_the_other_is_told(client: MlflowClient, m
             ours, theirs = str(error), other.stdout.readline()
         assert sorted([ours == "mine\n", theirs == "mine\n"]) == [False, True]
         loser = theirs if ours == "mine\n" else ours
-        assert "is deciding about it now" in loser or "at this very moment" in loser
+        assert "who is deciding about it" in loser or "at the same moment" in loser
         print("done", file=other.stdin, flush=True)
         assert other.stdout.readline() == "free\n"
         assert not locks(client, "raced"), turn
@@ -116,9 +116,9 @@ def test_of_two_processes_one_wins_and_the_other_is_told(client: MlflowClient, m
     assert other.wait(30) == 0
 
 
-def test_an_expired_lock_is_taken_over_and_its_late_holder_cannot_go_on(client: MlflowClient) -> None:
+def test_an_expired_lock_is_replaced_and_its_late_holder_cannot_continue(client: MlflowClient) -> None:
     dead = acquire(client, "expired", "ann", held_s=-1)
-    with pytest.raises(LockedError, match="ran out"):
+    with pytest.raises(LockedError, match="took longer than its lock is valid"):
         dead.check()
     mine = acquire(client, "expired", "bob")
     mine.check()
@@ -154,7 +154,7 @@ def test_who_looked_long_ago_gives_way_to_who_holds_it(client: MlflowClient, mon
     looks = iter([seen])
     look = lock.locks
     monkeypatch.setattr(lock, "locks", lambda *words: next(looks, None) or look(*words))
-    with pytest.raises(LockedError, match="eve is deciding"):
+    with pytest.raises(LockedError, match="locked by eve"):
         acquire(client, "stalled", "bob")
     assert [one.token for one in look(client, "stalled")] == [eve.token]
 

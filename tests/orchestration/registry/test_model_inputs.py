@@ -32,9 +32,8 @@ def test_a_model_with_parsing_takes_maps_as_arrays_and_as_png(provenance: Proven
     torch.manual_seed(1)
     method = TinyWithMaps().eval()
     inputs = ("images", "parsing")
-    registered = register.register(
-        method, "with-maps", provenance, size=SIZE, mean=MEAN, std=STD, inputs=inputs, tracking_uri=mlflow_database
-    )
+    takes = register.InputSettings(SIZE, MEAN, STD, inputs=inputs)
+    registered = register.register(method, "with-maps", provenance, takes, tracking_uri=mlflow_database)
     model = register.load(registered.uri, tracking_uri=mlflow_database)
     maps = np.random.default_rng(3).integers(0, 20, (5, *SIZE), dtype=np.uint8)
     expected = features(method, images, torch.from_numpy(maps))
@@ -62,9 +61,8 @@ def test_a_model_of_video_takes_clips_of_any_length(
 ) -> None:
     torch.manual_seed(2)
     method = TinyOfClips().eval()
-    registered = register.register(
-        method, "of-clips", provenance, size=SIZE, mean=MEAN, std=STD, clips=True, tracking_uri=mlflow_database
-    )
+    takes = register.InputSettings(SIZE, MEAN, STD, clips=True)
+    registered = register.register(method, "of-clips", provenance, takes, tracking_uri=mlflow_database)
     model = register.load(registered.uri, tracking_uri=mlflow_database)
     frames = np.random.default_rng(4).integers(0, 256, (7, 3, *SIZE), dtype=np.uint8)
     clips = [frames[:1], frames[1:3], frames[3:]]

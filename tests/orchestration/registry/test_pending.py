@@ -15,6 +15,8 @@ from orchestration.registry import publish as publication
 from orchestration.tracking import mlflow_retry
 from tests.orchestration.tiny_model import MEAN, SIZE, STD, Tiny, provenance_of
 
+INPUT = register.InputSettings(SIZE, MEAN, STD)
+
 
 @pytest.fixture(scope="module")
 def uri(mlflow_database: str) -> str:
@@ -54,7 +56,7 @@ def test_a_registration_whose_answers_are_lost_is_made_once(
              "create_registered_model", "create_model_version", "set_registered_model_alias")  # fmt: skip
     for name in names:
         monkeypatch.setattr(MlflowClient, name, losing_the_answer(getattr(MlflowClient, name), 1, calls, name))
-    made = register.register(method, "lost-answers", provenance, size=SIZE, mean=MEAN, std=STD, tracking_uri=uri)
+    made = register.register(method, "lost-answers", provenance, INPUT, tracking_uri=uri)
     assert set(names) == set(calls)
     monkeypatch.undo()
     client = MlflowClient(uri)
@@ -138,4 +140,4 @@ def test_a_registry_that_stays_unavailable_is_reported_in_time(
     monkeypatch.setattr(MlflowClient, "create_logged_model", unavailable)
     monkeypatch.setattr(mlflow_retry, "RETRY_S", 0.5)
     with pytest.raises(ServiceUnavailableError, match="became unavailable while registering gone: nobody there"):
-        register.register(method, "gone", provenance, size=SIZE, mean=MEAN, std=STD, tracking_uri=uri)
+        register.register(method, "gone", provenance, INPUT, tracking_uri=uri)

@@ -49,7 +49,7 @@ def provenance(home: Path, uri: str) -> Provenance:
 
 @pytest.fixture(scope="module")
 def version(method: Tiny, provenance: Provenance, uri: str) -> register.Version:
-    return register.register(method, "tiny-ltcc", provenance, size=SIZE, mean=MEAN, std=STD, tracking_uri=uri)
+    return register.register(method, "tiny-ltcc", provenance, register.InputSettings(SIZE, MEAN, STD), tracking_uri=uri)
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def test_a_description_that_asks_for_other_code_is_refused(
     assert genuine in text
     try:
         path.write_text(text.replace(genuine, changed))
-        with pytest.raises(RefusedModelError, match="MLmodel asks for more"):
+        with pytest.raises(RefusedModelError, match=r"MLmodel loads more than serving\.py"):
             register.load(version.uri, tracking_uri=uri)
     finally:
         path.write_text(text)
@@ -264,7 +264,7 @@ def test_a_changed_onnx_file_is_refused(version: register.Version, uri: str) -> 
         with pytest.raises(RefusedModelError, match=r"onnx \(model\.onnx\) has SHA-256"):
             register.load(version.uri, tracking_uri=uri)
         path.unlink()
-        with pytest.raises(RefusedModelError, match="it is gone"):
+        with pytest.raises(RefusedModelError, match="the file is missing"):
             register.load(version.uri, tracking_uri=uri)
     finally:
         path.write_bytes(genuine)
