@@ -45,11 +45,6 @@ class Ranking:
     first_match: np.ndarray  # float64 [Q], position of the first match counted from 1, -1 where there is none
     precision: np.ndarray  # float64 [21], at each of RECALLS: the highest at that recall or beyond it
 
-    def metrics(self, prefix: str) -> dict[str, float]:
-        """{prefix/rank-1: …, prefix/mAP: …, prefix/mINP: …}; ranks beyond the gallery's size are left out."""
-        ranks = {f"{prefix}/rank-{rank}": share for rank, share in self.cmc.items() if share is not None}
-        return ranks | {f"{prefix}/mAP": self.mAP, f"{prefix}/mINP": self.mINP}
-
 
 def describe(embed: Callable[..., Tensor], *inputs: Tensor, flip: bool = True) -> Tensor:
     """Test descriptors [B, D] of `inputs` (images [B, 3, H, W], and whatever else `embed` takes, width last).

@@ -27,8 +27,8 @@ FLOORS = {
         "conversion inspection parsing synthetic",
     ),
     "orchestration": (
-        "errors progress figures export",
-        "engine",
+        "errors progress figures measures",
+        "engine export",
         "config",
         "cluster tracking",
         "parsing registry",

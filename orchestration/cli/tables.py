@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from orchestration.measures import MEASURES
+
 Answer = dict[str, Any]
 QUARANTINED_SHOWN = 10
-METRICS = ("rank-1", "rank-5", "rank-10", "mAP", "mINP")
 
 
 def console() -> Console:
@@ -40,10 +41,11 @@ def percent(value: float | None) -> str:
 
 
 def metrics_table(title: str, metrics: Mapping[str, float]) -> None:
-    """Modes down, metrics across, in percent."""
+    """Modes down, measures across, in percent."""
     modes = list(dict.fromkeys(name.rpartition("/")[0] for name in metrics))
-    shown = [metric for metric in METRICS if any(f"{mode}/{metric}" in metrics for mode in modes)]
-    lines = [[mode, *(percent(metrics.get(f"{mode}/{metric}")) for metric in shown)] for mode in modes]
+    columns = [measure for measure, one in MEASURES.items() if one.in_tables]
+    shown = [measure for measure in columns if any(f"{mode}/{measure}" in metrics for mode in modes)]
+    lines = [[mode, *(percent(metrics.get(f"{mode}/{measure}")) for measure in shown)] for mode in modes]
     rows(f"{title}, %", ["mode", *shown], lines)
 
 

@@ -26,7 +26,8 @@ from orchestration.errors import RequestError
 from orchestration.evaluation import cue_study, explain
 from orchestration.evaluation.cue_study import asked_cues, check_cues, scored_splits
 from orchestration.evaluation.embed import CueRenderer, Descriptors, EmbeddingJob, GroupReader, embed, load_features
-from orchestration.evaluation.modes import REPORTED_RANKS, RERANKED, Evaluation, names_of, query_table, rank_modes
+from orchestration.evaluation.modes import RERANKED, Evaluation, names_of, query_table, rank_modes
+from orchestration.measures import MEASURES
 
 __all__ = ["Evaluation", "check_method", "evaluate", "metric_names", "open_for_evaluation"]
 
@@ -87,9 +88,10 @@ def metric_names(dataset: Dataset, protocol: Protocol, *, reranked: bool = False
     names: dict[str, str] = {}
     for mode in protocol.modes:
         drawn = protocols.galleries(protocol, mode, dataset.index(mode.gallery), dataset.manifest)
-        ranks = [f"rank-{k}" for k in REPORTED_RANKS if k <= min(map(len, drawn))]
+        smallest = min(map(len, drawn))
+        measures = [measure for measure, one in MEASURES.items() if one.min_gallery <= smallest]
         for name in (mode.name, f"{mode.name}{RERANKED}") if reranked else (mode.name,):
-            names |= {f"{name}/{measure}": mode.query for measure in (*ranks, "mAP", "mINP")}
+            names |= {f"{name}/{measure}": mode.query for measure in measures}
     return names
 
 

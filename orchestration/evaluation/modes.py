@@ -26,8 +26,8 @@ from methods.ranking_parts import mean_over_draws, rank_blocks
 from methods.reranking import Reranking, rerank
 from orchestration.config.settings import RerankSettings
 from orchestration.evaluation.embed import Descriptors
+from orchestration.measures import measured
 
-REPORTED_RANKS = (1, 5, 10, 20)
 CMC_RANKS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50)
 RERANKED = "-reranked"
 SHOWN_QUERIES = 8
@@ -152,11 +152,7 @@ def record(result: Evaluation, name: str, found: list[Ranking], lists: list[Rank
     """Put a mode's results under its name."""
     ranking = found[0] if len(found) == 1 else mean_over_draws(found)
     result.rankings[name] = ranking
-    for k in REPORTED_RANKS:
-        if (value := ranking.cmc[k]) is not None:
-            result.metrics[f"{name}/rank-{k}"] = value
-    result.metrics[f"{name}/mAP"] = ranking.mAP
-    result.metrics[f"{name}/mINP"] = ranking.mINP
+    result.metrics.update({f"{name}/{measure}": value for measure, value in measured(ranking).items()})
     if lists:
         result.lists[name] = lists
 

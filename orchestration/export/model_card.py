@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datasets.images.label_maps import LABEL_MAPS
+from orchestration.measures import MEASURES
 
 DESCRIPTION_LIMIT = 5000  # characters of a description that MLflow's databases hold
 CUT = "\n\nThe card goes on in `artifacts/card.md` beside the model.\n"
@@ -115,11 +116,7 @@ def data_note(provenance: Provenance) -> str:
 def results(metrics: Mapping[str, float]) -> str:
     """A row per mode, a column per measure, in percent."""
     modes = sorted({name.rpartition("/")[0] for name in metrics if "/" in name})
-    measures = [
-        m
-        for m in ("rank-1", "rank-5", "rank-10", "rank-20", "mAP", "mINP")
-        if any(f"{k}/{m}" in metrics for k in modes)
-    ]
+    measures = [measure for measure in MEASURES if any(f"{mode}/{measure}" in metrics for mode in modes)]
     if not modes or not measures:
         return "Not evaluated."
     lines = [f"| mode | {' | '.join(measures)} |", "|---|" + "---:|" * len(measures)]

@@ -18,9 +18,9 @@ from methods.ranking import Ranking, rank_by_rules
 from methods.ranking_parts import mean_over_draws
 from orchestration.evaluation.embed import Descriptors
 from orchestration.evaluation.modes import CMC_RANKS, RankedList, RankingInput, nearest, ranking_input
+from orchestration.measures import MEASURES, compared
 from orchestration.review.bootstrap import mean_intervals
 
-MEASURES = ("mAP", "rank-1")
 CHANGED_SHOWN = 6
 LIST_LENGTH = 5
 SEED = 0
@@ -153,10 +153,10 @@ def compare_mode(mode: Mode, index: SplitIndex, ranked: Ranked, confidence: floa
     found = [[draw[mode.rule] for draw in of_model] for of_model in ranked.found]
     rankings = [mean_over_draws(of_model) if mode.draws else of_model[0] for of_model in found]
     valid = np.flatnonzero(~np.isnan(rankings[0].per_query_ap))
-    values = np.stack([per_query(ranking, of_model) for ranking, of_model in zip(rankings, found, strict=True)])
+    values = np.stack([per_query(of_model) for of_model in found])
     values = values[:, :, valid]  # [models, measures, valid queries]
     labels = queries[0].labels.take(valid)
-    change = values[1, 0] - values[0, 0]
+    change = values[1, 0] - values[0, 0]  # of the average precision
     order = np.argsort(change, kind="stable")
     shown = [] if mode.draws else [order[::-1][:CHANGED_SHOWN], order[:CHANGED_SHOWN]]
     better, worse = (
@@ -177,10 +177,13 @@ def compare_mode(mode: Mode, index: SplitIndex, ranked: Ranked, confidence: floa
     )
 
 
-def per_query(ranking: Ranking, draws: list[Ranking]) -> np.ndarray:
-    """float64 [measures, Q], in the order of MEASURES: average precision, and in what share of the draws rank 1 is right."""
-    hits = np.mean([one.first_match == 1 for one in draws], axis=0)
-    return np.stack([ranking.per_query_ap, hits])
+def per_query(draws: Sequence[Ranking]) -> np.ndarray:
+    """float64 [measures, Q], in the order of `compared`: each query's mean over the draws in which it has a value."""
+    reads = [read for name in compared() if (read := MEASURES[name].per_query)]
+    values = np.stack([[read(draw) for draw in draws] for read in reads])  # [measures, draws, Q]
+    is_valued = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):  # NaN where a query has no value in any draw
+        return np.where(is_valued, values, 0).sum(1) / is_valued.sum(1)
 
 
 def differences(values: np.ndarray, person: np.ndarray, confidence: float) -> dict[str, Difference]:
@@ -196,7 +199,7 @@ def differences(values: np.ndarray, person: np.ndarray, confidence: float) -> di
             high=float(ends[1][at]),
             by_person=(float(by_person[0][at]), float(by_person[1][at])),
         )
-        for at, measure in enumerate(MEASURES)
+        for at, measure in enumerate(compared())
     }
 
 

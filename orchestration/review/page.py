@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from datasets.format.manifest import Manifest
 from methods.ranking import RECALLS
+from orchestration.measures import compared
 from orchestration.registry.gate import Check, Gate
 from orchestration.review import svg
 from orchestration.review.comparison import Difference, ModeComparison
@@ -95,6 +96,7 @@ def write_page(review: Review) -> str:
     )
     environment.filters |= {"percent": percent, "pp": format_pp, "markdown": markdown, "interval_text": format_interval}
     environment.globals |= {"cmc": cmc, "precision_recall": precision_recall, "interval": interval, "legend": legend}
+    environment.globals["measures"] = compared()
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(review=review, script=Markup(SCRIPT), script_digest=f"sha256-{digest}")

@@ -19,13 +19,14 @@ from orchestration.errors import RequestError, without_secret
 from orchestration.evaluation import descriptors
 from orchestration.evaluation.evaluate import open_for_evaluation
 from orchestration.export.model_card import as_description
+from orchestration.measures import compared
 from orchestration.progress import Progress
 from orchestration.registry import decisions, gate
 from orchestration.registry.decisions import EVIDENCE
 from orchestration.registry.gate import Check, Gate
 from orchestration.registry.versions import uri
 from orchestration.review.bootstrap import RESAMPLES
-from orchestration.review.comparison import MEASURES, SEED, ModeComparison, compare
+from orchestration.review.comparison import SEED, ModeComparison, compare
 from orchestration.review.models import (
     ReviewedModel,
     changed_data,
@@ -67,7 +68,7 @@ def review(
     policy, candidate, champion = models_under_review(client, model, against)
     address, note = data_of(candidate, champion, data)
     dataset, protocol = open_for_evaluation(address)
-    target = gate.target_of(policy, [f"{mode.name}/{measure}" for mode in protocol.modes for measure in MEASURES])
+    target = gate.target_of(policy, [f"{mode.name}/{measure}" for mode in protocol.modes for measure in compared()])
     note = note or changed_data(candidate, champion, dataset, given=data is not None)
     check_data((candidate, champion), dataset, protocol)
     indexes = named_indexes(dataset, sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)}))

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from orchestration.errors import RequestError
+from orchestration.measures import MEASURES
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.journal import MEASURED
 
@@ -59,9 +60,8 @@ def summary(run: Run, experiment: str) -> dict[str, Any]:
 
 
 def is_evaluation(metric: str) -> bool:
-    """Evaluations are `<mode>/rank-k`, `<mode>/mAP`, `<mode>/mINP`."""
-    measure = metric.rpartition("/")[2]
-    return not metric.startswith((*MEASURED, "system/")) and (measure in ("mAP", "mINP") or measure.startswith("rank-"))
+    """Evaluations are `<mode>/<measure>`."""
+    return not metric.startswith((*MEASURED, "system/")) and metric.rpartition("/")[2] in MEASURES
 
 
 def files(client: MlflowClient, run_id: str, folder: str | None = None) -> list[str]:

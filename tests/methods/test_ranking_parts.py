@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from methods.matches import RULES, Labels, NoValidQuery
 from methods.ranking import rank_distances
 from methods.ranking_parts import mean_over_draws, rank_blocks
+from orchestration.measures import measured
 
 
 def labels(rng: np.random.Generator, num: int) -> Labels:
@@ -33,7 +34,7 @@ def test_blocks_of_queries_rank_as_one_matrix_does(seed: int, q: int, g: int, bl
     np.testing.assert_array_equal(parts.per_query_ap, whole.per_query_ap)
     np.testing.assert_array_equal(parts.first_match, whole.first_match)
     assert parts.num_valid == whole.num_valid
-    assert parts.metrics("m") == pytest.approx(whole.metrics("m"), rel=1e-12)
+    assert measured(parts) == pytest.approx(measured(whole), rel=1e-12)
 
 
 def test_blocks_that_are_not_of_all_queries_are_refused() -> None:
@@ -67,5 +68,5 @@ def test_a_query_without_a_match_in_any_draw_stays_without() -> None:
     mean = mean_over_draws([one, one, one])
     assert np.isnan(mean.per_query_ap[1])
     assert mean.first_match.tolist() == [1.0, -1.0]
-    assert mean.metrics("m") == pytest.approx(one.metrics("m"))
+    assert measured(mean) == pytest.approx(measured(one))
     assert mean.num_valid == 1

@@ -17,6 +17,7 @@ from methods.matches import RULES, Labels
 from methods.ranking import rank
 from methods.ranking_parts import rank_blocks
 from methods.reranking import rerank
+from orchestration.measures import measured
 
 
 def literal(query: np.ndarray, gallery: np.ndarray, k1: int, k2: int, weight: float) -> np.ndarray:
@@ -121,7 +122,7 @@ def test_the_whole_weight_on_the_original_distance_gives_the_original_ranking(ru
     plain = rank(query, gallery, of_query, of_gallery, rule)
     np.testing.assert_array_equal(ranked.per_query_ap, plain.per_query_ap)
     np.testing.assert_array_equal(ranked.first_match, plain.first_match)
-    assert ranked.metrics("m") == pytest.approx(plain.metrics("m"), rel=1e-12)
+    assert measured(ranked) == pytest.approx(measured(plain), rel=1e-12)
 
 
 def test_permuting_the_gallery_permutes_the_distances() -> None:
