@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from methods.backbones.bodies import BodySettings, build_body, weights_address
+from methods.backbones.bodies import BodySettings, build_body
 from methods.backbones.body import Body, Embeddings, Triplet, classify
 from methods.distributed import gather
 from methods.losses.identity import identity_loss
@@ -64,23 +64,6 @@ class Baseline(Method):
         embeddings = self.encoder.embeddings(batch.images)
         loss, logs = identification(embeddings, self.classifier, batch.person, self.settings)
         yield Update("model", loss, logs)
-
-    def embed(self, images: Tensor) -> Tensor:
-        return self.encoder(images)
-
-    forward = embed
-
-    def maps(self, images: Tensor) -> Tensor:
-        return self.encoder.maps(images)
-
-    def describe(self, maps: Tensor) -> Tensor:
-        return self.encoder.describe(maps)
-
-    def weights_address(self) -> str | None:
-        return weights_address(self.settings)
-
-    def load_backbone(self, state: Mapping[str, Any]) -> None:
-        self.encoder.load(state)
 
 
 def identity_classifiers(body: Body, num_persons: int, bias: bool = True) -> nn.Module:

@@ -6,9 +6,9 @@ all clothes of a person as positives, so that fooling the clothes classifier doe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from methods.backbones.bodies import build_body, weights_address
+from methods.backbones.bodies import build_body
 from methods.baseline import BaselineSettings, accuracy, identification, identity_classifiers
 from methods.distributed import gather
 from methods.losses.cal import clothes_adversarial_loss, clothes_classification_loss
@@ -115,13 +115,12 @@ class CAL(Method):
         return {"model": model, "clothes_classifier": clothes} if clothes else {"model": model}
 
     def updates(self, batch: Batch) -> Iterator[Update]:
-        stage = self.stage_at(self.epoch)
         embeddings = self.encoder.embeddings(batch.images)
         features = embeddings.features  # [B, D]
         loss, logs = identification(embeddings, self.classifier, batch.person, self.settings)  # L_ID
-        if "clothes_classifier" in stage.optimizers:
+        if "clothes_classifier" in self.stage.optimizers:
             yield self.clothes_update(features, batch)  # Eq. 1
-        if stage.name == "adversarial" and embeddings.trains_classifiers:
+        if self.stage.name == "adversarial" and embeddings.trains_classifiers:
             adversarial = self.adversarial_loss(features, batch)
             loss = loss + adversarial  # Eq. 6
             logs["loss/adversarial"] = adversarial.detach()
@@ -151,23 +150,6 @@ class CAL(Method):
         self.memory, self.seen = remember(
             self.memory, self.seen, gather(features.detach()), gather(clothes), self.settings.memory_momentum
         )
-
-    def embed(self, images: Tensor) -> Tensor:
-        return self.encoder(images)
-
-    forward = embed
-
-    def maps(self, images: Tensor) -> Tensor:
-        return self.encoder.maps(images)
-
-    def describe(self, maps: Tensor) -> Tensor:
-        return self.encoder.describe(maps)
-
-    def weights_address(self) -> str | None:
-        return weights_address(self.settings)
-
-    def load_backbone(self, state: Mapping[str, Any]) -> None:
-        self.encoder.load(state)
 
 
 class CosineClassifier(nn.Module):

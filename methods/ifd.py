@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
-from methods.backbones.bodies import build_body, weights_address
+from methods.backbones.bodies import build_body
 from methods.backbones.body import classify
 from methods.baseline import BaselineSettings, accuracy, identification, identity_classifiers, sum_of_log_p, together
 from methods.distributed import gather, rank
@@ -113,7 +113,7 @@ class IFD(Method):
         if settings.knowledge_transfer:
             attention_maps = self.attention_maps(batch.images, clothing)
             loss, logs = self.attention_identification(attention_maps, batch.person)  # L_ID of the attention stream
-            if self.stage_at(self.epoch).name == "attention":
+            if self.stage.name == "attention":
                 yield Update("model", loss, logs)
                 return
             if not settings.main_trains_attention:
@@ -192,7 +192,7 @@ class IFD(Method):
     forward = embed
 
     def weights_address(self) -> str | None:
-        return weights_address(self.settings)
+        return self.main.weights_address()
 
     def load_backbone(self, state: Mapping[str, Any]) -> None:
         """Both streams start from the same weights."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -84,9 +85,14 @@ class Stage:
 
 
 class Method(nn.Module, ABC):
-    """The base of all methods. Called as a module, a method is its own `embed` (each says `forward = embed`).
+    """The base of all methods.
+
+    `embed`, `maps`, `describe`, `weights_address` and `load_backbone` are those of `encoder`; a method whose descriptor
+    needs more than one body overrides them. Called as a module, a method is its `embed`: where a method overrides
+    `embed`, it repeats the line `forward = embed`.
 
     Settings: the pydantic model of its settings, with the paper's values as defaults.
+    encoder: the body between the images and the descriptor.
     needs_clothes, needs_parsing: whether the training set must have clothes labels, parsing maps.
     takes_clips: whether images may be clips of video.
     pairs_for: the setting, a weight, for which batches must be paired; empty where nothing needs that.
@@ -99,6 +105,7 @@ class Method(nn.Module, ABC):
     takes_clips: ClassVar[bool] = False
     pairs_for: str = ""
     inputs: tuple[str, ...] = ("images",)
+    encoder: Body
 
     def __init__(self, facts: DataFacts) -> None:
         super().__init__()
@@ -112,9 +119,15 @@ class Method(nn.Module, ABC):
     def stage_at(self, epoch: int) -> Stage:
         return [stage for stage in self.stages() if stage.first_epoch <= epoch][-1]
 
+    @cached_property
+    def stage(self) -> Stage:
+        """The stage of the epoch that `begin_epoch` began last; before any epoch, that of epoch 0."""
+        return self.stage_at(self.epoch)
+
     def begin_epoch(self, epoch: int) -> None:
-        """Called before the first update of an epoch (also of a resumed one)."""
+        """Called before the first update of an epoch, a resumed one included."""
         self.epoch = epoch
+        self.stage = self.stage_at(epoch)  # once an epoch: stages may list every parameter
         for module in self.modules():
             if isinstance(module, Body):
                 module.epoch = epoch
@@ -127,33 +140,38 @@ class Method(nn.Module, ABC):
     def updates(self, batch: Batch) -> Iterator[Update]:
         """The updates of one step. Each is back-propagated and stepped before the generator goes on."""
 
-    @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
         """images [B, 3, H, W], or clips [B, T, 3, H, W] → descriptor [B, D], not normalised.
 
         In eval mode; no label of test data comes in.
         """
+        return self.encoder(images)
 
-    @abstractmethod
+    forward = embed
+
     def maps(self, images: Tensor) -> Tensor:
         """What is pooled into the descriptor, as `embed` makes it of the same inputs: images → maps [B, C, h, w]."""
+        return self.encoder.maps(images)
 
-    @abstractmethod
     def describe(self, maps: Tensor) -> Tensor:
         """The rest of `embed`: maps [B, C, h, w] → descriptor [B, D]."""
+        return self.encoder.describe(maps)
 
     def views(self, images: Tensor) -> dict[str, Tensor]:
-        """What else shows where the method looks, by title, of the inputs of `embed`: maps [B, h, w] of 0…1, or images
-        [B, 3, H, W] that a network sees in the place of the given ones."""
+        """Further pictures of where the method looks, by title, from the inputs of `embed`: maps [B, h, w] between 0 and 1,
+        or the images [B, 3, H, W] that one of its networks sees instead of the given ones."""
         return {}
 
     def weights_address(self) -> str | None:
-        """Where the published pre-trained weights of the backbone are; None where there are none of its shape."""
-        return None
+        """Where the published pre-trained weights of the backbone are; None where none have its shape."""
+        return self.encoder.weights_address()
 
     def load_backbone(self, state: Mapping[str, Any]) -> None:
-        """Take over pre-trained weights. Raises: MethodError naming the keys that are missing or do not fit."""
-        raise MethodError(f"{type(self).__name__} takes no pre-trained backbone: leave the weights setting empty")
+        """Load pre-trained weights, named as torchvision names them.
+
+        Raises: MethodError naming the keys that are missing or do not fit.
+        """
+        self.encoder.load(state)
 
 
 def with_phases(stages: Sequence[Stage], phases: Sequence[Phase]) -> tuple[Stage, ...]:

@@ -6,13 +6,13 @@ pixels (`methods.clothes_sampling`, the augmentation), and its feature has to st
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
-from methods.backbones.bodies import build_body, weights_address
+from methods.backbones.bodies import build_body
 from methods.baseline import BaselineSettings, identification, identity_classifiers
 from methods.losses.pixel_sampling import feature_consistency_loss, saturating_consistency_loss
 from methods.method import Batch, DataFacts, Method, MethodError, Stage, Update, with_phases
@@ -76,20 +76,3 @@ class PixelSampling(Method):
             )
         first, second = features.chunk(2)
         return first, second
-
-    def embed(self, images: Tensor) -> Tensor:
-        return self.encoder(images)
-
-    forward = embed
-
-    def maps(self, images: Tensor) -> Tensor:
-        return self.encoder.maps(images)
-
-    def describe(self, maps: Tensor) -> Tensor:
-        return self.encoder.describe(maps)
-
-    def weights_address(self) -> str | None:
-        return weights_address(self.settings)
-
-    def load_backbone(self, state: Mapping[str, Any]) -> None:
-        self.encoder.load(state)

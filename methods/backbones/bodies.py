@@ -6,7 +6,6 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from methods.backbones import resnet
 from methods.backbones.body import Body, Triplet
 from methods.backbones.hpm import HPM
 from methods.backbones.image_encoder import ImageEncoder
@@ -72,8 +71,3 @@ class BodySettings(BaseModel, extra="forbid", frozen=True):
 def build_body(settings: BodySettings) -> Body:
     own = {name: getattr(settings, name) for name in OWN_SETTINGS[settings.body]}
     return BODIES[settings.body](settings.backbone, width=settings.width, **own)
-
-
-def weights_address(settings: BodySettings) -> str | None:
-    """Where the ImageNet weights that the body can start from are published; None where its ResNet is of another width."""
-    return resnet.weights_address(settings.backbone) if settings.width == 1 else None

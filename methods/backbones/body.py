@@ -14,6 +14,8 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from methods.backbones.resnet import weights_address
+
 
 @dataclass(frozen=True)
 class Embeddings:
@@ -65,6 +67,11 @@ class Body(nn.Module, ABC):
     triplet: ClassVar[Triplet] = Triplet()
     epoch: int = 0
 
+    def __init__(self, resnet: str, width: float) -> None:
+        """resnet: name of the ResNet that the body is made of, one of `RESNETS`. width: factor on its channels."""
+        super().__init__()
+        self.resnet, self.width = resnet, width
+
     @abstractmethod
     def maps(self, images: Tensor) -> Tensor:
         """What is pooled: images [B, 3, H, W] → maps [B, channels, h, w]."""
@@ -80,6 +87,10 @@ class Body(nn.Module, ABC):
     @abstractmethod
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over the weights of a ResNet. Raises: MethodError naming the keys that are missing or do not fit."""
+
+    def weights_address(self) -> str | None:
+        """Where the ImageNet weights that the body can start from are published; None where its width is not 1."""
+        return weights_address(self.resnet) if self.width == 1 else None
 
     def phases(self) -> tuple[Phase, ...]:
         """In the order of their epochs, the first from epoch 0 on, the last for good; none where training never changes."""

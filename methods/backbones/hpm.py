@@ -27,7 +27,7 @@ class HPM(Body):
     """
 
     def __init__(self, backbone: str, *, width: float = 1.0, last_stride: int = 1) -> None:
-        super().__init__()
+        super().__init__(backbone, width)
         self.backbone = ResNet(backbone, width=width, last_stride=last_stride)
         self.channels = self.backbone.channels
         reduced = round(REDUCED * width)

@@ -33,7 +33,7 @@ class ImageEncoder(Body):
         pooling: str = "max-average",
         triplet_before_neck: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone, width)
         self.backbone = ResNet(backbone, width=width, last_stride=last_stride)
         self.pool, vectors = POOLINGS[pooling]
         self.channels = self.backbone.channels

@@ -38,8 +38,7 @@ class MGN(Body):
     triplet: ClassVar[Triplet] = Triplet(weight=1.0, margin=1.2, distance="euclidean")
 
     def __init__(self, backbone: str, *, width: float = 1.0) -> None:
-        super().__init__()
-        self.name, self.width = backbone, width
+        super().__init__(backbone, width)
         networks = [ResNet(backbone, width=width, last_stride=stride) for stride in STRIDES]
         self.trunk = trunk_of(networks[0])
         self.branches = nn.ModuleList(branch_of(network) for network in networks)
@@ -72,7 +71,7 @@ class MGN(Body):
 
     def load(self, state: Mapping[str, Any]) -> None:
         """All branches start from the same weights (Sec. 4.1)."""
-        network = ResNet(self.name, width=self.width)
+        network = ResNet(self.resnet, width=self.width)
         load_weights(network, state)
         for part, given in ((self.trunk, trunk_of(network)), *((one, branch_of(network)) for one in self.branches)):
             part.load_state_dict(given.state_dict())

@@ -47,7 +47,7 @@ class PCB(Body):
         refine_from_epoch: int | None = None,
         finetune_from_epoch: int | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(backbone, width)
         self.backbone = ResNet(backbone, width=width, last_stride=last_stride)
         self.channels = self.backbone.channels
         reduced = round(REDUCED * width)
