@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 
 from benchmarks.report import peak_gib, show
-from datasets.conversion.convert import convert
+from datasets.conversion.convert import ConversionSettings, convert
 from datasets.images.decode import decode_image, decode_parsing
 from datasets.shards.dataset import Dataset
 
@@ -93,9 +93,8 @@ def drawing(rng: np.random.Generator) -> tuple[bytes, bytes]:
 
 
 def convert_tree(root: Path, out: Path, progress: Callable[[str, int, int], None] | None = None) -> None:
-    convert(
-        "vcclothes", root / "VC-Clothes", str(out), parsing=root / "parsing", progress=progress, shard_bytes=16 << 20
-    )
+    settings = ConversionSettings(parsing=root / "parsing", shard_bytes=16 << 20)
+    convert("vcclothes", root / "VC-Clothes", str(out), settings, progress=progress)
 
 
 def rates(root: Path) -> dict[str, float]:

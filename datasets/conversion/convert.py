@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import hashlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,219 +17,263 @@ import pyarrow as pa
 
 from datasets.conversion.checks import MAX_FILE_BYTES, digest
 from datasets.conversion.counts import counts
-from datasets.conversion.findings import Findings, ahead, check_all, plan_digest, twins
+from datasets.conversion.findings import Findings, check_all, duplicates, plan_digest
 from datasets.conversion.masks import Masks, in_size_of, mask_name, open_masks
 from datasets.conversion.report import Conversion, DamagedSource, notes_of, record, refuse_empty, report, warnings_of
+from datasets.conversion.settings import ConversionSettings, find_by_name
 from datasets.errors import CorruptData, DataError
-from datasets.format.manifest import MANIFEST
+from datasets.format.manifest import MANIFEST, Manifest
 from datasets.format.schema import Sample
-from datasets.images.label_maps import LABEL_MAPS
+from datasets.images.label_maps import LABEL_MAPS, LabelMap
 from datasets.layouts import LAYOUTS, Entry, Layout, Offender, Reading
 from datasets.layouts.reading import read_layout
+from datasets.ordered_map import chunked_map
 from datasets.protocols.protocols import PROTOCOLS
 from datasets.shards.grouping import cluster_key
 from datasets.shards.unfinished import Unfinished, forget
-from datasets.shards.writer import ROW_GROUP_BYTES, SHARD_BYTES, Resumption, write_dataset
-from datasets.sources import Source
+from datasets.shards.writer import Resumption, write_dataset
 from datasets.storage.store import PATIENT, Store, open_store
 
-__all__ = ["Conversion", "DamagedSource", "convert"]
+__all__ = ["Conversion", "ConversionSettings", "DamagedSource", "convert"]
 
 Progress = Callable[[str, int, int], None]
+DEFAULTS = ConversionSettings()
 _CHECKS = "checks"
-_FORMAT = 1  # of what is written; another one does not go on where this one ended
+_FORMAT = 1  # of what is written; a conversion does not resume one of another format
 
 
 def convert(
     layout: str,
     source: str | Path,
     destination: str,
+    settings: ConversionSettings = DEFAULTS,
     *,
-    parsing: str | Path | None = None,
-    labels: str = "lip20",
-    quarantine: bool = False,
-    resize_masks: bool = False,
-    dry_run: bool = False,
-    without: Iterable[str] = (),
-    protocol: str | None = None,
-    version: str | None = None,
-    licence: str | None = None,
-    threads: int | None = None,
     progress: Progress | None = None,
-    row_group_bytes: int = ROW_GROUP_BYTES,
-    shard_bytes: int = SHARD_BYTES,
-    overwrite: bool = False,
 ) -> Conversion:
-    """Converts `source`, a folder as its authors hand it out or an archive of it, to a data set at the address `destination`.
+    """Converts a public data set to a data set at the address `destination`.
 
-    layout: a name of LAYOUTS. parsing: folder or archive of masks; labels: their label map. quarantine: set offenders aside
-    and record them in the manifest. resize_masks: bring masks to their images' sizes, nearest. without: splits to leave out.
-    protocol, version, licence: in place of the layout's own. threads: default one per processor at hand.
-    progress: called with what is done ("read" an archive, "check", "resume", "write"), how much of it, and how much in all:
-    bytes of the archive, else images.
+    layout: a name of LAYOUTS. source: the folder as its authors distribute it, or an archive of it.
+    progress: called with the stage ("read" an archive, "check", "resume", "write"), the amount done and the total: bytes of
+    the archive, else images.
 
-    A conversion that was killed leaves shards and notes (`datasets.shards.unfinished`); the same conversion, run again, keeps
+    A killed conversion leaves shards and notes (`datasets.shards.unfinished`). The same conversion, run again, keeps
     the shards that are whole and gives the same data set as an undisturbed one. Memory holds labels and digests, two row
-    groups, and a few images on their way.
+    groups, and the few images that are being read.
 
     Raises: DamagedSource, a DataError, listing every offender; DataError when the source is not the layout's, a
     split is empty, or a data set is there already; both before anything is written. CorruptData when a file changes
     between check and write; StoreError.
     """
-    plan = _layout(layout)
-    label_map = None if parsing is None else _chosen("label map", labels, LABEL_MAPS)
-    protocol = _chosen("protocol", protocol or plan.protocol, PROTOCOLS).name
+    plan = find_by_name("layout", layout, LAYOUTS)
+    label_map = None if settings.parsing is None else find_by_name("label map", settings.labels, LABEL_MAPS)
+    protocol = find_by_name("protocol", settings.protocol or plan.protocol, PROTOCOLS).name
     store = open_store(destination)
-    if not (dry_run or overwrite):
+    if not (settings.dry_run or settings.overwrite):
         _refuse_finished(store)
     store = open_store(destination, retry=PATIENT)
-    threads = threads or len(os.sched_getaffinity(0))
-    tell = _Teller(progress)
+    adapter = ProgressAdapter(progress)
 
-    reading = read_layout(plan, source, known=LAYOUTS.values(), without=without, progress=tell.bytes_read)
     with contextlib.ExitStack() as opened:
-        opened.callback(reading.source.close)
-        masks = None
-        if parsing is not None and label_map is not None:
-            images = [entry.path for entry in reading.entries]
-            masks = open_masks(
-                parsing, label_map, resize=resize_masks, images=images, of=reading.source, progress=tell.bytes_read
-            )
-            opened.callback(masks.source.close)
-        order = {split: at for at, split in enumerate(plan.places)}
-        entries = sorted(reading.entries, key=lambda e: (order.get(e.split, len(order)), e.split, cluster_key(e)))
-        how = _how(plan, masks, row_group_bytes, shard_bytes)
-        checks = Unfinished(store, _checks_plan(how, reading, masks, entries))
-        before = None if dry_run else Findings.of_bytes(checks.recall(_CHECKS) or b"", len(entries))
-        findings = check_all(
-            reading.source, entries, masks, threads=threads, before=before, progress=tell.of("check", len(entries))
-        )
-        offenders = _offenders(reading, masks, findings)
-        if offenders and not quarantine:
-            raise DamagedSource(report(layout, reading, offenders, masks), offenders)
-
-        kept = [number for number in range(len(entries)) if number not in findings.offenders]
-        samples = [entries[number] for number in kept]
-        refuse_empty(plan, reading, protocol, samples, tuple(without))
-        conversion = Conversion(
-            layout,
-            counts(plan, samples),
-            reading.warnings + warnings_of(protocol, reading, samples, masks, _same(entries, findings, kept)),
-            notes_of(reading, samples),
-            reading.passed_over,
-            offenders,
-            0,
-            None,
-        )
-        if dry_run:
+        inputs = _open_inputs(plan, source, label_map, settings, adapter, opened)
+        findings = _check_inputs(inputs, store, settings, adapter)
+        offenders = _offenders(inputs, findings)
+        if offenders and not settings.quarantine:
+            raise DamagedSource(report(layout, inputs.reading, offenders, inputs.masks), offenders)
+        kept = [number for number in range(len(inputs.entries)) if number not in findings.offenders]
+        conversion = _summarise(inputs, findings, kept, offenders, protocol, settings.without)
+        if settings.dry_run:
             return conversion
-        notes = Unfinished(store, plan_digest(how, entries, findings, kept))
-        splits = {
-            split: list(numbers) for split, numbers in itertools.groupby(kept, key=lambda number: entries[number].split)
+        resumption = _find_resumption(inputs, findings, kept, store, adapter)
+        description = {
+            "name": layout,
+            "version": settings.version or plan.version,
+            "licence": settings.licence or plan.licence,
+            "label_map": None if label_map is None else label_map.name,
+            "protocol": protocol,
+            "extra": inputs.reading.extra | record(plan, offenders, inputs.masks),
         }
-        resumption = Resumption(notes, notes.finished(splits, tell.of("resume", len(kept))))
-        taken_up = sum(map(resumption.num_rows, splits))
-        if not taken_up:
-            forget(store)
-        checks.remember(_CHECKS, findings.to_bytes())
-        manifest = write_dataset(
-            destination,
-            {
-                split: _read(reading.source, entries, findings, numbers[resumption.num_rows(split) :], masks, threads)
-                for split, numbers in splits.items()
-            },
-            name=layout,
-            version=version or plan.version,
-            licence=licence or plan.licence,
-            label_map=None if label_map is None else label_map.name,
-            protocol=protocol,
-            extra=reading.extra | record(plan, offenders, masks),
-            row_group_bytes=row_group_bytes,
-            shard_bytes=shard_bytes,
-            progress=tell.of("write", len(kept)),
-            overwrite=overwrite,
-            resumption=resumption,
-        )
-    return dataclasses.replace(conversion, taken_up=taken_up, manifest=manifest)
+        manifest = _write(inputs, findings, kept, resumption, destination, description, settings, adapter)
+    num_resumed = sum(map(resumption.num_rows, resumption.kept))
+    return dataclasses.replace(conversion, num_resumed=num_resumed, manifest=manifest)
 
 
-class _Teller:
-    """Hands a stage's progress on, where anybody listens."""
+class ProgressAdapter:
+    """Makes the callbacks that the stages of a conversion take out of its one callback; None where there is none."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
 
-    def of(self, stage: str, total: int) -> Callable[[int], None] | None:
+    def of_stage(self, stage: str, total: int) -> Callable[[int], None] | None:
         progress = self._progress
         return None if progress is None else lambda done: progress(stage, done, total)
 
     @property
-    def bytes_read(self) -> Callable[[int, int], None] | None:
+    def of_archive(self) -> Callable[[int, int], None] | None:
         progress = self._progress
         return None if progress is None else lambda done, total: progress("read", done, total)
 
 
+@dataclass(frozen=True)
+class _Inputs:
+    """What is converted. entries: in the order in which they are written. recipe: see `_recipe`."""
+
+    plan: Layout
+    reading: Reading
+    masks: Masks | None
+    entries: Sequence[Entry]
+    threads: int
+    recipe: str
+
+    def checks_plan(self) -> bytes:
+        """A digest that stands for the files that are checked, whatever is in them."""
+        places = self.reading.source.where(), self.masks and self.masks.source.where()
+        whole = hashlib.sha256(repr((self.recipe, *places)).encode())
+        for entry in self.entries:
+            whole.update(entry.path.encode() + b"\0")
+        return whole.digest()
+
+
 def _refuse_finished(store: Store) -> None:
     if store.exists(MANIFEST):
-        forget(store)  # of a conversion that was killed after its last step but one
-        raise DataError(f"{store.address} holds a finished data set; choose another address or ask to overwrite it")
+        forget(store)  # notes of a conversion that was killed between its manifest and its end
+        raise DataError(f"{store.address} holds a finished data set; choose another address, or overwrite it")
 
 
-def _how(plan: Layout, masks: Masks | None, row_group_bytes: int, shard_bytes: int) -> str:
-    """All that decides which bytes a sample becomes, beside its own."""
+def _open_inputs(
+    plan: Layout,
+    source: str | Path,
+    label_map: LabelMap | None,
+    settings: ConversionSettings,
+    adapter: ProgressAdapter,
+    opened: contextlib.ExitStack,
+) -> _Inputs:
+    """Reads names and lists, opens the masks, and sorts the entries; `opened` closes both sources."""
+    reading = read_layout(plan, source, known=LAYOUTS.values(), without=settings.without, progress=adapter.of_archive)
+    opened.callback(reading.source.close)
+    masks = None
+    if settings.parsing is not None and label_map is not None:
+        masks = open_masks(
+            settings.parsing,
+            label_map,
+            resize=settings.resize_masks,
+            images=[entry.path for entry in reading.entries],
+            of=reading.source,
+            progress=adapter.of_archive,
+        )
+        opened.callback(masks.source.close)
+    order = {split: at for at, split in enumerate(plan.places)}
+    entries = sorted(reading.entries, key=lambda e: (order.get(e.split, len(order)), e.split, cluster_key(e)))
+    threads = settings.threads or len(os.sched_getaffinity(0))
+    return _Inputs(plan, reading, masks, entries, threads, _recipe(plan, masks, settings))
+
+
+def _recipe(plan: Layout, masks: Masks | None, settings: ConversionSettings) -> str:
+    """All that decides, beside a sample's own bytes, which bytes are written for it."""
     libraries = pa.__version__, PIL.__version__ if masks is not None and masks.resize else None
     label_map = None if masks is None else (masks.label_map.name, masks.resize)
-    return repr((_FORMAT, libraries, plan.name, label_map, row_group_bytes, shard_bytes))
+    return repr((_FORMAT, libraries, plan.name, label_map, settings.row_group_bytes, settings.shard_bytes))
 
 
-def _checks_plan(how: str, reading: Reading, masks: Masks | None, entries: Sequence[Entry]) -> bytes:
-    """Stands for the files that are checked, whatever is in them."""
-    whole = hashlib.sha256(repr((how, reading.source.where(), masks and masks.source.where())).encode())
-    for entry in entries:
-        whole.update(entry.path.encode() + b"\0")
-    return whole.digest()
+def _check_inputs(inputs: _Inputs, store: Store, settings: ConversionSettings, adapter: ProgressAdapter) -> Findings:
+    """Checks every entry; what a killed conversion has checked already is not read again."""
+    num = len(inputs.entries)
+    before = None
+    if not settings.dry_run:
+        before = Findings.of_bytes(Unfinished(store, inputs.checks_plan()).recall(_CHECKS) or b"", num)
+    return check_all(
+        inputs.reading.source,
+        inputs.entries,
+        inputs.masks,
+        threads=inputs.threads,
+        before=before,
+        progress=adapter.of_stage("check", num),
+    )
 
 
-def _offenders(reading: Reading, masks: Masks | None, findings: Findings) -> list[Offender]:
+def _offenders(inputs: _Inputs, findings: Findings) -> list[Offender]:
+    reading, masks = inputs.reading, inputs.masks
     of_masks = [] if masks is None or masks.source.is_same(reading.source) else list(masks.source.offenders)
     return reading.offenders + of_masks + [one for found in findings.offenders.values() for one in found]
 
 
-def _same(entries: Sequence[Entry], findings: Findings, kept: Sequence[int]) -> Iterator[list[Entry]]:
-    """Entries with one image, byte for byte."""
-    return ([entries[number] for number in numbers] for numbers in twins(findings, kept))
-
-
-def _layout(name: str) -> Layout:
-    return _chosen("layout", name, LAYOUTS)
-
-
-def _chosen(kind: str, name: str, known: Any) -> Any:
-    if name in known:
-        return known[name]
-    close = difflib.get_close_matches(name, known, 1)
-    meant = f" Meant {close[0]}?" if close else ""
-    raise DataError(f"there is no {kind} {name!r}; there are {', '.join(known)}.{meant}")
-
-
-def _read(
-    source: Source,
-    entries: Sequence[Entry],
+def _summarise(
+    inputs: _Inputs,
     findings: Findings,
-    numbers: Sequence[int],
-    masks: Masks | None,
-    threads: int,
-) -> Iterator[Sample]:
-    """The samples of some entries, read ahead."""
+    kept: Sequence[int],
+    offenders: list[Offender],
+    protocol: str,
+    without: tuple[str, ...],
+) -> Conversion:
+    """Counts, warnings and notes of the entries `kept`. Raises: DataError when a needed split has none."""
+    entries, reading = inputs.entries, inputs.reading
+    samples = [entries[number] for number in kept]
+    refuse_empty(inputs.plan, reading, protocol, samples, without)
+    same = ([entries[number] for number in numbers] for numbers in duplicates(findings, kept))
+    warnings = reading.warnings + warnings_of(protocol, reading, samples, inputs.masks, same)
+    return Conversion(
+        layout=inputs.plan.name,
+        counts=counts(inputs.plan, samples),
+        warnings=warnings,
+        notes=notes_of(reading, samples),
+        passed_over=reading.passed_over,
+        quarantined=offenders,
+        num_resumed=0,
+        manifest=None,
+    )
+
+
+def _find_resumption(
+    inputs: _Inputs, findings: Findings, kept: Sequence[int], store: Store, adapter: ProgressAdapter
+) -> Resumption:
+    """The shards that a killed conversion of the same entries has finished; the findings are noted for the next."""
+    notes = Unfinished(store, plan_digest(inputs.recipe, inputs.entries, findings, kept))
+    splits = dict.fromkeys(inputs.entries[number].split for number in kept)
+    resumption = Resumption(notes, notes.finished(splits, adapter.of_stage("resume", len(kept))))
+    if not any(map(resumption.num_rows, splits)):
+        forget(store)
+    Unfinished(store, inputs.checks_plan()).remember(_CHECKS, findings.to_bytes())
+    return resumption
+
+
+def _write(
+    inputs: _Inputs,
+    findings: Findings,
+    kept: Sequence[int],
+    resumption: Resumption,
+    destination: str,
+    description: dict[str, Any],
+    settings: ConversionSettings,
+    adapter: ProgressAdapter,
+) -> Manifest:
+    """Writes the samples that follow the finished shards, then index and manifest."""
+    splits = {
+        split: list(numbers)
+        for split, numbers in itertools.groupby(kept, key=lambda number: inputs.entries[number].split)
+    }
+    return write_dataset(
+        destination,
+        {split: _samples(inputs, findings, numbers[resumption.num_rows(split) :]) for split, numbers in splits.items()},
+        **description,
+        row_group_bytes=settings.row_group_bytes,
+        shard_bytes=settings.shard_bytes,
+        progress=adapter.of_stage("write", len(kept)),
+        overwrite=settings.overwrite,
+        resumption=resumption,
+    )
+
+
+def _samples(inputs: _Inputs, findings: Findings, numbers: Sequence[int]) -> Iterator[Sample]:
+    """The samples of some entries, read ahead. Raises: CorruptData where a file is not what was checked."""
+    source, masks = inputs.reading.source, inputs.masks
 
     def sample(number: int) -> Sample:
-        entry = entries[number]
+        entry = inputs.entries[number]
         try:
             image = source.read(entry.path, MAX_FILE_BYTES)
             mask = None if masks is None else masks.source.read(mask_name(entry.path), MAX_FILE_BYTES)
         except OSError as error:
             raise CorruptData(
-                f"{source.where(entry.path)} or its mask went away after it was checked: {error}"
+                f"{source.where(entry.path)} or its mask was removed after it was checked: {error}; convert again"
             ) from error
         if (digest(image), digest(mask)) != (findings.image(number), findings.mask(number)):
             raise CorruptData(f"{source.where(entry.path)} or its mask changed after it was checked; convert again")
@@ -238,5 +282,5 @@ def _read(
         labels = entry.person, entry.clothes, entry.camera, entry.sequence, entry.frame
         return Sample(image, mask, *labels, key=entry.path)
 
-    for samples in ahead(numbers, sample, threads):
+    for samples in chunked_map(sample, numbers, inputs.threads):
         yield from samples

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +13,9 @@ from numpy.typing import NDArray
 from datasets.conversion.checks import DIGEST_BYTES, Checked, check
 from datasets.conversion.masks import Masks, mask_name
 from datasets.layouts.layout import Entry
-from datasets.ordered_map import in_order
+from datasets.ordered_map import chunked_map
 from datasets.sources import Offender, Source
 
-T = TypeVar("T")
-R = TypeVar("R")
-_CHUNK = 32  # entries of one piece of work
 _SETTLED_NS = 2_000_000_000  # file systems keep time coarsely: what changed just now may change again unseen
 
 
@@ -80,7 +75,7 @@ def check_all(
         return stamp, check(source, entries[number], masks)
 
     done = 0
-    for results in ahead(range(len(entries)), look, threads):
+    for results in chunked_map(look, range(len(entries)), threads):
         for number, (stamp, checked) in enumerate(results, start=done):
             if stamp is not None:
                 found.stamps[number] = stamp
@@ -106,7 +101,7 @@ def _stamp(source: Source, entry: Entry, masks: Masks | None, latest: int) -> tu
     return None if max(image[1], mask[1]) > latest else (*image, *mask)
 
 
-def twins(findings: Findings, numbers: Sequence[int]) -> Iterator[list[int]]:
+def duplicates(findings: Findings, numbers: Sequence[int]) -> Iterator[list[int]]:
     """Entries out of `numbers` whose images are the same byte for byte, in groups of two and more."""
     asked = np.asarray(numbers, dtype=np.int64)
     images = np.ascontiguousarray(findings.digests[asked, 0]).view(f"V{DIGEST_BYTES}").ravel()
@@ -124,13 +119,3 @@ def plan_digest(about: str, entries: Sequence[Entry], findings: Findings, number
     for number in numbers:
         whole.update(repr(entries[number]).encode())
     return whole.digest()
-
-
-def ahead(items: Sequence[T], work: Callable[[T], R], threads: int) -> Iterator[list[R]]:
-    """The results in order, some at a time."""
-
-    def each(at: int) -> list[R]:
-        return [work(item) for item in items[at : at + _CHUNK]]
-
-    with ThreadPoolExecutor(threads) as pool:
-        yield from in_order(pool, each, range(0, len(items), _CHUNK), ahead=2 * threads)

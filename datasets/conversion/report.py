@@ -29,7 +29,7 @@ class Conversion:
     """What was converted, or would be.
 
     counts: found beside official. notes: what is no mistake, but may be wondered at. passed_over: reason → paths of files
-    that are no samples. quarantined: set aside. taken_up: images in shards that an interrupted conversion had finished.
+    that are no samples. quarantined: set aside. num_resumed: images in shards that an interrupted conversion had finished.
     manifest: of the data set written; None after a dry run.
     """
 
@@ -39,7 +39,7 @@ class Conversion:
     notes: list[str]
     passed_over: dict[str, list[str]]
     quarantined: list[Offender]
-    taken_up: int
+    num_resumed: int
     manifest: Manifest | None
 
     def lines(self) -> list[str]:
@@ -51,9 +51,9 @@ class Conversion:
             told.append(f"warning: and {more:,} more (--json has them all)")
         told += [f"passed over, {reason}: {_some(paths)}" for reason, paths in self.passed_over.items()]
         told += [f"set aside: {offender}" for offender in self.quarantined]
-        if self.taken_up:
+        if self.num_resumed:
             told.append(
-                f"went on where a conversion was interrupted: {self.taken_up:,} images were there already, verified"
+                f"went on where a conversion was interrupted: {self.num_resumed:,} images were there already, verified"
             )
         return told
 

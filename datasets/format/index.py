@@ -94,11 +94,6 @@ class SplitIndex:
         """Every row has a clothes label."""
         return bool((self.clothes >= 0).all())
 
-    @property
-    def has_camera(self) -> bool:
-        """Every row has a camera."""
-        return bool((self.camera >= 0).all())
-
     def own_clothes(self) -> np.ndarray:
         """bool [num_persons, num_clothes]: True where the clothes class is the person's (CAL's S⁺)."""
         person_of = {name: number for number, name in enumerate(self.person_names)}

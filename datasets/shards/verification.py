@@ -18,7 +18,7 @@ from datasets.format.row_group import Encoded
 from datasets.format.schema import LABEL_COLUMNS, SHARD_SCHEMA, checksum
 from datasets.format.shard_file import MAGIC, UnreadableRows, read_rows
 from datasets.images.decode import image_size
-from datasets.ordered_map import in_order
+from datasets.ordered_map import ordered_map
 from datasets.storage.store import Store, StoreError
 
 _OF_A_GROUP = (("offset", pa.int64()), ("length", pa.int64()), ("sha256", pa.string()))
@@ -141,7 +141,7 @@ def _shard(
     head = store.read(shard.path, 0, groups[0][0].offset)
     yield _Looked(len(head))
     whole = hashlib.sha256(head)
-    for data, looked in in_order(pool, look, groups, ahead=_THREADS + 1):
+    for data, looked in ordered_map(pool, look, groups, ahead=_THREADS + 1):
         whole.update(data)  # beside the digests of the next groups
         yield looked
     last = groups[-1][0]

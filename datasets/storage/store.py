@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import BinaryIO, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -77,13 +76,6 @@ class Store:
     @property
     def is_local(self) -> bool:
         return not self.address.startswith("s3://")
-
-    @property
-    def local_path(self) -> Path:
-        """The folder on this machine. Raises: StoreError when the store is remote."""
-        if not self.is_local:
-            raise StoreError(f"{self.address} is not a path on this machine")
-        return Path(self.address)
 
     def join(self, *parts: str) -> str:
         """The address of something below."""

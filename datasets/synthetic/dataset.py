@@ -1,20 +1,21 @@
 """The rendered data set: plan → frames → encoded samples → shards."""
 
+import itertools
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
 
 from datasets.format.manifest import Manifest
 from datasets.format.schema import Sample
+from datasets.ordered_map import ordered_map
 from datasets.shards.writer import write_dataset
 from datasets.synthetic.captions import describe_outfit, describe_person
 from datasets.synthetic.people import person
 from datasets.synthetic.plan import Job, plan
 from datasets.synthetic.presets import Preset, find_preset
-from datasets.synthetic.work import Encoded, render_jobs
+from datasets.synthetic.work import render_jobs
 
 VERSION = "synthetic/1"  # frozen by tests/datasets/synthetic_1.json: a changed pixel is a new version
 LICENCE = "Apache-2.0; rendered, no real person is in it"
@@ -26,7 +27,8 @@ def samples(jobs: Iterable[Job], pool: ProcessPoolExecutor | None = None, ahead:
     """Samples of the walks, in their order and with the same bytes however many processes render."""
     todo = list(jobs)
     chunks = (todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK))
-    for job, frame, image, parsing in _in_order(chunks, pool, ahead):
+    rendered = map(render_jobs, chunks) if pool is None else ordered_map(pool, render_jobs, chunks, ahead=ahead)
+    for job, frame, image, parsing in itertools.chain.from_iterable(rendered):
         name = f"{frame:04d}"
         yield Sample(
             image=image,
@@ -38,25 +40,6 @@ def samples(jobs: Iterable[Job], pool: ProcessPoolExecutor | None = None, ahead:
             frame=name,
             key=f"{job.split}/{job.person_name}/{job.sequence_name}-{name}.jpg",
         )
-
-
-def _in_order(chunks: Iterable[list[Job]], pool: ProcessPoolExecutor | None, ahead: int) -> Iterator[Encoded]:
-    """Results in the order of the chunks, at most `ahead` of them under way."""
-    if pool is None:
-        for chunk in chunks:
-            yield from render_jobs(chunk)
-        return
-    running: deque[Future[list[Encoded]]] = deque()
-    try:
-        for chunk in chunks:
-            running.append(pool.submit(render_jobs, chunk))
-            if len(running) >= ahead:
-                yield from running.popleft().result()
-        while running:
-            yield from running.popleft().result()
-    finally:
-        for future in running:
-            future.cancel()
 
 
 def captions(splits: dict[str, list[Job]], seed: int) -> dict[str, dict[str, str] | dict[str, dict[str, str]]]:

@@ -105,7 +105,7 @@ def data_synth(words: Namespace) -> Answer:
 
 
 def data_convert(words: Namespace) -> Answer:
-    from datasets.conversion.convert import convert
+    from datasets.conversion.convert import ConversionSettings, convert
     from datasets.storage.store import open_store
     from orchestration.progress import Progress
 
@@ -118,19 +118,16 @@ def data_convert(words: Namespace) -> Answer:
         "write": ("converting", "images"),
     }
     with Progress().stages(stages) as tell:
-        done = convert(
-            words.layout,
-            words.source,
-            words.address,
+        settings = ConversionSettings(
             parsing=words.parsing,
             labels=words.labels,
             quarantine=words.quarantine,
             resize_masks=words.resize_masks,
-            without=words.without,
+            without=tuple(words.without),
             dry_run=words.dry_run,
             overwrite=words.overwrite,
-            progress=tell,
         )
+        done = convert(words.layout, words.source, words.address, settings, progress=tell)
     report = {
         "layout": done.layout,
         "notes": done.lines(),

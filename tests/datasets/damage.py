@@ -6,12 +6,13 @@ import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.conversion.convert import Conversion, DamagedSource, convert
+from datasets.conversion.convert import Conversion, ConversionSettings, DamagedSource, Progress, convert
 from datasets.errors import DataError
 from datasets.format.schema import Sample
 from datasets.shards.dataset import Dataset
@@ -20,11 +21,12 @@ from tests.layouts import Fixture
 Damage = Callable[[Fixture], object]
 
 
-def run(fixture: Fixture, out: Path | str, **settings: object) -> Conversion:
-    return convert(fixture.name, fixture.root, str(out), **{"parsing": fixture.parsing, **settings})  # type: ignore[arg-type]
+def run(fixture: Fixture, out: Path | str, progress: Progress | None = None, **settings: Any) -> Conversion:
+    chosen = ConversionSettings(**{"parsing": fixture.parsing, **settings})
+    return convert(fixture.name, fixture.root, str(out), chosen, progress=progress)
 
 
-def offenders(fixture: Fixture, **settings: object) -> DamagedSource:
+def offenders(fixture: Fixture, **settings: Any) -> DamagedSource:
     """The report of a conversion that stops, nothing having been written."""
     out = fixture.root.parent / "out"
     with pytest.raises(DamagedSource) as caught:
@@ -34,7 +36,7 @@ def offenders(fixture: Fixture, **settings: object) -> DamagedSource:
     return caught.value
 
 
-def refusal(fixture: Fixture, **settings: object) -> str:
+def refusal(fixture: Fixture, **settings: Any) -> str:
     """The message of a conversion that cannot begin."""
     with pytest.raises(DataError) as caught:
         run(fixture, fixture.root.parent / "out", **settings)

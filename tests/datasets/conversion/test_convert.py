@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.conversion.convert import convert
+from datasets.conversion.convert import ConversionSettings, convert
 from datasets.errors import DataError
 from datasets.inspection.inspect import inspect
 from datasets.shards.dataset import Dataset
@@ -77,8 +77,8 @@ def test_a_wrong_name_is_told_the_layout_that_fits(
 
 def test_names_of_data_sets_label_maps_and_protocols_are_checked(tree: Callable[[str], Fixture]) -> None:
     fixture = tree("ltcc")
-    assert "Meant ltcc?" in refusal(Fixture("ltc", fixture.root, fixture.parsing, fixture.expected))
-    assert "Meant lip20?" in refusal(fixture, labels="lip-20")
+    assert "Did you mean ltcc?" in refusal(Fixture("ltc", fixture.root, fixture.parsing, fixture.expected))
+    assert "Did you mean lip20?" in refusal(fixture, labels="lip-20")
     assert "there is no protocol 'lttc'" in refusal(fixture, protocol="lttc")
     nowhere = Fixture("ltcc", fixture.root / "nowhere", fixture.parsing, fixture.expected)
     assert "there is nothing at" in refusal(nowhere)
@@ -160,7 +160,8 @@ def test_a_table_is_converted_by_the_protocol_asked_for(tree: Callable[[str], Fi
         for image in fixture.expected["images"]
     ]
     (fixture.root / "mine.csv").write_text("\n".join(["path,split,person,clothes,camera", *entries]))
-    convert("table", fixture.root / "mine.csv", str(tmp_path / "table"), parsing=fixture.parsing, protocol="ltcc")
+    settings = ConversionSettings(parsing=fixture.parsing, protocol="ltcc")
+    convert("table", fixture.root / "mine.csv", str(tmp_path / "table"), settings)
     run(fixture, tmp_path / "out")
     assert rows(tmp_path / "table") == rows(tmp_path / "out")
     assert Dataset.open(str(tmp_path / "table")).manifest.protocol == "ltcc"
@@ -169,7 +170,7 @@ def test_a_table_is_converted_by_the_protocol_asked_for(tree: Callable[[str], Fi
 def test_prcc_converts_without_val_when_asked(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
     fixture = tree("prcc")
     shutil.rmtree(fixture.root / "rgb/val")
-    run(fixture, tmp_path / "out", without=["val"])
+    run(fixture, tmp_path / "out", without=("val",))
     assert Dataset.open(str(tmp_path / "out")).splits == ("train", "gallery", "query_same", "query_diff")
 
 

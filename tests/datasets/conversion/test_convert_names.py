@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.conversion.convert import convert
+from datasets.conversion.convert import ConversionSettings, convert
 from datasets.format.schema import Sample
 from datasets.shards.dataset import Dataset
 from tests import layouts
@@ -41,7 +41,7 @@ def undamaged(pristine: Callable[[str], Path], tmp_path_factory: pytest.TempPath
         if name not in converted:
             root = pristine(name) / layouts.expected(name)["root"]
             out = tmp_path_factory.mktemp("whole")
-            convert(name, root, str(out), parsing=pristine(name) / "parsing")
+            convert(name, root, str(out), ConversionSettings(parsing=pristine(name) / "parsing"))
             converted[name] = rows(out)
         return converted[name]
 

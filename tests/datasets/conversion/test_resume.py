@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.conversion import findings
-from datasets.conversion.convert import convert
 from datasets.errors import DataError
 from datasets.format.manifest import MANIFEST, Manifest
 from datasets.format.schema import Sample
@@ -28,6 +27,7 @@ from datasets.shards.unfinished import FOLDER, Unfinished
 from datasets.shards.writer import Resumption
 from datasets.storage.store import Store, open_store
 from tests import layouts
+from tests.datasets import damage
 from tests.layouts import Fixture
 from tests.servers.moto_s3 import BUCKET, moto_s3
 
@@ -35,13 +35,14 @@ ROOT = Path(__file__).resolve().parents[3]
 SMALL = {"row_group_bytes": 4 << 10, "shard_bytes": 12 << 10}
 CHILD = """
 import sys, time
-from datasets.conversion.convert import convert
+from datasets.conversion.convert import ConversionSettings, convert
 name, root, parsing, out, stop = sys.argv[1:]
 def progress(stage, done, total):
     if stage == "write" and done == int(stop):
         print("now", flush=True)
         time.sleep(600)
-convert(name, root, out, parsing=parsing, progress=progress, row_group_bytes=4 << 10, shard_bytes=12 << 10)
+settings = ConversionSettings(parsing=parsing, row_group_bytes=4 << 10, shard_bytes=12 << 10)
+convert(name, root, out, settings, progress=progress)
 """
 
 
@@ -97,7 +98,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def run(fixture: Fixture, address: str | Path, **options: Any) -> Manifest:
-    done = convert(fixture.name, fixture.root, str(address), **({"parsing": fixture.parsing} | SMALL | options))
+    done = damage.run(fixture, address, **(SMALL | options))
     assert done.manifest is not None
     return done.manifest
 
@@ -135,7 +136,7 @@ def test_after_a_kill_finished_shards_are_kept_and_the_rest_is_written(
 
     created.clear()
     checked.clear()
-    conversion = convert(fixture.name, fixture.root, address, parsing=fixture.parsing, **SMALL)  # type: ignore[arg-type]
+    conversion = damage.run(fixture, address, **SMALL)
     assert conversion.manifest == undisturbed
     assert not set(created) & set(finished)
     assert sorted([*finished, *created]) == [path for path in shards(tmp_path / "whole") if "/" in path]

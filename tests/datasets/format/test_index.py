@@ -27,7 +27,7 @@ class TestIndex:
         assert index.camera.tolist() == [1, 0, -1, 1]
         assert index.sequence.tolist() == [-1] * 4
         assert index.own_clothes().tolist() == [[True, True, False], [False, False, True], [False] * 3]
-        assert (index.has_clothes, index.has_camera, index.has_parsing) == (False, False, False)
+        assert (index.has_clothes, index.has_parsing) == (False, False)
         assert index.keys() == ["0", "1", "2", "3"]
         assert index.keys(np.array([3, 1])) == ["3", "1"]
         assert index.frames() == [None] * 4

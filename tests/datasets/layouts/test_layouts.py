@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.conversion.convert import convert
+from datasets.conversion.convert import ConversionSettings, convert
 from datasets.errors import DataError
 from datasets.layouts import LAYOUTS, Entry
 from datasets.layouts.reading import read_layout
@@ -155,7 +155,7 @@ def test_layouts_convert_to_the_same_rows_with_bytes_unchanged_and_every_mask(
     trees: dict[str, Fixture], name: str, tmp_path: Path
 ) -> None:
     fixture = trees[name]
-    convert(name, fixture.root, str(tmp_path / "out"), parsing=fixture.parsing)
+    convert(name, fixture.root, str(tmp_path / "out"), ConversionSettings(parsing=fixture.parsing))
     dataset = Dataset.open(str(tmp_path / "out"))
     assert dataset.verify() == []
     rows, pixels = set(), Counter[str]()

@@ -96,7 +96,7 @@ def test_a_piece_is_finished_when_source_record_and_every_byte_are_as_they_were(
     assert is_finished(piece, store, RECORD)
     assert not is_finished(piece, store, RECORD | {"sha256": "another"})
     assert not is_finished(replace(piece, source="other bytes"), store, RECORD)
-    path = store.local_path / piece.shard
+    path = Path(store.address) / piece.shard
     whole = path.read_bytes()
     for damaged in (whole[:-1], whole[:50] + bytes([whole[50] ^ 1]) + whole[51:]):
         path.write_bytes(damaged)
@@ -105,7 +105,7 @@ def test_a_piece_is_finished_when_source_record_and_every_byte_are_as_they_were(
     assert not is_finished(piece, store, RECORD)
     path.write_bytes(whole)
     assert is_finished(piece, store, RECORD)
-    part = store.local_path / piece.part
+    part = Path(store.address) / piece.part
     part.write_bytes(part.read_bytes()[:-20])
     assert not is_finished(piece, store, RECORD)
 

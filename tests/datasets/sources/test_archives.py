@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from datasets.conversion.convert import DamagedSource, convert
+from datasets.conversion.convert import ConversionSettings, DamagedSource, Progress, convert
 from datasets.errors import DataError
 from datasets.format.manifest import Manifest
 from datasets.shards.dataset import Dataset
@@ -34,8 +34,11 @@ def fixtures(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
     return of
 
 
-def run(fixture: Fixture, source: Path, parsing: Path | None, out: Path, **options: Any) -> Manifest:
-    manifest = convert(fixture.name, source, str(out), parsing=parsing, **options).manifest
+def run(
+    fixture: Fixture, source: Path, parsing: Path | None, out: Path, progress: Progress | None = None, **options: Any
+) -> Manifest:
+    settings = ConversionSettings(parsing=parsing, **options)
+    manifest = convert(fixture.name, source, str(out), settings, progress=progress).manifest
     assert manifest is not None
     return manifest
 

@@ -180,11 +180,10 @@ def test_an_address_of_another_kind_is_refused(address, message):
         open_store(address)
 
 
-def test_an_s3_store_has_no_local_path(tmp_path):
-    assert open_store(str(tmp_path)).local_path == tmp_path
+def test_the_scheme_decides_what_is_local(tmp_path):
+    assert open_store(str(tmp_path)).is_local
+    assert open_store(tmp_path.as_uri()).is_local
     assert not open_store("s3://reid").is_local
-    with pytest.raises(StoreError, match="not a path on this machine"):
-        _ = open_store("s3://reid").local_path
 
 
 def test_temporary_files_are_not_listed(tmp_path):

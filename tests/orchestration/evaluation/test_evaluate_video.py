@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from datasets.conversion.convert import convert
+from datasets.conversion.convert import ConversionSettings, convert
 from datasets.conversion.holdout import holdout
 from datasets.format.schema import Sample
 from datasets.format.tracklets import find_tracklets
@@ -61,7 +61,7 @@ class Video:
 @pytest.fixture(scope="module")
 def video(place: Path) -> Video:
     tree = layouts.unpack("ccvid", place / "tree")
-    convert("ccvid", tree.root, str(place / "ccvid"), row_group_bytes=3000)
+    convert("ccvid", tree.root, str(place / "ccvid"), ConversionSettings(row_group_bytes=3000))
     sizes = ["augment.height=32", "augment.width=16", "method.width=0.125", "precision=float64", "resources.cpus=0.5"]
     experiment = load("baseline-demo", [f"data={place / 'ccvid'}", f"storage={place}", *sizes, *WANTED])
     made = Video(tree, experiment, checkpoint_of(experiment, str(place / "run"), seed=1))

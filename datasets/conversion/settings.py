@@ -1,0 +1,57 @@
+"""How a source is converted: the settings of a conversion, and what their names stand for."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from datasets.errors import DataError
+from datasets.shards.writer import ROW_GROUP_BYTES, SHARD_BYTES
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class ConversionSettings:
+    """Settings of `convert`; the defaults convert every image or stop.
+
+    parsing: the folder or archive of parsing masks, None for a data set without masks.
+    labels: the label map of these masks, a name of LABEL_MAPS.
+    quarantine: leave offenders out and record them in the manifest, instead of stopping.
+    resize_masks: resize masks of another size to their images' sizes, to the nearest label.
+    dry_run: check and count, write nothing.
+    without: the splits to leave out.
+    protocol, version, licence: what the manifest says instead of the layout's own.
+    threads: the number of threads that read and check, None for one per available processor.
+    row_group_bytes, shard_bytes: the size that a row group, and a shard, does not exceed.
+    overwrite: replace a finished data set at the destination.
+    """
+
+    parsing: str | Path | None = None
+    labels: str = "lip20"
+    quarantine: bool = False
+    resize_masks: bool = False
+    dry_run: bool = False
+    without: tuple[str, ...] = ()
+    protocol: str | None = None
+    version: str | None = None
+    licence: str | None = None
+    threads: int | None = None
+    row_group_bytes: int = ROW_GROUP_BYTES
+    shard_bytes: int = SHARD_BYTES
+    overwrite: bool = False
+
+
+def find_by_name(kind: str, name: str, known: Mapping[str, T]) -> T:
+    """The entry of `known` with this name.
+
+    Raises: DataError when there is none; it lists the names and suggests the closest.
+    """
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, 1)
+    suggestion = f" Did you mean {close[0]}?" if close else ""
+    raise DataError(f"there is no {kind} {name!r}; there are {', '.join(known)}.{suggestion}")
