@@ -1,1 +1,1 @@
-"""What is learned from: shards, protocols, streaming, augmentation. Knows neither Ray, MLflow nor methods."""
+"""Data sets: shards, protocols, streaming, augmentation. Imports neither Ray, nor MLflow, nor methods."""

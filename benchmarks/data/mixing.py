@@ -19,7 +19,7 @@ from datasets.format.index import SplitIndex
 from datasets.sampling.chunks import num_chunks
 from datasets.sampling.mixing import effective_partners, mixing, people_of
 from datasets.sampling.plan import Plan, plan_epoch
-from datasets.streaming.eviction import bytes_needed, uses
+from datasets.streaming.eviction import access_order, bytes_needed
 from tests.simulated import FINGERPRINT, simulated_index
 
 PEOPLE, IMAGES = 16, 4
@@ -90,7 +90,7 @@ def measure(images: int, people: int, lanes: int) -> list[Point]:
                 found.within,
                 mixing(found.within, full.within),
                 mixing(found.between, full.between),
-                bytes_needed(uses(index.group, plans[0].rows), lengths) / 2**30,
+                bytes_needed(access_order(index.group, plans[0].rows), lengths) / 2**30,
                 1 - plans[0].num_batches / possible,
             )
         )

@@ -3,7 +3,7 @@
 import time
 from dataclasses import replace
 
-from datasets.synthetic.plan import plan
+from datasets.synthetic.jobs import make_jobs
 from datasets.synthetic.presets import PRESETS
 from datasets.synthetic.work import render_jobs
 
@@ -13,7 +13,7 @@ TARGETS = {(128, 64): 100, (384, 192): 25}  # images/s per core
 def images_per_second(size: tuple[int, int], walks: int = 60) -> float:
     """Images/s of one process, JPEG and PNG included, scenes painted beforehand; CPU time, for other people's sake."""
     preset = replace(PRESETS["default"], height=size[0], width=size[1])
-    jobs = plan(preset, "ltcc", seed=1)["train"]
+    jobs = make_jobs(preset, "ltcc", seed=1)["train"]
     render_jobs([next(job for job in jobs if job.camera == camera) for camera in range(preset.cameras)])
     began = time.process_time()
     done = len(render_jobs(jobs[:walks]))

@@ -22,7 +22,7 @@ from datasets.format.index import SplitIndex
 from datasets.sampling.chunks import num_chunks
 from datasets.sampling.plan import Plan, plan_epoch
 from datasets.sampling.samplers import SAMPLERS
-from datasets.streaming.eviction import bytes_needed, hold, uses
+from datasets.streaming.eviction import access_order, bytes_needed, schedule_evictions
 from datasets.streaming.stream import Stream
 from tests.simulated import FINGERPRINT, GROUP_BYTES, Simulated, rows_of, simulated_index
 
@@ -106,9 +106,11 @@ def reads(index: SplitIndex, plan: Plan) -> dict[str, float]:
     used = len(np.unique(index.group[plan.rows]))
     results: dict[str, float] = {}
     for workers in WORKERS:
-        orders = [uses(index.group, plan.share(worker, workers)) for worker in range(workers)]
+        orders = [access_order(index.group, plan.share(worker, workers)) for worker in range(workers)]
         needed = max(bytes_needed(order, lengths) for order in orders)
-        num = sum(not use.is_held for order in orders for use in hold(order, lengths, room(workers)))
+        num = sum(
+            not access.is_cached for order in orders for access in schedule_evictions(order, lengths, room(workers))
+        )
         results[f"cache needed by each of {workers} workers, GiB"] = needed / 2**30
         results[f"reads of each byte, {workers} workers"] = num / used
     return results

@@ -20,7 +20,7 @@ from torch.nn import functional
 from torchvision.models.resnet import BasicBlock
 
 from datasets.inspection.colour_baselines import rank1
-from datasets.inspection.inspect import trivial_scores
+from datasets.inspection.inspect import colour_baselines
 from datasets.sampling.samplers import SAMPLERS, BatchShape, Labels
 from datasets.shards.dataset import Dataset
 from datasets.synthetic.dataset import render_dataset
@@ -75,7 +75,7 @@ def batches(person: np.ndarray, steps: int, rng: np.random.Generator) -> Iterato
     sampler, labels = SAMPLERS["distinct"], Labels(person, np.full(len(person), -1))
     while steps > 0:
         chunks = sampler.chunks(labels, BatchShape(PEOPLE, IMAGES), rng)
-        for drawn in sampler.meet(chunks, PEOPLE, rng)[:steps]:
+        for drawn in sampler.batches(chunks, PEOPLE, rng)[:steps]:
             steps -= 1
             yield chunks.rows[drawn].ravel()
 
@@ -139,7 +139,7 @@ def main() -> None:
         if options.data is None:
             render_dataset(folder, preset=options.preset, seed=options.seed)
         dataset = Dataset.open(options.data or folder)
-        trivial = trivial_scores(dataset)
+        trivial = colour_baselines(dataset)
         scores = evaluate(dataset, train(dataset, options.steps, options.width, options.seed))
     report(scores, trivial)
 

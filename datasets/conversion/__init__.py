@@ -1,1 +1,1 @@
-"""A source becomes a data set: checked, counted, reported, written; held-out people become a validation set."""
+"""Conversion of a source to a data set: checks, counts, report, writing; and the holdout of a validation set."""

@@ -1,4 +1,4 @@
-"""Whether a source's images and masks are what they should be: decoded whole, of one size, labels within the map."""
+"""Checks of a source's images and masks: they decode completely, have one size, and labels are in the label map."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from datasets.sources import Offender, Source, TooLarge
 
 MAX_FILE_BYTES = 64 << 20  # a crop has kilobytes
 DIGEST_BYTES = 16
-_MEND_IMAGE = "copy it again from where it is whole, or take it out"
-_MEND_MASK = "make the mask again"
+_FIX_IMAGE = "copy it again from an undamaged one, or remove it"
+_FIX_MASK = "make the mask again"
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What was found of one entry. image, mask: 16-byte digests of the files as they are, zeros where unread."""
+    """The result of checking an entry. image, mask: 16-byte digests of the files, zeros where unread."""
 
     image: bytes
     mask: bytes
@@ -35,9 +35,9 @@ class _Problems:
 
 
 def check(source: Source, entry: Entry, masks: Masks | None) -> Checked:
-    """Decodes an entry's image, and its mask if masks are given. Nothing is repaired or filled in."""
+    """Decodes an entry's image, and its mask if there are masks. Nothing is repaired or filled in."""
     problems = _Problems(entry.path)
-    image = _read(source, entry.path, problems, "", _MEND_IMAGE)
+    image = _read(source, entry.path, problems, "", _FIX_IMAGE)
     size = None if image is None else _image_size(image, problems)
     mask = None if masks is None else _read_mask(masks, problems)
     if masks is not None and mask is not None:
@@ -51,14 +51,14 @@ def digest(data: bytes | None) -> bytes:
 
 
 def _read(source: Source, path: str, problems: _Problems, what: str, remedy: str) -> bytes | None:
-    """A file's bytes, None after a report."""
+    """A file's bytes; None where it cannot be read, which is reported."""
     try:
         data = source.read(path, MAX_FILE_BYTES)
     except TooLarge:
         problems.add(f"{what}is larger than {MAX_FILE_BYTES >> 20} MiB, too much for one image", remedy)
         return None
     except OSError as error:
-        problems.add(f"{what}cannot be read: {error.strerror or error}", "look at the file and its permissions")
+        problems.add(f"{what}cannot be read: {error.strerror or error}", "check the file and its permissions")
         return None
     if not data:
         problems.add(f"{what}cannot be decoded: it is empty (0 bytes)", remedy)
@@ -70,7 +70,7 @@ def _image_size(image: bytes, problems: _Problems) -> tuple[int, int] | None:
     try:
         return check_image(image, problems.path)
     except DecodeError as error:
-        problems.add(_reason(error, problems.path), _MEND_IMAGE)
+        problems.add(_reason(error, problems.path), _FIX_IMAGE)
         return None
 
 
@@ -79,10 +79,10 @@ def _read_mask(masks: Masks, problems: _Problems) -> bytes | None:
     if name not in masks.names:
         problems.add(f"mask missing: there is no {masks.source.where(name)}", "add it, or convert without masks")
         return None
-    if trouble := masks.trouble.get(name):
-        problems.add(f"mask {name} {trouble.problem} ({masks.source.where()})", trouble.remedy)
+    if offender := masks.offenders.get(name):
+        problems.add(f"mask {name} {offender.problem} ({masks.source.where()})", offender.remedy)
         return None
-    return _read(masks.source, name, problems, f"mask {name} ", _MEND_MASK)
+    return _read(masks.source, name, problems, f"mask {name} ", _FIX_MASK)
 
 
 def _check_mask(mask: bytes, masks: Masks, size: tuple[int, int] | None, problems: _Problems) -> None:
@@ -90,20 +90,20 @@ def _check_mask(mask: bytes, masks: Masks, size: tuple[int, int] | None, problem
     try:
         labels = decode_parsing(mask, name).numpy()
     except DecodeError as error:
-        problems.add(f"mask {name} {_reason(error, name)}", _MEND_MASK)
+        problems.add(f"mask {name} {_reason(error, name)}", _FIX_MASK)
         return
     height, width = labels.shape
     if size is not None and (height, width) != size and not masks.resize:
         problems.add(
             f"mask {name} is {width}×{height} (width × height), its image {size[1]}×{size[0]}",
-            f"{_MEND_MASK}, or have masks resized",
+            f"{_FIX_MASK}, or resize masks with --resize-masks",
         )
     largest = masks.label_map.num_labels - 1
     if int(labels.max()) > largest:
         beyond = sorted(set(labels[labels > largest].tolist()))
         problems.add(
             f"mask {name} has label {', '.join(map(str, beyond))}; {masks.label_map.name} has labels 0 to {largest}",
-            f"{_MEND_MASK}, or name the label map it was made with",
+            f"{_FIX_MASK}, or give the label map it was made with (--labels)",
         )
 
 

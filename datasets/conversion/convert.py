@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from datasets.conversion.checks import MAX_FILE_BYTES, digest
 from datasets.conversion.counts import counts
-from datasets.conversion.findings import Findings, check_all, duplicates, plan_digest
+from datasets.conversion.findings import Findings, check_all, duplicates, output_digest
 from datasets.conversion.masks import Masks, in_size_of, mask_name, open_masks
 from datasets.conversion.report import Conversion, DamagedSource, notes_of, record, refuse_empty, report, warnings_of
 from datasets.conversion.settings import ConversionSettings, find_by_name
@@ -39,7 +39,7 @@ __all__ = ["Conversion", "ConversionSettings", "DamagedSource", "convert"]
 Progress = Callable[[str, int, int], None]
 DEFAULTS = ConversionSettings()
 _CHECKS = "checks"
-_FORMAT = 1  # of what is written; a conversion does not resume one of another format
+_FORMAT = 1  # of the output; a conversion does not resume one of another format
 
 
 def convert(
@@ -64,9 +64,9 @@ def convert(
     split is empty, or a data set is there already; both before anything is written. CorruptData when a file changes
     between check and write; StoreError.
     """
-    plan = find_by_name("layout", layout, LAYOUTS)
+    chosen = find_by_name("layout", layout, LAYOUTS)
     label_map = None if settings.parsing is None else find_by_name("label map", settings.labels, LABEL_MAPS)
-    protocol = find_by_name("protocol", settings.protocol or plan.protocol, PROTOCOLS).name
+    protocol = find_by_name("protocol", settings.protocol or chosen.protocol, PROTOCOLS).name
     store = open_store(destination)
     if not (settings.dry_run or settings.overwrite):
         _refuse_finished(store)
@@ -74,7 +74,7 @@ def convert(
     adapter = ProgressAdapter(progress)
 
     with contextlib.ExitStack() as opened:
-        inputs = _open_inputs(plan, source, label_map, settings, adapter, opened)
+        inputs = _open_inputs(chosen, source, label_map, settings, adapter, opened)
         findings = _check_inputs(inputs, store, settings, adapter)
         offenders = _offenders(inputs, findings)
         if offenders and not settings.quarantine:
@@ -86,11 +86,11 @@ def convert(
         resumption = _find_resumption(inputs, findings, kept, store, adapter)
         description = {
             "name": layout,
-            "version": settings.version or plan.version,
-            "licence": settings.licence or plan.licence,
+            "version": settings.version or chosen.version,
+            "licence": settings.licence or chosen.licence,
             "label_map": None if label_map is None else label_map.name,
             "protocol": protocol,
-            "extra": inputs.reading.extra | record(plan, offenders, inputs.masks),
+            "extra": inputs.reading.extra | record(chosen, offenders, inputs.masks),
         }
         manifest = _write(inputs, findings, kept, resumption, destination, description, settings, adapter)
     num_resumed = sum(map(resumption.num_rows, resumption.kept))
@@ -98,7 +98,7 @@ def convert(
 
 
 class ProgressAdapter:
-    """Makes the callbacks that the stages of a conversion take out of its one callback; None where there is none."""
+    """Adapts the callback of a conversion to those of its stages; None where there is no callback."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
@@ -115,17 +115,17 @@ class ProgressAdapter:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What is converted. entries: in the order in which they are written. recipe: see `_recipe`."""
+    """The inputs of a conversion. entries: in the order in which they are written. recipe: see `_recipe`."""
 
-    plan: Layout
+    layout: Layout
     reading: Reading
     masks: Masks | None
     entries: Sequence[Entry]
     threads: int
     recipe: str
 
-    def checks_plan(self) -> bytes:
-        """A digest that stands for the files that are checked, whatever is in them."""
+    def checks_digest(self) -> bytes:
+        """A digest of the paths of all files that are checked, whatever their content."""
         places = self.reading.source.where(), self.masks and self.masks.source.where()
         whole = hashlib.sha256(repr((self.recipe, *places)).encode())
         for entry in self.entries:
@@ -140,7 +140,7 @@ def _refuse_finished(store: Store) -> None:
 
 
 def _open_inputs(
-    plan: Layout,
+    layout: Layout,
     source: str | Path,
     label_map: LabelMap | None,
     settings: ConversionSettings,
@@ -148,7 +148,7 @@ def _open_inputs(
     opened: contextlib.ExitStack,
 ) -> _Inputs:
     """Reads names and lists, opens the masks, and sorts the entries; `opened` closes both sources."""
-    reading = read_layout(plan, source, known=LAYOUTS.values(), without=settings.without, progress=adapter.of_archive)
+    reading = read_layout(layout, source, known=LAYOUTS.values(), without=settings.without, progress=adapter.of_archive)
     opened.callback(reading.source.close)
     masks = None
     if settings.parsing is not None and label_map is not None:
@@ -161,17 +161,17 @@ def _open_inputs(
             progress=adapter.of_archive,
         )
         opened.callback(masks.source.close)
-    order = {split: at for at, split in enumerate(plan.places)}
+    order = {split: at for at, split in enumerate(layout.places)}
     entries = sorted(reading.entries, key=lambda e: (order.get(e.split, len(order)), e.split, cluster_key(e)))
     threads = settings.threads or len(os.sched_getaffinity(0))
-    return _Inputs(plan, reading, masks, entries, threads, _recipe(plan, masks, settings))
+    return _Inputs(layout, reading, masks, entries, threads, _recipe(layout, masks, settings))
 
 
-def _recipe(plan: Layout, masks: Masks | None, settings: ConversionSettings) -> str:
-    """All that decides, beside a sample's own bytes, which bytes are written for it."""
+def _recipe(layout: Layout, masks: Masks | None, settings: ConversionSettings) -> str:
+    """Everything except a sample's own bytes that decides which bytes are written for it."""
     libraries = pa.__version__, PIL.__version__ if masks is not None and masks.resize else None
     label_map = None if masks is None else (masks.label_map.name, masks.resize)
-    return repr((_FORMAT, libraries, plan.name, label_map, settings.row_group_bytes, settings.shard_bytes))
+    return repr((_FORMAT, libraries, layout.name, label_map, settings.row_group_bytes, settings.shard_bytes))
 
 
 def _check_inputs(inputs: _Inputs, store: Store, settings: ConversionSettings, adapter: ProgressAdapter) -> Findings:
@@ -179,7 +179,7 @@ def _check_inputs(inputs: _Inputs, store: Store, settings: ConversionSettings, a
     num = len(inputs.entries)
     before = None
     if not settings.dry_run:
-        before = Findings.of_bytes(Unfinished(store, inputs.checks_plan()).recall(_CHECKS) or b"", num)
+        before = Findings.of_bytes(Unfinished(store, inputs.checks_digest()).recall(_CHECKS) or b"", num)
     return check_all(
         inputs.reading.source,
         inputs.entries,
@@ -207,12 +207,12 @@ def _summarise(
     """Counts, warnings and notes of the entries `kept`. Raises: DataError when a needed split has none."""
     entries, reading = inputs.entries, inputs.reading
     samples = [entries[number] for number in kept]
-    refuse_empty(inputs.plan, reading, protocol, samples, without)
+    refuse_empty(inputs.layout, reading, protocol, samples, without)
     same = ([entries[number] for number in numbers] for numbers in duplicates(findings, kept))
     warnings = reading.warnings + warnings_of(protocol, reading, samples, inputs.masks, same)
     return Conversion(
-        layout=inputs.plan.name,
-        counts=counts(inputs.plan, samples),
+        layout=inputs.layout.name,
+        counts=counts(inputs.layout, samples),
         warnings=warnings,
         notes=notes_of(reading, samples),
         passed_over=reading.passed_over,
@@ -226,12 +226,12 @@ def _find_resumption(
     inputs: _Inputs, findings: Findings, kept: Sequence[int], store: Store, adapter: ProgressAdapter
 ) -> Resumption:
     """The shards that a killed conversion of the same entries has finished; the findings are noted for the next."""
-    notes = Unfinished(store, plan_digest(inputs.recipe, inputs.entries, findings, kept))
+    notes = Unfinished(store, output_digest(inputs.recipe, inputs.entries, findings, kept))
     splits = dict.fromkeys(inputs.entries[number].split for number in kept)
     resumption = Resumption(notes, notes.finished(splits, adapter.of_stage("resume", len(kept))))
     if not any(map(resumption.num_rows, splits)):
         forget(store)
-    Unfinished(store, inputs.checks_plan()).remember(_CHECKS, findings.to_bytes())
+    Unfinished(store, inputs.checks_digest()).remember(_CHECKS, findings.to_bytes())
     return resumption
 
 

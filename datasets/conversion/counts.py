@@ -1,4 +1,4 @@
-"""What a source holds beside what its authors say it holds, and what in it looks like a mistake."""
+"""Counts of a source beside the published ones, and what looks like a mistake in it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from datasets.layouts.layout import Entry, Layout
 from datasets.protocols.protocols import Protocol
 
-_ASKED = ("query", "gallery", "query_same", "query_diff")  # ends of the names of test splits
-_JUNK = "junk"  # bad boxes are nobody's images
+_TEST_SPLITS = ("query", "gallery", "query_same", "query_diff")  # ends of the names of test splits
+_JUNK = "junk"  # bad boxes show no person
 
 
 @dataclass(frozen=True)
 class Count:
-    """what: "images", "train/persons" …. official: what publications say, empty where they are silent."""
+    """One count. what: "images", "train/persons" …. official: the published counts, empty where there are none."""
 
     what: str
     found: int
@@ -55,7 +55,7 @@ class _Labels:
 
 
 def counts(layout: Layout, entries: Iterable[Entry]) -> list[Count]:
-    """Of all splits together (junk left out) and of each."""
+    """Counts over all splits, without junk, and of each split."""
     whole, parts = _Labels(), dict[str, _Labels]()
     for entry in entries:
         parts.setdefault(entry.split, _Labels()).add(entry)
@@ -69,12 +69,12 @@ def counts(layout: Layout, entries: Iterable[Entry]) -> list[Count]:
 
 
 def _official(layout: Layout, what: str) -> tuple[int, ...]:
-    told = layout.official.get(what, ())
-    return told if isinstance(told, tuple) else (told,)
+    published = layout.official.get(what, ())
+    return published if isinstance(published, tuple) else (published,)
 
 
-def lonely_queries(protocol: Protocol, entries: Iterable[Entry]) -> list[str]:
-    """A warning for each query person whom the gallery does not show."""
+def queries_without_match(protocol: Protocol, entries: Iterable[Entry]) -> list[str]:
+    """A warning for each query person without an image in the gallery."""
     persons: dict[str, set[str]] = {}
     for entry in entries:
         persons.setdefault(entry.split, set()).add(entry.person)
@@ -82,30 +82,30 @@ def lonely_queries(protocol: Protocol, entries: Iterable[Entry]) -> list[str]:
         (mode.query, mode.gallery) for mode in protocol.modes if {mode.query, mode.gallery} <= set(persons)
     )
     return [
-        f"{query} person {person} has no image in {gallery}: its queries will not count"
+        f"{query} person {person} has no image in {gallery}: its queries are not scored"
         for query, gallery in pairs
         for person in sorted(persons[query] - persons[gallery])
     ]
 
 
 def same_images(same: Iterable[Sequence[Entry]]) -> list[str]:
-    """A warning for each image that stands in several splits, or under several persons. same: entries of one image each.
+    """A warning for each image in several splits, or of several persons. same: groups of entries with one image each.
 
-    An image of train in a query or gallery is a leak: the test would ask for what was learned.
+    An image of train in a query or gallery is a leak: the test would score what was learned.
     """
     found = []
-    for twins in same:
-        splits, persons = {entry.split for entry in twins}, {entry.person for entry in twins}
+    for duplicates in same:
+        splits, persons = {entry.split for entry in duplicates}, {entry.person for entry in duplicates}
         if len(splits) > 1 or len(persons) > 1:
             where = " and ".join(sorted(splits)) if len(splits) > 1 else f"persons {' and '.join(sorted(persons))}"
-            files = ", ".join(dict.fromkeys(entry.path for entry in twins))
-            leak = "leak, " if "train" in splits and any(split.endswith(_ASKED) for split in splits) else ""
-            found.append(f"{leak}the same bytes in {where}: {files}; take it out of one of them")
+            files = ", ".join(dict.fromkeys(entry.path for entry in duplicates))
+            leak = "leak, " if "train" in splits and any(split.endswith(_TEST_SPLITS) for split in splits) else ""
+            found.append(f"{leak}the same bytes in {where}: {files}; remove it from all but one of them")
     return found
 
 
 def shared_clothes(entries: Iterable[Entry]) -> str | None:
-    """Says that an outfit's label which stands with several persons is an outfit of each."""
+    """A note that a clothes label of several persons is a different outfit of each; None where there is no such label."""
     persons: dict[str, set[str]] = {}
     for entry in entries:
         if entry.clothes is not None:
@@ -114,4 +114,4 @@ def shared_clothes(entries: Iterable[Entry]) -> str | None:
     outfits = sum(map(len, persons.values()))
     if not num:
         return None
-    return f"{num:,} of {len(persons):,} clothes labels stand with several persons; outfits are each person's own: {outfits:,}"
+    return f"{num:,} of {len(persons):,} clothes labels belong to several persons; outfits are counted per person: {outfits:,}"

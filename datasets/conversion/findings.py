@@ -1,4 +1,4 @@
-"""The checks of a whole source: what was found of each entry, held small, and taken up again by the run after a kill."""
+"""The checks of a whole source: a small record per entry, from which the run after a kill resumes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from datasets.layouts.layout import Entry
 from datasets.ordered_map import chunked_map
 from datasets.sources import Offender, Source
 
-_SETTLED_NS = 2_000_000_000  # file systems keep time coarsely: what changed just now may change again unseen
+_SETTLED_NS = 2_000_000_000  # file systems keep coarse time: a file changed just now may change again unnoticed
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Of N entries, in their order.
+    """The findings of N entries, in their order.
 
-    digests: uint8 [N, 2, 16], of image and mask as they are, zeros where unread. stamps: int64 [N, 4], bytes and time of
-    change of image and mask when they were checked; -1 where they say nothing. offenders: by entry, of those that have any.
+    digests: uint8 [N, 2, 16], of image and mask, zeros where unread. stamps: int64 [N, 4], size in bytes and time of change
+    in ns of image and mask when they were checked; -1 where unknown. offenders: by the entry's number, where there are any.
     """
 
     digests: NDArray[np.uint8]
@@ -38,14 +38,14 @@ class Findings:
         return self.digests[number, 1].tobytes()
 
     def to_bytes(self) -> bytes:
-        """Offenders are left out: their entries count as unchecked."""
+        """Digests and stamps. Offenders are left out: their entries count as unchecked."""
         stamps = self.stamps.copy()
         stamps[list(self.offenders)] = -1
         return self.digests.tobytes() + stamps.tobytes()
 
     @classmethod
     def of_bytes(cls, data: bytes, num: int) -> Findings | None:
-        """None where the bytes are not those of `num` entries."""
+        """The findings in `to_bytes`' bytes, None where they are not those of `num` entries."""
         if len(data) != num * (2 * DIGEST_BYTES + 32):
             return None
         digests = np.frombuffer(data, np.uint8, num * 2 * DIGEST_BYTES).reshape(num, 2, DIGEST_BYTES)
@@ -61,21 +61,21 @@ def check_all(
     before: Findings | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Findings:
-    """Checks every entry; those that did not change since `before` was found are not read again.
+    """Checks every entry; entries unchanged since the findings `before` are not read again.
 
-    progress: called with the entries done.
+    progress: called with the number of entries done.
     """
     found = Findings(np.zeros((len(entries), 2, DIGEST_BYTES), np.uint8), np.full((len(entries), 4), -1, np.int64), {})
     latest = time.time_ns() - _SETTLED_NS
 
-    def look(number: int) -> tuple[tuple[int, int, int, int] | None, Checked | None]:
+    def check_one(number: int) -> tuple[tuple[int, int, int, int] | None, Checked | None]:
         stamp = _stamp(source, entries[number], masks, latest)
         if before is not None and stamp is not None and tuple(before.stamps[number]) == stamp:
             return stamp, None
         return stamp, check(source, entries[number], masks)
 
     done = 0
-    for results in chunked_map(look, range(len(entries)), threads):
+    for results in chunked_map(check_one, range(len(entries)), threads):
         for number, (stamp, checked) in enumerate(results, start=done):
             if stamp is not None:
                 found.stamps[number] = stamp
@@ -92,7 +92,7 @@ def check_all(
 
 
 def _stamp(source: Source, entry: Entry, masks: Masks | None, latest: int) -> tuple[int, int, int, int] | None:
-    """Of image and mask; None where a file is not there or changed too lately to say."""
+    """The stamps of image and mask; None where a file is missing or changed too recently."""
     try:
         image = source.stamp(entry.path)
         mask = (0, 0) if masks is None else masks.source.stamp(mask_name(entry.path))
@@ -102,19 +102,19 @@ def _stamp(source: Source, entry: Entry, masks: Masks | None, latest: int) -> tu
 
 
 def duplicates(findings: Findings, numbers: Sequence[int]) -> Iterator[list[int]]:
-    """Entries out of `numbers` whose images are the same byte for byte, in groups of two and more."""
-    asked = np.asarray(numbers, dtype=np.int64)
-    images = np.ascontiguousarray(findings.digests[asked, 0]).view(f"V{DIGEST_BYTES}").ravel()
+    """Groups of two and more entries, out of `numbers`, whose images are the same byte for byte."""
+    wanted = np.asarray(numbers, dtype=np.int64)
+    images = np.ascontiguousarray(findings.digests[wanted, 0]).view(f"V{DIGEST_BYTES}").ravel()
     order = np.argsort(images, kind="stable")
     begins = np.flatnonzero(np.append(True, images[order][1:] != images[order][:-1]))
     ends = np.append(begins[1:], len(order))
     for begin, end in zip(begins[ends - begins > 1], ends[ends - begins > 1], strict=True):
-        yield asked[order[begin:end]].tolist()
+        yield wanted[order[begin:end]].tolist()
 
 
-def plan_digest(about: str, entries: Sequence[Entry], findings: Findings, numbers: Sequence[int]) -> bytes:
-    """32 bytes that stand for all that is to be written: labels and bytes of the entries `numbers`, and `about`."""
-    whole = hashlib.sha256(about.encode())
+def output_digest(recipe: str, entries: Sequence[Entry], findings: Findings, numbers: Sequence[int]) -> bytes:
+    """A digest of 32 bytes of all that is to be written: labels and bytes of the entries `numbers`, and the `recipe`."""
+    whole = hashlib.sha256(recipe.encode())
     whole.update(findings.digests[np.asarray(numbers, dtype=np.int64)].tobytes())
     for number in numbers:
         whole.update(repr(entries[number]).encode())

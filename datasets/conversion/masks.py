@@ -18,25 +18,25 @@ from datasets.sources import Offender, Source, open_source
 from datasets.sources.archive import Archive, Progress
 from datasets.sources.source import walk
 
-_ASKED = 200  # images whose masks say which folder of an archive holds them
+_PROBED = 200  # images whose masks show which folder of an archive contains the masks
 
 
 @dataclass(frozen=True)
 class Masks:
-    """Where masks lie, listed once.
+    """The masks of a data set, listed once.
 
-    names: paths below the source's root. trouble: those among them that are not to be opened. resize: whether a mask of
-    another size than its image's is brought to it.
+    names: paths below the source's root. offenders: those among them that must not be opened. resize: whether a mask of
+    another size is resized to its image's.
     """
 
     source: Source
     label_map: LabelMap
     resize: bool
     names: frozenset[str]
-    trouble: dict[str, Offender]
+    offenders: dict[str, Offender]
 
     def orphans(self, images: Iterable[str], source: Source) -> list[str]:
-        """Masks of no image, sorted. images: known paths; what no layout reads is looked for below `source`."""
+        """Masks without an image, sorted. images: known paths; images that the layout does not read are found in `source`."""
         left = sorted(self.names - {mask_name(path) for path in images})
         stems: dict[str, set[str]] = {}
         for folder in {_folder(name) for name in left}:
@@ -53,35 +53,36 @@ def open_masks(
     of: Source | None = None,
     progress: Progress | None = None,
 ) -> Masks:
-    """The masks in a folder, or in that folder of an archive which has those of `images`, paths below the root `of`.
+    """The masks in a folder, or in the folder of an archive that has the masks of `images`.
 
+    images: paths below the root of the source `of`. progress: see `open_source`.
     Raises: DataError when there is no such folder or archive.
     """
     if not Path(place).exists():
-        raise DataError(f"there is no folder of masks at {place}; expected label maps named as the images, with .png")
+        raise DataError(f"there is no folder of masks at {place}; expected label maps with the images' names, but .png")
     if isinstance(of, Archive) and Path(place).is_file() and os.path.samefile(place, of.path):
         source: Source = of.top()
     else:
         source = open_source(place, "a folder of masks", progress=progress)
     if isinstance(source, Archive):
         source = _root_of_masks(source, images, of)
-    names, trouble = set[str](), dict[str, Offender]()
+    names, offenders = set[str](), dict[str, Offender]()
     for path, child in walk(source):
         if path.endswith(".png") and not child.name.startswith("."):
             names.add(path)
             if child.offender is not None:
-                trouble[path] = child.offender
-    return Masks(source, label_map, resize, frozenset(names), trouble)
+                offenders[path] = child.offender
+    return Masks(source, label_map, resize, frozenset(names), offenders)
 
 
 def mask_name(path: str) -> str:
-    """The mask's path below the folder of masks, of the image's below the data set's root."""
+    """The path of an image's mask below the folder of masks. path: the image's, below the data set's root."""
     stem, dot, suffix = path.rpartition(".")
     return f"{stem if dot and '/' not in suffix else path}.png"
 
 
 def in_size_of(image: bytes, mask: bytes, key: str) -> bytes:
-    """The mask in the image's size, nearest, as a grey PNG; its own bytes where it has that size already."""
+    """The mask in the image's size, to the nearest label, as a grey PNG; its own bytes where it has that size."""
     labels = decode_parsing(mask, key)
     height, width = decode_image(image, key).shape[1:]
     if tuple(labels.shape) == (height, width):
@@ -93,8 +94,8 @@ def in_size_of(image: bytes, mask: bytes, key: str) -> bytes:
 
 def _root_of_masks(archive: Archive, images: Sequence[str], of: Source | None) -> Archive:
     """The folder with most of the masks; never the images' own, whose PNGs have the names of masks."""
-    asked = images[:: max(1, len(images) // _ASKED)]
-    found = Counter(folder for path in asked for folder in archive.ends(mask_name(path)))
+    probed = images[:: max(1, len(images) // _PROBED)]
+    found = Counter(folder for path in probed for folder in archive.ends(mask_name(path)))
     if of is not None and archive.is_same(of) and isinstance(of, Archive):
         found.pop(of.prefix, None)
     if not found:

@@ -1,4 +1,4 @@
-"""What a conversion tells: counts beside the official ones, warnings, what was set aside; or why nothing was written."""
+"""The report of a conversion: counts beside the published ones, warnings, offenders; or why nothing was written."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datasets.conversion.counts import Count, lonely_queries, same_images, shared_clothes
+from datasets.conversion.counts import Count, queries_without_match, same_images, shared_clothes
 from datasets.conversion.masks import Masks
 from datasets.errors import DataError
 from datasets.format.manifest import Manifest
@@ -17,7 +17,7 @@ _SHOWN, _WARNINGS_SHOWN = 5, 50
 
 
 class DamagedSource(DataError):  # noqa: N818  (what it is, said plainly)
-    """The source has offenders; nothing was written. The message lists every one with its path, problem and remedy."""
+    """The source has offenders; nothing was written. The message lists each with its path, problem and remedy."""
 
     def __init__(self, text: str, offenders: Sequence[Offender]) -> None:
         super().__init__(text)
@@ -26,11 +26,12 @@ class DamagedSource(DataError):  # noqa: N818  (what it is, said plainly)
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was converted, or would be.
+    """The result of a conversion, or of a dry run.
 
-    counts: found beside official. notes: what is no mistake, but may be wondered at. passed_over: reason → paths of files
-    that are no samples. quarantined: set aside. num_resumed: images in shards that an interrupted conversion had finished.
-    manifest: of the data set written; None after a dry run.
+    layout: its name. counts: found, beside the published ones. warnings: likely mistakes. notes: what is no mistake, but
+    worth knowing. passed_over: reason → paths of files that are no samples. quarantined: the offenders left out.
+    num_resumed: images in shards that an interrupted conversion had finished. manifest: of the data set written, None after
+    a dry run.
     """
 
     layout: str
@@ -43,19 +44,19 @@ class Conversion:
     manifest: Manifest | None
 
     def lines(self) -> list[str]:
-        """For people: counts beside the official ones, then what to know."""
-        told = [str(count) for count in self.counts]
-        told += [f"note: {note}" for note in self.notes]
-        told += [f"warning: {warning}" for warning in self.warnings[:_WARNINGS_SHOWN]]
+        """The report as lines of text: counts, notes, warnings, files passed over, offenders."""
+        lines = [str(count) for count in self.counts]
+        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"warning: {warning}" for warning in self.warnings[:_WARNINGS_SHOWN]]
         if (more := len(self.warnings) - _WARNINGS_SHOWN) > 0:
-            told.append(f"warning: and {more:,} more (--json has them all)")
-        told += [f"passed over, {reason}: {_some(paths)}" for reason, paths in self.passed_over.items()]
-        told += [f"set aside: {offender}" for offender in self.quarantined]
+            lines.append(f"warning: and {more:,} more (--json has them all)")
+        lines += [f"passed over, {reason}: {_some(paths)}" for reason, paths in self.passed_over.items()]
+        lines += [f"quarantined: {offender}" for offender in self.quarantined]
         if self.num_resumed:
-            told.append(
-                f"went on where a conversion was interrupted: {self.num_resumed:,} images were there already, verified"
+            lines.append(
+                f"resumed an interrupted conversion: {self.num_resumed:,} images were written already, and verified"
             )
-        return told
+        return lines
 
 
 def report(layout: str, reading: Reading, offenders: Sequence[Offender], masks: Masks | None) -> str:
@@ -64,29 +65,31 @@ def report(layout: str, reading: Reading, offenders: Sequence[Offender], masks: 
     hint = ""
     if masks is not None and missing and missing == len(reading.entries):
         hint = (
-            f"\nNo image has its mask in {masks.source.where()}: is it the right folder? "
+            f"\nNo image has its mask in {masks.source.where()}: check that it is the folder of masks. "
             "A mask has its image's path, with .png."
         )
     return (
         f"{layout} at {reading.source.where()} has {num} offender{'s' if num > 1 else ''}; nothing was written"
         + "".join(f"\n  {offender}" for offender in offenders)
         + hint
-        + "\nMend the source, or set them aside with --quarantine."
+        + "\nCorrect the source, or leave the offenders out with --quarantine."
     )
 
 
-def refuse_empty(plan: Layout, reading: Reading, protocol: str, samples: list[Entry], without: tuple[str, ...]) -> None:
-    """A split that training or a mode needs has samples."""
+def refuse_empty(
+    layout: Layout, reading: Reading, protocol: str, samples: list[Entry], without: tuple[str, ...]
+) -> None:
+    """Raises: DataError when a split that training or a mode needs has no samples."""
     there = {entry.split for entry in samples}
     of_modes = {split for mode in PROTOCOLS[protocol].modes for split in (mode.query, mode.gallery)}
-    needed = [split for split in plan.places if split == "train" or split in of_modes]
+    needed = [split for split in layout.places if split == "train" or split in of_modes]
     empty = [split for split in needed if split not in there and split not in without]
     if empty or not samples:
-        places = [place for split in empty for place in plan.places[split]]
+        places = [place for split in empty for place in layout.places[split]]
         where = f" in {', '.join(dict.fromkeys(places))}" if places else ""
         raise DataError(
             f"{reading.source.where()} has no usable image for {' or '.join(empty) or 'any split'}{where}; "
-            "nothing was written. Look at the source, or leave the split out"
+            "nothing was written. Check the source, or leave the split out with --without"
         )
 
 
@@ -97,7 +100,7 @@ def warnings_of(
     masks: Masks | None,
     same: Iterable[Sequence[Entry]],
 ) -> list[str]:
-    found = lonely_queries(PROTOCOLS[protocol], samples) + same_images(same)
+    found = queries_without_match(PROTOCOLS[protocol], samples) + same_images(same)
     if masks is None:
         return found
     if not masks.source.is_same(reading.source):
@@ -113,14 +116,16 @@ def notes_of(reading: Reading, samples: Sequence[Entry]) -> list[str]:
     return ([f"clothes are {pseudo}"] if pseudo else []) + ([shared] if shared else [])
 
 
-def record(plan: Layout, offenders: Sequence[Offender], masks: Masks | None) -> dict[str, Any]:
-    """What the manifest keeps of a conversion; no path of this machine."""
+def record(layout: Layout, offenders: Sequence[Offender], masks: Masks | None) -> dict[str, Any]:
+    """What the manifest records of a conversion, without any path of this machine."""
     here = "" if masks is None else masks.source.where("x").removesuffix("x")
-    aside = [
+    quarantined = [
         {"path": offender.path, "problem": offender.problem.replace(here, "") if here else offender.problem}
         for offender in offenders
     ]
-    return {"layout": plan.name, "official": dict(plan.official)} | ({"quarantined": aside} if aside else {})
+    return {"layout": layout.name, "official": dict(layout.official)} | (
+        {"quarantined": quarantined} if quarantined else {}
+    )
 
 
 def _some(paths: Sequence[str]) -> str:

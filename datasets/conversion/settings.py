@@ -1,4 +1,4 @@
-"""How a source is converted: the settings of a conversion, and what their names stand for."""
+"""The settings of a conversion, and the look-up of the names in them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """index.parquet: every row's labels and place, every row group's digest, and each shard's Parquet footer.
 
-With it no footer is read at training time, and opening ten million rows is a matter of columns, not of rows.
+With it no footer is read during training, and ten million rows are opened by column, without a loop over rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from datasets.format.manifest import MANIFEST, Manifest, Shard
 
-# `footer` stands on the first row of each shard, null elsewhere: the shard's Parquet metadata, from "PAR1" to "PAR1".
+# `footer` is set in the first row of each shard, else null: the shard's Parquet metadata, from "PAR1" to "PAR1".
 INDEX_SCHEMA = pa.schema(
     [
         ("split", pa.string()),
@@ -44,7 +44,11 @@ NEVER_NULL = ("split", "shard", "group", "row", "offset", "length", "sha256", "p
 
 @dataclass(frozen=True, slots=True)
 class GroupPlace:
-    """Where a row group lies: shard path below the data set, number in the shard, bytes [offset, offset + length)."""
+    """The place of a row group.
+
+    shard: path below the data set. group: its number in the shard. Its bytes are [offset, offset + length). sha256: hex, of
+    these bytes. rows: their number.
+    """
 
     shard: str
     group: int
@@ -60,7 +64,8 @@ class SplitIndex:
 
     person, clothes, camera, sequence: int64 [N], -1 where null; `clothes` is the class of the pair (person, clothes).
     group, row_in_group: int64 [N]; `group` counts over the split and indexes `groups`.
-    The names may be shared with other splits (Dataset.indexes), so not every class need occur in this one.
+    Names may be shared with other splits (Dataset.indexes), so a class may be absent from this one. has_parsing: every row
+    has a mask.
     """
 
     split: str
@@ -91,7 +96,7 @@ class SplitIndex:
 
     @property
     def has_clothes(self) -> bool:
-        """Every row has a clothes label."""
+        """Whether every row has a clothes label."""
         return bool((self.clothes >= 0).all())
 
     def own_clothes(self) -> np.ndarray:
@@ -123,7 +128,9 @@ def open_index(data: bytes, manifest: Manifest) -> pq.ParquetFile:
         raise ValueError(f"cannot be read ({error})") from error
     plain = pa.schema([(field.name, _plain(field.type)) for field in found])
     if plain != INDEX_SCHEMA:
-        raise ValueError(f"has the columns {', '.join(plain.names)}, or others than {', '.join(INDEX_SCHEMA.names)}")
+        raise ValueError(
+            f"has the columns {', '.join(plain.names)}; expected {', '.join(INDEX_SCHEMA.names)} and their types"
+        )
     if rows != manifest.index.rows:
         raise ValueError(f"has {rows} rows, {MANIFEST} says {manifest.index.rows}")
     return file
@@ -172,7 +179,7 @@ def group_places(table: pa.Table) -> tuple[tuple[GroupPlace, ...], np.ndarray, d
 
 
 def check_places(places: Sequence[GroupPlace], footers: Mapping[str, bytes], shards: Sequence[Shard]) -> str | None:
-    """What is wrong with the places that an index gives, seen beside the manifest's shards; None when nothing is."""
+    """The first contradiction between the places of an index and the manifest's shards; None when there is none."""
     inside: dict[str, list[GroupPlace]] = {}
     for place in places:
         inside.setdefault(place.shard, []).append(place)
@@ -187,11 +194,9 @@ def check_places(places: Sequence[GroupPlace], footers: Mapping[str, bytes], sha
         end = 0
         for place in groups:
             if not 0 < place.length <= shard.bytes or not end <= place.offset <= shard.bytes - place.length:
-                return (
-                    f"row group {place.group} of {shard.path} lies at {place.offset}, {place.length} bytes, outside it"
-                )
+                return f"row group {place.group} of {shard.path}, {place.length} bytes at {place.offset}, is outside the shard"
             end = place.offset + place.length
-    return f"it has {next(iter(inside))}, which {MANIFEST} does not know" if inside else None
+    return f"it has {next(iter(inside))}, which is not in {MANIFEST}" if inside else None
 
 
 @dataclass(frozen=True)
@@ -202,8 +207,8 @@ class Classes:
     names: list
 
 
-def number(columns: Sequence[pa.ChunkedArray]) -> Classes:
-    """One numbering of a string column over several tables. Ids follow the sorted order of the strings."""
+def number_classes(columns: Sequence[pa.ChunkedArray]) -> Classes:
+    """The classes of a string column, numbered over several tables in the sorted order of the strings."""
     codes, names = _codes(pa.chunked_array([chunk for column in columns for chunk in column.chunks]))
     order = pc.sort_indices(names).to_numpy()
     rank = np.empty(len(order) + 1, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""manifest.json: what a data set holds. Written last, so that a folder without it is unfinished."""
+"""manifest.json: the content of a data set. It is written last, so a folder without it is unfinished."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ class Shard:
 class Split:
     """Counts of one split. clothes: pairs (person, clothes). masks: rows with a parsing mask.
 
-    image_size: (height, width) where the headers of all images say the same, else None.
+    image_size: (height, width) where the headers of all images agree, else None.
     """
 
     rows: int
@@ -61,9 +61,11 @@ class Index:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a data set is. captions: {"persons": {person: text}, "clothes": {person: {clothes: text}}} or None.
+    """The description of a data set.
 
-    extra: plain data that a converter records (quarantined files, lists of the data set, where a holdout came from).
+    label_map: a name of LABEL_MAPS, None without masks. protocol: a name of PROTOCOLS.
+    captions: ``{"persons": {person: text}, "clothes": {person: {clothes: text}}}`` or None.
+    extra: plain data that a converter records: quarantined files, lists of the data set, the origin of a holdout.
     """
 
     name: str
@@ -83,7 +85,7 @@ class Manifest:
         return _fingerprint(asdict(self))
 
     def to_json(self) -> bytes:
-        """The file's bytes: content and fingerprint, indented for people."""
+        """The file's bytes: content and fingerprint as indented JSON."""
         return (
             json.dumps(asdict(self) | {"fingerprint": self.fingerprint}, indent=1, ensure_ascii=False).encode() + b"\n"
         )
@@ -92,8 +94,8 @@ class Manifest:
 def read_manifest(data: bytes, address: str) -> Manifest:
     """The manifest in a file's bytes.
 
-    Raises: DataError naming `address` when it is no manifest, of another schema version, edited by hand, or when what it
-    says cannot be so.
+    Raises: DataError naming `address` when it is no manifest, has another schema version, was edited by hand, or is
+    inconsistent.
     """
     try:
         content = json.loads(data)
@@ -112,12 +114,12 @@ def read_manifest(data: bytes, address: str) -> Manifest:
         counted = _fingerprint(content)
         if counted != written:
             raise DataError(
-                f"{address} was changed after it was written: its content gives fingerprint {counted}, it says {written}; "
+                f"{address} was changed after it was written: its content has fingerprint {counted}, it says {written}; "
                 "restore it or convert the data set again"
             )
         return _manifest(content)
     except _Wrong as error:
-        raise DataError(f"{address} cannot be right: {error}; restore it or convert the data set again") from error
+        raise DataError(f"{address} is inconsistent: {error}; restore it or convert the data set again") from error
     except (KeyError, TypeError, AttributeError, UnicodeEncodeError) as error:
         raise DataError(f"{address} lacks or misnames {error}; convert the data set again") from error
 
@@ -128,7 +130,7 @@ def _fingerprint(content: Mapping[str, Any]) -> str:
 
 
 class _Wrong(Exception):  # noqa: N818
-    """What a manifest says of a place in it cannot be so."""
+    """A value of a manifest is impossible."""
 
 
 def _manifest(content: Mapping[str, Any]) -> Manifest:
@@ -148,7 +150,7 @@ def _manifest(content: Mapping[str, Any]) -> Manifest:
 
 def _split(name: str, plain: Mapping[str, Any]) -> Split:
     where = f"splits.{name}"
-    _expect(SPLIT_NAME.fullmatch(name) is not None, where, name, "a name of small letters, digits and _")
+    _expect(SPLIT_NAME.fullmatch(name) is not None, where, name, "a name of lower-case letters, digits and _")
     _expect(isinstance(plain["shards"], list) and plain["shards"], f"{where}.shards", plain["shards"], "a list")
     shards = tuple(_shard(f"{where}.shards.{at}", name, shard) for at, shard in enumerate(plain["shards"]))
     _expect(len({shard.path for shard in shards}) == len(shards), where, "a path twice", "each shard once")

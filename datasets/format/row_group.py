@@ -1,4 +1,4 @@
-"""A row group in memory: its files as they are stored, still encoded."""
+"""A row group in memory: its image files and masks, still encoded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 @dataclass(frozen=True)
 class Group:
-    """A row group's encoded files: for each column the bytes of all rows, and where each row's begin and end."""
+    """The encoded columns of a row group. parsing: None where masks are not read."""
 
     image: Encoded
     parsing: Encoded | None
@@ -18,7 +18,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Rows of a binary column. data: uint8 [n]; row i is data[ends[i] : ends[i + 1]], None where is_null."""
+    """A binary column of R rows. data: uint8 [n], the bytes of all rows. ends: int [R + 1]. is_null: bool [R], or None.
+
+    Row i is data[ends[i] : ends[i + 1]], None where it is null.
+    """
 
     data: np.ndarray
     ends: np.ndarray

@@ -27,6 +27,7 @@ class Sample:
     """One row as it is written: labels are the data set's own strings, bytes are never re-encoded.
 
     image: encoded JPEG or PNG. parsing: 8-bit PNG label map of the image's size, or None.
+    person, clothes, camera, sequence, frame: labels, None where the data set has none.
     key: the path below the data set's root, unique within a split.
     """
 
@@ -43,8 +44,8 @@ class Sample:
 def checksum(image: Any, parsing: Any) -> str:
     """Hex SHA-256 of a row's image and parsing: the image's length (8 bytes, little endian), image, parsing.
 
-    Both are bytes or uint8 [n], parsing may be None. The length keeps a byte from moving between the two unseen; a missing
-    mask adds nothing.
+    Both are bytes or uint8 [n]; parsing may be None, which adds nothing. With the length, a byte cannot move from one to
+    the other unnoticed.
     """
     digest = hashlib.sha256(len(image).to_bytes(8, "little"))
     digest.update(image)

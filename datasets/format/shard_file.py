@@ -1,4 +1,4 @@
-"""One shard: a Parquet file written group by group, with the digest of every row group, and read back by range."""
+"""One shard: a Parquet file written by row groups, with the digest of each, and read back by range."""
 
 import hashlib
 from collections.abc import Sequence
@@ -14,20 +14,20 @@ from datasets.format.schema import LABEL_COLUMNS, SHARD_SCHEMA, Sample, checksum
 
 MAGIC = b"PAR1"
 _ENCODED = ("image", "parsing")  # compressed already; Parquet's dictionaries and codecs would only cost time
-_LABEL_BYTES = 64 << 20  # of a label column in one row group, decompressed
+_LABEL_BYTES = 64 << 20  # at most, of a label column in one row group, decompressed
 _REPEATED = ("person", "clothes", "camera", "sequence", "frame")
 
 
 class ShardWriter:
-    """Fills an open file with row groups; `rows` are the index's rows so far."""
+    """Writes row groups to an open file. num_rows, num_bytes: what is written so far. index_tables: its rows of the index."""
 
     def __init__(self, split: str, path: str, file: BinaryIO) -> None:
         self.split, self.path = split, path
         self.index_tables: list[pa.Table] = []
         self.num_rows = 0
-        self._tape = _Tape(file)
+        self._writer = _HashingWriter(file)
         self._parquet = pq.ParquetWriter(
-            self._tape,
+            self._writer,
             SHARD_SCHEMA,
             compression={name: "NONE" if name in _ENCODED else "ZSTD" for name in SHARD_SCHEMA.names},
             use_dictionary=list(_REPEATED),
@@ -36,7 +36,7 @@ class ShardWriter:
 
     @property
     def num_bytes(self) -> int:
-        return self._tape.position
+        return self._writer.position
 
     def write(self, samples: list[Sample]) -> None:
         """Appends one row group."""
@@ -44,15 +44,15 @@ class ShardWriter:
         encoded = {name: _binary([getattr(sample, name) for sample in samples]) for name in _ENCODED}
         checksums = [checksum(sample.image, sample.parsing) for sample in samples]
         rows = pa.table(encoded | columns | {"checksum": checksums}, schema=SHARD_SCHEMA)
-        offset = self._tape.begin()
+        offset = self._writer.begin_group()
         self._parquet.write_table(rows, row_group_size=len(samples))
         place = {
             "split": self.split,
             "shard": self.path,
             "group": len(self.index_tables),
             "offset": offset,
-            "length": self._tape.position - offset,
-            "sha256": self._tape.group.hexdigest(),
+            "length": self._writer.position - offset,
+            "sha256": self._writer.group.hexdigest(),
         }
         of_index: dict[str, Sequence[object]] = {name: [value] * len(samples) for name, value in place.items()}
         of_index |= columns | {"row": range(len(samples)), "footer": [None] * len(samples)}
@@ -60,30 +60,30 @@ class ShardWriter:
         self.num_rows += len(samples)
 
     def close(self) -> tuple[Shard, pa.Table]:
-        """Ends the file: its entry in the manifest and its rows of the index, the footer on the first."""
-        self._tape.keep = bytearray()
+        """Ends the file. Returns its entry in the manifest and its rows of the index, with the footer in the first row."""
+        self._writer.tail = bytearray()
         self._parquet.close()
         index = pa.concat_tables(self.index_tables)
-        footer = pa.array([MAGIC + bytes(self._tape.keep)] + [None] * (self.num_rows - 1), pa.binary())
+        footer = pa.array([MAGIC + bytes(self._writer.tail)] + [None] * (self.num_rows - 1), pa.binary())
         index = index.set_column(index.schema.get_field_index("footer"), INDEX_SCHEMA.field("footer"), footer)
-        digest = self._tape.whole.hexdigest()
+        digest = self._writer.whole.hexdigest()
         return Shard(self.path, self.num_rows, len(self.index_tables), self.num_bytes, digest), index
 
     def abandon(self) -> None:
-        """Ends an unfinished shard: what Parquet still wants to say goes nowhere."""
-        self._tape.is_cut = True
+        """Ends an unfinished shard; what Parquet still writes is discarded."""
+        self._writer.is_abandoned = True
         self._parquet.close()
 
 
 class UnreadableRows(ValueError):  # noqa: N818
-    """A row group whose bytes have the right digest, but are not the rows that the index says. Names the row group."""
+    """A row group has the right digest, but not the rows that the index describes. The message names the row group."""
 
 
 def read_rows(data: bytes, place: GroupPlace, footer: bytes, columns: list[str]) -> pa.Table:
-    """The rows of a row group from its own bytes; footer: of its shard, from the index.
+    """The rows of a row group, from its own bytes. footer: its shard's, from the index. columns: the names to read.
 
-    Footer and pages may say anything: nothing outside `data` is read, and what comes has the index's rows and the schema.
-    Raises: UnreadableRows.
+    Footer and pages are untrusted: nothing outside `data` is read, and the result has the index's number of rows and the
+    schema's types. Raises: UnreadableRows.
     """
     where = f"row group {place.group} at offset {place.offset}"
     try:
@@ -105,7 +105,7 @@ def read_rows(data: bytes, place: GroupPlace, footer: bytes, columns: list[str])
 
 
 def _check_footer(metadata: pq.FileMetaData, place: GroupPlace) -> None:
-    """Before memory is asked for. Raises: OSError when the footer cannot be the row group's."""
+    """Checks the footer before memory is allocated. Raises: OSError when it cannot be the row group's."""
     if place.group >= metadata.num_row_groups:
         raise OSError(f"the footer has {metadata.num_row_groups} row groups")
     group = metadata.row_group(place.group)
@@ -114,21 +114,21 @@ def _check_footer(metadata: pq.FileMetaData, place: GroupPlace) -> None:
     for number in range(group.num_columns):
         column = group.column(number)
         if column.path_in_schema in _ENCODED and column.compression != "UNCOMPRESSED":
-            raise OSError(f"{column.path_in_schema} is compressed, which this program never does")
+            raise OSError(f"{column.path_in_schema} is compressed; this program never compresses it")
         if column.total_uncompressed_size > max(_LABEL_BYTES, len(SHARD_SCHEMA) * place.length):
-            raise OSError(f"{column.path_in_schema} claims {column.total_uncompressed_size} bytes")
+            raise OSError(f"{column.path_in_schema} declares {column.total_uncompressed_size} bytes")
 
 
 def _binary(values: list[bytes | None]) -> pa.Array:
-    """A binary column in one copy; Arrow's own would grow by doubling."""
+    """A binary column, copied once; Arrow's own builder grows by doubling."""
     ends = np.cumsum([0, *(len(value or b"") for value in values)], dtype=np.int32)
     valid = None if None not in values else pa.array([value is not None for value in values]).buffers()[1]
     data = pa.py_buffer(b"".join(value or b"" for value in values))
     return pa.Array.from_buffers(pa.binary(), len(values), [valid, pa.py_buffer(ends), data])
 
 
-class _Tape:
-    """What Parquet writes to: passes bytes on, with the digests of the file and of the row group under way."""
+class _HashingWriter:
+    """The file that Parquet writes to: passes bytes on and hashes them, for the file and for the current row group."""
 
     closed = False
 
@@ -136,12 +136,12 @@ class _Tape:
         self.position = 0
         self.whole = hashlib.sha256()
         self.group = hashlib.sha256()
-        self.keep: bytearray | None = None
-        self.is_cut = False
+        self.tail: bytearray | None = None
+        self.is_abandoned = False
         self._file = file
 
-    def begin(self) -> int:
-        """A row group begins here: at this offset."""
+    def begin_group(self) -> int:
+        """Begins a row group; returns its offset."""
         self.group = hashlib.sha256()
         return self.position
 
@@ -149,9 +149,9 @@ class _Tape:
         view = memoryview(data)
         self.whole.update(view)
         self.group.update(view)
-        if self.keep is not None:
-            self.keep += view
-        if not self.is_cut:
+        if self.tail is not None:
+            self.tail += view
+        if not self.is_abandoned:
             self._file.write(view)
         self.position += len(view)
         return len(view)
@@ -176,7 +176,7 @@ class _Tape:
 
 
 class _Window:
-    """A file of which only [offset, offset + len(data)) can be read: the part whose digest was checked."""
+    """A file of which only [offset, offset + len(data)) can be read: the bytes whose digest was verified."""
 
     closed = False
 
@@ -187,7 +187,7 @@ class _Window:
         begin = self._position - self._offset
         end = len(self._data) if num_bytes is None or num_bytes < 0 else begin + num_bytes
         if begin < 0 or end > len(self._data):
-            raise OSError(f"the footer points at bytes {self._position} to {self._offset + end}, outside the row group")
+            raise OSError(f"the footer refers to bytes {self._position} to {self._offset + end}, outside the row group")
         self._position += end - begin
         return self._data[begin:end]
 

@@ -4,8 +4,8 @@ Draws are one table for the global batch, made from a seed tuple and then sliced
 it is one sample's, whatever the settings are, so changing one setting leaves the other draws alone. Images stay uint8 (as
 Pillow and torchvision keep them between their steps) until they are normalised once into the result.
 
-A sample may be a clip of video: [B, T, 3, h, w] in the place of [B, 3, h, w], masks [B, T, h, w]. What is drawn holds for
-all its frames, so that a person does not jump.
+A sample may be a clip of video: [B, T, 3, h, w] instead of [B, 3, h, w], masks [B, T, h, w]. One draw applies to all its
+frames, so that a person does not jump.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What to do with a training image. The defaults are pad-and-crop; CAL publishes enlarge-and-crop instead.
+    """Settings of a training image's transform. The defaults are pad-and-crop; CAL publishes enlarge-and-crop instead.
 
     height, width: pixels of the result. flip, crop_probability, erase: probabilities. pad: pixels of black (label 0 in
-    masks) around the image, out of which the crop is taken. enlarge: factor by which the resized image is resized again
-    before the crop (CAL: 1.125 with probability 0.5, and no pad). jitter: how much brightness, contrast and saturation
-    may change (factors 1 ± so much) and hue may turn (± so much of a circle), as torchvision's ColorJitter. erase_area:
+    masks) around the image before the crop. enlarge: factor by which the resized image is resized again
+    before the crop (CAL: 1.125 with probability 0.5, and no pad). jitter: the largest change of brightness, contrast and
+    saturation (factors 1 ± jitter) and of hue (± a share of the circle), as in torchvision's ColorJitter. erase_area:
     share of the image; erase_aspect: height over width, drawn uniformly as CAL's code does (torchvision draws its
-    logarithm); erase_fill: the colour, given after normalisation, as published. mean, std: of RGB in 0…1.
+    logarithm); erase_fill: the colour, after normalisation, as published. mean, std: RGB in 0…1.
 
     Raises: ValueError naming the setting that is out of its range.
     """
@@ -69,7 +69,7 @@ class Augmentation:
         if wrong:
             raise ValueError(
                 f"augmentation cannot have {', '.join(wrong)}: sizes are at least 1, probabilities within 0…1, the pad "
-                "is less than height and width, enlarge at least 1, jitter within 0…1 (hue: 0…0.5), pairs go from low to high, "
+                "is less than height and width, enlarge at least 1, jitter within 0…1 (hue: 0…0.5), pairs are (low, high), "
                 "std is above 0"
             )
 
@@ -81,7 +81,7 @@ class Augmentation:
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """One row per sample. On the host, wherever the images are."""
+    """The random draws of a global batch, one row per sample; on the host, wherever the images are."""
 
     flip: Tensor  # bool [num]
     crop: Tensor  # bool [num]
@@ -107,7 +107,7 @@ class Draws:
 
 
 def draw(settings: Augmentation, num: int, seed: tuple[int, ...]) -> Draws:
-    """The draws of a global batch of `num` samples; `seed` is (seed, epoch, batch) or the like, integers from 0 on."""
+    """The draws of a global batch of `num` samples. seed: non-negative integers such as (seed, epoch, batch)."""
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     once, attempts = rng.random((num, 7)), rng.random((num, erasing.ATTEMPTS, 2))
     colour = rng.random((num, 8))
@@ -139,55 +139,75 @@ def augment(
     """Training images [B, 3, H, W] in `dtype` and masks uint8 [B, H, W], on the device of the images.
 
     images: uint8 [B, 3, h, w], fastest when channels_last. parsing: uint8 [B, h, w] of the same h and w, or None. Both
-    are resized, cropped and flipped alike; erasing leaves the masks as they are, for it hides a person and changes no
-    truth about where it is. Raises: ValueError for another dtype or shape, or a draw that is not one per image.
+    are resized, cropped and flipped alike. Erasing leaves the masks as they are: it hides the person, whose place stays
+    the same. Raises: ValueError for another dtype or shape, or a number of draws other than the images'.
     """
-    images, parsing = move(images, parsing, draws, settings)
-    return finish(images, draws, settings, dtype), parsing
+    images, parsing = augment_geometry(images, parsing, draws, settings)
+    images = augment_colour(images, draws, settings)
+    return normalise_and_erase(images, draws, settings, dtype), parsing
 
 
-def move(images: Tensor, parsing: Tensor | None, draws: Draws, settings: Augmentation) -> tuple[Tensor, Tensor | None]:
-    """The first half of `augment`, whose result is still uint8: images [B, 3, H, W] and masks [B, H, W].
+def augment_geometry(
+    images: Tensor, parsing: Tensor | None, draws: Draws, settings: Augmentation
+) -> tuple[Tensor, Tensor | None]:
+    """Images uint8 [B, 3, H, W] and masks uint8 [B, H, W], resized, cropped and flipped alike.
 
-    What changes images by their masks comes between the halves, since erasing leaves masks as they are.
+    Shapes and `Raises` are those of `augment`.
     """
     if images.ndim == 5:
-        frames, masks = move(*_frames(images, parsing), draws.for_frames(images.shape[1]), settings)
+        frames, masks = augment_geometry(*_frames(images, parsing), draws.for_frames(images.shape[1]), settings)
         shape = images.shape[:2]
         return frames.unflatten(0, shape), None if masks is None else masks.unflatten(0, shape)
     _check(images, parsing)
     if len(draws) != len(images):
         raise ValueError(f"{len(draws)} draws for {len(images)} images: slice the table to this worker's part")
     moved = _moved(_resized(images, settings.height, settings.width), draws, settings)
-    if any(settings.jitter):
-        moved = jitter.jittered(moved, draws.jitter, draws.jitter_order)
     if parsing is None:
         return moved, None
     return moved, _moved(_resized_labels(parsing, settings.height, settings.width)[:, None], draws, settings)[:, 0]
 
 
-def finish(images: Tensor, draws: Draws, settings: Augmentation, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The second half of `augment`: images uint8 [B, 3, H, W], normalised and erased."""
+def augment_colour(images: Tensor, draws: Draws, settings: Augmentation) -> Tensor:
+    """Images uint8 [B, 3, H, W] with their colours jittered.
+
+    What changes images by their masks, such as other clothes, comes after this and before `normalise_and_erase`: erasing
+    leaves the masks as they are.
+    """
+    if not any(settings.jitter):
+        return images
     if images.ndim == 5:
         draws = draws.for_frames(images.shape[1])
-        return finish(images.flatten(0, 1), draws, settings, dtype).unflatten(0, images.shape[:2])
+        return augment_colour(images.flatten(0, 1), draws, settings).unflatten(0, images.shape[:2])
+    return jitter.jittered(images, draws.jitter, draws.jitter_order)
+
+
+def normalise_and_erase(
+    images: Tensor, draws: Draws, settings: Augmentation, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The last step of `augment`: images uint8 [B, 3, H, W] → normalised and erased, in `dtype`."""
+    if images.ndim == 5:
+        draws = draws.for_frames(images.shape[1])
+        return normalise_and_erase(images.flatten(0, 1), draws, settings, dtype).unflatten(0, images.shape[:2])
     result = _normalised(images, settings, dtype)
     erasing.erase(result, draws.box, settings.erase_fill)
     return result
 
 
-def prepare(images: Tensor, settings: Augmentation, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Test images [B, 3, H, W] in `dtype` from uint8 [B, 3, h, w]: resized and normalised."""
+def preprocess(images: Tensor, settings: Augmentation, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Test images [B, 3, H, W] in `dtype` from uint8 [B, 3, h, w]: resized and normalised.
+
+    Raises: ValueError for another dtype or shape.
+    """
     if images.ndim == 5:
-        return prepare(images.flatten(0, 1), settings, dtype).unflatten(0, images.shape[:2])
+        return preprocess(images.flatten(0, 1), settings, dtype).unflatten(0, images.shape[:2])
     _check(images, None)
     return _normalised(_resized(images, settings.height, settings.width), settings, dtype)
 
 
-def prepare_parsing(parsing: Tensor, settings: Augmentation) -> Tensor:
+def preprocess_parsing(parsing: Tensor, settings: Augmentation) -> Tensor:
     """Test masks uint8 [B, H, W] from uint8 [B, h, w]: resized to the nearest label."""
     if parsing.ndim == 4:
-        return prepare_parsing(parsing.flatten(0, 1), settings).unflatten(0, parsing.shape[:2])
+        return preprocess_parsing(parsing.flatten(0, 1), settings).unflatten(0, parsing.shape[:2])
     return _resized_labels(parsing, settings.height, settings.width)
 
 

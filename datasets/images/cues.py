@@ -1,11 +1,10 @@
-"""Cues: what of a person a test image shows, the rest being painted over (head and body cues of Shu et al., Table IV).
+"""Cues: the part of a person that a test image shows; the rest is painted over (head and body cues of Shu et al., Table IV).
 
-Of the three regions head, body and feet a cue keeps some. They come from the parsing masks: the head is the part of that
-name, the feet are shoes and socks, the body is the rest of the person, and the background belongs to none. Or they come from
-fixed shares of the height, as CAL's Table 6 has them: the top 2/7 is the head, the bottom 1/7 the feet, the body what is
-between, each with its background. Neither paper says what stands in the place of what is removed: here one colour, given by
-the caller, painted before the image is resized, so that nothing of it is blurred into what is kept. Masks are 0 (background)
-where images are painted over.
+A cue keeps some of the three regions head, body and feet. By parsing masks, the head is the part of that name, the feet are
+shoes and socks, the body is the rest of the person, and the background is in no region. By fixed shares of the height, as in
+CAL's Table 6, the top 2/7 is the head, the bottom 1/7 the feet, and the body is between them, each with its background.
+Neither paper says what replaces the removed pixels. Here it is one colour, given by the caller, painted before the image is
+resized, so that nothing removed is blurred into what is kept. Masks become 0 (background) where images are painted over.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from datasets.images.label_maps import PARTS, LabelMap
 
 CueName = Literal["head", "head-body", "body", "head-rows", "head-body-rows", "body-rows"]
 HEAD_ENDS, FEET_BEGIN = Fraction(2, 7), Fraction(6, 7)  # of the height: CAL, Table 6
-FOOTWEAR = ("shoe", "socks")  # a label of these, or one that ends so, is of the feet
+FOOTWEAR = ("shoe", "socks")  # labels that end so belong to the feet
 
 
 @dataclass(frozen=True)
 class Cue:
-    """head, body: whether these regions are kept; the feet never are. by_masks: else by fixed shares of the height."""
+    """A cue. head, body: whether these regions are kept; the feet never are. by_masks: regions by masks, else by height."""
 
     head: bool
     body: bool
@@ -45,12 +44,12 @@ CUES: dict[CueName, Cue] = {
 
 
 def feet_labels(labels: LabelMap) -> tuple[int, ...]:
-    """The numbers of what is worn on feet; none where the label map does not tell feet from legs."""
+    """The labels of footwear; empty where the label map has none."""
     return tuple(number for number, name in enumerate(labels.labels) if name.endswith(FOOTWEAR))
 
 
 def kept_labels(cue: Cue, labels: LabelMap) -> Tensor:
-    """bool [256]: True for the stored bytes of masks that a cue by masks keeps."""
+    """bool [256]: True for the labels that a cue by masks keeps."""
     head, background = PARTS.index("head"), PARTS.index("background")
     parts = labels.part_table()
     is_foot = torch.zeros(256, dtype=torch.bool)
@@ -61,29 +60,29 @@ def kept_labels(cue: Cue, labels: LabelMap) -> Tensor:
 
 
 def kept_rows(cue: Cue, height: int) -> tuple[int, int]:
-    """The first row that a cue by shares of the height keeps, and the one after its last."""
+    """The rows [top, bottom) that a cue by shares of the height keeps."""
     head_ends, feet_begin = round(height * HEAD_ENDS), round(height * FEET_BEGIN)
     return (0 if cue.head else head_ends), (feet_begin if cue.body else head_ends)
 
 
 def kept(cue: Cue, size: tuple[int, int, int], parsing: Tensor | None, labels: LabelMap | None) -> Tensor:
-    """Where images of size (B, h, w) are kept: bool [B, h, w].
+    """Which pixels are kept: bool [B, h, w]. size: (B, h, w).
 
-    parsing: uint8 [B, h, w] by the label map, which a cue by masks cannot do without. Raises: ValueError where it has none.
+    parsing: uint8 [B, h, w], by the label map; a cue by masks needs both. Raises: ValueError where it lacks them.
     """
     if not cue.by_masks:
         top, bottom = kept_rows(cue, size[1])
         rows = torch.arange(size[1])
         return ((rows >= top) & (rows < bottom))[:, None].expand(size)
     if parsing is None or labels is None:
-        raise ValueError("a cue by masks needs each image's parsing mask and the label map of these")
+        raise ValueError("a cue by masks needs each image's parsing mask and their label map")
     return kept_labels(cue, labels)[parsing.long()]
 
 
 def show(
     cue: Cue, images: Tensor, parsing: Tensor | None, labels: LabelMap | None, colour: Sequence[int]
 ) -> tuple[Tensor, Tensor | None]:
-    """The images and masks with what is not kept painted over in a colour; the ones given stay as they are.
+    """Copies of images and masks in which the pixels that are not kept are painted over.
 
     images: uint8 [B, 3, h, w]. parsing, labels: as in `kept`. colour: RGB 0…255.
     """
@@ -93,5 +92,5 @@ def show(
 
 
 def mean_colour(mean: Sequence[float]) -> tuple[int, ...]:
-    """RGB 0…255 of what images are normalised by (0…1), which networks see as 0 to half a grey level."""
+    """RGB 0…255 of the normalisation's mean (0…1); networks see it as 0, to half a grey level."""
     return tuple(round(255 * value) for value in mean)

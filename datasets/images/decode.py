@@ -1,9 +1,9 @@
-"""Encoded images and label maps to tensors, on threads: both decoders let go of the GIL.
+"""Encoded images and label maps → tensors, on threads: both decoders release the GIL.
 
 Measured on 128 × 256 crops: JPEG 0.14 ms with torchvision, 0.22 with Pillow, the same pixels; PNG 0.63 and 0.69, masks
-0.03 and 0.05. PNG stays with Pillow all the same: torchvision 0.29 ends the process (segmentation fault) on a damaged
-PNG, where Pillow raises. JPEG with damaged bytes raises in both. Masks without filters, as palette PNGs are written, need
-nothing but zlib, in two thirds of torchvision's time.
+0.03 and 0.05. PNG is decoded by Pillow all the same: torchvision 0.29 ends the process (segmentation fault) on a damaged
+PNG, where Pillow raises. A damaged JPEG raises in both. Masks without filters, as palette PNGs are written, need
+only zlib, in two thirds of torchvision's time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 from torch.nn import functional
 
-MAX_PIXELS = 1 << 24  # a crop has thousands; what claims more is a decompression bomb
+MAX_PIXELS = 1 << 24  # a crop has thousands; a larger image is a decompression bomb
 OTHER_FORMATS = ("BMP", "WEBP", "GIF", "TIFF", "PPM")  # beside JPEG and PNG; some of Pillow's others start programs
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -35,7 +35,7 @@ _GRAY, _RGB = 1, 3  # the decoder's modes
 
 
 class DecodeError(ValueError):
-    """An image or a label map cannot be decoded, or is not what it should be. Names its key."""
+    """An image or a label map cannot be decoded, or is of the wrong kind. The message names its key."""
 
 
 def decode_image(data: bytes | np.ndarray, key: str = "an image") -> Tensor:
@@ -54,7 +54,7 @@ def decode_image(data: bytes | np.ndarray, key: str = "an image") -> Tensor:
 def check_image(data: bytes | np.ndarray, key: str = "an image") -> tuple[int, int]:
     """(height, width) of an image that `decode_image` can decode.
 
-    Of a colour JPEG all is read, damage shows there, but only its brightness is worked out: a quarter less time.
+    A colour JPEG is read completely, which reveals damage, but only its luminance is computed, in a quarter less time.
     Raises: DecodeError where `decode_image` would.
     """
     frame = _jpeg_frame(data) if bytes(data[:2]) == _JPEG else None
@@ -65,7 +65,7 @@ def check_image(data: bytes | np.ndarray, key: str = "an image") -> tuple[int, i
 
 
 def decode_parsing(data: bytes | np.ndarray, key: str = "a parsing mask") -> Tensor:
-    """A label map as it is stored: uint8 [h, w], the PNG's bytes, whatever colours a palette gives them.
+    """A label map as it is stored: uint8 [h, w], the PNG's bytes, without its palette.
 
     data: bytes of an 8-bit grey or palette PNG, or uint8 [n].
     Raises: DecodeError naming `key` when it is damaged, truncated, or another kind of image.
@@ -84,7 +84,7 @@ def decode_parsing(data: bytes | np.ndarray, key: str = "a parsing mask") -> Ten
 
 
 def image_size(data: bytes | np.ndarray) -> tuple[int, int] | None:
-    """(height, width) from the header of a JPEG or PNG alone, None where it has none or is of another format."""
+    """(height, width) from the header of a JPEG or PNG, None where it has none or is of another format."""
     if bytes(data[:8]) == _PNG:
         return png_size(data)
     return jpeg_size(data) if bytes(data[:2]) == _JPEG else None
@@ -98,7 +98,7 @@ def jpeg_size(data: bytes | np.ndarray) -> tuple[int, int] | None:
 
 def _decode_jpeg(data: bytes | np.ndarray, mode: int, key: str) -> Tensor:
     _check_size(jpeg_size(data), key)
-    encoded = torch.from_numpy(np.array(np.frombuffer(data, np.uint8)))  # a copy: torch wants to be able to write
+    encoded = torch.from_numpy(np.array(np.frombuffer(data, np.uint8)))  # a copy: torch needs writable memory
     try:
         return _operators().decode_jpeg(encoded, mode)
     except RuntimeError as error:
@@ -107,7 +107,7 @@ def _decode_jpeg(data: bytes | np.ndarray, mode: int, key: str) -> Tensor:
 
 @functools.cache
 def _operators() -> Any:
-    """torchvision's image operators, from their library alone: the whole package takes a second and 180 MiB to import."""
+    """torchvision's image operators, from their library: importing the whole package takes a second and 180 MiB."""
     found = importlib.util.find_spec("torchvision")
     folder = Path(found.origin).parent if found and found.origin else Path()
     if libraries := sorted(folder.glob("image*.so")):
@@ -139,14 +139,14 @@ def png_size(data: bytes | np.ndarray) -> tuple[int, int] | None:
 
 
 def resize_image(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 [3, h, w] to uint8 [3, *size], antialiased bilinear: what torchvision v2 gives on the CPU."""
+    """uint8 [3, h, w] → uint8 [3, H, W] with (H, W) = size, antialiased bilinear, as torchvision v2 on the CPU."""
     if tuple(image.shape[1:]) == size:
         return image
     return functional.interpolate(image[None], size, mode="bilinear", antialias=True)[0]
 
 
 def resize_parsing(parsing: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 [h, w] to uint8 size, each pixel the label of the nearest one (nearest-exact)."""
+    """uint8 [h, w] → uint8 [H, W] with (H, W) = size, each pixel the label of the nearest one (nearest-exact)."""
     if tuple(parsing.shape) == size:
         return parsing
     rows, columns = (_nearest(length, wanted) for length, wanted in zip(parsing.shape, size, strict=True))
@@ -154,7 +154,7 @@ def resize_parsing(parsing: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _nearest(length: int, wanted: int) -> np.ndarray:
-    """int64 [wanted]: where nearest-exact looks. In NumPy, for torch's would start threads in every thread."""
+    """int64 [wanted]: the places that nearest-exact reads. In NumPy, because torch would start threads in every thread."""
     scale = np.float32(length) / np.float32(wanted)
     places = np.floor((np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * scale)
     return np.minimum(places.astype(np.int64), length - 1)
@@ -162,17 +162,17 @@ def _nearest(length: int, wanted: int) -> np.ndarray:
 
 def _check_size(size: tuple[int, int] | None, key: str) -> None:
     if size is not None and size[0] * size[1] > MAX_PIXELS:
-        raise DecodeError(f"{key} claims {size[0]} × {size[1]} pixels, more than the {MAX_PIXELS} that are decoded")
+        raise DecodeError(f"{key} declares {size[0]} × {size[1]} pixels, more than the {MAX_PIXELS} that are decoded")
 
 
 def _unfiltered(png: bytes) -> np.ndarray | None:
     """uint8 [h, w] of an 8-bit grey or palette PNG without filters, as palette PNGs are written.
 
-    None where anything else is found, damage too: Pillow can say what it is.
+    None for anything else, damage included: Pillow's error names it.
     """
     width, height = struct.unpack(">II", png[16:24])
     size = height * (width + 1)  # each row after the byte that names its filter
-    if not 0 < width * height <= MAX_PIXELS or any(png[26:29]):  # other ways to compress, filter and interlace
+    if not 0 < width * height <= MAX_PIXELS or any(png[26:29]):  # other methods of compression, filter, interlace
         return None
     at, kind, pieces = len(_PNG), b"", []
     while kind != b"IEND":
@@ -185,7 +185,7 @@ def _unfiltered(png: bytes) -> np.ndarray | None:
         at = end + 4
     inflate = zlib.decompressobj()
     try:
-        if inflate.decompress(b"".join(pieces), 1) != b"\0":  # the first row's filter: mostly enough to tell
+        if inflate.decompress(b"".join(pieces), 1) != b"\0":  # the first row's filter, mostly enough to decide
             return None
         rows = b"\0" + inflate.decompress(inflate.unconsumed_tail, size)
     except zlib.error:

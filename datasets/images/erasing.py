@@ -1,4 +1,4 @@
-"""Random erasing (Zhong et al., AAAI 2020), as CAL's code does it: which box of each image, and one colour over it."""
+"""Random erasing (Zhong et al., AAAI 2020), as in CAL's code: one box of each image is filled with one colour."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ATTEMPTS = 100  # as published; the boxes asked for nearly always fit at once
+ATTEMPTS = 100  # as published; nearly always the first box fits
 
 
 def boxes(
@@ -16,10 +16,10 @@ def boxes(
     area: tuple[float, float],
     aspect: tuple[float, float],
 ) -> np.ndarray:
-    """The first of each sample's attempts that fits, at its place: int64 [num, 4]: top, left, height, width.
+    """Each sample's box: int64 [num, 4], top, left, height, width; the first attempt that fits, all 0 where none does.
 
-    attempts: float64 [num, ATTEMPTS, 2], drawn from 0…1. place: [num, 2], the same. size: height and width of the image.
-    Where none fits all are 0.
+    attempts: float64 [num, ATTEMPTS, 2], uniform in 0…1: area and aspect. place: float64 [num, 2], uniform in 0…1.
+    size: (height, width) of the image. area, aspect: the ranges they are drawn from.
     """
     area_of = (area[0] + attempts[..., 0] * (area[1] - area[0])) * size[0] * size[1]
     aspect_of = aspect[0] + attempts[..., 1] * (aspect[1] - aspect[0])
@@ -31,7 +31,7 @@ def boxes(
 
 
 def erase(images: Tensor, box: Tensor, fill: tuple[float, float, float]) -> None:
-    """In place: the colour `fill` in images [B, 3, H, W] where a box [B, 4] says so; boxes are on the host."""
+    """Fills each image's box with the colour `fill`, in place. images: [B, 3, H, W]. box: int64 [B, 4], on the host."""
     colour = torch.tensor(fill, dtype=images.dtype, device=images.device)[:, None, None]
     if images.device.type == "cpu":
         for number in box[:, 2].nonzero()[:, 0].tolist():

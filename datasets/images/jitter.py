@@ -1,4 +1,4 @@
-"""Colour jitter as torchvision defines it: brightness, contrast, saturation and hue, each image in an order of its own."""
+"""Colour jitter as torchvision defines it: brightness, contrast, saturation and hue, in an order drawn for each image."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ NEUTRAL = np.array([1.0, 1.0, 1.0, 0.0])
 def factors(limits: Limits, drawn: np.ndarray) -> np.ndarray:
     """float64 [num, 4]: the factors of brightness, contrast and saturation, around 1, and the shift of hue, around 0.
 
-    limits: how far each may be from there. drawn: [num, 4] of 0…1.
+    limits: the largest deviation of each. drawn: float64 [num, 4], uniform in 0…1.
     """
     return NEUTRAL + (2 * drawn - 1) * np.array(limits)
 
 
 def jittered(images: Tensor, factor: Tensor, order: Tensor) -> Tensor:
-    """images uint8 [B, 3, H, W], each with its factors [B, 4] applied in its order (int64 [B, 4]). Both on the host."""
+    """Images uint8 [B, 3, H, W] with their factors applied.
+
+    factor: float64 [B, 4]. order: int64 [B, 4], which adjustment comes first, second …. Both are on the host.
+    """
     from torchvision.transforms import functional  # here, as in decode.py
 
     adjust = (

@@ -10,10 +10,12 @@ PARTS = ("background", "head", "upper clothes", "trousers", "arms", "legs")  # p
 
 @dataclass(frozen=True)
 class LabelMap:
-    """What the numbers in a parsing mask mean.
+    """The meaning of the labels in a parsing mask.
 
-    labels: a name per label. parts: each label's index into PARTS. clothing: whether the label is a garment that
-    changes with the outfit (what IFD shields and CCAF blanks out). source: whose label set it is.
+    labels: the name of each label. parts: each label's index into PARTS. clothing: whether the label is a garment that
+    changes with the outfit (which IFD shields and CCAF blanks out). source: where the label set comes from.
+
+    Raises: ValueError when the three have different lengths.
     """
 
     name: str
@@ -32,17 +34,17 @@ class LabelMap:
 
     @property
     def clothing_labels(self) -> tuple[int, ...]:
-        """The numbers of the garments, ascending."""
+        """The labels of garments, ascending."""
         return tuple(label for label, is_clothing in enumerate(self.clothing) if is_clothing)
 
     def part_table(self) -> Tensor:
-        """uint8 [256]: part of each stored byte, so that `table[mask.long()]` needs no check; beyond the map: 0."""
+        """uint8 [256]: the part of each label, 0 beyond the map, so that `table[mask.long()]` needs no check."""
         table = torch.zeros(256, dtype=torch.uint8)
         table[: self.num_labels] = torch.tensor(self.parts, dtype=torch.uint8)
         return table
 
     def clothing_table(self) -> Tensor:
-        """bool [256]: True for the stored bytes that are garments."""
+        """bool [256]: True for the labels of garments."""
         table = torch.zeros(256, dtype=torch.bool)
         table[list(self.clothing_labels)] = True
         return table
@@ -55,7 +57,7 @@ def _label_map(name: str, labels: str, parts: str, clothing: tuple[int, ...], so
     )
 
 
-# The recombination into six parts is ours: the paper has the six names, its masks came ready-made.
+# The mapping onto six parts is ours: the paper names the six parts, but not how its masks were made.
 LABEL_MAPS: dict[str, LabelMap] = {
     label_map.name: label_map
     for label_map in (

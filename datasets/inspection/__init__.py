@@ -1,1 +1,1 @@
-"""What is in a data set: counts, a contact sheet, colour baselines."""
+"""Inspection of a data set: counts, a contact sheet, colour baselines."""

@@ -1,7 +1,7 @@
-"""Two scores that need no network: how far mean colours alone go. They keep a benchmark honest.
+"""Colour baselines: the rank-1 of mean colours, without a network. They show whether a benchmark is too easy.
 
-Nearest neighbour on the clothes' colours must find the same outfit and not the changed one; on the colours of skin and
-hair it must not find the person, else a network could pass without learning a body.
+Nearest neighbours by the clothes' colours must find the same outfit and not the changed one. By the colours of skin and
+hair they must not find the person, else a network could succeed without learning a body.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,11 @@ SKIN = frozenset({"face", "left arm", "right arm", "left leg", "right leg"})
 
 @dataclass(frozen=True)
 class Score:
-    """rank1: fraction of valid queries whose nearest is a positive. random: mean share of positives, what chance gives."""
+    """A baseline's score over num_valid queries.
+
+    rank1: the fraction of valid queries whose nearest gallery image is a match. random: the mean share of matches, which is
+    the rank-1 of a random ranking.
+    """
 
     rank1: float
     random: float
@@ -27,9 +31,10 @@ class Score:
 
 
 def clothes_colour(image: NDArray[np.uint8], parsing: NDArray[np.uint8], labels: LabelMap) -> Floats:
-    """Mean colour of top and bottom, float64 [6]; nan where nothing is seen.
+    """Mean colours of top and bottom, float64 [6]; nan where they are not visible.
 
-    image [H, W, 3], parsing [H, W]. One garment over the whole body counts as both: its upper and lower half.
+    image: uint8 [H, W, 3], RGB. parsing: uint8 [H, W]. A garment over the whole body counts as both: its upper and its lower
+    half.
     """
     parts = np.asarray(labels.part_table())[parsing]
     garment = np.asarray(labels.clothing_table())[parsing]
@@ -42,14 +47,14 @@ def clothes_colour(image: NDArray[np.uint8], parsing: NDArray[np.uint8], labels:
 
 
 def skin_colour(image: NDArray[np.uint8], parsing: NDArray[np.uint8], labels: LabelMap) -> Floats:
-    """Mean colour of skin and hair, float64 [6]; nan where nothing is seen. Shapes as in `clothes_colour`."""
+    """Mean colours of skin and hair, float64 [6]; nan where they are not visible. Shapes as in `clothes_colour`."""
     skin = np.isin(parsing, [number for number, name in enumerate(labels.labels) if name in SKIN])
     hair = np.isin(parsing, [number for number, name in enumerate(labels.labels) if name == "hair"])
     return np.concatenate([_mean(image, skin), _mean(image, hair if hair.any() else skin)])
 
 
-def tells_skin(labels: LabelMap) -> bool:
-    """Whether a label map has skin and hair at all."""
+def has_skin_labels(labels: LabelMap) -> bool:
+    """Whether a label map has labels for skin and hair."""
     return "hair" in labels.labels and set(labels.labels) >= SKIN
 
 
@@ -58,36 +63,36 @@ def _mean(image: NDArray[np.uint8], where: NDArray[np.bool_]) -> Floats:
 
 
 def stack(rows: Iterable[Floats]) -> Floats:
-    """[N, 6], what was not seen replaced by the mean of the others."""
+    """float64 [N, 6]; nan is replaced by the mean of the column."""
     table = np.stack(list(rows))
-    seen = ~np.isnan(table)
-    means = np.where(seen, table, 0).sum(0) / np.maximum(seen.sum(0), 1)
-    return np.where(seen, table, means)
+    is_visible = ~np.isnan(table)
+    means = np.where(is_visible, table, 0).sum(0) / np.maximum(is_visible.sum(0), 1)
+    return np.where(is_visible, table, means)
 
 
 def rank1(
-    query: Floats, gallery: Floats, asked: SplitIndex, shown: SplitIndex, rule: str, camera: str | None
+    query: Floats, gallery: Floats, query_index: SplitIndex, gallery_index: SplitIndex, rule: str, camera: str | None
 ) -> Score | None:
-    """Nearest neighbour by Euclidean distance under a protocol's rule; None without any valid query.
+    """The score of nearest neighbours by Euclidean distance under a protocol's rule; None without a valid query.
 
-    query [Q, D], gallery [G, D]. camera: which column says that two images come from one camera, None for no such rule.
+    query: float64 [Q, D]. gallery: float64 [G, D]. camera: the column that the rule compares as camera, None for none.
     """
     right = valid = 0
     chance = 0.0
     for number, row in enumerate(query):
-        same = shown.person == asked.person[number]
+        same = gallery_index.person == query_index.person[number]
         keep = np.ones(len(same), bool)
         if camera is not None:
-            seen_by, place = getattr(shown, camera), getattr(asked, camera)[number]
+            seen_by, place = getattr(gallery_index, camera), getattr(query_index, camera)[number]
             keep &= ~(same & (seen_by == place) & (place >= 0))
         if rule != "general":
-            alike = (shown.clothes == asked.clothes[number]) & (asked.clothes[number] >= 0)
+            alike = (gallery_index.clothes == query_index.clothes[number]) & (query_index.clothes[number] >= 0)
             keep &= ~same | (alike if rule == "same-clothes" else ~alike)
-        positives = same & keep
-        if not positives.any():
+        matches = same & keep
+        if not matches.any():
             continue
         distance = np.where(keep, ((gallery - row) ** 2).sum(1), np.inf)
-        right += int(positives[int(distance.argmin())])
+        right += int(matches[int(distance.argmin())])
         valid += 1
-        chance += float(positives.sum() / keep.sum())
+        chance += float(matches.sum() / keep.sum())
     return Score(right / valid, chance / valid, valid) if valid else None

@@ -1,4 +1,4 @@
-"""The contact sheet: a person a row, images grouped by outfit, each beside itself with its mask laid over."""
+"""The contact sheet: one row per person, images grouped by outfit, each beside its copy with the mask as overlay."""
 
 import io
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ from PIL import Image, ImageDraw, ImageFont
 
 from datasets.format.schema import Sample
 
-TALL = 200  # images are scaled by a whole factor, or shrunk, to about this height
+TALL = 200  # pixels: images are enlarged by a whole factor, or shrunk, to about this height
 GAP = 6
 TITLE = 20
 
 
 @dataclass(frozen=True)
 class Row:
-    """One person's outfits, each with some images."""
+    """A person's row. outfits: (name, images) of each outfit."""
 
     person: str
     outfits: Sequence[tuple[str, Sequence[Sample]]]
 
 
 def contact_sheet(title: str, rows: Sequence[Row]) -> Image.Image:
-    """All rows under one another, RGB."""
+    """The rows below one another under a title, RGB."""
     strips = [_strip(row) for row in rows]
     width = max([strip.width for strip in strips] + [400])
     sheet = Image.new("RGB", (width + 2 * GAP, sum(strip.height + GAP for strip in strips) + TITLE + 2 * GAP), "white")
@@ -41,7 +41,7 @@ def _strip(row: Row) -> Image.Image:
     tall = max(pair.height for _, pairs in groups for pair in pairs)
     wide = sum(pair.width + 2 for _, pairs in groups for pair in pairs) + GAP * len(groups)
     strip = Image.new("RGB", (wide, tall + TITLE), "white")
-    draw = ImageDraw.Draw(strip)
+    canvas = ImageDraw.Draw(strip)
     x = 0
     for number, (name, pairs) in enumerate(groups):
         start = x
@@ -49,21 +49,21 @@ def _strip(row: Row) -> Image.Image:
             strip.paste(pair, (x, TITLE))
             x += pair.width + 2
         text = f"{row.person} · {name}" if number == 0 else name
-        draw.line((start, TITLE - 3, x - 4, TITLE - 3), fill=(150, 150, 150))
-        _write(draw, (start, 2), text, x - start, 13)
+        canvas.line((start, TITLE - 3, x - 4, TITLE - 3), fill=(150, 150, 150))
+        _write(canvas, (start, 2), text, x - start, 13)
         x += GAP
     return strip
 
 
-def _write(draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int, size: int) -> None:
+def _write(canvas: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: int, size: int) -> None:
     font = ImageFont.load_default(size)
-    while len(text) > 1 and draw.textlength(text, font=font) > width:
+    while len(text) > 1 and canvas.textlength(text, font=font) > width:
         text = text[:-2] + "…"
-    draw.text(at, text, fill="black", font=font)
+    canvas.text(at, text, fill="black", font=font)
 
 
 def _pair(sample: Sample) -> Image.Image:
-    """The image, and beside it the image under its mask's colours."""
+    """The image, and beside it the image with its mask as overlay."""
     image = Image.open(io.BytesIO(sample.image)).convert("RGB")
     size = _scaled(image.size)
     if sample.parsing is None:
@@ -83,7 +83,10 @@ def _scaled(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def overlay(image: NDArray[np.uint8], parsing: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The image [H, W, 3] in grey with each label's colour over it, background left dark."""
+    """uint8 [H, W, 3]: the image in grey with each label's colour over it, the background dark.
+
+    image: uint8 [H, W, 3]. parsing: uint8 [H, W].
+    """
     grey = image.mean(2, keepdims=True)
     colours = label_colours()[parsing]
     mixed = np.where(parsing[..., None] > 0, 0.35 * grey + 0.65 * colours, 0.5 * grey)
@@ -91,7 +94,7 @@ def overlay(image: NDArray[np.uint8], parsing: NDArray[np.uint8]) -> NDArray[np.
 
 
 def label_colours() -> NDArray[np.uint8]:
-    """A colour for every stored byte, uint8 [256, 3]: PASCAL VOC's palette, which interleaves the label's bits."""
+    """The colour of each label, uint8 [256, 3]: PASCAL VOC's palette, which interleaves the label's bits."""
     rest = np.arange(256)
     palette = np.zeros((256, 3), np.uint8)
     for bit in range(7, 4, -1):

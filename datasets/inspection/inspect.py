@@ -1,4 +1,4 @@
-"""What is in a data set: counts, sizes, clothes per person, a contact sheet, and how far colours alone go."""
+"""What is in a data set: counts, sizes, clothes per person, a contact sheet, colour baselines."""
 
 import io
 from collections import Counter
@@ -11,23 +11,23 @@ from PIL import Image
 
 from datasets.format.index import SplitIndex
 from datasets.images.label_maps import LABEL_MAPS
-from datasets.inspection.colour_baselines import clothes_colour, rank1, skin_colour, stack, tells_skin
+from datasets.inspection.colour_baselines import clothes_colour, has_skin_labels, rank1, skin_colour, stack
 from datasets.inspection.contact_sheet import Row, contact_sheet
 from datasets.protocols.protocols import PROTOCOLS
 from datasets.shards.dataset import Dataset
 
 SHEET_PERSONS, SHEET_OUTFITS, SHEET_IMAGES = 8, 4, 3
-SIZES_FROM = 2000  # rows per split whose image sizes are counted
+SIZES_FROM = 2000  # rows per split, at most, whose image sizes are counted
 
 
 def inspect(address: str, *, sheet: str | Path | None = None) -> dict[str, Any]:
     """Facts about the data set at `address`, as plain data.
 
-    sheet: where to write the contact sheet, a PNG; None for none. The keys are name, version, licence, clothes
-    (what stands in for outfits, None where they are labelled), quarantined (what a conversion set aside: path, problem),
-    fingerprint, label_map, protocol, splits, trivial (by mode of the protocol; none without masks) and sheet.
+    sheet: where to write the contact sheet, a PNG; None for none. The keys are address, name, version, licence, clothes
+    (what replaces outfits, None where they are labelled), quarantined (the offenders of the conversion: path, problem),
+    fingerprint, label_map, protocol, splits, trivial (the colour baselines by mode; empty without masks) and sheet.
 
-    Raises: DataError when there is no finished data set; CorruptData when what is read was altered.
+    Raises: DataError when there is no finished data set; CorruptData when its bytes were altered.
     """
     dataset = Dataset.open(address)
     manifest = dataset.manifest
@@ -42,7 +42,7 @@ def inspect(address: str, *, sheet: str | Path | None = None) -> dict[str, Any]:
         "label_map": manifest.label_map,
         "protocol": manifest.protocol,
         "splits": {name: _split_facts(dataset, name) for name in dataset.splits},
-        "trivial": trivial_scores(dataset),
+        "trivial": colour_baselines(dataset),
         "sheet": None if sheet is None else str(_write_sheet(dataset, Path(sheet))),
     }
 
@@ -64,7 +64,7 @@ def _split_facts(dataset: Dataset, split: str) -> dict[str, Any]:
 
 
 def _spaced(rows: int, most: int) -> np.ndarray:
-    """Row numbers from 0 to rows, all or `most` of them evenly apart."""
+    """int64: all row numbers below `rows`, or `most` of them, evenly spaced."""
     return np.arange(rows) if rows <= most else np.linspace(0, rows - 1, most).astype(np.int64)
 
 
@@ -73,7 +73,7 @@ def _size(image: bytes) -> tuple[int, int]:
 
 
 def _clothes_per_person(index: SplitIndex) -> dict[str, int] | None:
-    """How many persons have 1, 2, 3 … outfits."""
+    """The number of persons that have 1, 2, 3 … outfits; None where outfits are not labelled."""
     if not index.has_clothes:
         return None
     pairs = np.unique(np.stack([index.person, index.clothes])[:, index.clothes >= 0], axis=1)
@@ -81,10 +81,10 @@ def _clothes_per_person(index: SplitIndex) -> dict[str, int] | None:
     return {str(number): outfits[number] for number in sorted(outfits)}
 
 
-def trivial_scores(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """Per mode of the data set's protocol: rank-1 of mean clothes colours and of mean skin-and-hair colours.
+def colour_baselines(dataset: Dataset) -> dict[str, dict[str, Any]]:
+    """The colour baselines of each mode: rank-1 by clothes colour, and by skin and hair colour, as plain data.
 
-    Modes of single-shot draws are left out. Empty where a split of the protocol is missing or has no masks.
+    Single-shot modes are left out. Empty where a split of the protocol is missing or lacks masks.
     """
     protocol = PROTOCOLS.get(dataset.manifest.protocol)
     name = dataset.manifest.label_map
@@ -99,8 +99,9 @@ def trivial_scores(dataset: Dataset) -> dict[str, dict[str, Any]]:
     for mode in modes:
         query, gallery = dataset.indexes(mode.query, mode.gallery)
         for kind in colours[mode.query]:
-            asked, shown = colours[mode.query][kind], colours[mode.gallery][kind]
-            score = rank1(asked, shown, query, gallery, mode.rule, protocol.camera)
+            score = rank1(
+                colours[mode.query][kind], colours[mode.gallery][kind], query, gallery, mode.rule, protocol.camera
+            )
             if score is not None:
                 scores.setdefault(mode.name, {})[kind] = asdict(score)
     return scores
@@ -108,7 +109,9 @@ def trivial_scores(dataset: Dataset) -> dict[str, dict[str, Any]]:
 
 def _colours(dataset: Dataset, split: str) -> dict[str, np.ndarray]:
     labels = LABEL_MAPS[dataset.manifest.label_map or "lip20"]
-    kinds = {"clothes colour": clothes_colour} | ({"skin and hair colour": skin_colour} if tells_skin(labels) else {})
+    kinds = {"clothes colour": clothes_colour} | (
+        {"skin and hair colour": skin_colour} if has_skin_labels(labels) else {}
+    )
     rows: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
     for sample in dataset.samples(split):
         image = np.asarray(Image.open(io.BytesIO(sample.image)).convert("RGB"))

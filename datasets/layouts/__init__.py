@@ -1,4 +1,4 @@
-"""One file per public data set: its directory as its authors hand it out → samples."""
+"""The directory layouts of public data sets as their authors distribute them, one file each."""
 
 from datasets.layouts.ccvid import CCVID
 from datasets.layouts.celebreid import CELEBREID

@@ -1,4 +1,4 @@
-"""CCVID (Gu et al., CVPR 2022): walks as tracklets of frames, named by lists; outfits are counted per person."""
+"""CCVID (Gu et al., CVPR 2022): walks as tracklets of frames, listed per split; outfits are numbered per person."""
 
 import re
 from collections import Counter
@@ -31,16 +31,14 @@ def _read(tree: Tree) -> Iterator[Entry]:
     seen: dict[str, str] = {}
     for walk in walks:
         if walk.folder in seen:
-            problem = f"{walk.folder} stands in {seen[walk.folder]} already"
-            tree.report(walk.where, problem, "leave each tracklet in one list, once")
+            problem = f"{walk.folder} is in {seen[walk.folder]} already"
+            tree.report(walk.where, problem, "list each tracklet once, in one list")
             continue
         seen[walk.folder] = walk.where
         frames = list(tree.flat(walk.folder))
         if not frames:
-            tree.report(
-                walk.folder, f"a tracklet without frames ({walk.where})", "add its frames, or take the line out"
-            )
-        if listed[walk.folder] > 1:  # nobody knows which of the splits it belongs to
+            tree.report(walk.folder, f"a tracklet without frames ({walk.where})", "add its frames, or remove the line")
+        if listed[walk.folder] > 1:  # its split is ambiguous
             continue
         for frame, path in enumerate(frames):
             yield Entry(walk.split, path, walk.person, walk.clothes, walk.camera, walk.folder, str(frame))
@@ -62,7 +60,7 @@ def _walks(tree: Tree, split: str) -> Iterator[_Walk]:
             tree.report(where, f"{columns[0]!r} is no tracklet", _COLUMNS)
         elif columns[1].lstrip("0") != found[2].lstrip("0"):
             problem = f"person {columns[1]} in the line, {found[2]} in the folder's name"
-            tree.report(where, problem, "mend the line or rename the folder")
+            tree.report(where, problem, "correct the line, or rename the folder")
         else:
             yield _Walk(split, columns[0], columns[1], columns[2], f"{found[1]}/{found[3]}", where)
 

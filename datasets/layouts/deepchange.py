@@ -1,4 +1,4 @@
-"""DeepChange (Xu and Zhu, 2021): lists say what belongs to a split; the day stands in for the outfit, as in CAL."""
+"""DeepChange (Xu and Zhu, 2021): a list per split; the day replaces the outfit label, as in CAL."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ def _read(tree: Tree) -> Iterator[Entry]:
 
 
 def _tracklets(tree: Tree, folder: str) -> dict[str, str]:
-    """Path → tracklet of the images that the folder's list and the folder both have."""
+    """Path → tracklet, of the images that are both in the folder and in its list."""
     there = set(tree.flat(folder))
     list_path = f"{folder}-bbox.txt"
     listed: dict[str, list[str]] = {}
@@ -39,13 +39,13 @@ def _tracklets(tree: Tree, folder: str) -> dict[str, str]:
             continue
         path = f"{folder}/{file}"
         if path in listed:
-            tree.report(where, f"{file} is listed already", "leave one line for each image")
+            tree.report(where, f"{file} is listed already", "keep one line for each image")
         elif path not in there:
-            tree.report(path, f"listed in {list_path} (line {at}) but not there", "add the image, or take the line out")
+            tree.report(path, f"listed in {list_path} (line {at}) but missing", "add the image, or remove the line")
         listed.setdefault(path, []).append(columns[0])
     for path in sorted(there - listed.keys()):
         tree.pass_over(path, f"images that {list_path} does not list")
-    # an image listed with two tracklets is in neither
+    # an image listed with two tracklets belongs to neither
     return {path: numbers[0] for path, numbers in listed.items() if path in there and len(set(numbers)) == 1}
 
 

@@ -1,4 +1,4 @@
-"""LaST (Shu et al., TCSVT 2021): frames from films; no cameras at all, and outfits in train alone."""
+"""LaST (Shu et al., TCSVT 2021): frames from films; no cameras, and outfits only in train."""
 
 from collections.abc import Iterator
 

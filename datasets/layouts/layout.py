@@ -1,4 +1,4 @@
-"""What a layout is: where a public data set keeps its splits, and how its files' names read."""
+"""A layout: where a public data set has its splits, and how its file names are read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datasets.layouts.tree import Tree
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One sample before its bytes are read. path: below the data set's root. Labels as the data set writes them."""
+    """A sample before its bytes are read. path: below the data set's root. Labels are as the data set writes them."""
 
     split: str
     path: str
@@ -35,20 +35,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class Name:
-    """How a file's name reads, its extension left out. shape: for people, as `<person>_<outfit>`."""
+    """The pattern of file names, without their extension. shape: for messages, such as ``<person>_<outfit>``."""
 
     shape: str
     regex: re.Pattern[str]
 
     def fits(self, path: str) -> re.Match[str] | None:
-        """The fields of a path's last part alone: what stands in folders above never counts."""
+        """The fields of a path's last part; folders above never count. None where the name does not match."""
         return self.regex.fullmatch(PurePosixPath(path).stem)
 
     def read(self, tree: Tree, path: str) -> re.Match[str] | None:
-        """`fits`, and a report when it does not."""
+        """As `fits`; a name that does not match is reported."""
         found = self.fits(path)
         if found is None:
-            tree.report(path, f"the name does not match {self.shape}", "rename it, or take it out of the tree")
+            tree.report(path, f"the name does not match {self.shape}", "rename it, or remove it from the tree")
         return found
 
 
@@ -57,19 +57,19 @@ def name(shape: str, regex: str) -> Name:
 
 
 def number(digits: str) -> str:
-    """A camera's number without leading zeros."""
+    """A number without leading zeros."""
     return str(int(digits))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A public data set as its authors hand it out.
+    """A public data set as its authors distribute it.
 
     root: the folder's official name. places: the folders and lists that each split is read from, below the root.
-    names: how the files' names in the first place read (by it a tree is recognised). licence: what could be found about
-    terms and consent, not legal advice. official: published counts by "images", "persons", "train/images" …; several
-    where publications differ. source_files: suffixes of files that may be given in place of the root. one_of: files of
-    which the root has one.
+    names: the pattern of the file names in the first place, by which a tree is recognised. read: yields the entries of a
+    tree. protocol: a name of PROTOCOLS. licence: the known facts about terms and consent, not legal advice. version: the data
+    set's. official: published counts by "images", "persons", "train/images" …; several where publications differ.
+    source_files: suffixes of files that may be given instead of the root. one_of: files of which the root has one.
     """
 
     name: str
@@ -85,6 +85,6 @@ class Layout:
     one_of: tuple[str, ...] = ()
 
     def required(self, without: tuple[str, ...] = ()) -> list[str]:
-        """The folders and lists that must be there, in the order in which they are looked for."""
+        """The folders and lists that must exist, in the order in which they are checked. without: splits left out."""
         wanted = (place for split, places in self.places.items() if split not in without for place in places)
         return list(dict.fromkeys(wanted))

@@ -1,4 +1,4 @@
-"""LTCC (Qian et al., ACCV 2020): flat folders of PNG images, and lists of who changes clothes."""
+"""LTCC (Qian et al., ACCV 2020): flat folders of PNG images, and lists of the persons that change clothes."""
 
 from collections.abc import Iterator, Mapping
 
@@ -21,14 +21,14 @@ def _read(tree: Tree) -> Iterator[Entry]:
 
 
 def _read_lists(tree: Tree, persons: Mapping[str, set[int]]) -> None:
-    """The lists of `info`, as {"cloth-change_id_train": [person, …], …}, into the manifest."""
+    """Reads the lists of `info` into the manifest: {"cloth-change_id_train": [person, …], …}."""
     info: dict[str, list[int]] = {}
     for part, known in persons.items():
         listed: dict[int, str] = {}
         for kind in _LISTS:
             path = f"info/{kind}_{part}.txt"
             if not tree.source.is_file(path):
-                tree.warn(f"{path} is missing: the data set's list of who changes clothes is not carried along")
+                tree.warn(f"{path} is missing: the manifest will lack this list of persons that change clothes")
                 continue
             info[f"{kind}_{part}"] = []
             for at, line in tree.lines(path):
@@ -40,13 +40,13 @@ def _read_lists(tree: Tree, persons: Mapping[str, set[int]]) -> None:
 
 
 def _listed(tree: Tree, where: str, line: str, known: set[int], listed: Mapping[int, str]) -> tuple[int] | None:
-    """The person that a line names, None after a report."""
+    """The person in a line; None where it is wrong, which is reported."""
     if not (line.isascii() and line.isdigit()):
         tree.report(where, f"{line!r} is no person's number", "expected one number per line")
     elif int(line) not in known:
-        tree.report(where, f"person {line} has no image", "take the line out, or add the person's images")
+        tree.report(where, f"person {line} has no image", "remove the line, or add the person's images")
     elif int(line) in listed:
-        tree.report(where, f"person {line} stands in {listed[int(line)]} already", "leave the person in one list, once")
+        tree.report(where, f"person {line} is in {listed[int(line)]} already", "list the person once, in one list")
     else:
         return (int(line),)
     return None

@@ -1,6 +1,6 @@
 """Market-1501 (Zheng et al., ICCV 2015): no outfit labels; bad boxes (-1) and distractors (0000) in the gallery.
 
-Junk is a split of its own, which no mode looks at. Distractors stay in the gallery as person 0000, whom no query shows.
+Junk is a split of its own, which no mode uses. Distractors stay in the gallery as person 0000, which no query shows.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def _in_range(tree: Tree, path: str, person: int, camera: int) -> bool:
     if not 1 <= camera <= _MOST["camera"]:
         wrong.append(f"camera {camera}, allowed are 1 to {_MOST['camera']}")
     if wrong:
-        tree.report(path, " and ".join(wrong), "rename it, or take it out of the tree")
+        tree.report(path, " and ".join(wrong), "rename it, or remove it from the tree")
     return not wrong
 
 

@@ -1,4 +1,4 @@
-"""MSMT17 V1 (Wei et al., CVPR 2018): lists decide; person numbers begin anew in test, so the folder is part of them."""
+"""MSMT17 V1 (Wei et al., CVPR 2018): a list per split; test restarts the person numbers, so they include the folder."""
 
 from collections.abc import Iterator
 
@@ -21,13 +21,13 @@ def _read(tree: Tree) -> Iterator[Entry]:
             if path is None:
                 continue
             if path in seen:
-                tree.report(where, f"{path} is listed in {seen[path][1]} already", "leave each image in one list, once")
-                if seen[path][0] != split:  # nobody knows which of the two it belongs to
+                tree.report(where, f"{path} is listed in {seen[path][1]} already", "list each image once, in one list")
+                if seen[path][0] != split:  # its split is ambiguous
                     entries[path] = None
                 continue
             seen[path] = split, where
             if path not in there[folder]:
-                tree.report(path, f"listed in {where} but not there", "add the image, or take the line out")
+                tree.report(path, f"listed in {where} but missing", "add the image, or remove the line")
             elif found := _NAME.read(tree, path):
                 entries[path] = Entry(split, path, f"{folder}/{there[folder][path]}", camera=number(found[2]))
     for path in (path for images in there.values() for path in images if path not in seen):
@@ -36,14 +36,14 @@ def _read(tree: Tree) -> Iterator[Entry]:
 
 
 def _listed(tree: Tree, folder: str, line: str, where: str) -> str | None:
-    """The path that a line names, None after a report."""
+    """The path in a line; None where it cannot be read, which is reported."""
     columns = line.split()
     person = columns[0].partition("/")[0]
     if len(columns) != 2 or columns[0].count("/") != 1 or not (person + columns[1]).isdigit():
         tree.report(where, f"{line!r} cannot be read", _LINE)
     elif int(person) != int(columns[1]):
         problem = f"person number {columns[1]}, but the folder is {person}"
-        tree.report(where, problem, "mend the line or rename the folder")
+        tree.report(where, problem, "correct the line, or rename the folder")
     else:
         return f"{folder}/{columns[0]}"
     return None

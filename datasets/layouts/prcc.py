@@ -1,4 +1,4 @@
-"""PRCC (Yang et al., PAMI 2019): cameras A and B show one outfit, C another; val has more images of train's people."""
+"""PRCC (Yang et al., PAMI 2019): cameras A and B show one outfit, C another; val has more images of train's persons."""
 
 from collections.abc import Iterator
 

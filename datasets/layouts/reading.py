@@ -1,4 +1,4 @@
-"""Reads a folder or an archive as one of the layouts: its entries, and everything that was wrong with names and lists."""
+"""Reads a folder or an archive by a layout: its entries, and all offenders among names and lists."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from datasets.sources.archive import Archive, Progress
 
 @dataclass(frozen=True)
 class Reading:
-    """What a layout found. passed_over: reason → paths. extra: plain data for the manifest."""
+    """The result of reading a source by a layout. passed_over: reason → paths. extra: plain data for the manifest."""
 
     source: Source
     entries: list[Entry]
@@ -34,11 +34,11 @@ def read_layout(
     without: Iterable[str] = (),
     progress: Progress | None = None,
 ) -> Reading:
-    """The entries of the folder or archive `source`, by split, no image opened.
+    """Reads the entries of the folder or archive `source`; no image is opened.
 
-    known: the layouts to recognise a wrong tree by. without: splits to leave out, whose folders need not be there.
+    known: the layouts that a wrong tree is compared with. without: the splits to leave out, whose folders may be missing.
     progress: see `open_source`.
-    Raises: DataError when it is not the layout's root, or a list is no text.
+    Raises: DataError when `source` is not the layout's root, or a list is no text.
     """
     left_out = tuple(without)
     path = Path(source)
@@ -57,7 +57,7 @@ def read_layout(
 
 
 def _one_spelling(entries: list[Entry]) -> list[Entry]:
-    """1 and 0001 are one person, as the published parsers have it: written as where it has most digits."""
+    """Writes a person's number as where it has most digits: 1 and 0001 are one person, as in the published code."""
     spelling: dict[int, str] = {}
     for entry in entries:
         if entry.person.isdigit() and len(entry.person) > len(spelling.get(int(entry.person), "")):

@@ -1,4 +1,4 @@
-"""Whether a folder is the root of a layout, and if not, which folder or which layout was probably meant."""
+"""Checks that a folder is the root of a layout; if not, suggests the folder or the layout that was probably meant."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from datasets.sources import Source
 from datasets.sources.archive import Archive
 from datasets.sources.source import join
 
-_LOOKED_AT = 64  # names in a folder, folders in a folder
+_EXAMINED = 64  # names in a folder, at most
 
 
 def find_root(layout: Layout, archive: Archive, without: tuple[str, ...] = ()) -> Archive:
-    """The folder of an archive that is the layout's root: its top, or one below; the top where none is.
+    """The folder of an archive that is the layout's root: its top, or a folder below; the top where none is.
 
-    Raises: DataError when there are several and none has the official name.
+    Raises: DataError when several folders could be the root and none has the official name.
     """
     if _is_root(layout, archive, without):
         return archive
@@ -26,22 +26,24 @@ def find_root(layout: Layout, archive: Archive, without: tuple[str, ...] = ()) -
     if len(found) > 1 and len(named) != 1:
         places = ", ".join(map(_name, found))
         raise DataError(
-            f"{archive.where()} has several folders that could be {layout.name}: {places}. Name the right one {layout.root}, "
-            "or unpack it and give the folder as the source"
+            f"{archive.where()} has several folders that could be {layout.name}: {places}. Rename the right one to "
+            f"{layout.root}, or unpack the archive and give the folder as the source"
         )
     return (named or found or [archive])[0]
 
 
 def check_root(layout: Layout, root: Source, known: Iterable[Layout], without: tuple[str, ...] = ()) -> None:
-    """Raises: DataError, before any image is read, when `root` is not the layout's; it names the first place that is
-    missing, and the folder or the layout that fits where there is one."""
+    """Checks that `root` is the root of the layout, before any image is read.
+
+    Raises: DataError when it is not; it names the first missing place, and the folder or the layout that fits, if any.
+    """
     missing = _missing(layout, root, without)
     if missing is None and (layout.names is None or _names_fit(layout, root)):
         return
     others = [other for other in known if other.names is not None and other is not layout]
-    looks_like = _likes(others, root)
+    looks_like = _matching_layouts(others, root)
     if missing is None and not looks_like:
-        return  # every offending name will be listed
+        return  # every offending name will be reported
     problem = f"has no {missing}" if missing else f"has no name as {layout.names.shape if layout.names else ''}"
     text = f"{root.where()} is not the root of {layout.name}: it {problem}"
     if looks_like:
@@ -59,8 +61,8 @@ def check_root(layout: Layout, root: Source, known: Iterable[Layout], without: t
     raise DataError(f"{text}{hint}{advice}")
 
 
-def _likes(others: Iterable[Layout], root: Source) -> list[str]:
-    """Layouts that fit; those of an archive may fit a folder in it."""
+def _matching_layouts(others: Iterable[Layout], root: Source) -> list[str]:
+    """The names of the layouts that fit `root`, or a folder of it where it is an archive."""
     roots = [root, *(root.near() if isinstance(root, Archive) else ())]
     return [other.name for other in others if any(_fits(other, place) for place in roots)]
 
@@ -76,7 +78,7 @@ def _is_root(layout: Layout, root: Source, without: tuple[str, ...]) -> bool:
 
 
 def _missing(layout: Layout, root: Source, without: tuple[str, ...] = ()) -> str | None:
-    """The first place that is not there."""
+    """The first place that does not exist, None where all do."""
     return next((place for place in layout.required(without) if not _is_there(root, place)), None)
 
 
@@ -85,7 +87,7 @@ def _is_there(root: Source, place: str) -> bool:
 
 
 def _rest(layout: Layout, root: Source, missing: str | None) -> bool:
-    """Whether everything else is there."""
+    """Whether all places but `missing` exist."""
     return all(_is_there(root, place) for place in layout.required() if place != missing)
 
 
@@ -94,15 +96,15 @@ def _fits(layout: Layout, root: Source) -> bool:
 
 
 def _names_fit(layout: Layout, root: Source) -> bool:
-    """Some image reads as the layout's do; true also where there is no image at all."""
+    """Whether some image's name matches the layout's pattern; true also where there is no image."""
     names = [name for place in layout.required() for name in _some_images(root, place)]
     return not names or layout.names is None or any(map(layout.names.fits, names))
 
 
 def _some_images(root: Source, place: str, depth: int = 1) -> Iterator[str]:
-    if root.trouble(place) is not None:
+    if root.offender_at(place) is not None:
         return
-    for child in root.children(place)[:_LOOKED_AT]:
+    for child in root.children(place)[:_EXAMINED]:
         if child.is_folder and depth:
             yield from _some_images(root, join(place, child.name), depth - 1)
         elif is_image(child.name):

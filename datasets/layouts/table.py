@@ -1,6 +1,6 @@
-"""Any data set, told by a table (CSV or Parquet) of path, person, split and, where known, clothes, camera, sequence, frame.
+"""Any data set, described by a table (CSV or Parquet): path, person, split and optionally clothes, camera, sequence, frame.
 
-The table is given in place of the root, or is table.csv or table.parquet in it; paths are relative to its folder.
+The table is given instead of the root, or is table.csv or table.parquet in it; paths are relative to its folder.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def _read(tree: Tree) -> Iterator[Entry]:
         if folder not in folders:
             folders[folder] = tree.listing(folder)
         if name not in folders[folder].images:
-            tree.report(path, f"listed in {where} but not there, or no image", "add the image, or take the row out")
+            tree.report(path, f"listed in {where}, but missing or no image", "add the image, or remove the row")
         elif (row["split"], path) in seen:
-            tree.report(where, f"{path} is in split {row['split']} already", "leave one row for each image")
+            tree.report(where, f"{path} is in split {row['split']} already", "keep one row for each image")
         else:
             seen.add((row["split"], path))
             yield Entry(row["split"], path, row["person"], *(row.get(label) or None for label in OPTIONAL))
@@ -55,7 +55,7 @@ def _find(tree: Tree) -> str:
 
 
 def _rows(tree: Tree, table: str) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """Row number (the header is 1) and texts by column, "" where there is none."""
+    """The number (the header is 1) and the texts of each row by column, "" where null."""
     place, data = tree.source.where(table), tree.read(table)
     if table.lower().endswith(".parquet"):
         try:
@@ -85,21 +85,21 @@ def _columns(tree: Tree, table: str, names: Sequence[str]) -> list[str]:
     if missing:
         raise DataError(
             f"{tree.source.where(table)} has no column {' and no '.join(missing)}; it has {', '.join(names)}. "
-            f"Needed are {', '.join(NEEDED)}; {', '.join(OPTIONAL)} may be there"
+            f"Required are {', '.join(NEEDED)}; optional are {', '.join(OPTIONAL)}"
         )
     known = [name for name in names if name in NEEDED + OPTIONAL]
     if others := sorted(set(names) - set(known)):
-        tree.warn(f"{table} has columns that mean nothing here: {', '.join(others)}")
+        tree.warn(f"{table} has columns that are ignored: {', '.join(others)}")
     return known
 
 
 def _problem(row: Mapping[str, str]) -> tuple[str, str] | None:
-    """(problem, remedy) of a row by itself."""
+    """(problem, remedy) of a single row, None where it is right."""
     for name in NEEDED:
         if not row[name]:
-            return f"{name} is empty", "fill it in, or take the row out"
+            return f"{name} is empty", "fill it in, or remove the row"
     if not _SPLIT.fullmatch(row["split"]):
-        return f"split {row['split']!r}", "expected small letters, digits and _, as in train, query, val_gallery"
+        return f"split {row['split']!r}", "expected lower-case letters, digits and _, as in train, query, val_gallery"
     path = row["path"]
     if path.startswith("/") or "\\" in path or ".." in path.split("/") or str(PurePosixPath(path)) != path:
         return f"path {path!r}", "expected a plain path below the table's folder, as in images/0001.jpg"

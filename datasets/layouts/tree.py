@@ -1,4 +1,4 @@
-"""A data set's files as a layout sees them: names of images and folders, lines of lists, and what was wrong with them."""
+"""A data set's files as a layout reads them: names of images and folders, lines of lists, and their offenders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from datasets.errors import DataError
 from datasets.sources import Offender, Source, TooLarge
 from datasets.sources.source import LISTS_BYTES, join
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")  # in any case; what is inside decides, not the suffix
+IMAGE_SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".bmp",
+    ".webp",
+)  # upper or lower case; the content decides the format, not the suffix
 
 
 @dataclass(frozen=True)
@@ -23,10 +29,10 @@ class Listing:
 
 @dataclass
 class Tree:
-    """A data set's root. Collects offenders, warnings and what was passed over while a layout reads it.
+    """A data set's root; collects offenders, warnings and files passed over while a layout reads it.
 
-    given: the name of the file that stood for the root, if one did. passed_over: reason → paths. extra: plain data
-    that goes into the manifest.
+    given: the name of the file that was given instead of the root, if any. passed_over: reason → paths. extra: plain data
+    for the manifest.
     """
 
     source: Source
@@ -46,14 +52,14 @@ class Tree:
         self.passed_over.setdefault(reason, []).append(path)
 
     def listing(self, folder: str) -> Listing:
-        """Images and folders right below `folder`; nothing where it is not there.
+        """Images and folders directly in `folder`; empty where it does not exist.
 
-        Files of other kinds are passed over; what is not to be opened (a link that leads out, a device) is reported.
+        Other files are passed over; names that must not be opened (a link that leads out, a device) are reported.
         """
         if not self.source.is_folder(folder):
             return Listing()
-        if trouble := self.source.trouble(folder):
-            self.offenders.append(trouble)
+        if offender := self.source.offender_at(folder):
+            self.offenders.append(offender)
             return Listing()
         images, folders = [], []
         for child in self.source.children(folder):
@@ -68,14 +74,14 @@ class Tree:
         return Listing(tuple(images), tuple(folders))
 
     def flat(self, folder: str) -> Iterator[str]:
-        """The paths of the images right in `folder`; folders in it are passed over."""
+        """The paths of the images directly in `folder`; folders in it are passed over."""
         listing = self.listing(folder)
         for name in listing.folders:
             self.pass_over(f"{folder}/{name}/", "folders where none is expected")
         yield from (f"{folder}/{name}" for name in listing.images)
 
     def nested(self, folder: str) -> Iterator[tuple[str, str]]:
-        """(person, path) of the images in the person folders of `folder`; what stands elsewhere is reported."""
+        """(person, path) of the images in the person folders of `folder`; images elsewhere are reported."""
         listing = self.listing(folder)
         for name in listing.images:
             self.report(f"{folder}/{name}", f"{folder} has one folder per person", "move it into its person's folder")
@@ -83,34 +89,41 @@ class Tree:
             if person.isascii() and person.isdigit():
                 yield from ((person, path) for path in self.flat(f"{folder}/{person}"))
             else:
-                self.report(f"{folder}/{person}", "a person folder is a number", "rename it, or take it away")
+                self.report(f"{folder}/{person}", "a person folder is a number", "rename it, or remove it")
 
     def lines(self, path: str) -> Iterator[tuple[int, str]]:
-        """Number (from 1) and text of each line that is not blank; nothing where there is no such list."""
+        """Number (from 1) and text of each non-blank line; nothing where there is no such list.
+
+        Raises: DataError as `read`, and when it is no text in UTF-8.
+        """
         if not self.source.is_file(path):
             return
         try:
             text = self.read(path).decode("utf-8-sig")
         except UnicodeDecodeError as error:
             where = self.source.where(path)
-            raise DataError(f"{where} is no text in UTF-8 ({error}); expected a list, one line each") from error
+            raise DataError(
+                f"{where} is no text in UTF-8 ({error}); expected a list with one entry per line"
+            ) from error
         for at, line in enumerate(text.split("\n"), start=1):
             if line.strip():
                 yield at, line.strip()
 
     def read(self, path: str) -> bytes:
-        """The bytes of a list or a table. Raises: DataError when it is not to be opened, too large, or cannot be read."""
-        if trouble := self.source.trouble(path):
-            raise DataError(f"{self.source.where(path)} {trouble.problem}; {trouble.remedy}")
+        """The bytes of a list or a table. Raises: DataError when it must not be opened, is too large, or cannot be read."""
+        if offender := self.source.offender_at(path):
+            raise DataError(f"{self.source.where(path)} {offender.problem}; {offender.remedy}")
         try:
             return self.source.read(path, LISTS_BYTES)
         except TooLarge as error:
-            raise DataError(f"{self.source.where(path)} is larger than {LISTS_BYTES >> 20} MiB, no list is") from error
+            raise DataError(
+                f"{self.source.where(path)} is larger than {LISTS_BYTES >> 20} MiB, the limit of a list"
+            ) from error
         except OSError as error:
             where, why = self.source.where(path), error.strerror or error
-            raise DataError(f"{where} cannot be read: {why}; look at the file and its permissions") from error
+            raise DataError(f"{where} cannot be read: {why}; check the file and its permissions") from error
 
 
 def is_image(name: str) -> bool:
-    """By its suffix; hidden files (.DS_Store, ._0001.jpg) are none."""
+    """Whether a name is an image's, by its suffix; hidden files (.DS_Store, ._0001.jpg) are not."""
     return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")

@@ -1,1 +1,1 @@
-"""Human parsing of a data set that has no masks yet: networks, and images of any size to label maps and back."""
+"""Human parsing of a data set without masks: networks, their input and output, and the data set rewritten with masks."""

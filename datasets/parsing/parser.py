@@ -1,4 +1,4 @@
-"""What turns person images into label maps: an SCHP checkpoint, or any graph with one input and one output."""
+"""Parsers, which turn person images into label maps: an SCHP checkpoint, or any graph with one input and one output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from datasets.images.label_maps import LABEL_MAPS, LabelMap
 from datasets.parsing.schp import SCHP
 from datasets.parsing.warp import from_square, to_square
 
-# What the published checkpoints were trained on, by their number of classes: label map, and the square's side.
+# The published checkpoints by their number of classes: label map, and side of the square input in pixels.
 SCHP_MODELS = {20: ("lip20", 473), 18: ("atr18", 512), 7: ("pascal7", 512)}
 
 
@@ -30,7 +30,10 @@ class Parser(Protocol):
 
 
 class SCHPParser:
-    """SCHP as published: BGR, ImageNet's mean and deviation, the affine warp there and back, then the largest logit."""
+    """SCHP as published: BGR, ImageNet's mean and standard deviation, the affine warp and its inverse, the largest logit.
+
+    Raises: DataError when the network's number of classes is not a published one.
+    """
 
     def __init__(self, network: SCHP, device: torch.device | str = "cpu") -> None:
         if network.num_classes not in SCHP_MODELS:
@@ -52,7 +55,10 @@ class SCHPParser:
 
 @dataclass(frozen=True)
 class GraphInput:
-    """What a graph takes: float32 [B, 3, *size], RGB, (pixels / 255 − mean) / std. batch: B where it is fixed, else None."""
+    """The input of a graph: float32 [B, 3, H, W], RGB, (pixels / 255 − mean) / std.
+
+    size: (H, W). mean, std: of RGB in 0…1. batch: B where it is fixed, else None.
+    """
 
     size: tuple[int, int]
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -61,9 +67,10 @@ class GraphInput:
 
 
 class GraphParser:
-    """An exported graph: images resized to its size (antialiased bilinear), its answer resized to each image's.
+    """An exported graph: images are resized to its input (antialiased bilinear), its output to each image's size.
 
-    run: the graph, float32 [B, 3, H, W] → logits float [B, L, h, w], or labels as integers [B, h, w] or [B, 1, h, w].
+    run: the graph, float32 [B, 3, H, W] → logits float [B, L, h, w], or integer labels [B, h, w] or [B, 1, h, w].
+    Raises: DataError from a call, when the output is not one of the label map.
     """
 
     def __init__(
@@ -77,8 +84,8 @@ class GraphParser:
         self.device = torch.device(device)
         self.mean, self.std = (_per_channel(values, self.device) for values in (takes.mean, takes.std))
 
-    def try_out(self) -> None:
-        """Raises: DataError when the graph does not run on an image, or its answer is not one of this label map."""
+    def check(self) -> None:
+        """Runs the graph on a black image. Raises: DataError when its output is not one of the label map."""
         self([torch.zeros(3, *self.takes.size, dtype=torch.uint8)])
 
     @torch.inference_mode()
@@ -105,14 +112,14 @@ class GraphParser:
         if not answer.is_floating_point() and answer.ndim == 3 and shape[0] == num_images:
             if int(answer.min()) < 0 or int(answer.max()) >= num_labels:
                 raise DataError(
-                    f"the graph answers labels {int(answer.min())} to {int(answer.max())}; label map "
-                    f"{self.label_map.name} has 0 to {num_labels - 1}. Name the label map that the graph was trained with"
+                    f"the graph returns labels {int(answer.min())} to {int(answer.max())}; label map "
+                    f"{self.label_map.name} has 0 to {num_labels - 1}. Give the label map that the graph was trained with"
                 )
             return answer
         channels = f" It has {shape[1]} channels, label map {self.label_map.name} {num_labels} labels: "
-        channels += f"the maps are {', '.join(f'{m.name} ({m.num_labels})' for m in LABEL_MAPS.values())}."
+        channels += f"the label maps are {', '.join(f'{m.name} ({m.num_labels})' for m in LABEL_MAPS.values())}."
         raise DataError(
-            f"the graph answers {str(answer.dtype).removeprefix('torch.')} {shape} for {num_images} images; expected logits "
+            f"the graph returns {str(answer.dtype).removeprefix('torch.')} {shape} for {num_images} images; expected logits "
             f"[{num_images}, {num_labels}, h, w] or integer labels [{num_images}, h, w].{channels if len(shape) == 4 else ''}"
         )
 
@@ -123,7 +130,7 @@ class GraphParser:
 
 
 def _largest(logits: Tensor) -> Tensor:
-    """float [1, L, h, w] → the largest one's number, uint8 [h, w]."""
+    """float [1, L, h, w] → the label with the largest logit, uint8 [h, w]."""
     return logits[0].argmax(0).to(torch.uint8).cpu()
 
 

@@ -1,7 +1,7 @@
-"""A data set once more with masks: some row groups at a time to a shard of their own, then the index, then the manifest.
+"""Rewrites a data set with masks: a shard from some row groups at a time, then the index, then the manifest.
 
-Beside the shards in the making lie their parts, `unfinished/<split>/<number>.part`: a shard's rows of the index and what it
-was made of. A shard with such a part is finished; the parts are taken away when the manifest stands.
+A finished shard has a part, `unfinished/<split>/<number>.part`: its rows of the index and a record of its inputs. The parts
+are removed once the manifest is written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from datasets.shards.dataset import Dataset
 from datasets.shards.writer import SHARD_NAME, IndexWriter, clear
 from datasets.storage.store import Store
 
-GROUPS_PER_SHARD = 4  # some thousand images: what a killed job loses, and what one worker does in a piece
+GROUPS_PER_SHARD = 4  # some thousand images: a worker's task, and what a killed job loses
 UNFINISHED = "unfinished"
 _FACTS = b"redress"
 
@@ -35,9 +35,10 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Piece:
-    """Neighbouring row groups of a split that become one shard. groups: their numbers in the split.
+    """Consecutive row groups of a split that become one shard.
 
-    source: hex SHA-256 over the digests of the row groups, so that only their bytes decide what can be kept.
+    number: the shard's, in the split. groups: the row groups' numbers in the split. rows: their number of rows. source: hex
+    SHA-256 over the digests of the row groups, so that only their bytes decide whether a finished shard is kept.
     """
 
     split: str
@@ -56,7 +57,7 @@ class Piece:
 
 
 def pieces(dataset: Dataset) -> list[Piece]:
-    """All row groups of a data set in stored order, GROUPS_PER_SHARD to a piece, none of two splits."""
+    """All row groups of a data set in stored order, GROUPS_PER_SHARD to a piece; no piece has two splits."""
     found = []
     for split in dataset.splits:
         places = dataset.index(split).groups
@@ -69,36 +70,39 @@ def pieces(dataset: Dataset) -> list[Piece]:
 
 
 def check(dataset: Dataset, store: Store, *, overwrite: bool, overwrite_masks: bool) -> None:
-    """Raises: DataError when the source has masks (unless `overwrite_masks`) or is the destination, or a finished data
-    set is there (unless `overwrite`); StoreError."""
+    """Checks that a data set can be rewritten to `store`.
+
+    Raises: DataError when the source has masks (unless `overwrite_masks`), is the destination, or the destination has a
+    finished data set (unless `overwrite`); StoreError.
+    """
     if store.address == dataset.address:
         raise DataError(
-            f"{dataset.address} cannot be parsed into itself; choose another address for the one with masks"
+            f"{dataset.address} cannot be parsed into itself; choose another address for the data set with masks"
         )
     masks = sum(split.masks for split in dataset.manifest.splits.values())
     if masks and not overwrite_masks:
         raise DataError(
-            f"{dataset.address} has {masks} masks already ({dataset.manifest.label_map}); use it as it is, or ask with "
-            "--overwrite-masks for others in the new data set"
+            f"{dataset.address} has {masks} masks already ({dataset.manifest.label_map}); use it as it is, or replace them "
+            "in the new data set with --overwrite-masks"
         )
     if store.exists(MANIFEST) and not overwrite:
         raise DataError(
-            f"{store.address} holds a finished data set; choose another address or ask with --overwrite to replace it"
+            f"{store.address} holds a finished data set; choose another address, or replace it with --overwrite"
         )
 
 
-def make_room(dataset: Dataset, store: Store) -> None:
-    """Takes a finished data set away from the destination; finished shards of an interrupted job stay."""
+def clear_destination(dataset: Dataset, store: Store) -> None:
+    """Removes a finished data set from the destination; finished shards of an interrupted job stay. Raises: StoreError."""
     if store.exists(MANIFEST):
         clear(store, dataset.splits, overwrite=True)
     for split in dataset.splits:
-        store.sweep(split)
+        store.clean_temp(split)
 
 
 def write_piece(dataset: Dataset, piece: Piece, store: Store, record: Record, masks: Masks) -> Shard:
-    """Writes the shard and, when it stands, its part. One row group is in memory.
+    """Writes the shard, then its part. One row group is in memory.
 
-    record: plain data on which the masks depend. masks: a row group's samples to their masks, 8-bit PNG.
+    record: plain data on which the masks depend. masks: maps the samples of a row group to their masks, 8-bit PNG.
     Raises: CorruptData, StoreError, and what `masks` raises.
     """
     with store.create(piece.shard) as file:
@@ -121,7 +125,7 @@ def write_piece(dataset: Dataset, piece: Piece, store: Store, record: Record, ma
 
 
 def is_finished(piece: Piece, store: Store, record: Record) -> bool:
-    """Whether the shard was made of these row groups with this record, and every byte is as it was written.
+    """Whether the shard was made from these row groups with this record, and every byte is as it was written.
 
     Raises: StoreError.
     """
@@ -136,6 +140,8 @@ def is_finished(piece: Piece, store: Store, record: Record) -> bool:
 
 @dataclass(frozen=True)
 class Part:
+    """A finished piece. source, record: its inputs. rows: the shard's rows of the index."""
+
     source: str
     record: dict[str, Any]
     shard: Shard
@@ -143,7 +149,7 @@ class Part:
 
 
 def read_part(piece: Piece, store: Store) -> Part | None:
-    """None where there is none, or one that cannot be read. Raises: StoreError."""
+    """The part of a piece, None where there is none, or it cannot be read. Raises: StoreError."""
     if not store.exists(piece.part):
         return None
     try:
@@ -156,16 +162,17 @@ def read_part(piece: Piece, store: Store) -> Part | None:
 
 
 def finish(dataset: Dataset, store: Store, label_map: str, record: Record) -> Manifest:
-    """Index and manifest of the data set whose pieces are all finished; then the parts and strays are taken away.
+    """Writes index and manifest once all pieces are finished, and removes the parts and surplus shards.
 
-    Rows, labels, order, row groups and captions are the source's. Raises: DataError when a piece is missing; StoreError.
+    Rows, labels, order, row groups and captions are the source's. record: as given to `write_piece`, with "sha256" of the
+    model. Raises: DataError when a part is missing; StoreError.
     """
     index = IndexWriter()
     shards: dict[str, list[Shard]] = {split: [] for split in dataset.splits}
     for piece in pieces(dataset):
         part = read_part(piece, store)
         if part is None:
-            raise DataError(f"{store.join(piece.part)} is missing; parse again, finished shards are kept")
+            raise DataError(f"{store.join(piece.part)} is missing; parse again: finished shards are kept")
         if piece.number == 0:
             index.flush()  # its row groups never mix splits
         shards[piece.split].append(part.shard)
@@ -186,7 +193,7 @@ def finish(dataset: Dataset, store: Store, label_map: str, record: Record) -> Ma
     known = {shard.path for split in shards.values() for shard in split}
     for path in (path for split in shards for path in store.list(split)):
         if SHARD_NAME.fullmatch(path.rpartition("/")[2]) and path not in known:
-            store.delete(path)  # of an interrupted writing with more shards
+            store.delete(path)  # from an interrupted job with more shards
     store.write(MANIFEST, manifest.to_json())
     store.delete_tree(UNFINISHED)
     return manifest

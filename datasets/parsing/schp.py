@@ -1,8 +1,8 @@
-"""SCHP's network (Li et al., Self-Correction for Human Parsing, TPAMI 2020), as its published checkpoints need it.
+"""SCHP's network (Li et al., Self-Correction for Human Parsing, TPAMI 2020), for its published checkpoints.
 
 It is CE2P (Ruan et al., AAAI 2019): a ResNet-101 of stride 16 with a stem of three convolutions; pyramid pooling; a
 decoder that joins it with the first stage's maps; an edge branch; and a fusion of both, whose logits are the parsing.
-For inference alone. Every name is the checkpoints', so that their 603 entries load as they are, "fushion" included.
+For inference only. All names are the checkpoints', "fushion" included, so that their 603 entries load unchanged.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ EXPANSION = 4
 
 
 class ScaledNorm(nn.Module):
-    """Batch norm by stored statistics as in-place ABN has it: its scale is |weight| + ε. Signs in a checkpoint mean nothing.
+    r"""Batch norm with stored statistics, as in-place ABN defines it: the scale is \|weight\| + ε, whatever its sign.
 
     slope: of the leaky ReLU that follows; 1 for none.
     """
@@ -77,7 +77,7 @@ def stage(inputs: int, planes: int, depth: int, stride: int = 1, dilation: int =
 
 
 class PyramidPooling(nn.Module):
-    """[B, 2048, h, w] → [B, 512, h, w]: means over 1, 2², 3² and 6² fields beside the maps themselves (PSPNet, Eq. 1)."""
+    """[B, 2048, h, w] → [B, 512, h, w]: means over 1, 2², 3² and 6² fields, beside the maps themselves (PSPNet, Eq. 1)."""
 
     def __init__(self, inputs: int = 2048, outputs: int = 512, fields: tuple[int, ...] = (1, 2, 3, 6)) -> None:
         super().__init__()
@@ -92,14 +92,12 @@ class PyramidPooling(nn.Module):
 
 
 class EdgeBranch(nn.Module):
-    """Maps of three stages → their edge features side by side, [B, 768, h, w] in the first one's size."""
+    """Maps of three stages → their concatenated edge features, [B, 768, h, w] in the first stage's size."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.conv2, self.conv3 = (conv_norm(inputs, 256, 1) for inputs in (256, 512, 1024))
-        self.conv4 = nn.Conv2d(
-            256, 2, 3, padding=1
-        )  # this and the next: the edges themselves, which only training needs
+        self.conv4 = nn.Conv2d(256, 2, 3, padding=1)  # conv4 and conv5 predict the edges, which only training needs
         self.conv5 = nn.Conv2d(6, 2, 1)
 
     def forward(self, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
@@ -154,10 +152,10 @@ CLASSIFIER = "fushion.3.weight"
 
 
 def load_schp(state: Mapping[str, Tensor]) -> SCHP:
-    """The network of a published checkpoint, in evaluation mode; it takes the state's tensors without copying them.
+    """The network of a published checkpoint, in evaluation mode; it uses the state's tensors without copying them.
 
-    state: names without the prefix "module."; the number of classes is told by it.
-    Raises: DataError naming the entries that are missing, too many or of another shape.
+    state: names without the prefix "module."; it determines the number of classes.
+    Raises: DataError naming the entries that are missing, unknown or of another shape.
     """
     if CLASSIFIER not in state:
         some = ", ".join(list(state)[:4]) or "nothing"
@@ -179,8 +177,8 @@ def load_schp(state: Mapping[str, Tensor]) -> SCHP:
         "unknown": [*found.keys() - expected.keys()],
         "misshapen": shapes,
     }
-    if said := [f"{len(names)} {kind} ({_some(names)})" for kind, names in wrong.items() if names]:
-        raise DataError(f"this is no checkpoint of SCHP with its {len(expected)} entries: {'; '.join(said)}")
+    if problems := [f"{len(names)} {kind} ({_some(names)})" for kind, names in wrong.items() if names]:
+        raise DataError(f"this is no checkpoint of SCHP with its {len(expected)} entries: {'; '.join(problems)}")
     network.load_state_dict({name: entry.float() for name, entry in state.items()}, assign=True)
     return network.eval().requires_grad_(False)
 

@@ -1,8 +1,8 @@
-"""The square that SCHP looks at: a crop scaled until its longer side fits, centred, zero around it; and the way back.
+"""The square input of SCHP: a crop scaled until its longer side fits, centred and padded with zeros; and the inverse.
 
-Both ways are bilinear and parallel to the axes, so each is a product with one matrix per axis. Places count from pixel
-centre to pixel centre: the longer side's first and last pixels come to lie on the square's first and last. That is what
-the published code's affine matrices say. (It interpolates in fixed point, at 1/32 of a pixel; here nothing is rounded.)
+Both maps are bilinear and parallel to the axes, so each is a product with one matrix per axis. Coordinates refer to pixel
+centres: the longer side's first and last pixels map to the square's first and last, as the published code's affine
+matrices do. (That code interpolates in fixed point, at 1/32 of a pixel; here nothing is rounded.)
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ def to_square(images: Tensor, side: int) -> Tensor:
 
 
 def from_square(logits: Tensor, side: int, size: tuple[int, int]) -> Tensor:
-    """Logits of a square of `side` at any resolution, float [B, L, g, g] → float [B, L, *size] on the image that it came of.
+    """Logits of a square, float [B, L, g, g] → float [B, L, H, W] on the image, with (H, W) = size.
 
-    First up to `side` with corners aligned, then back, as published: here in one product.
+    side: of the square input, in pixels. As published, logits are first enlarged to `side` with aligned corners, then
+    mapped back; here in one product.
     """
     height, width = size
     up = _taps(torch.linspace(0, logits.shape[2] - 1, side, dtype=torch.float64), logits.shape[2])
@@ -34,16 +35,16 @@ def from_square(logits: Tensor, side: int, size: tuple[int, int]) -> Tensor:
 
 
 def _step(height: int, width: int, side: int) -> float:
-    """Pixels of the image from one pixel of the square to the next."""
+    """The distance of the square's pixels, in pixels of the image."""
     return max(height - 1, width - 1, 1) / (side - 1)
 
 
 def _centred(outputs: int, inputs: int, step: float) -> Tensor:
-    """float64 [outputs, inputs]: samples `step` inputs apart, centre upon centre."""
+    """float64 [outputs, inputs]: samples at a distance of `step` inputs, with the centres aligned."""
     places = (inputs - 1) / 2 + (torch.arange(outputs, dtype=torch.float64) - (outputs - 1) / 2) * step
     return _taps(places, inputs)
 
 
 def _taps(places: Tensor, inputs: int) -> Tensor:
-    """float64 [len(places), inputs]: linear interpolation between neighbours, with zeros beyond both ends."""
+    """float64 [outputs, inputs]: linear interpolation at the places (float64 [outputs]), zero beyond both ends."""
     return (1 - (places[:, None] - torch.arange(inputs, dtype=torch.float64)).abs()).clamp(min=0)

@@ -1,1 +1,1 @@
-"""Query, gallery and what counts: evaluation protocols, single-shot draws, divisions of held-out people."""
+"""Evaluation protocols: queries, galleries and rules, single-shot draws, the division of held-out persons."""

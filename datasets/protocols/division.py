@@ -1,9 +1,10 @@
-"""Divides people's images into those that ask and those that answer, so that every mode of a protocol has a question.
+"""Divides persons' images into query and gallery, so that every mode of a protocol has a valid query of each person.
 
-Of each person, outfit and camera one image (or tracklet) at random asks, and the rest answers; of those that have a single
-one, every second asks. Where that leaves a mode without a query of the person that has a match, it is drawn again a few
-times; then one image alone asks, out of those that every mode can be asked by when all others answer. There is one whenever
-any division serves all modes: two images in one outfit from two cameras and another outfit are enough for the three rules.
+Of each person, outfit and camera one image (or tracklet) at random is a query, and the rest is gallery; where there is a
+single one, every second is a query. If a mode then has no valid query of the person, the division is drawn again, at most
+DRAWS times. After that a single image is the query: one that is valid in every mode when all others are gallery. Such an image
+exists whenever any division gives all modes a valid query: two images in one outfit from two cameras, and another outfit, are
+enough for the three rules.
 """
 
 from dataclasses import dataclass
@@ -17,10 +18,11 @@ DRAWS = 10
 
 
 @dataclass(frozen=True)
-class Division:
-    """is_query: bool [N], whether a row asks. is_able: bool [P], whether a person is asked about in every mode.
+class QueryGalleryDivision:
+    """A division of N rows of P persons.
 
-    reasons: why persons are not able, each with bool [P]; a person may have several.
+    is_query: bool [N], whether a row is a query, else gallery. is_able: bool [P], whether a person has a valid query in every
+    mode. reasons: why persons are not able, each with bool [P]; a person may have several.
     """
 
     is_query: np.ndarray
@@ -28,31 +30,31 @@ class Division:
     reasons: dict[str, np.ndarray]
 
 
-def divide(protocol: Protocol, index: SplitIndex, rng: np.random.Generator) -> Division:
-    """Divides every person of a split as if held out."""
+def divide_query_gallery(protocol: Protocol, index: SplitIndex, rng: np.random.Generator) -> QueryGalleryDivision:
+    """Divides the images of every person of a split as if that person were held out."""
     num_persons, rules = index.num_persons, {mode.rule: None for mode in protocol.validation().modes}
     everything, units = labels(protocol, index), _units(protocol, index)
     reasons = _unlabelled(protocol, index)
     is_labelled = ~np.any([np.zeros(num_persons, dtype=bool), *reasons.values()], axis=0)
     several = np.bincount(everything.person[units.first_row], minlength=num_persons) > 1
-    can_ask = {rule: valid_queries(rule, everything, everything) for rule in rules}  # while all others answer
-    can = {rule: several & (np.bincount(everything.person, rows, num_persons) > 0) for rule, rows in can_ask.items()}
+    is_valid = {rule: valid_queries(rule, everything, everything) for rule in rules}  # when all others are gallery
+    can = {rule: several & (np.bincount(everything.person, rows, num_persons) > 0) for rule, rows in is_valid.items()}
     for mode in protocol.validation().modes:
         reasons[f"give mode {mode.name!r} ({mode.rule} rule) no valid query"] = is_labelled & ~can[mode.rule]
     pending = ~np.any(list(reasons.values()), axis=0)
     cell, person = _cells(everything.take(units.first_row)), everything.person[units.first_row]
-    good = np.all(list(can_ask.values()), axis=0)[units.first_row]
-    asks = np.zeros(len(cell), dtype=bool)
+    good = np.all(list(is_valid.values()), axis=0)[units.first_row]
+    is_query_unit = np.zeros(len(cell), dtype=bool)
     for draw, of_unit in [(_one_of_each, cell)] * DRAWS + [(_one_alone, good)]:
         still = np.flatnonzero(pending[person])
-        asks[still] = draw(of_unit[still], person[still], rng)
-        pending &= ~_served(everything, asks[units.of_row], pending, list(rules))
-    is_query = asks[units.of_row]
-    return Division(is_query, ~pending & ~np.any(list(reasons.values()), axis=0), reasons)
+        is_query_unit[still] = draw(of_unit[still], person[still], rng)
+        pending &= ~_served(everything, is_query_unit[units.of_row], pending, list(rules))
+    is_query = is_query_unit[units.of_row]
+    return QueryGalleryDivision(is_query, ~pending & ~np.any(list(reasons.values()), axis=0), reasons)
 
 
 def _unlabelled(protocol: Protocol, index: SplitIndex) -> dict[str, np.ndarray]:
-    """Persons whom the protocol's check would refuse for a label that is missing or of several meanings."""
+    """Persons that the protocol's check would refuse for a missing or ambiguous label, by the reason."""
     lacking: dict[str, np.ndarray] = {}
     if any(mode.rule != "general" for mode in protocol.validation().modes):
         lacking["have images without a clothes label"] = index.clothes < 0
@@ -70,7 +72,7 @@ def _unlabelled(protocol: Protocol, index: SplitIndex) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Units:
-    """What is asked as a whole: an image, or a tracklet. of_row: int64 [N]; first_row: int64 [U]."""
+    """The U units that a protocol ranks, images or tracklets. of_row: int64 [N], each row's. first_row: int64 [U]."""
 
     of_row: np.ndarray
     first_row: np.ndarray
@@ -86,7 +88,7 @@ def _units(protocol: Protocol, index: SplitIndex) -> _Units:
 
 
 def _cells(of_unit: Labels) -> np.ndarray:
-    """int64 [U]: equal where person, outfit and camera are."""
+    """int64 [U]: equal where person, outfit and camera are equal."""
     cell = of_unit.person
     for column in (of_unit.clothes, of_unit.camera):
         cell = np.unique(cell * (column.max(initial=0) + 2) + column + 1, return_inverse=True)[1]
@@ -94,30 +96,30 @@ def _cells(of_unit: Labels) -> np.ndarray:
 
 
 def _one_of_each(cell: np.ndarray, person: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """bool [U]: the units that ask; one of each cell, of single ones a person's every second."""
+    """bool [U]: the queries; one unit of each cell, and every second of a person's single units."""
     chance = rng.random(len(cell))
-    asks = np.zeros(len(cell), dtype=bool)
+    is_query = np.zeros(len(cell), dtype=bool)
     order = np.lexsort((chance, cell))
     firsts = order[np.diff(cell[order], prepend=-1) != 0]
-    is_single = np.bincount(cell)[cell] == 1 if len(cell) else asks
-    asks[firsts[~is_single[firsts]]] = True
+    is_single = np.bincount(cell)[cell] == 1 if len(cell) else is_query
+    is_query[firsts[~is_single[firsts]]] = True
     singles = np.flatnonzero(is_single)
     singles = singles[np.lexsort((chance[singles], person[singles]))]
-    asks[singles[_number_within(person[singles]) % 2 == 1]] = True
-    return asks
+    is_query[singles[_number_within(person[singles]) % 2 == 1]] = True
+    return is_query
 
 
 def _one_alone(good: np.ndarray, person: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """bool [U]: one of each person's good units."""
-    asks = np.zeros(len(good), dtype=bool)
+    """bool [U]: the queries; one of each person's good units."""
+    is_query = np.zeros(len(good), dtype=bool)
     chosen = np.flatnonzero(good)
     chosen = chosen[np.lexsort((rng.random(len(chosen)), person[chosen]))]
-    asks[chosen[_number_within(person[chosen]) == 0]] = True
-    return asks
+    is_query[chosen[_number_within(person[chosen]) == 0]] = True
+    return is_query
 
 
 def _served(everything: Labels, is_query: np.ndarray, persons: np.ndarray, rules: list[Rule]) -> np.ndarray:
-    """bool [P]: which of the `persons` (bool [P]) have, by every rule, a query with a match."""
+    """bool [P]: which of the `persons` (bool [P]) have a valid query by every rule."""
     among = persons[everything.person]
     query, gallery = (everything.take(np.flatnonzero(among & side)) for side in (is_query, ~is_query))
     valid = (valid_queries(rule, query, gallery) for rule in rules)
@@ -125,6 +127,6 @@ def _served(everything: Labels, is_query: np.ndarray, persons: np.ndarray, rules
 
 
 def _number_within(grouped: np.ndarray) -> np.ndarray:
-    """Each entry's number in its run of equal ones, from 0."""
+    """int64: each entry's position in its run of equal entries, from 0."""
     begins = np.flatnonzero(np.diff(grouped, prepend=grouped[:1] - 1))
     return np.arange(len(grouped)) - np.repeat(begins, np.diff(begins, append=len(grouped)))

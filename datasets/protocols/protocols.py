@@ -1,8 +1,8 @@
-"""Query, gallery and what counts: the published evaluation protocols as plain tables.
+"""The published evaluation protocols as plain tables: query, gallery and the rule of each mode.
 
-The rules (reference: CAL's evaluator). A gallery entry of the query's person is a match when
-general: its camera is another; same-clothes: camera another, clothes the same; clothes-changing: camera and clothes
-others. Other entries of that person are left out of the ranking; other persons always stay. Unknown is never equal.
+The rules (reference: CAL's evaluator) say when a gallery entry of the query's person is a match. general: its camera
+differs. same-clothes: its camera differs, its clothes are the same. clothes-changing: camera and clothes differ.
+Other entries of that person are left out of the ranking; other persons always stay. An unknown label equals nothing.
 """
 
 import typing
@@ -25,8 +25,9 @@ RULES: tuple[Rule, ...] = typing.get_args(Rule)
 class Mode:
     """One line of a protocol's results: metrics are called `<name>/rank-1` and so on.
 
-    cameras: only these of query and gallery count (numbers without leading zeros); None is all.
-    draws: 0 ranks the whole gallery; else metrics are means over so many draws of one image per person (single-shot).
+    query, gallery: names of splits. cameras: images of other cameras are left out (numbers without leading zeros); None is
+    all. draws: 0 ranks the whole gallery; else metrics are means over this number of draws of one image per person
+    (single-shot).
     """
 
     name: str
@@ -41,9 +42,9 @@ class Mode:
 class Protocol:
     """How a data set is scored.
 
-    camera: the column that the rules compare as camera; None where nothing is ever excluded as the same camera.
-    merged_cameras: (prefix, the prefix it counts as) for camera names that the reference numbers alike.
-    sample: what is ranked, an image or a tracklet (all frames of a sequence). source: where the protocol comes from.
+    camera: the column that the rules compare as camera; None where no image is excluded for its camera.
+    source: where the protocol comes from. merged_cameras: (prefix, replacement) for camera names that the reference treats as
+    one. sample: what is ranked, an image or a tracklet (all frames of a sequence).
     """
 
     name: str
@@ -56,9 +57,9 @@ class Protocol:
     def validation(self) -> "Protocol":
         """The same modes on val_query and val_gallery.
 
-        A mode that the test split gets from its choice of queries or cameras (PRCC, VC-Clothes) is got by the rule of
-        its name: held-out people have one query set. Their gallery shows every outfit from every camera, and one image
-        out of it would be the asked outfit or not by chance: there is no single-shot mode.
+        Some test splits define a mode by their queries or cameras (PRCC, VC-Clothes). Held-out persons have one query set, so
+        here the rule of that name defines it. Single-shot modes are left out: the gallery has every outfit from every
+        camera, so the outfit of a single drawn image would be random.
         """
         modes = tuple(
             Mode(mode.name, "val_query", "val_gallery", mode.name if mode.name in RULES else mode.rule)
@@ -124,7 +125,7 @@ PROTOCOLS: dict[str, Protocol] = {
 
 @dataclass(frozen=True)
 class Labels:
-    """What the rules compare, int64 [N] each; -1 is unknown and equals nothing."""
+    """The labels that the rules compare, int64 [N] each; -1 is unknown and equals nothing."""
 
     person: np.ndarray
     camera: np.ndarray
@@ -135,7 +136,7 @@ class Labels:
 
 
 def labels(protocol: Protocol, index: SplitIndex) -> Labels:
-    """The labels of a split's rows as the protocol reads them."""
+    """The labels of a split's rows as the protocol compares them."""
     camera = np.full(len(index), -1)
     if protocol.camera == "sequence":
         camera = index.sequence
@@ -147,9 +148,9 @@ def labels(protocol: Protocol, index: SplitIndex) -> Labels:
 
 
 def samples(protocol: Protocol, index: SplitIndex) -> np.ndarray:
-    """int64, ascending: the row of everything that is ranked. A tracklet's is that of its middle frame.
+    """int64, ascending: the rows that are ranked; a tracklet is represented by its middle frame.
 
-    Raises: DataError where rows have no sequence or frame to be tracklets by.
+    Raises: DataError where tracklets are ranked and rows have no sequence or frame.
     """
     if protocol.sample == "image":
         return np.arange(len(index))
@@ -157,12 +158,12 @@ def samples(protocol: Protocol, index: SplitIndex) -> np.ndarray:
 
 
 def middle_frames(tracklets: Tracklets) -> np.ndarray:
-    """int64 [T], ascending: the row that stands for each tracklet."""
+    """int64 [T], ascending: the row of each tracklet's middle frame."""
     return tracklets.rows[(tracklets.first[:-1] + tracklets.first[1:]) // 2]
 
 
 def rows(protocol: Protocol, mode: Mode, index: SplitIndex) -> np.ndarray:
-    """int64: those of a split's `samples` that take part in the mode, ascending."""
+    """int64, ascending: those of a split's `samples` that belong to the mode. Raises: as `samples`."""
     there = samples(protocol, index)
     if mode.cameras is None:
         return there
@@ -171,13 +172,13 @@ def rows(protocol: Protocol, mode: Mode, index: SplitIndex) -> np.ndarray:
 
 
 def galleries(protocol: Protocol, mode: Mode, index: SplitIndex, manifest: Manifest) -> list[np.ndarray]:
-    """The rows (int64, ascending) of each gallery that the mode's queries are ranked against: one, or one per draw."""
+    """The rows (int64, ascending) of each gallery of the mode: one gallery, or one per draw."""
     whole = rows(protocol, mode, index)
     return single_shot.galleries(index, whole, mode.draws, manifest.extra) if mode.draws else [whole]
 
 
 def valid_queries(rule: Rule, query: Labels, gallery: Labels) -> np.ndarray:
-    """bool [Q]: whether a query has at least one match in the gallery. Counts, no Q × G matrix."""
+    """bool [Q]: whether a query has a match in the gallery. By counting, without a Q × G matrix."""
     person, camera, clothes = (
         (query.person, gallery.person),
         (query.camera, gallery.camera),
@@ -192,7 +193,7 @@ def valid_queries(rule: Rule, query: Labels, gallery: Labels) -> np.ndarray:
 
 
 class Indexed(typing.Protocol):
-    """What `check` needs of a data set (datasets.shards.dataset.Dataset)."""
+    """The part of a data set that `check` needs (datasets.shards.dataset.Dataset)."""
 
     @property
     def address(self) -> str: ...
@@ -204,7 +205,7 @@ class Indexed(typing.Protocol):
 
 
 def check(protocol: Protocol, dataset: Indexed) -> None:
-    """Every mode can be scored: its splits are there, labelled as its rule needs, and some query has a match.
+    """Checks that every mode can be scored: its splits exist, have the labels of its rule, and some query is valid.
 
     Raises: DataError naming mode, rule and reason.
     """
@@ -215,7 +216,7 @@ def check(protocol: Protocol, dataset: Indexed) -> None:
         )
         missing = [split for split in (mode.query, mode.gallery) if split not in dataset.splits]
         if missing:
-            advice = "; `redress data holdout` makes them from train" if mode.query.startswith("val_") else ""
+            advice = "; make them from train with `redress data holdout`" if mode.query.startswith("val_") else ""
             raise DataError(
                 f"{where}: there is no split {' and no '.join(missing)}; there are {', '.join(dataset.splits)}{advice}"
             )
@@ -227,7 +228,7 @@ def check(protocol: Protocol, dataset: Indexed) -> None:
 
 
 def _unlabelled(protocol: Protocol, mode: Mode, index: SplitIndex) -> str | None:
-    """Which labels that the mode compares a split lacks, None where it has them."""
+    """The labels of the mode's rule that a split lacks, None where it has them."""
     if mode.rule != "general" and not index.has_clothes:
         return f"{index.split} has {int((index.clothes < 0).sum())} images without a clothes label"
     column = {"camera": index.camera, "sequence": index.sequence, None: None}[protocol.camera]
@@ -236,23 +237,21 @@ def _unlabelled(protocol: Protocol, mode: Mode, index: SplitIndex) -> str | None
     if protocol.sample == "image":
         return None
     if (index.sequence < 0).any():
-        return f"{index.split} has {int((index.sequence < 0).sum())} images without a sequence, so no tracklets"
+        return f"{index.split} has {int((index.sequence < 0).sum())} images without a sequence, and tracklets need one"
     if num := index.frames().count(None):
-        return f"{index.split} has {num} images without a frame, so no order of a tracklet's images"
+        return f"{index.split} has {num} images without a frame, which orders a tracklet's images"
     kinds = np.unique(np.stack([index.sequence, index.person, index.clothes, index.camera]), axis=1)[0]
     mixed = kinds[1:][kinds[1:] == kinds[:-1]]
     if len(mixed):
         name = index.sequence_names[mixed[0]]
-        return (
-            f"sequence {name!r} of {index.split} has several persons, outfits or cameras, and a tracklet has one each"
-        )
+        return f"sequence {name!r} of {index.split} has several persons, outfits or cameras; a tracklet has one of each"
     return None
 
 
 def _reason_against(
     protocol: Protocol, mode: Mode, query: SplitIndex, gallery: SplitIndex, manifest: Manifest
 ) -> str | None:
-    """Why labelled splits give a mode no valid query, None where they give some."""
+    """Why labelled splits have no valid query of a mode, None where they have some."""
     query_rows, drawn = rows(protocol, mode, query), galleries(protocol, mode, gallery, manifest)
     if not len(query_rows) or not len(drawn[0]):
         split, index = (mode.query, query) if not len(query_rows) else (mode.gallery, gallery)
@@ -263,9 +262,9 @@ def _reason_against(
     if all(valid_queries(mode.rule, of_query, of_gallery.take(chosen)).any() for chosen in drawn):
         return None
     if not np.isin(of_query.person, of_gallery.person).any():
-        return f"no valid query: none of the persons of {mode.query} is in {mode.gallery}"
+        return f"no valid query: no person of {mode.query} is in {mode.gallery}"
     needed = {"general": "", "same-clothes": " in the same clothes", "clothes-changing": " in other clothes"}[mode.rule]
-    draw = " of some draw of one image per person" if mode.draws else ""
+    draw = " in some draw of one image per person" if mode.draws else ""
     return (
         f"no valid query: none of the {len(query_rows)} queries has an image of its person from another "
         f"{protocol.camera or 'image'}{needed} in {mode.gallery}{draw}"
@@ -280,7 +279,7 @@ def _merged(protocol: Protocol, name: str) -> str:
 
 
 def _shared(*columns: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """int64 [Q]: how many gallery rows equal the query's in all columns; unknown equals nothing."""
+    """int64 [Q]: the number of gallery rows that equal the query's in all columns; unknown equals nothing."""
     query, gallery = (np.stack(side) for side in zip(*columns, strict=True))  # [columns, Q], [columns, G]
     joined = np.concatenate([query, gallery], axis=1)
     codes = np.zeros(joined.shape[1], dtype=np.int64)

@@ -1,7 +1,7 @@
-"""Single-shot galleries: one image of each person, drawn several times; metrics are means over the draws.
+"""Single-shot galleries: one random image of each person, in several draws; metrics are means over the draws.
 
-PRCC's authors evaluate so (Yang et al., PAMI 2019): one image per person at random, ten times. Seed and manner of drawing
-are those of CAL's published code, over a sorted listing; its own listing is unsorted, so its draws differ by machine.
+This is the evaluation of PRCC's authors (Yang et al., PAMI 2019), with ten draws. Seed and method of drawing
+are those of CAL's published code, over a sorted listing. Its own listing is unsorted, so its draws differ by machine.
 """
 
 import random
@@ -17,7 +17,10 @@ RECORD = "single_shot_galleries"  # in the manifest's extra: lists of keys
 
 
 def draw(persons: Iterable[Hashable], draws: int = DRAWS) -> list[list[int]]:
-    """Places of the images drawn. persons: of a listing's images, in its order, which is the order of the persons too."""
+    """The positions of the drawn images, for each draw one per person.
+
+    persons: the person of each image of a listing, in its order; persons are drawn in the order in which they first occur.
+    """
     places: dict[Hashable, list[int]] = {}
     for place, person in enumerate(persons):
         places.setdefault(person, []).append(place)
@@ -26,10 +29,10 @@ def draw(persons: Iterable[Hashable], draws: int = DRAWS) -> list[list[int]]:
 
 
 def galleries(index: SplitIndex, rows: np.ndarray, draws: int, extra: Mapping[str, Any]) -> list[np.ndarray]:
-    """Out of a gallery's `rows` (int64, ascending), the rows of each draw (int64, ascending).
+    """The rows (int64, ascending) of each draw, out of a gallery's `rows` (int64, ascending).
 
-    The draws that the manifest's `extra` records are taken where the gallery has all their images, else others are made
-    (a data set of another layout; a drawn image that was set aside).
+    The draws recorded in the manifest's `extra` are used where the gallery has all their images. Otherwise new ones are
+    drawn: for a data set of another layout, or where a drawn image was quarantined.
     """
     recorded = extra.get(RECORD) if index.split == "gallery" else None
     if recorded:

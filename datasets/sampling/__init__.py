@@ -1,1 +1,1 @@
-"""Which rows form a batch: pure plans of identity-balanced epochs."""
+"""Plans of identity-balanced epochs: which rows form each batch."""

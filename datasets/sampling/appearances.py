@@ -1,23 +1,23 @@
 """Chunks that show a person's outfits in proportion: IFD's modification of RAS (Xu et al., Sec. II-B).
 
-RAS draws A outfits of each person and as many images of each; where most images show one outfit, most are never seen. IFD
-draws a number in proportion instead. The paper says no more; this is how it is done here, and what it promises.
+RAS draws A outfits of each person and the same number of images of each; where most images show one outfit, most are never
+drawn. IFD draws a number in proportion instead. The paper says no more; the following is our rule and its guarantee.
 
-1. As many chunks of K as ever: floor(n / K) of a person with n images, one where n < K.
-2. A chunk shows A outfits, all where its person has fewer. The first is that of an image drawn at random, the others are
-   drawn evenly: so a set of outfits comes up in proportion to the images it has (Midzuno's scheme).
-3. The K places are shared out in proportion to the outfits' images. One whose share is below one place gets one, and the
-   others share the rest. Fractions are rounded up or down by one random number for the chunk (systematic rounding): a
-   count is within 1 of its share, they add up to K, and in expectation each is its share.
-4. An outfit's images are used up in random order before one comes again; so where there are fewer than are asked for.
+1. The number of chunks of K is unchanged: floor(n / K) of a person with n images, one where n < K.
+2. A chunk shows A outfits, or all of a person with fewer. The first is the outfit of an image drawn at random, the others are
+   drawn uniformly. So a set of outfits is drawn in proportion to its images (Midzuno's scheme).
+3. The K places are allocated in proportion to the outfits' images. An outfit whose share is below one place gets one, and the
+   others share the rest. One random number per chunk rounds the fractions up or down (systematic rounding): a
+   count is within 1 of its share, the counts add up to K, and the expectation of each is its share.
+4. An outfit's images are all drawn, in random order, before one is repeated; a chunk that needs more repeats them too.
 
-Promise: within an outfit every image is drawn equally often. Between the outfits of a person as well, exactly, unless
-step 3 raised a share to one place; the rare outfits then come more often than their images do.
+Guarantee: within an outfit every image is drawn equally often. So it is between the outfits of a person, exactly, unless
+step 3 raised a share to one place; rare outfits are then drawn more often than in proportion to their images.
 
-Example: 18 images in outfit a, 9 in b, 3 in c; K = 4, A = 2, so 7 chunks an epoch. {a, b} comes with probability
-0.6/2 + 0.3/2 = 0.45, {a, c} with 0.35, {b, c} with 0.2. Of {a, b} a's share is 4 × 18/27 = 2.67 places: 3 + 1 in two
-of three cases, else 2 + 2. Of {a, c} c's share, 0.57, is raised: 3 + 1; {b, c} is 3 + 1 exactly. Together b has
-0.45 × 1.33 + 0.2 × 3 = 1.2 of 4 places, what 9 of 30 images ask for; c has 0.55 in place of 0.4, a 2.25 in place of 2.4.
+Example: 18 images in outfit a, 9 in b, 3 in c; K = 4, A = 2, so 7 chunks an epoch. {a, b} is drawn with probability
+0.6/2 + 0.3/2 = 0.45, {a, c} with 0.35, {b, c} with 0.2. In {a, b} a's share is 4 × 18/27 = 2.67 places: 3 + 1 in two
+of three cases, else 2 + 2. In {a, c} c's share, 0.57, is raised: 3 + 1; {b, c} is 3 + 1 exactly. Together b has
+0.45 × 1.33 + 0.2 × 3 = 1.2 of 4 places, in proportion to 9 of 30 images; c has 0.55 instead of 0.4, a 2.25 instead of 2.4.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ import numpy as np
 from datasets.errors import DataError
 from datasets.sampling.chunks import Chunks, grouped, num_chunks, starts
 
-BLOCK_CHUNKS = 1 << 17  # worked on at once: bounds what lies beside the result
+BLOCK_CHUNKS = 1 << 17  # processed at once: bounds the memory beside the result
 
 
 def cut_by_appearance(
     person: np.ndarray, clothes: np.ndarray, images: int, appearances: int, rng: np.random.Generator
 ) -> Chunks:
-    """Chunks of `images` samples out of `appearances` outfits of a person. Samples of one outfit stand together.
+    """Chunks of `images` samples from `appearances` outfits of a person. Samples of one outfit are contiguous.
 
     person, clothes: int [N], classes from 0; a clothes class belongs to one person.
-    Raises: DataError when a sample has no clothes label, or there are fewer places than appearances.
+    Raises: DataError when a sample has no clothes label, or `appearances` is not within 1 … `images`.
     """
     if (clothes < 0).any():
         raise DataError(
             f"the sampler by appearance needs a clothes label of every image, and {int((clothes < 0).sum())} of "
-            f"{len(clothes)} have none; set batch.sampler=distinct and batch.appearances=null, or take a data set with "
+            f"{len(clothes)} have none; set batch.sampler=distinct and batch.appearances=null, or use a data set with "
             "clothes labels"
         )
     if not 1 <= appearances <= images:
@@ -65,17 +65,17 @@ def cut_by_appearance(
         shown = _with_others(shown, np.diff(first_outfit)[who], appearances, rng)
         is_there = shown >= 0
         shown = np.where(is_there, shown + first_outfit[who, None], 0)
-        places = share_out(np.where(is_there, size[shown], 0), images, rng)
+        places = allocate_places(np.where(is_there, size[shown], 0), images, rng)
         rows[start : start + len(who)] = order[_in_turn(shown.ravel(), places.ravel(), begin, size, used)].reshape(
             -1, images
         )
     return Chunks(rows, first)
 
 
-def share_out(weights: np.ndarray, places: int, rng: np.random.Generator) -> np.ndarray:
-    """`places` shared out in proportion in each row, at least one to every weight above 0: int64 [C, A].
+def allocate_places(weights: np.ndarray, places: int, rng: np.random.Generator) -> np.ndarray:
+    """Allocates `places` in each row in proportion, at least one to every positive weight: int64 [C, A].
 
-    weights: int64 [C, A], at most `places` of a row above 0. Integers throughout, so that sums and shares are exact.
+    weights: int64 [C, A], at most `places` of a row positive. Integers throughout, so that sums and shares are exact.
     """
     has_one = np.zeros(weights.shape, dtype=np.bool_)
     while True:
@@ -101,7 +101,7 @@ def _by_person(person: np.ndarray, clothes: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def _with_others(one: np.ndarray, num: np.ndarray, appearances: int, rng: np.random.Generator) -> np.ndarray:
-    """`one` of each row's `num` outfits and others at random, all different: int64 [C, appearances], -1 beyond num."""
+    """Adds distinct random outfits to `one` of each row's `num` outfits: int64 [C, appearances], -1 beyond num."""
     beyond = np.iinfo(np.int64).max
     shown = np.full((len(one), appearances), beyond)
     shown[:, 0] = one
@@ -116,9 +116,9 @@ def _with_others(one: np.ndarray, num: np.ndarray, appearances: int, rng: np.ran
 def _in_turn(
     outfit: np.ndarray, places: np.ndarray, begin: np.ndarray, size: np.ndarray, used: np.ndarray
 ) -> np.ndarray:
-    """The next `places` images of each outfit in turn, round and round: places in the order by outfit, int64 [total].
+    """The next images of each outfit, cyclically: positions in the order by outfit, int64 [sum of places].
 
-    outfit, places: int64 [M], asked for one after the other. begin, size: int64, of each outfit. used is counted on.
+    outfit, places: int64 [M], the requests in order. begin, size: int64, of each outfit. used: int64, advanced in place.
     """
     by_outfit = np.argsort(outfit, kind="stable")
     before = starts(places[by_outfit])

@@ -1,6 +1,6 @@
-"""Clips of video: which rows of a tracklet a clip is, as CAL's published code cuts them.
+"""Clips of video: the frames of a tracklet that form a clip, as in CAL's published code.
 
-For training a tracklet is cut into pieces, which are sampled like images; of a piece drawn, a few frames are drawn
+For training a tracklet is cut into pieces, which are sampled like images; from each sampled piece a few frames are drawn
 (`draw_clips`). At test time all frames of a tracklet are used, in clips of equal length whose features are averaged
 (`test_clips`).
 """
@@ -14,14 +14,15 @@ import numpy as np
 from datasets.format.index import SplitIndex
 from datasets.format.tracklets import find_tracklets
 
-PIECE_FRAMES = 64  # published: tracklets are cut so that long ones are drawn more often
+PIECE_FRAMES = 64  # published: tracklets are cut so that long ones are sampled more often
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """The pieces of a split's tracklets, S samples of training, out of which clips of `length` frames are drawn.
+    """The S pieces of a split's tracklets: the samples of training, from which clips of `length` frames are drawn.
 
-    rows: int64 [N], the frames of piece s are rows[first[s] : first[s + 1]]. person, clothes: int64 [S].
+    rows: int64 [N]; the frames of piece s are rows[first[s] : first[s + 1]]. first: int64 [S + 1]. person, clothes: int64
+    [S]. stride: the distance of a clip's frames in long pieces.
     """
 
     rows: np.ndarray
@@ -32,7 +33,7 @@ class Pieces:
     stride: int
 
     def draw(self, samples: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A clip of each of these pieces: rows of the split, int64 [*samples.shape, length]."""
+        """A clip of each of these pieces: rows of the split, int64 [..., length]. samples: int64 [...], pieces."""
         first = self.first[samples]
         uniforms = rng.random((samples.size, self.length))
         frames = draw_clips((self.first[samples + 1] - first).ravel(), self.length, self.stride, uniforms)
@@ -40,7 +41,7 @@ class Pieces:
 
 
 def cut_pieces(index: SplitIndex, length: int, stride: int, step: int = PIECE_FRAMES) -> Pieces:
-    """The pieces of a split. Raises: DataError where it has no tracklets."""
+    """The pieces of a split. step: frames of a piece. Raises: DataError where it has no tracklets."""
     tracklets = find_tracklets(index)
     counts = np.diff(tracklets.first)
     starts = [first + start for first, n in zip(tracklets.first.tolist(), counts.tolist(), strict=False)
@@ -51,17 +52,17 @@ def cut_pieces(index: SplitIndex, length: int, stride: int, step: int = PIECE_FR
 
 
 def pieces(num_frames: int, step: int = PIECE_FRAMES) -> list[tuple[int, int]]:
-    """The training pieces [start, end) of a tracklet: `step` frames each, the last with the remainder as well."""
+    """The training pieces [start, end) of a tracklet: `step` frames each; the last includes the remainder."""
     num = max(num_frames // step, 1)
     return [(i * step, num_frames if i == num - 1 else (i + 1) * step) for i in range(num)]
 
 
 def draw_clips(num_frames: np.ndarray, length: int, stride: int, uniforms: np.ndarray) -> np.ndarray:
-    """A training clip out of each of M pieces: int64 [M, length], frame numbers within the piece, ascending.
+    """A training clip from each of M pieces: int64 [M, length], frame numbers within the piece, ascending.
 
-    num_frames: int [M]. uniforms: float [M, length] in [0, 1). Of length × stride frames and more, a window at random
-    with every stride-th frame; of at least `length`, one frame out of each of `length` equal parts; of fewer, as many
-    draws with replacement, sorted (published).
+    num_frames: int [M]. uniforms: float [M, length] in [0, 1). From length × stride frames or more: every stride-th frame of
+    a random window. From at least `length` frames: one frame of each of `length` equal parts. From fewer: `length` frames
+    with replacement, sorted (published).
     """
     n = np.asarray(num_frames, dtype=np.int64)[:, None]
     place = np.arange(length)
@@ -75,8 +76,8 @@ def draw_clips(num_frames: np.ndarray, length: int, stride: int, uniforms: np.nd
 def test_clips(num_frames: int, length: int, stride: int) -> np.ndarray:
     """The clips that cover a tracklet at test time: int64 [C, length], frame numbers, C = ceil(num_frames / length).
 
-    Blocks of length × stride frames give `stride` interleaved clips each; the rest does so with the largest stride that it
-    holds; what then remains is repeated until it is one more clip (published). Raises: ValueError without a frame.
+    A block of length × stride frames gives `stride` interleaved clips. The rest gives interleaved clips of the largest
+    stride that fits. What then remains is repeated to form one more clip (published). Raises: ValueError without a frame.
     """
     if num_frames < 1:
         raise ValueError(f"a tracklet of {num_frames} frames has no clip")
@@ -90,5 +91,5 @@ def test_clips(num_frames: int, length: int, stride: int) -> np.ndarray:
 
 
 def _floor(uniforms: np.ndarray, num: np.ndarray) -> np.ndarray:
-    """Uniform over 0 … num - 1."""
+    """int64, uniform over 0 … num - 1."""
     return np.floor(uniforms * num).astype(np.int64)

@@ -1,18 +1,18 @@
-"""How well an order of batches mixes people: with how many others a person is put together.
+"""How well a plan mixes persons: the effective number of others with which a person shares batches.
 
-A window (`plan`) puts people together with those whose row groups are open beside theirs. How far that is from the full
-sampler, which may put anybody beside anybody, is measured by the entropy of who meets whom in batches. Take a person, two
-of the batches that show them, and from each one of the others in it: q is the probability that both are the same person.
-Were the others drawn evenly out of N people, q would be 1 / N; so 1 / q is the number of partners that a person
-effectively has, and log(1 / q) is the entropy of order 2 of their distribution (Rényi; unlike Shannon's it can be
-estimated without bias from as few meetings as an epoch has).
+A window (`plan`) combines persons with those whose row groups are open at the same time. The full sampler may combine any
+persons. The difference is measured by the entropy of the co-occurrence in batches. Take a person, two of the batches that
+contain them, and from each batch one of the others: q is the probability that both are the same person.
+If the others were drawn uniformly from N persons, q would be 1 / N. So 1 / q is the effective number of partners of a person,
+and log(1 / q) is the entropy of order 2 of their distribution (Rényi; unlike Shannon's it has an
+unbiased estimate from as few co-occurrences as an epoch has).
 
-within   both batches are of one epoch: who is around, as long as a person's own row group is open.
-between  they are of two epochs: who comes back. Row groups are dealt afresh in each epoch, so that people meet others then,
-         but neighbours in a row group stay neighbours.
+* within: both batches are of one epoch. It counts the persons around while a person's own row group is open.
+* between: the batches are of two epochs. It counts the persons that recur. Row groups are dealt again in each epoch, so
+  other persons co-occur then, but neighbours in a row group stay neighbours.
 
-Mixing is log(1 + partners) / log(1 + partners of the full sampler), oneself counted: 1 where all are mixed, and
-log m / log n where n people stand in groups of m that never meet.
+Mixing is log(1 + partners) / log(1 + partners of the full sampler), where 1 counts the person: 1 where all are mixed, and
+log m / log n where n persons form groups of m that never share a batch.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from datasets.sampling.plan import Plan
 
 @dataclass(frozen=True)
 class Partners:
-    """How many others a person effectively meets in batches of one epoch, and of two; nan where nothing tells."""
+    """The effective number of a person's partners in batches of one epoch, and of two; nan where it is undefined."""
 
     within: float
     between: float
 
 
 def people_of(index: SplitIndex, plan: Plan) -> np.ndarray:
-    """The people of each batch, one for each chunk: int [batches, people]."""
+    """The persons of each batch, one for each chunk: int [num_batches, people]."""
     return index.person[plan.rows[:, :: plan.images * (plan.clip or 1)]]
 
 
 def effective_partners(epochs: Sequence[np.ndarray]) -> Partners:
-    """Over all people, each weighing as much as they have pairs of batches. epochs: int [batches, people] of each."""
+    """The mean over all persons, weighted by their pairs of batches. epochs: `people_of` each epoch."""
     num = 1 + max(int(people.max()) for people in epochs)
     met = [_Meetings.of(people, num) for people in epochs]
     all_ = _Meetings.together(met)
@@ -51,14 +51,18 @@ def effective_partners(epochs: Sequence[np.ndarray]) -> Partners:
 
 
 def mixing(partners: float, of_full: float) -> float:
-    """1: as mixed as by the full sampler."""
+    """The mixing of `partners`, relative to the full sampler's partners `of_full`: 1 where they are equal."""
     return math.log1p(partners) / math.log1p(of_full)
 
 
 @dataclass(frozen=True)
 class _Meetings:
-    """who: int64 [M], the pairs (person, other) that met, as person × num + other; times: how often. of_person: meetings
-    of each. pairs: pairs of meetings of a person in different batches; same: those that are with the same other."""
+    """Co-occurrences ("meetings") in batches.
+
+    who: int64 [M], the pairs (person, other) that met, as person × num + other. times: int64 [M], how often. of_person: int64
+    [num], each person's meetings. pairs: the pairs of a person's meetings in different batches. same: the pairs that have
+    the same other.
+    """
 
     who: np.ndarray
     times: np.ndarray
@@ -74,7 +78,7 @@ class _Meetings:
         )
         who, times = np.unique((one * num + other)[one != other], return_counts=True)
         met = cls(who, times, np.bincount(who // num, times, num).astype(np.int64))
-        # Of meetings in one batch no two are with the same other, but where a sampler shows people twice.
+        # Two meetings in one batch have the same other only where a sampler shows a person twice.
         batch, shown = np.unique(np.arange(len(people))[:, None] * num + people, return_counts=True)
         batch, in_all = batch // num, people.shape[1]
         squares, fourths = (np.bincount(batch, shown**power, len(people)) for power in (2, 4))

@@ -1,19 +1,19 @@
-"""Which rows each batch of an epoch holds: a pure function of the index, the sampler and the seed.
+"""Which rows each batch of an epoch contains: a pure function of the index, the sampler and the seed.
 
-A sample is a row, or where clips are wanted (`clips.Pieces`) a piece of a tracklet, of which the plan draws the frames.
+A sample is a row, or for clips (`clips.Pieces`) a piece of a tracklet, whose frames the plan draws.
 
 A global batch is `lanes` equal blocks. With window="all" it comes from the papers' sampler over the whole index and is
-merely cut. Else rows are read in passing: the row groups are dealt to lanes, afresh each epoch, a person's all to the
-same one; each lane keeps `window` row groups open, draws its people / lanes persons from those, closes a group when its
-last image is drawn and opens the next in shuffled order. A worker owns a contiguous block of lanes, so every row group
-is read by one worker, and the global batches do not depend on how many there are.
+only cut into blocks. Otherwise rows are read as a stream. The row groups are dealt to lanes, again in each epoch, all of a
+person's to the same lane. Each lane keeps `window` row groups open, draws its people / lanes persons from those, closes a
+group when its last image is drawn and opens the next in shuffled order. A worker owns a contiguous block of lanes, so every
+row group is read by one worker, and the global batches do not depend on the number of workers.
 
-What a window costs. Persons meet those of the groups open beside them, not everybody: a batch is as mixed as
-window × lanes row groups are. The epoch ends with the first lane that cannot fill its block; lanes are balanced to
-within one unit (row groups that share a person), so with U units and L lanes about L / U of an epoch may be lost, a
+The cost of a window: a person shares batches only with persons of the groups that are open at the same time, so a batch is
+as mixed as window × lanes row groups are. The epoch ends with the first lane that cannot fill its block. Lanes are balanced
+to within one unit (row groups that share a person), so with U units and L lanes about L / U of an epoch may be lost, a
 different part each time (`Plan.never_drawn` counts it). Where a few persons have most of the images, `distinct` draws
-them last (as the papers' does at the end of an epoch) and a lane opens further groups beyond `window` until it has
-enough persons; the stream then needs more cache or reads again.
+them last (as the papers' sampler does at the end of an epoch), and a lane opens groups beyond `window` until it has
+enough persons; the stream then needs more cache or reads row groups again.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ from datasets.sampling.samplers import SAMPLERS, BatchShape, Labels, Pool
 
 @dataclass(frozen=True)
 class Plan:
-    """An epoch's batches. rows: int32 or int64 [num_batches, people × images] into the index, lane after lane; of clips
-    [num_batches, people × images × clip], frame after frame.
+    """The batches of an epoch.
 
-    num_rows: rows of the index that was planned. clip: frames of a clip, None where samples are images.
+    rows: int32 or int64 [num_batches, people × images], rows of the index, lane after lane; of clips
+    [num_batches, people × images × clip], frame after frame. num_rows: the number of rows of the index. clip: frames of a
+    clip, None where samples are images.
     """
 
     rows: np.ndarray
@@ -54,21 +55,21 @@ class Plan:
     def share(self, worker: int = 0, workers: int = 1) -> np.ndarray:
         """The rows that a worker reads: [num_batches, people × images / workers (× clip)], a contiguous block of lanes.
 
-        Raises: DataError when the lanes do not divide over the workers.
+        Raises: DataError when the workers cannot share the lanes.
         """
         if workers < 1 or self.lanes % workers:
             raise DataError(
-                f"batch.lanes={self.lanes} does not divide over {workers} workers; set workers to one of "
+                f"{workers} workers cannot share batch.lanes={self.lanes} equally; set workers to one of "
                 f"{_listed(_divisors(self.lanes))}, or batch.lanes to a multiple of {workers} that divides "
                 f"batch.people={self.people}"
             )
         if not 0 <= worker < workers:
-            raise DataError(f"there is no worker {worker} among {workers}; expected 0 … {workers - 1}")
+            raise DataError(f"there is no worker {worker} of {workers}; expected 0 … {workers - 1}")
         width = self.rows.shape[1] // workers
         return self.rows[:, worker * width : (worker + 1) * width]
 
     def never_drawn(self) -> int:
-        """How many rows this epoch leaves out: remainders of a person's images below K, and the tail."""
+        """The number of rows that this epoch leaves out: the remainders of persons' images below K, and the tail."""
         is_drawn = np.zeros(self.num_rows, dtype=np.bool_)
         is_drawn[self.rows.ravel()] = True
         return int(self.num_rows - is_drawn.sum())
@@ -88,30 +89,31 @@ def plan_epoch(
     appearances: int | None = None,
     pieces: Pieces | None = None,
 ) -> Plan:
-    """The batches of an epoch, the same wherever and by however many workers it is computed.
+    """The batches of an epoch, the same on any machine and for any number of workers.
 
-    fingerprint: hex digest of the data set. people × images: P × K of the global batch. window: row groups open per
-    lane, or "all" for the papers' sampler over everything. appearances: outfits of each person in a batch, where the
-    sampler minds them. pieces: of the index, where a sample is a clip.
+    fingerprint: hex digest of the data set. sampler: a name of SAMPLERS. people, images: P and K of the global batch.
+    window: row groups open per lane, or "all" for the papers' sampler over everything. lanes: equal blocks of the batch.
+    appearances: outfits of each person in a batch, where the sampler uses them. pieces: the index's, where a sample is a
+    clip.
     Raises: DataError where these cannot give a batch; the message names the numbers and what is possible.
     """
     if sampler not in SAMPLERS:
         raise DataError(f"there is no sampler {sampler!r}; there are {', '.join(SAMPLERS)}")
     if people < 1:
-        raise DataError(f"a batch of {people} people is empty; batch.people must be at least 1")
+        raise DataError(f"a batch of {people} people is empty; set batch.people to at least 1")
     if lanes < 1 or people % lanes:
         raise DataError(
-            f"batch.people={people} does not divide over batch.lanes={lanes}; "
+            f"batch.lanes={lanes} cannot share batch.people={people} equally; "
             f"set batch.lanes to one of {_listed(_divisors(people))}, or batch.people to a multiple of {lanes}"
         )
     if window != "all" and window < 1:
-        raise DataError(f'batch.window={window} holds no row group; expected at least 1, or "all"')
+        raise DataError(f'batch.window={window} is too small; set it to at least 1, or "all"')
     labels = Labels(index.person, index.clothes) if pieces is None else Labels(pieces.person, pieces.clothes)
     entropy = [int(fingerprint, 16), seed, epoch]
     rng = np.random.default_rng(entropy)
     chunks = SAMPLERS[sampler].chunks(labels, BatchShape(people, images, appearances), rng)
     if window == "all":
-        drawn = SAMPLERS[sampler].meet(chunks, people, rng)
+        drawn = SAMPLERS[sampler].batches(chunks, people, rng)
     else:
         units = find_units(index.person, index.group, len(index.groups))
         in_lanes = []
@@ -130,9 +132,9 @@ def plan_epoch(
 
 @dataclass(frozen=True)
 class Units:
-    """Row groups that must stay together, because a person lies in several of them.
+    """U units: row groups that must stay together, because they share a person.
 
-    persons: int64, ordered by unit; unit u has persons[first[u] : first[u + 1]]. groups: int64 [U], how many row groups.
+    persons: int64, sorted by unit; unit u has persons[first[u] : first[u + 1]]. groups: int64 [U], the number of row groups.
     """
 
     persons: np.ndarray
@@ -144,7 +146,7 @@ class Units:
 
 
 def find_units(person: np.ndarray, group: np.ndarray, num_groups: int) -> Units:
-    """The units of an index. person, group: int [N]."""
+    """The units of an index. person, group: int [N], each row's."""
     begins = np.ones(len(person), dtype=np.bool_)
     begins[1:] = (person[1:] != person[:-1]) | (group[1:] != group[:-1])
     pairs = np.unique(person[begins].astype(np.int64) * num_groups + group[begins])
@@ -164,11 +166,11 @@ def find_units(person: np.ndarray, group: np.ndarray, num_groups: int) -> Units:
 
 
 def deal(units: Units, num_chunks: np.ndarray, lanes: int, rng: np.random.Generator) -> list[list[int]]:
-    """Each lane's units in the order in which they open, balanced in chunks. num_chunks: int [persons]."""
+    """Each lane's units in the order in which they open, balanced by chunks. num_chunks: int [persons]."""
     totals = np.cumsum(np.concatenate([[0], num_chunks[units.persons]]))
     sizes = np.diff(totals[units.first])
     order = rng.permutation(len(units))
-    # larger ones first, so that the smaller even out what they leave; within a factor of two at random
+    # larger units first, so that smaller ones balance the lanes; in random order within a factor of two
     order = order[np.argsort(-np.floor(np.log2(np.maximum(sizes[order], 1))), kind="stable")]
     heap = [(0, lane) for lane in rng.permutation(lanes).tolist()]
     heapq.heapify(heap)
@@ -181,7 +183,7 @@ def deal(units: Units, num_chunks: np.ndarray, lanes: int, rng: np.random.Genera
 
 
 def _draw_lane(dealt: list[int], units: Units, chunks: Chunks, pool: Pool, window: int, people: int) -> np.ndarray:
-    """The chunks that a lane draws: int64 [batches, people]."""
+    """The chunks that a lane draws: int64 [num_batches, people]."""
     persons = [units.persons[units.first[unit] : units.first[unit + 1]].tolist() for unit in dealt]
     left = [sum(int(chunks.first[who + 1] - chunks.first[who]) for who in unit) for unit in persons]
     groups = units.groups[dealt].tolist()
@@ -216,8 +218,8 @@ def _check_lanes(
     if min(map(len, drawn)) == 0:
         raise DataError(
             f"batch.window={window} with batch.lanes={lanes} needs {people // lanes} persons in every lane, but the "
-            f"{len(index.groups)} row groups of {index.split!r} fall into {len(units)} units of whole persons, too few "
-            f"to deal; set batch.window=all or fewer lanes (one of {_listed(_divisors(lanes)[:-1] or [1])}), "
+            f"{len(index.groups)} row groups of {index.split!r} form only {len(units)} units of whole persons; "
+            f"set batch.window=all or fewer lanes (one of {_listed(_divisors(lanes)[:-1] or [1])}), "
             "or write the data set with smaller row groups"
         )
 

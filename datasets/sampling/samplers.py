@@ -1,17 +1,18 @@
-"""Which samples form a batch: P people × K samples, in the two published forms and IFD's.
+"""Which samples form a batch: P people × K samples, by the two published samplers and IFD's.
 
 All first cut every person's shuffled samples into chunks of K (reference code of CAL, BoT, SPS, CLIP-ReID, torchreid): a
-person with fewer than K samples gives one chunk drawn with replacement, else the remainder n mod K is left out this
-epoch. They differ in what a chunk holds and in how chunks meet:
+person with fewer than K samples has one chunk, drawn with replacement; otherwise the remainder n mod K is left out in this
+epoch. They differ in the content of a chunk and in how chunks form batches:
 
-distinct    every batch takes P persons at random among those with chunks left, one chunk each (BoT = SPS = CLIP-ReID).
-            A batch never shows a person twice. What is left when fewer than P persons have chunks is lost: the tail of
-            the people with many samples.
-chunks      all chunks are shuffled together (CAL). A batch may show a person twice; only the last, partial batch is lost.
-appearance  as many chunks, meeting as in `distinct`, each of A outfits of its person in proportion (IFD; `appearances`).
+* `distinct`: every batch takes P random persons of those with chunks left, one chunk each (BoT = SPS = CLIP-ReID).
+  A batch never has a person twice. What is left when fewer than P persons have chunks is lost: the tail of
+  the persons with many samples.
+* `chunks`: all chunks are shuffled together (CAL). A batch may have a person twice; only the last, partial batch is lost.
+* `appearance`: the same number of chunks, in batches as by `distinct`, each of A outfits of its person in proportion
+  (IFD; `appearances`).
 
-In expectation over epochs every sample of a person is drawn equally often; by `appearance` within an outfit, and over
-all outfits except as its page says. A sample is an image, or a piece of a tracklet (`clips`).
+In expectation over epochs every sample of a person is drawn equally often; by `appearance` so it is within an outfit, and over
+all outfits with the exception documented in `appearances`. A sample is an image, or a piece of a tracklet (`clips`).
 """
 
 from __future__ import annotations
@@ -29,8 +30,7 @@ from datasets.sampling.chunks import Chunks, cut
 
 @dataclass(frozen=True)
 class Labels:
-    """What is known of the samples that batches are made of: person, clothes int [N], classes from 0; clothes -1 where
-    unknown."""
+    """The labels of N samples. person, clothes: int [N], classes from 0; clothes is -1 where unknown."""
 
     person: np.ndarray
     clothes: np.ndarray
@@ -38,7 +38,7 @@ class Labels:
 
 @dataclass(frozen=True)
 class BatchShape:
-    """people × images of a global batch; appearances: outfits of each person in it, where the sampler minds them."""
+    """The shape of a global batch: people × images. appearances: outfits of each person, where the sampler uses them."""
 
     people: int
     images: int
@@ -46,21 +46,21 @@ class BatchShape:
 
 
 class Pool(Protocol):
-    """The chunks that may be drawn now; more come in as row groups do."""
+    """The chunks that can be drawn now; opening a row group admits more."""
 
     def admit(self, persons: Sequence[int]) -> None: ...
 
     def holds(self, people: int) -> bool:
-        """True when a draw of `people` chunks is possible."""
+        """Whether `people` chunks can be drawn."""
         ...
 
     def draw(self, people: int) -> list[int]:
-        """`people` chunks at random by the sampler's rule; they leave the pool."""
+        """Draws `people` random chunks by the sampler's rule; they leave the pool."""
         ...
 
 
 class DistinctPool:
-    """Persons with chunks left, drawn without replacement within a draw."""
+    """Draws persons with chunks left, without replacement within a draw."""
 
     def __init__(self, first: np.ndarray, rng: np.random.Generator) -> None:
         self._next: list[int] = first[:-1].tolist()
@@ -76,10 +76,10 @@ class DistinctPool:
 
     def draw(self, people: int) -> list[int]:
         persons, chunks = self._persons, []
-        for i in range(people):  # Fisher-Yates, as far as needed
+        for i in range(people):  # Fisher-Yates, partial
             j = i + int(next(self._uniform) * (len(persons) - i))
             persons[i], persons[j] = persons[j], persons[i]
-        for i in reversed(range(people)):  # from behind: what takes a leaver's place was looked at already
+        for i in reversed(range(people)):  # backwards: whoever replaces a removed person was handled already
             who = persons[i]
             chunks.append(self._next[who])
             self._next[who] += 1
@@ -91,7 +91,7 @@ class DistinctPool:
 
 
 class ChunkPool:
-    """Chunks, whoever is on them."""
+    """Draws chunks, whichever persons they show."""
 
     def __init__(self, first: np.ndarray, rng: np.random.Generator) -> None:
         self._first: list[int] = first.tolist()
@@ -116,14 +116,14 @@ class ChunkPool:
 
 @dataclass(frozen=True)
 class Sampler:
-    """cut: everybody's chunks. pool: how those at hand are drawn. is_distinct: a batch never shows a person twice."""
+    """A sampler. cut: makes all persons' chunks. pool: draws from the available ones. is_distinct: no person twice a batch."""
 
     cut: Callable[[Labels, BatchShape, np.random.Generator], Chunks]
     pool: Callable[[np.ndarray, np.random.Generator], Pool]
     is_distinct: bool
 
     def chunks(self, labels: Labels, shape: BatchShape, rng: np.random.Generator) -> Chunks:
-        """Everybody's chunks of this epoch. Raises: DataError when they cannot fill one batch, or labels are missing."""
+        """All persons' chunks of this epoch. Raises: DataError when they cannot fill one batch, or labels are missing."""
         chunks = self.cut(labels, shape, rng)
         identities = int(np.count_nonzero(np.diff(chunks.first)))
         available = identities if self.is_distinct else len(chunks.rows)
@@ -136,8 +136,8 @@ class Sampler:
             )
         return chunks
 
-    def meet(self, chunks: Chunks, people: int, rng: np.random.Generator) -> np.ndarray:
-        """The chunks of each batch where all are at hand, as published: int64 [batches, people]."""
+    def batches(self, chunks: Chunks, people: int, rng: np.random.Generator) -> np.ndarray:
+        """The chunks of each batch where all are available, as published: int64 [num_batches, people]."""
         if not self.is_distinct:
             order = rng.permutation(len(chunks.rows))
             return order[: len(order) - len(order) % people].reshape(-1, people)
@@ -156,8 +156,8 @@ def _cut_plainly(labels: Labels, shape: BatchShape, rng: np.random.Generator) ->
 def _cut_by_appearance(labels: Labels, shape: BatchShape, rng: np.random.Generator) -> Chunks:
     if shape.appearances is None:
         raise DataError(
-            f"the sampler by appearance needs batch.appearances: how many outfits of a person its {shape.images} images "
-            "show"
+            f"the sampler by appearance needs batch.appearances: the number of outfits of a person in its {shape.images} "
+            "images"
         )
     return cut_by_appearance(labels.person, labels.clothes, shape.images, shape.appearances, rng)
 
@@ -170,6 +170,6 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 def _uniform(rng: np.random.Generator) -> Iterator[float]:
-    """Numbers in [0, 1), one by one at the price of a vector."""
+    """Uniform numbers in [0, 1), drawn in vectors for speed."""
     while True:
         yield from rng.random(1024).tolist()

@@ -1,1 +1,1 @@
-"""A data set opened, written, grouped into row groups and verified."""
+"""Opening, writing and verifying a data set; grouping its samples into row groups."""

@@ -1,4 +1,4 @@
-"""A data set as it is read: opened with its checks, its labels as arrays, its row groups verified on every read."""
+"""A data set opened for reading: checked when it is opened, labels as arrays, row groups verified on every read."""
 
 import hashlib
 import threading
@@ -17,7 +17,7 @@ from datasets.format.index import (
     SplitIndex,
     check_places,
     group_places,
-    number,
+    number_classes,
     number_pairs,
     open_index,
     read_columns,
@@ -35,8 +35,10 @@ __all__ = ["CorruptData", "DataError", "Dataset", "GroupPlace", "Manifest", "Spl
 
 
 class Dataset:
-    """A finished data set. Light to pickle (address and manifest travel; the index is read and checked again where it
-    is needed) and safe to read from several threads."""
+    """A finished data set. Safe to read from several threads.
+
+    Its pickle is small: address and manifest. The index is read and checked again where it is needed.
+    """
 
     def __init__(self, store: Store, manifest: Manifest, disk_cache: DiskCache | None = None) -> None:
         self.store = store
@@ -50,12 +52,12 @@ class Dataset:
     def open(cls, address: str, *, disk_cache: DiskCache | None = None, retry: Retry = PATIENT) -> "Dataset":
         """The data set at a path or object-store address.
 
-        disk_cache: of this node, for row groups of a remote store. retry: of what is read once it is open.
+        disk_cache: this node's cache for row groups of a remote store. retry: for reads after it is opened.
         Checks the manifest, the size of every shard and the digest of the index.
-        Raises: DataError when one is missing, unfinished, of the wrong size or altered; StoreError when the store
+        Raises: DataError when one of them is missing, unfinished, of the wrong size or altered; StoreError when the store
         cannot be reached.
         """
-        store = open_store(address)  # impatient: a mistyped endpoint should not take minutes
+        store = open_store(address)  # few retries: a mistyped endpoint should not take minutes
         if not store.exists(MANIFEST):
             raise DataError(_no_manifest(store))
         manifest = store.read_as(MANIFEST, lambda data: read_manifest(data, store.join(MANIFEST)))
@@ -74,7 +76,7 @@ class Dataset:
 
     @property
     def fingerprint(self) -> str:
-        """Hex SHA-256 of the manifest's content, which holds the digests of all else."""
+        """Hex SHA-256 of the manifest's content, which contains the digests of everything else."""
         return self.manifest.fingerprint
 
     @property
@@ -82,23 +84,26 @@ class Dataset:
         return tuple(self.manifest.splits)
 
     def index(self, split: str) -> SplitIndex:
-        """The labels of one split, classes numbered within it: train's are 0 … N-1. Raises: DataError."""
+        """The labels of one split, classes numbered within it: train's are 0 … N-1.
+
+        Raises: DataError when there is no such split; CorruptData when the index is damaged.
+        """
         return self.indexes(split)[0]
 
     def indexes(self, *splits: str) -> tuple[SplitIndex, ...]:
         """The labels of several splits with one numbering over all of them, as query and gallery need.
 
-        Raises: DataError.
+        Raises: DataError when there is no such split; CorruptData when the index is damaged.
         """
         tables = [self._columns(split, CLASS_COLUMNS) for split in splits]
-        classes = {name: number([table[name] for table in tables]) for name in CLASS_COLUMNS}
+        classes = {name: number_classes([table[name] for table in tables]) for name in CLASS_COLUMNS}
         pairs = number_pairs(classes["person"], classes["clothes"])
         return tuple(self._split_index(split, at, classes, pairs) for at, split in enumerate(splits))
 
     def read_group(self, split: str, group: int, columns: Sequence[str] = ("image", "parsing")) -> pa.Table:
-        """The columns of a row group (numbered over the split) by one range read.
+        """The columns of a row group (numbered over the split), from one range read.
 
-        Raises: CorruptData, before anything is parsed, when the bytes differ from their digest; StoreError.
+        Raises: CorruptData, before anything is decoded, when the bytes differ from their digest; StoreError.
         """
         places, _, footers = self._split_places(split)
         place = places[group]
@@ -108,7 +113,10 @@ class Dataset:
             raise CorruptData(f"shard {self.store.join(place.shard)}: {error}; convert the data set again") from error
 
     def samples(self, split: str, rows: np.ndarray | None = None) -> Iterator[Sample]:
-        """The rows of a split in stored order, all or the given ones (int64, ascending), one row group in memory."""
+        """The rows of a split in stored order, with one row group in memory.
+
+        rows: int64, ascending; None for all. Raises: CorruptData, StoreError.
+        """
         places, group_of_row, _ = self._split_places(split)
         wanted = np.arange(len(group_of_row)) if rows is None else np.asarray(rows, dtype=np.int64)
         firsts = np.cumsum([0] + [place.rows for place in places])
@@ -118,11 +126,14 @@ class Dataset:
             yield from (Sample(**row) for row in table.take(pa.array(inside)).to_pylist())
 
     def verify(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
-        """Reads everything; every problem names file and place. progress: called with bytes done and in all."""
+        """Reads everything and returns every problem with its file and place.
+
+        progress: called with the bytes done and their total.
+        """
         return problems(self.store, self.manifest, self._columns, progress)
 
     def split(self, name: str) -> Split:
-        """A split's entry in the manifest. Raises: DataError listing the splits there are."""
+        """A split's entry in the manifest. Raises: DataError listing the splits."""
         if name not in self.manifest.splits:
             raise DataError(f"{self.address} has no split {name!r}; it has {', '.join(self.splits)}")
         return self.manifest.splits[name]
@@ -141,7 +152,7 @@ class Dataset:
                 is_there = "is missing" if found is None else f"has {found} bytes"
                 raise DataError(
                     f"shard {self.store.join(shard.path)} {is_there}, expected {shard.bytes} bytes; "
-                    "copy it again from where it is whole, or convert the data set again"
+                    "copy it again from an undamaged data set, or convert the data set again"
                 )
 
     def _index(self) -> pq.ParquetFile:
@@ -160,7 +171,7 @@ class Dataset:
         if len(data) != expected.bytes or hashlib.sha256(data).hexdigest() != expected.sha256:
             raise CorruptData(
                 f"{self.store.join(INDEX)} differs from its digest in the manifest ({len(data)} bytes, "
-                f"expected {expected.bytes}); copy it again from where it is whole, or convert again"
+                f"expected {expected.bytes}); copy it again from an undamaged data set, or convert again"
             )
         return data
 
@@ -178,7 +189,7 @@ class Dataset:
         if split not in self._places:
             found = group_places(self._columns(split, PLACE_COLUMNS))
             if problem := check_places(found[0], found[2], self.split(split).shards):
-                raise CorruptData(f"{self.store.join(INDEX)} cannot be right: {problem}; convert the data set again")
+                raise CorruptData(f"{self.store.join(INDEX)} is inconsistent: {problem}; convert the data set again")
             self._places[split] = found
         return self._places[split]
 
@@ -212,7 +223,7 @@ class Dataset:
                 found = f"only {len(data)} of {place.length} bytes" if len(data) != place.length else "altered bytes"
                 raise CorruptData(
                     f"shard {self.store.join(place.shard)}, row group {place.group} at offset {place.offset}: {found}, "
-                    f"not those of digest {place.sha256[:12]}…. Nothing of it was used; restore the shard, then run "
+                    f"not those of digest {place.sha256[:12]}…. None of it was used; restore the shard, then run "
                     f"`redress data verify {self.address}`"
                 )
             return data
@@ -226,12 +237,12 @@ class Dataset:
 
 
 def _no_manifest(store: Store) -> str:
-    """Why there is no data set: nothing there, or something unfinished, with what is there."""
+    """Why there is no data set: the address is empty, or something else is there, which is listed."""
     found = store.children()
     if not found:
-        return f"there is no data set at {store.address}: nothing is there; check the address"
+        return f"there is no data set at {store.address}: it is empty; check the address"
     some = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
     return (
-        f"{store.address} has no {MANIFEST}, which is written last: its conversion was interrupted or the address is "
-        f"wrong. Convert it again or correct the address. There is {some}"
+        f"{store.address} has no {MANIFEST}, which is written last: its conversion was interrupted, or the address is "
+        f"wrong. Convert it again or correct the address. It contains {some}"
     )

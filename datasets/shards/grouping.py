@@ -1,4 +1,4 @@
-"""Which samples form a row group: whole persons up to a size; a larger one alone, cut between outfits or sequences."""
+"""Which samples form a row group: whole persons up to a size; a larger person alone, cut between outfits or sequences."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -8,7 +8,7 @@ from datasets.format.schema import Sample
 
 
 class Labelled(Protocol):
-    """Whatever has a sample's labels: a Sample, or a file not read yet."""
+    """Anything with a sample's labels: a Sample, or a file that is not read yet."""
 
     @property
     def person(self) -> str: ...
@@ -21,12 +21,12 @@ class Labelled(Protocol):
 
 
 def cluster_key(item: Labelled) -> tuple[str, str, str, str]:
-    """Sorting by this clusters samples as a data set stores them: person, clothes, sequence, key; null comes first."""
+    """The sort key that clusters samples as a data set stores them: person, clothes, sequence, key; null comes first."""
     return item.person, item.clothes or "", item.sequence or "", item.key
 
 
 def payload(sample: Sample) -> int:
-    """Bytes of image and mask, which is all that counts in a row group."""
+    """The bytes of image and mask, which are nearly all of a row group."""
     return len(sample.image) + len(sample.parsing or b"")
 
 
@@ -34,10 +34,10 @@ def row_groups(samples: Iterable[Sample], target_bytes: int, *, after: str | Non
     """Cuts a clustered stream into row groups of at most target_bytes (one sample at least), one at a time in memory.
 
     A group holds whole persons. A person of more than target_bytes has groups of its own, cut where the clothes
-    change, else where the sequence does, else between two samples. after: the last person of the group before, when the
-    samples go on where a row group ended: a large person may have begun there.
+    change, else where the sequence does, else between two samples. after: the last person of the previous row group, when
+    the samples continue after it: a large person may have begun there.
 
-    Raises: DataError when a person, an outfit or a sequence comes back after another began.
+    Raises: DataError when a person, an outfit or a sequence recurs after another began.
     """
     whole: list[Sample] = []  # complete persons
     person: list[Sample] = []  # the one under way
@@ -68,7 +68,7 @@ def row_groups(samples: Iterable[Sample], target_bytes: int, *, after: str | Non
 
 
 def _cut(person: list[Sample]) -> int:
-    """How many samples go into this group: up to the last change of clothes, else of sequence, else all but one."""
+    """The number of samples in this group: up to the last change of clothes, else of sequence, else all but one."""
     for labels in (lambda s: s.clothes, lambda s: (s.clothes, s.sequence)):
         for end in range(len(person) - 1, 0, -1):
             if labels(person[end]) != labels(person[end - 1]):
@@ -77,7 +77,7 @@ def _cut(person: list[Sample]) -> int:
 
 
 def _clustered(samples: Iterable[Sample]) -> Iterator[Sample]:
-    """Passes samples on as long as persons, outfits of a person and sequences of an outfit each come in one piece."""
+    """Yields the samples; persons, outfits of a person and sequences of an outfit must each be contiguous."""
     seen: list[set[str | None]] = [set(), set(), set()]
     last: tuple[str | None, ...] = ()
     for sample in samples:
@@ -87,7 +87,7 @@ def _clustered(samples: Iterable[Sample]) -> Iterator[Sample]:
                 continue
             if label in seen[level]:
                 raise DataError(
-                    f"samples are not clustered: {name} {label!r} comes back with {sample.key} after another began; "
+                    f"samples are not clustered: {name} {label!r} recurs with {sample.key} after another began; "
                     "sort the samples by person, clothes, sequence (grouping.cluster_key)"
                 )
             seen[level].add(label)

@@ -1,8 +1,8 @@
-"""What an interrupted writing leaves beside its shards, so that the next one goes on from there.
+"""The notes that an interrupted writer leaves beside its shards, from which the next one resumes.
 
-`_unfinished/` holds one note per finished shard (its entry in the manifest, its rows of the index) and what a converter
-wants to remember. Each note says for which plan it was made: the digest of all that would be written and how. Notes of
-another plan, damaged notes, and shards that are not what their note says count as not there. After a success nothing is left.
+`_unfinished/` contains one note per finished shard (its entry in the manifest, its rows of the index) and the notes of a
+converter. Each note contains the digest of the output: of all that was to be written and how. Notes of another
+output, damaged notes, and shards that differ from their note are ignored. After a success no notes are left.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _THREADS = 4
 
 @dataclass(frozen=True)
 class Finished:
-    """A shard that is whole. masks: rows with a mask. sizes: (height, width) of its images, two of them at most."""
+    """A complete shard. masks: rows with a mask. sizes: the distinct (height, width) of its images, two at most."""
 
     shard: Shard
     last_person: str
@@ -36,29 +36,29 @@ class Finished:
 
 
 class Unfinished:
-    """The notes at a data set's address that belong to one plan: 32 bytes, a digest."""
+    """The notes at a data set's address that belong to one output. output: its digest, 32 bytes."""
 
-    def __init__(self, store: Store, plan: bytes) -> None:
-        self._store, self._plan = store, plan
+    def __init__(self, store: Store, output: bytes) -> None:
+        self._store, self._output = store, output
 
     def recall(self, name: str) -> bytes | None:
-        """What was remembered under a name for this plan; None where nothing was, or it is damaged. Raises: StoreError."""
+        """The note of this name for this output; None where there is none, or it is damaged. Raises: StoreError."""
         try:
             data = self._store.read(f"{FOLDER}/{name}")
         except MissingObject:
             return None
         digest, content = data[:32], data[32:]
-        if hashlib.sha256(content).digest() != digest or not content.startswith(self._plan):
+        if hashlib.sha256(content).digest() != digest or not content.startswith(self._output):
             return None
-        return content[len(self._plan) :]
+        return content[len(self._output) :]
 
     def remember(self, name: str, data: bytes) -> None:
-        """Raises: StoreError."""
-        content = self._plan + data
+        """Writes a note. Raises: StoreError."""
+        content = self._output + data
         self._store.write(f"{FOLDER}/{name}", hashlib.sha256(content).digest() + content)
 
     def keep(self, finished: Finished, rows: pa.Table) -> None:
-        """Notes a shard that is in the store. rows: of the index. Raises: StoreError."""
+        """Writes the note of a shard that is in the store. rows: its rows of the index. Raises: StoreError."""
         out = io.BytesIO()
         rows = rows.replace_schema_metadata({"finished": json.dumps(asdict(finished))})
         with pa.ipc.new_stream(out, rows.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as stream:
@@ -72,9 +72,9 @@ class Unfinished:
     def finished(
         self, splits: Iterable[str], progress: Callable[[int], None] | None = None
     ) -> dict[str, list[Finished]]:
-        """For each split its shards from the first on, as far as they are there, every byte read and compared.
+        """For each split its complete shards, from the first to the last before a gap; every byte is read and verified.
 
-        progress: called with the rows found whole. Raises: StoreError.
+        progress: called with the number of rows verified. Raises: StoreError.
         """
         noted = {split: list(self._noted(split)) for split in splits}
         found: dict[str, list[Finished]] = {}
@@ -102,9 +102,9 @@ class Unfinished:
             raise LookupError(path)
         with pa.ipc.open_stream(data) as stream:
             rows = stream.read_all()
-        told = json.loads(rows.schema.metadata[b"finished"])
-        sizes = tuple(None if size is None else (size[0], size[1]) for size in told["sizes"])
-        return Finished(Shard(**told["shard"]), told["last_person"], told["masks"], sizes), rows
+        note = json.loads(rows.schema.metadata[b"finished"])
+        sizes = tuple(None if size is None else (size[0], size[1]) for size in note["sizes"])
+        return Finished(Shard(**note["shard"]), note["last_person"], note["masks"], sizes), rows
 
     def _is_whole(self, shard: Shard) -> bool:
         if self._store.size(shard.path) != shard.bytes:
@@ -125,5 +125,5 @@ def forget(store: Store) -> None:
 
 
 def _note(path: str) -> str:
-    """The name of a shard's note: no Parquet file, or it would be taken for a shard."""
+    """The name of a shard's note, without ".parquet", which would make it look like a shard."""
     return path.removesuffix(".parquet")

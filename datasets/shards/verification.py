@@ -1,4 +1,4 @@
-"""Reads everything a data set says it has, and says what is not so."""
+"""Reads a whole data set and compares it with its manifest and index."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from datasets.images.decode import image_size
 from datasets.ordered_map import ordered_map
 from datasets.storage.store import Store, StoreError
 
-_OF_A_GROUP = (("offset", pa.int64()), ("length", pa.int64()), ("sha256", pa.string()))
+_GROUP_COLUMNS = (("offset", pa.int64()), ("length", pa.int64()), ("sha256", pa.string()))
 _THREADS = max(2, len(os.sched_getaffinity(0)))
 Columns = Callable[[str, Sequence[str]], pa.Table]
 Progress = Callable[[int, int], None]
 
 
 @dataclass
-class _Looked:
-    """What was found in a part of a shard. masks: rows with one. sizes: (height, width) in the images' headers."""
+class _Verified:
+    """The findings in a part of a shard. masks: rows with a mask. sizes: (height, width) in the images' headers."""
 
     num_bytes: int = 0
     problems: list[str] = field(default_factory=list)
@@ -38,41 +38,41 @@ class _Looked:
 
 
 def problems(store: Store, manifest: Manifest, columns: Columns, progress: Progress | None = None) -> list[str]:
-    """Every problem of a data set, each with file and place; none when all is as the manifest says.
+    """Every problem of a data set, with its file and place.
 
-    Row groups are gone through on all processors; memory holds a few of them and the labels of a split.
-    columns: reads columns of a split from the index. progress: called with (bytes done, bytes in all).
+    Row groups are verified on all processors; memory holds a few of them and the labels of a split.
+    columns: reads columns of a split from the index. progress: called with the bytes done and their total.
     """
     found: list[str] = []
     done, total = 0, sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
     with ThreadPoolExecutor(_THREADS) as pool:
         for split in manifest.splits:
-            of_split = _Looked()
+            in_split = _Verified()
             for part in _split(store, manifest, split, columns, pool):
                 found += part.problems
-                of_split.masks += part.masks
-                of_split.sizes |= part.sizes
+                in_split.masks += part.masks
+                in_split.sizes |= part.sizes
                 done += part.num_bytes
                 if progress is not None and part.num_bytes:
                     progress(done, total)
             if not found:
-                found += _sums(manifest, split, of_split)
-    return found + _strangers(store, manifest)
+                found += _sums(manifest, split, in_split)
+    return found + _unknown_shards(store, manifest)
 
 
 def _split(
     store: Store, manifest: Manifest, split: str, columns: Columns, pool: ThreadPoolExecutor
-) -> Iterator[_Looked]:
-    """What was found in the parts of a split, its rows in the index first."""
+) -> Iterator[_Verified]:
+    """The findings in the parts of a split, its rows in the index first."""
     try:
         index = columns(split, ["split", "row", *PLACE_COLUMNS, *LABEL_COLUMNS]).unify_dictionaries()
     except (CorruptData, StoreError) as error:
-        yield _Looked(problems=[str(error)])
+        yield _Verified(problems=[str(error)])
         return
-    yield _Looked(problems=list(_counts(manifest, split, index)))
+    yield _Verified(problems=list(_counts(manifest, split, index)))
     places, _, footers = group_places(index)
     if problem := check_places(places, footers, manifest.splits[split].shards):
-        yield _Looked(problems=[f"{INDEX}: {problem}"])
+        yield _Verified(problems=[f"{INDEX}: {problem}"])
         return
     row = 0
     rows: dict[str, list[tuple[GroupPlace, pa.Table]]] = {}
@@ -83,7 +83,7 @@ def _split(
         try:
             yield from _shard(store, shard, rows[shard.path], footers[shard.path], pool)
         except StoreError as error:
-            yield _Looked(problems=[f"{shard.path}: {error}"])
+            yield _Verified(problems=[f"{shard.path}: {error}"])
 
 
 def _counts(manifest: Manifest, split: str, index: pa.Table) -> Iterator[str]:
@@ -106,12 +106,12 @@ def _counts(manifest: Manifest, split: str, index: pa.Table) -> Iterator[str]:
         yield f"{INDEX}: split {split} has key {twice} more than once"
 
 
-def _sums(manifest: Manifest, split: str, looked: _Looked) -> Iterator[str]:
-    """What only the images and masks can tell."""
+def _sums(manifest: Manifest, split: str, verified: _Verified) -> Iterator[str]:
+    """Problems of counts that only images and masks reveal."""
     entry = manifest.splits[split]
-    if looked.masks != entry.masks:
-        yield f"{MANIFEST}: split {split} has {looked.masks} masks, not {entry.masks}"
-    size = next(iter(looked.sizes)) if len(looked.sizes) == 1 else None
+    if verified.masks != entry.masks:
+        yield f"{MANIFEST}: split {split} has {verified.masks} masks, not {entry.masks}"
+    size = next(iter(verified.sizes)) if len(verified.sizes) == 1 else None
     if size != entry.image_size:
         yield f"{MANIFEST}: split {split} has images of {size or 'several sizes'}, not {entry.image_size}"
 
@@ -122,32 +122,32 @@ def _shard(
     groups: Sequence[tuple[GroupPlace, pa.Table]],
     footer: bytes,
     pool: ThreadPoolExecutor,
-) -> Iterator[_Looked]:
-    """What was found in the parts of a shard. groups: each with its rows of the index. Raises: StoreError."""
+) -> Iterator[_Verified]:
+    """The findings in the parts of a shard. groups: each with its rows of the index. Raises: StoreError."""
     size = store.size(shard.path)
     if size != shard.bytes:
-        told = "missing" if size is None else f"{size} bytes, expected {shard.bytes}"
-        yield _Looked(problems=[f"{shard.path}: {told}"])
+        found = "missing" if size is None else f"{size} bytes, expected {shard.bytes}"
+        yield _Verified(problems=[f"{shard.path}: {found}"])
     if size is None:
         return
 
-    def look(group: tuple[GroupPlace, pa.Table]) -> tuple[bytes, _Looked]:
+    def verify(group: tuple[GroupPlace, pa.Table]) -> tuple[bytes, _Verified]:
         place, index = group
         data = store.read(shard.path, place.offset, place.length)
-        looked = _Looked(len(data))
-        looked.problems += _group(place, data, footer, index, looked)
-        return data, looked
+        verified = _Verified(len(data))
+        verified.problems += _group(place, data, footer, index, verified)
+        return data, verified
 
     head = store.read(shard.path, 0, groups[0][0].offset)
-    yield _Looked(len(head))
+    yield _Verified(len(head))
     whole = hashlib.sha256(head)
-    for data, looked in ordered_map(pool, look, groups, ahead=_THREADS + 1):
-        whole.update(data)  # beside the digests of the next groups
-        yield looked
+    for data, verified in ordered_map(pool, verify, groups, ahead=_THREADS + 1):
+        whole.update(data)  # while the pool computes the digests of the next groups
+        yield verified
     last = groups[-1][0]
     tail = store.read(shard.path, last.offset + last.length)
     whole.update(tail)
-    ends = _Looked(len(tail))
+    ends = _Verified(len(tail))
     if whole.hexdigest() != shard.sha256:
         ends.problems.append(f"{shard.path}: the file differs from its digest in {MANIFEST}")
     elif tail != footer[len(MAGIC) :]:
@@ -155,8 +155,8 @@ def _shard(
     yield ends
 
 
-def _group(place: GroupPlace, data: bytes, footer: bytes, index: pa.Table, looked: _Looked) -> Iterator[str]:
-    """The problems of a row group; notes its masks and sizes."""
+def _group(place: GroupPlace, data: bytes, footer: bytes, index: pa.Table, verified: _Verified) -> Iterator[str]:
+    """The problems of a row group; adds its masks and sizes to `verified`."""
     where = f"{place.shard}: row group {place.group} at offset {place.offset}"
     if hashlib.sha256(data).hexdigest() != place.sha256:
         yield f"{where}: {len(data)} bytes that differ from their digest, expected {place.length}"
@@ -167,23 +167,23 @@ def _group(place: GroupPlace, data: bytes, footer: bytes, index: pa.Table, looke
         yield f"{place.shard}: {error}"
         return
     if index["row"].to_pylist() != list(range(place.rows)):
-        yield f"{where}: {INDEX} numbers its rows otherwise than from 0 to {place.rows - 1}"
-    if any(pc.count_distinct(index[name].cast(kind)).as_py() > 1 for name, kind in _OF_A_GROUP):
+        yield f"{where}: {INDEX} does not number its rows from 0 to {place.rows - 1}"
+    if any(pc.count_distinct(index[name].cast(kind)).as_py() > 1 for name, kind in _GROUP_COLUMNS):
         yield f"{where}: {INDEX} has several places for it"
     for name in LABEL_COLUMNS:
         if not rows[name].equals(index[name].cast(pa.string())):
             yield f"{where}: column {name} differs from {INDEX}"
     images, masks = Encoded.of(rows["image"]), Encoded.of(rows["parsing"])
-    looked.masks = place.rows - rows["parsing"].null_count
+    verified.masks = place.rows - rows["parsing"].null_count
     for row, (digest, key) in enumerate(zip(rows["checksum"].to_pylist(), rows["key"].to_pylist(), strict=True)):
         image = images[row]
         if checksum(image, masks[row]) != digest:
             yield f"{where}, row {row} ({key}): image and parsing differ from their checksum"
-        if image is not None and len(looked.sizes) < 2:
-            looked.sizes.add(image_size(image))
+        if image is not None and len(verified.sizes) < 2:
+            verified.sizes.add(image_size(image))
 
 
-def _strangers(store: Store, manifest: Manifest) -> list[str]:
+def _unknown_shards(store: Store, manifest: Manifest) -> list[str]:
     known = {shard.path for split in manifest.splits.values() for shard in split.shards} | {MANIFEST, INDEX}
     others = [path for path in store.list() if path.endswith(".parquet") and path not in known]
-    return [f"{path}: {MANIFEST} does not know it" for path in others]
+    return [f"{path}: not in {MANIFEST}" for path in others]

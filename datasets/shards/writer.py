@@ -35,13 +35,13 @@ SHARD_NAME = re.compile(r"\d{5,}\.parquet")
 
 @dataclass(frozen=True)
 class Resumption:
-    """What an earlier writing of the very same samples finished. kept: the shards of each split, from the first on."""
+    """What an interrupted writer of the same samples finished. kept: the finished shards of each split, in order."""
 
     notes: Unfinished
     kept: Mapping[str, Sequence[Finished]]
 
     def num_rows(self, split: str) -> int:
-        """How many of a split's samples are written already."""
+        """The number of a split's samples that are written already."""
         return sum(one.shard.rows for one in self.kept.get(split, ()))
 
 
@@ -62,14 +62,14 @@ def write_dataset(
     overwrite: bool = False,
     resumption: Resumption | None = None,
 ) -> Manifest:
-    """Writes samples to a new data set at `address`; the manifest comes last, so an interrupted writing leaves none.
+    """Writes samples to a new data set at `address`; the manifest comes last, so an interrupted writer leaves none.
 
-    splits: samples of each split, a person's in a row, within it an outfit's, within that a sequence's (sort by
-    `grouping.cluster_key`). Memory holds one row group and the labels. progress: called with the samples written.
-    resumption: keeps a note of each shard that is finished and takes up those that are; `splits` then has the samples after
-    them, and the data set is the same, byte for byte, as if it had been written at once.
+    splits: the samples of each split, clustered by person, then outfit, then sequence (sort by `grouping.cluster_key`).
+    Memory holds one row group and the labels. progress: called with the number of samples written.
+    resumption: resumes after finished shards, and notes each shard that is finished. `splits` then has the samples after
+    them; the data set is the same, byte for byte, as if it had been written at once.
 
-    Raises: DataError when a data set is there already (unless `overwrite`), a split is empty or misnamed, a label is
+    Raises: DataError when there is a data set already (unless `overwrite`), a split is empty or misnamed, a label is
     missing or samples are not clustered; StoreError.
     """
     _check_names(splits, label_map, protocol)
@@ -82,10 +82,10 @@ def write_dataset(
         return sum(done.rows for done in written.values()) + (resumption.num_rows(split) if resumption else 0)
 
     for split, samples in splits.items():
-        writing = _SplitWriting(store, split, index, resumption, row_group_bytes, shard_bytes)
+        writing = _SplitWriter(store, split, index, resumption, row_group_bytes, shard_bytes)
         written[split] = writing.write(_counted(samples, num_before(split), progress))
         if not written[split].shards:
-            raise DataError(f"split {split!r} of {name} has no samples; leave it out or look at the source")
+            raise DataError(f"split {split!r} of {name} has no samples; leave it out or check the source")
         index.flush()
     data = index.close()
     store.write(INDEX, data)
@@ -103,7 +103,9 @@ def _check_names(splits: Mapping[str, Iterable[Sample]], label_map: str | None, 
         raise DataError("a data set needs at least one split")
     for split in splits:
         if not SPLIT_NAME.fullmatch(split):
-            raise DataError(f"{split!r} is no name for a split; expected small letters, digits and _, as in val_query")
+            raise DataError(
+                f"{split!r} is no name for a split; expected lower-case letters, digits and _, as in val_query"
+            )
     if label_map is not None and label_map not in LABEL_MAPS:
         raise DataError(f"there is no label map {label_map!r}; there are {', '.join(LABEL_MAPS)}")
     if protocol not in PROTOCOLS:
@@ -111,15 +113,15 @@ def _check_names(splits: Mapping[str, Iterable[Sample]], label_map: str | None, 
 
 
 def clear(store: Store, splits: Iterable[str], overwrite: bool, resumption: Resumption | None = None) -> None:
-    """Makes room: the manifest goes first, so that what is half replaced never looks finished.
+    """Removes a previous data set, its manifest first: a half-replaced one never looks finished.
 
-    Only shards of these splits and of the data set that stood here are removed, save those that are taken up, whatever
-    else lies at the address.
+    Only shards of these splits and of the previous data set are removed, except those that are resumed; other files at
+    the address stay. Raises: DataError when there is a finished data set (unless `overwrite`); StoreError.
     """
     folders = set(splits)
     if store.exists(MANIFEST):
         if not overwrite:
-            raise DataError(f"{store.address} holds a finished data set; choose another address or ask to overwrite it")
+            raise DataError(f"{store.address} holds a finished data set; choose another address, or overwrite it")
         with contextlib.suppress(DataError):
             folders |= set(read_manifest(store.read(MANIFEST), store.join(MANIFEST)).splits)
         store.delete(MANIFEST)
@@ -128,7 +130,7 @@ def clear(store: Store, splits: Iterable[str], overwrite: bool, resumption: Resu
     if resumption is None:
         forget(store)
     for folder in sorted(folders):
-        store.sweep(folder)
+        store.clean_temp(folder)
         for path in store.list(folder):
             if SHARD_NAME.fullmatch(path.removeprefix(f"{folder}/")) and path not in kept:
                 store.delete(path)
@@ -136,7 +138,7 @@ def clear(store: Store, splits: Iterable[str], overwrite: bool, resumption: Resu
 
 @dataclass
 class _Counts:
-    """Counts rows, masks and distinct labels. sizes: of images, no more than two different ones."""
+    """Counts rows, masks and distinct labels. sizes: the distinct (height, width) of images, two at most."""
 
     rows: int = 0
     masks: int = 0
@@ -153,7 +155,7 @@ class _Counts:
                 self.sizes.add(image_size(sample.image))
 
     def add_rows(self, rows: pa.Table) -> None:
-        """The labels of a shard, from its rows of the index."""
+        """Adds the labels of a shard, from its rows of the index."""
         self.rows += len(rows)
         self.persons.update(pc.unique(rows["person"]).to_pylist())
         pairs = rows.select(["person", "clothes"]).group_by(["person", "clothes"]).aggregate([]).to_pylist()
@@ -181,8 +183,8 @@ def _counted(samples: Iterable[Sample], before: int, progress: Callable[[int], N
             progress(number)
 
 
-class _SplitWriting:
-    """Row groups into shards of at most shard_bytes (one group at least); the next is filled while one is brought away."""
+class _SplitWriter:
+    """Writes row groups to shards of at most shard_bytes, but one group at least; one is filled while another is stored."""
 
     def __init__(
         self,
@@ -200,19 +202,19 @@ class _SplitWriting:
 
     def write(self, samples: Iterable[Sample]) -> Split:
         """The split's entry in the manifest, once its last shard is in the store."""
-        groups = row_groups(samples, self.row_group_bytes, after=self._take_up())
-        with ThreadPoolExecutor(1) as away:
-            under_way: Future[None] | None = None
+        groups = row_groups(samples, self.row_group_bytes, after=self._resume())
+        with ThreadPoolExecutor(1) as pool:
+            storing: Future[None] | None = None
             for finish in self._fill(groups):
-                if under_way is not None:
-                    under_way.result()
-                under_way = away.submit(finish)
-            if under_way is not None:
-                under_way.result()
+                if storing is not None:
+                    storing.result()
+                storing = pool.submit(finish)
+            if storing is not None:
+                storing.result()
         return self.counts.split(self.shards)
 
-    def _take_up(self) -> str | None:
-        """Counts the shards that are there; the last person in them."""
+    def _resume(self) -> str | None:
+        """Counts the finished shards; returns the last person in them."""
         kept = self.resumption.kept.get(self.split, ()) if self.resumption else ()
         for one in kept:
             assert self.resumption is not None
@@ -220,7 +222,7 @@ class _SplitWriting:
         return kept[-1].last_person if kept else None
 
     def _fill(self, groups: Iterator[list[Sample]]) -> Iterator[Callable[[], None]]:
-        """Fills one shard after another; for each what brings it into the store."""
+        """Fills one shard after another; yields for each the function that stores it."""
         group = next(groups, None)
         while group is not None:
             path = shard_path(self.split, len(self.shards))

@@ -1,4 +1,4 @@
-"""A public data set's files as they were handed out: a folder, or an archive that is read in place."""
+"""A public data set's files as they are distributed: a folder, or an archive that is read in place."""
 
 from datasets.sources.folder import Folder
 from datasets.sources.opening import open_source

@@ -1,7 +1,7 @@
-"""An archive as a source: its members are listed once, then each is read where it lies. Nothing is unpacked.
+"""An archive as a source: its members are listed once, then each is read in place. Nothing is unpacked.
 
-What comes in an archive comes from outside: number, size, unpacked size and place of its members are bounded, and what is
-neither a file nor a folder nor a link to one within is never opened.
+Archives are untrusted: number, size, unpacked size and paths of members are bounded. A member that is neither a file, nor a
+folder, nor a link to one in the archive is never opened.
 """
 
 from __future__ import annotations
@@ -15,22 +15,20 @@ from datasets.errors import DataError
 from datasets.sources.members import BAD, FOLDER, Members
 from datasets.sources.source import Child, Offender, Source, TooLarge, join
 
-MAX_RATIO, FREE_BYTES = (
-    100,
-    256 << 20,
-)  # images and masks are compressed already: even tiny masks in a tar stay below 10
+# Images and masks are compressed already: even tiny masks in a tar stay below a ratio of 10.
+MAX_RATIO, FREE_BYTES = 100, 256 << 20
 MAX_HEADER_BYTES = 1 << 20  # of one member
 _NEAR = 64
 
-Progress = Callable[[int, int], None]  # bytes of the archive gone through, bytes in all
+Progress = Callable[[int, int], None]  # bytes of the archive processed, and their total
 
 
 class BadMember(OSError):  # noqa: N818
-    """A member's bytes cannot be unpacked, or are not those that the archive promises."""
+    """A member's bytes cannot be unpacked, or differ from what the archive declares."""
 
 
 class Reader(Protocol):
-    """Gives the bytes of a member by what was noted of it; safe from several threads."""
+    """Reads a member's bytes, given the integers noted of it (`Members`); safe from several threads."""
 
     def __call__(self, noted: Sequence[int], most: int) -> bytes: ...
 
@@ -49,7 +47,7 @@ class Archive:
     @property
     def warnings(self) -> Sequence[str]:
         num = self._members.num_twice
-        return [f"{self._members.name} has {num} members twice or more; the last of each counts"] if num else []
+        return [f"{self._members.name} has {num} members twice or more; the last of each is used"] if num else []
 
     def where(self, path: str = "") -> str:
         inside = join(self._prefix, path)
@@ -65,7 +63,7 @@ class Archive:
         names = self._folder(folder) or {}
         return [self._child(folder, name, names[name]) for name in sorted(names)]
 
-    def trouble(self, path: str) -> Offender | None:
+    def offender_at(self, path: str) -> Offender | None:
         found = self._members.bad.get(join(self._prefix, path))
         return None if found is None else Offender(path, found.problem, found.remedy)
 
@@ -82,7 +80,7 @@ class Archive:
         return Archive(self._file, self._members, self._reader, join(self._prefix, folder))
 
     def near(self) -> Iterator[Archive]:
-        """One level down, then two."""
+        """The folders one level down, then two."""
         below = [child.name for child in self.children("") if child.is_folder][:_NEAR]
         yield from (self.below(name) for name in below)
         for name in below:
@@ -94,7 +92,7 @@ class Archive:
 
     @property
     def path(self) -> str:
-        """Of the archive itself."""
+        """The path of the archive itself."""
         return self._members.name
 
     def top(self) -> Archive:
@@ -102,7 +100,7 @@ class Archive:
 
     @property
     def prefix(self) -> str:
-        """The folder in the archive that is the root; "" is its top."""
+        """The folder in the archive that is this source's root; "" is the archive's top."""
         return self._prefix
 
     def ends(self, path: str) -> Iterator[str]:
@@ -123,7 +121,7 @@ class Archive:
         return None if real is None else self._members.folders.get(real)
 
     def _number(self, path: str) -> int:
-        """Of the file among the members, below 0 where there is none."""
+        """The file's number among the members, negative where there is none."""
         real = self._members.real(join(self._prefix, path))
         folder, _, name = (real or "").rpartition("/")
         return self._members.folders.get(folder, {}).get(name, BAD)
@@ -131,26 +129,29 @@ class Archive:
     def _found(self, path: str) -> int:
         number = self._number(path)
         if number < 0:
-            raise FileNotFoundError(f"{self.where(path)} is no file that can be read")
+            raise FileNotFoundError(f"{self.where(path)} is no readable file")
         return number
 
     def _child(self, folder: str, name: str, number: int) -> Child:
         path = join(folder, name)
         is_folder = number == FOLDER or (number == BAD and self.is_folder(path))
-        return Child(name, is_folder, number == BAD, self.trouble(path) if number == BAD else None)
+        return Child(name, is_folder, number == BAD, self.offender_at(path) if number == BAD else None)
 
 
 def check_unpacked(name: str, unpacked: int, packed: int) -> None:
     """Raises: DataError when an archive unpacks to more than any data set would."""
     if unpacked > FREE_BYTES + MAX_RATIO * packed:
         raise DataError(
-            f"{name} unpacks to more than {MAX_RATIO} times its {packed:,} bytes, as a decompression bomb does; nothing of "
-            "it was used. If it is sound, unpack it and give the folder as the source"
+            f"{name} unpacks to more than {MAX_RATIO} times its {packed:,} bytes, like a decompression bomb; nothing of "
+            "it was used. If you trust it, unpack it and give the folder as the source"
         )
 
 
-class Careful:
-    """An archive's file whose directory is read in bounded pieces: what claims to be larger is refused."""
+class BoundedReader:
+    """An archive's file that is read at most `most` bytes at once: a larger header is refused.
+
+    Raises: DataError from `read`.
+    """
 
     def __init__(self, file: BinaryIO, name: str, most: int) -> None:
         self._file, self._name, self._most = file, name, most
@@ -160,7 +161,7 @@ class Careful:
         if asked > self._most:
             raise DataError(
                 f"{self._name} has headers of more than {self._most:,} bytes; it is damaged, or made to exhaust memory. "
-                "Pack it anew, or unpack it and give the folder as the source"
+                "Pack it again, or unpack it and give the folder as the source"
             )
         return self._file.read(num_bytes)
 

@@ -1,4 +1,4 @@
-"""A folder on disk as a source. Links may lead within it, never out of it; what is no regular file is never opened."""
+"""A folder on disk as a source. Links may lead within it, never out of it; only regular files are opened."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from datasets.sources.source import Child, Offender, Source, TooLarge, join
 
 _OUT = "is a symbolic link that leads out of the tree"
-_NEAR = 64  # folders looked at
+_NEAR = 64  # folders examined at most
 
 
 class Folder:
@@ -44,7 +44,7 @@ class Folder:
         with os.scandir(self.where(folder)) as entries:
             return sorted((self._child(entry, folder) for entry in entries), key=lambda child: child.name)
 
-    def trouble(self, path: str) -> Offender | None:
+    def offender_at(self, path: str) -> Offender | None:
         place = Path(self.where(path))
         target = place.resolve()
         if not target.is_relative_to(self.root):
@@ -52,7 +52,7 @@ class Folder:
         if place.is_symlink() and not target.exists():
             return Offender(path, "is a symbolic link that leads nowhere", "put the file itself there, or remove it")
         if target.exists() and not (target.is_file() or target.is_dir()):
-            return Offender(path, "is no regular file", "take it out of the tree")
+            return Offender(path, "is no regular file", "remove it from the tree")
         return None
 
     def read(self, path: str, most: int) -> bytes:
@@ -84,7 +84,7 @@ class Folder:
         return Folder(self.root / folder)
 
     def near(self) -> Iterator[Source]:
-        """One level down, then up to three up."""
+        """The folders one level down, then up to three parents."""
         folders = [child.name for child in self.children("") if child.is_folder and child.offender is None]
         yield from (self.below(name) for name in folders[:_NEAR])
         yield from (Folder(parent) for parent in list(self.root.parents)[:3])
@@ -103,4 +103,4 @@ class Folder:
             return Child(entry.name, False, False, Offender(repr(path), "the name is not UTF-8", "rename it"))
         is_folder, is_link = entry.is_dir(), entry.is_symlink()
         may_be_opened = (is_folder or entry.is_file()) and not is_link
-        return Child(entry.name, is_folder, is_link, None if may_be_opened else self.trouble(path))
+        return Child(entry.name, is_folder, is_link, None if may_be_opened else self.offender_at(path))

@@ -1,4 +1,4 @@
-"""The tree of an archive's members: where each lies, and which are not to be opened."""
+"""The tree of an archive's members: where each is, and which must not be opened."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from datasets.sources.source import Offender, join
 
 MAX_MEMBERS = 4_000_000
 MAX_PATH = 1024
-FOLDER, BAD = -1, -2  # in place of a file's number
+FOLDER, BAD = -1, -2  # instead of a file's number
 _MAX_LINKS = 40
 
 
 class Members:
-    """The tree of an archive's members, filled while it is listed.
+    """The tree of an archive's members, filled while the archive is listed.
 
-    width: integers noted of each file, its size first.
+    width: the number of integers noted of each file, its size first.
     """
 
     def __init__(self, name: str, width: int) -> None:
         self.name, self.width = name, width
         self.folders: dict[str, dict[str, int]] = {"": {}}  # folder → name → number of the file, FOLDER for a folder
         self.links: dict[str, str] = {}  # path → target within
-        self.bad: dict[str, Offender] = {}  # path → why it is not to be opened
-        self.offenders: list[Offender] = []  # what has no place in the tree
+        self.bad: dict[str, Offender] = {}  # path → why it must not be opened
+        self.offenders: list[Offender] = []  # members whose paths cannot be in the tree
         self.num_twice = 0
         self._noted = array("q")
         self._num = 0
@@ -55,19 +55,17 @@ class Members:
         folder, _, name = _plain(target).rpartition("/")
         number = self.folders.get(folder, {}).get(name, FOLDER)
         if number < 0:
-            self.add_bad(
-                written, f"is a hard link to {target}, no file that came before it", "put the file itself there"
-            )
+            self.add_bad(written, f"is a hard link to {target}, which is no earlier file", "put the file itself there")
         else:
             self._put(written, number)
 
     def add_link(self, written: str, target: str) -> None:
-        """A symbolic link; where it leads is looked at once everything is listed."""
+        """A symbolic link; `resolve_links` follows it once everything is listed."""
         if self._put(written, BAD):
             self.links[_plain(written)] = target
 
     def add_bad(self, written: str, problem: str, remedy: str) -> None:
-        """A member that is not to be opened."""
+        """A member that must not be opened."""
         if self._put(written, BAD):
             self.bad[_plain(written)] = Offender(_plain(written), problem, remedy)
 
@@ -85,7 +83,7 @@ class Members:
                 self.bad[path] = Offender(path, "is a symbolic link that leads nowhere", remedy)
 
     def real(self, path: str) -> str | None:
-        """The path without links in it, None where it leads nowhere or to what is not to be opened."""
+        """The path with its links resolved, None where it leads nowhere or to a member that must not be opened."""
         if not self.links:
             return path
         for _ in range(_MAX_LINKS):
@@ -110,9 +108,9 @@ class Members:
         folder, _, name = path.rpartition("/")
         names = self._make(folder)
         if not name or names is None or path in self.folders:
-            self.offenders.append(Offender(repr(written), "is a file and a folder at once", "pack the archive anew"))
+            self.offenders.append(Offender(repr(written), "is a file and a folder at once", "pack the archive again"))
             return False
-        if name in names:  # unpacking would write the later one over it
+        if name in names:  # unpacking would overwrite it with the later one
             self.num_twice += 1
             self.links.pop(path, None)
             self.bad.pop(path, None)
@@ -120,7 +118,7 @@ class Members:
         return True
 
     def _make(self, folder: str) -> dict[str, int] | None:
-        """The names of a folder, made with all above it; None where one of them is a file."""
+        """The names of a folder, which is created with its parents; None where one of them is a file."""
         if folder not in self.folders:
             above, _, name = folder.rpartition("/")
             names = self._make(above)
@@ -130,7 +128,7 @@ class Members:
         return self.folders[folder]
 
     def _place(self, written: str) -> str | None:
-        """The path below the archive's top, None after a report."""
+        """The path below the archive's top; None where it cannot be one, which is reported."""
         problem = None
         if len(written) > MAX_PATH:
             problem, written = f"a path of {len(written)} characters", f"{written[:80]}…"
@@ -148,7 +146,7 @@ class Members:
         if problem is None:
             return _plain(written)
         shown = written if written.isprintable() else repr(written)
-        self.offenders.append(Offender(shown, f"{problem}; it is not read", "pack the archive anew without it"))
+        self.offenders.append(Offender(shown, f"{problem}; it is not read", "pack the archive again without it"))
         return None
 
 

@@ -1,4 +1,4 @@
-"""What a path given as a source is: a folder, or an archive by its first bytes."""
+"""Opens a path as a source: a folder, or an archive recognised by its first bytes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _OTHER = {
 
 
 def open_source(path: str | Path, expected: str, *, progress: Progress | None = None) -> Source:
-    """The folder or archive at `path`. expected: what should be there, for the message.
+    """The folder or archive at `path`. expected: what should be there, for messages.
 
-    progress: of a compressed tar, which is decompressed first, called with its bytes done and in all.
+    progress: called with the bytes done and their total while a compressed tar is decompressed.
     Raises: DataError when there is nothing, or nothing that can be read.
     """
     path = Path(path)
@@ -38,7 +38,7 @@ def open_source(path: str | Path, expected: str, *, progress: Progress | None = 
     try:
         file: BinaryIO = open(path, "rb")  # noqa: SIM115  (it stays open as long as the source)
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}; look at its permissions") from error
+        raise DataError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
     try:
         start = file.read(512)
         file.seek(0)
@@ -48,7 +48,7 @@ def open_source(path: str | Path, expected: str, *, progress: Progress | None = 
             file = plain_tar(path, file, progress)
             file.seek(0)
             if not _is_tar(file.read(512)):
-                raise DataError(f"{path} is compressed, but what is in it is no tar archive; expected {expected}")
+                raise DataError(f"{path} is compressed, but its content is no tar archive; expected {expected}")
             file.seek(0)
             return open_tar(path, file)
         if _is_tar(start):
@@ -63,7 +63,7 @@ def open_source(path: str | Path, expected: str, *, progress: Progress | None = 
 
 
 def _is_tar(start: bytes) -> bool:
-    """By the checksum of the first header, which the oldest kinds have too."""
+    """Checks the checksum of the first header, which even the oldest tar formats have."""
     if len(start) < 512:
         return False
     try:

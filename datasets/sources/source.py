@@ -1,4 +1,4 @@
-"""What a layout reads through: names of files and folders, and the files' bytes, wherever they lie."""
+"""The interface through which a layout reads: names of files and folders, and the files' bytes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-LISTS_BYTES = 1 << 30  # of a list or a table; images have a limit of their own
+LISTS_BYTES = 1 << 30  # at most, of a list or a table; images have a limit of their own
 
 
 @dataclass(frozen=True, slots=True)
 class Offender:
-    """Something that cannot be converted. path: below the root, with the line where it is a line of a list."""
+    """Something that cannot be converted. path: below the root, with its line where it is a line of a list."""
 
     path: str
     problem: str
@@ -23,7 +23,7 @@ class Offender:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """A name in a folder. offender: why it is not to be opened, None when it may be."""
+    """A name in a folder. offender: why it must not be opened, None when it may be."""
 
     name: str
     is_folder: bool
@@ -32,47 +32,47 @@ class Child:
 
 
 class TooLarge(OSError):  # noqa: N818  (what it is, said plainly)
-    """A file has more bytes than were asked for at most."""
+    """A file has more bytes than the caller allows."""
 
 
 class Source(Protocol):
-    """Files under one root, which nothing leads out of. Paths are relative, with "/"; "" is the root.
+    """Files under one root, which no path leads out of. Paths are relative, with "/"; "" is the root.
 
     Reading is safe from several threads.
     """
 
     @property
     def offenders(self) -> Sequence[Offender]:
-        """What can be said before any folder is listed: members of an archive that have no place in it."""
+        """Offenders known before any folder is listed: members of an archive whose paths cannot be in it."""
 
     @property
     def warnings(self) -> Sequence[str]: ...
 
     def where(self, path: str = "") -> str:
-        """The place as people are told it."""
+        """The place as messages show it."""
 
     def is_file(self, path: str) -> bool:
-        """Also of a file that is not to be opened."""
+        """Whether there is a file, even one that must not be opened."""
 
     def is_folder(self, path: str) -> bool: ...
 
     def children(self, folder: str) -> list[Child]:
-        """Names right in the folder, sorted; none where it is no folder."""
+        """Names directly in the folder, sorted; none where it is no folder."""
 
-    def trouble(self, path: str) -> Offender | None:
-        """Why a path is not to be opened, None when it may be."""
+    def offender_at(self, path: str) -> Offender | None:
+        """Why a path must not be opened, None when it may be."""
 
     def read(self, path: str, most: int) -> bytes:
         """The whole file. Raises: TooLarge above `most` bytes, OSError."""
 
     def stamp(self, path: str) -> tuple[int, int]:
-        """Bytes and time of the last change, ns: while both stay, the file counts as unchanged. Raises: OSError."""
+        """Size in bytes and time of the last change in ns: the file counts as unchanged while both are. Raises: OSError."""
 
     def below(self, folder: str) -> Source:
         """The source whose root is `folder`."""
 
     def near(self) -> Iterator[Source]:
-        """Folders that may have been meant in place of this one."""
+        """Folders that may have been meant instead of this one."""
 
     def is_same(self, other: Source) -> bool:
         """Whether both are one folder or one archive, at any depth."""
@@ -85,7 +85,7 @@ def join(folder: str, name: str) -> str:
 
 
 def walk(source: Source, folder: str = "") -> Iterator[tuple[str, Child]]:
-    """Every file below the folder with its path, sorted within a folder; offenders too. Links to folders are no folders."""
+    """Every file below the folder with its path, sorted within a folder; offenders too. Links to folders are not followed."""
     for child in source.children(folder):
         path = join(folder, child.name)
         if child.is_folder and not child.is_link and child.offender is None:

@@ -1,5 +1,5 @@
 """TAR archives: a plain one is read in place. A compressed one has no random access: it is decompressed once, into an
-unnamed temporary file (TMPDIR), which takes the room of the plain archive and is gone when the process ends, killed or not.
+unnamed temporary file (TMPDIR), which takes the space of the plain archive and vanishes when the process ends, even if killed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from datasets.sources.archive import (
     MAX_HEADER_BYTES,
     Archive,
     BadMember,
-    Careful,
+    BoundedReader,
     Progress,
     check_unpacked,
     name_of,
@@ -30,61 +30,61 @@ from datasets.sources.members import Members
 
 GZIP, BZIP2, XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
 _PIECE = 4 << 20
-_XZ_MEMORY = 256 << 20  # the strongest preset asks for 65 MiB
+_XZ_MEMORY = 256 << 20  # the strongest preset needs 65 MiB
 
 
 def open_tar(path: Path, file: BinaryIO) -> Archive:
-    """Raises: DataError when it is damaged."""
+    """The members of a plain tar. Raises: DataError when it is damaged."""
     name = name_of(path)
     members = Members(name, width=2)
     try:
-        with tarfile.open(fileobj=cast(BinaryIO, Careful(file, name, MAX_HEADER_BYTES)), mode="r:") as listing:
+        with tarfile.open(fileobj=cast(BinaryIO, BoundedReader(file, name, MAX_HEADER_BYTES)), mode="r:") as listing:
             while (member := listing.next()) is not None:
                 _add(members, member)
-                listing.members = []  # type: ignore[attr-defined]  # it would keep them all
+                listing.members = []  # type: ignore[attr-defined]  # tarfile would keep them all
             end = listing.offset
     except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{name} is damaged ({error}); copy it again from where it is whole") from error
+        raise DataError(f"{name} is damaged ({error}); copy it again from an undamaged one") from error
     if os.pread(file.fileno(), tarfile.BLOCKSIZE, end) != tarfile.NUL * tarfile.BLOCKSIZE:
         raise DataError(
-            f"{name} is damaged or cut short: after {len(members):,} files comes neither a file nor the archive's end; "
-            "copy it again from where it is whole"
+            f"{name} is damaged or truncated: after {len(members):,} files follows neither a file nor the archive's end; "
+            "copy it again from an undamaged one"
         )
     members.resolve_links()
     return Archive(file, members, _TarReader(file))
 
 
 def plain_tar(path: Path, file: BinaryIO, progress: Progress | None) -> BinaryIO:
-    """A temporary file with what a compressed archive holds; `file` is closed.
+    """A temporary file with the decompressed content of an archive; `file` is closed.
 
-    Raises: DataError when it is damaged, a bomb, or there is no room.
+    Raises: DataError when it is damaged, a decompression bomb, or the disk is full.
     """
     name, packed = name_of(path), os.fstat(file.fileno()).st_size
-    spool = cast(BinaryIO, tempfile.TemporaryFile(prefix="redress-"))  # noqa: SIM115  (it outlives this)
+    temp = cast(BinaryIO, tempfile.TemporaryFile(prefix="redress-"))  # noqa: SIM115  (it outlives this)
     done = 0
     try:
         for piece in _pieces(file):
             done += len(piece)
             check_unpacked(name, done, packed)
-            spool.write(piece)
+            temp.write(piece)
             if progress is not None:
                 progress(min(file.tell(), packed), packed)
-        spool.flush()
+        temp.flush()
     except BaseException as error:
-        spool.close()
+        temp.close()
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise DataError(
-                f"no room in {tempfile.gettempdir()} for {name}, decompressed over {done:,} bytes. A compressed tar cannot be "
-                "read in place: set TMPDIR to a disk with more room, or unpack it and give the folder as the source"
+                f"no space in {tempfile.gettempdir()} for {name}, which has over {done:,} bytes decompressed. A compressed tar "
+                "cannot be read in place: set TMPDIR to a disk with more space, or unpack it and give the folder as the source"
             ) from error
         if isinstance(error, OSError | EOFError | lzma.LZMAError | zlib.error):
-            raise DataError(f"{name} is damaged ({error}); copy it again from where it is whole") from error
+            raise DataError(f"{name} is damaged ({error}); copy it again from an undamaged one") from error
         raise
     finally:
         file.close()
-    return spool
+    return temp
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
@@ -99,7 +99,7 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _xz_pieces(file: BinaryIO) -> Iterator[bytes]:
-    """What lzma.open gives, but in bounded memory: a stream may ask for a dictionary of gigabytes."""
+    """The output of lzma.open in bounded memory: a stream may require a dictionary of gigabytes."""
     data = b""
     while data := data or file.read(_PIECE):
         stream = lzma.LZMADecompressor(memlimit=_XZ_MEMORY)
@@ -119,15 +119,15 @@ def _add(members: Members, member: tarfile.TarInfo) -> None:
     elif member.islnk():
         members.add_hard_link(member.name, member.linkname)
     elif member.issparse():
-        members.add_bad(member.name, "is a sparse file", "pack the archive anew without --sparse")
+        members.add_bad(member.name, "is a sparse file", "pack the archive again without --sparse")
     elif member.isreg():
         members.add_file(member.name, (member.size, member.offset_data))
     else:
-        members.add_bad(member.name, "is a device, a pipe or a socket", "pack the archive anew without it")
+        members.add_bad(member.name, "is a device, a pipe or a socket", "pack the archive again without it")
 
 
 class _TarReader:
-    """noted: size, offset."""
+    """Reads members of a tar. noted: size, offset."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._descriptor = file.fileno()

@@ -1,1 +1,1 @@
-"""A path or an object, read and written with retries, hedging and a cache."""
+"""Reads and writes of paths and objects, with retries, hedging and a cache."""

@@ -1,4 +1,4 @@
-"""What a store does on a file system and on S3: one attempt each, plain OSErrors, absolute places."""
+"""The operations of a store on a file system and on S3: one attempt each, plain OSErrors, absolute places."""
 
 import contextlib
 import errno
@@ -15,8 +15,8 @@ import pyarrow.fs as pafs
 
 from datasets.storage import connections
 
-_WINDOW = 40 << 20  # of an upload: four parts of pyarrow's on their way
-_SMALL = 8 << 20  # less than a part
+_WINDOW = 40 << 20  # bytes of an upload in flight: four of pyarrow's parts
+_SMALL = 8 << 20  # bytes; less than a part
 
 
 def _is_temporary(name: str) -> bool:
@@ -24,9 +24,9 @@ def _is_temporary(name: str) -> bool:
 
 
 class Local:
-    """A file system. Writes go to a hidden temporary file beside the destination and are renamed when on disk."""
+    """A file system. A write fills a hidden temporary file beside the destination, which is renamed once it is on disk."""
 
-    _PASSING = frozenset({errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY})
+    _RETRYABLE = frozenset({errno.EIO, errno.EAGAIN, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT, errno.EBUSY})
 
     def read(self, place: str, offset: int, length: int | None) -> bytes:
         with open(place, "rb") as file:
@@ -34,23 +34,23 @@ class Local:
             return file.read() if length is None else file.read(length)
 
     def write(self, place: str, data: bytes) -> None:
-        spool = self.spool(place)
+        temp = self.temp_path(place)
         try:
-            with open(spool, "xb") as file:
+            with open(temp, "xb") as file:
                 file.write(data)
-            self.publish(spool, place)
+            self.commit_temp(temp, place)
         finally:
-            spool.unlink(missing_ok=True)
+            temp.unlink(missing_ok=True)
 
-    def spool(self, place: str) -> Path:
+    def temp_path(self, place: str) -> Path:
         path = Path(place)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
 
-    def publish(self, spool: Path, place: str) -> None:
-        _sync(spool)
-        os.replace(spool, place)
-        _sync(spool.parent)
+    def commit_temp(self, temp: Path, place: str) -> None:
+        _sync(temp)
+        os.replace(temp, place)
+        _sync(temp.parent)
 
     def size(self, place: str) -> int | None:
         try:
@@ -71,7 +71,7 @@ class Local:
         found = [entry.name + "/" * entry.is_dir() for entry in os.scandir(place)]
         return [name for name in found if not _is_temporary(name)]
 
-    def sweep(self, place: str) -> None:
+    def clean_temp(self, place: str) -> None:
         for path in _files(place):
             if _is_temporary(path.name):
                 path.unlink(missing_ok=True)
@@ -83,15 +83,15 @@ class Local:
         if os.path.isdir(place):
             shutil.rmtree(place)
 
-    def may_pass(self, error: OSError) -> bool:
-        return error.errno in self._PASSING
+    def is_retryable(self, error: OSError) -> bool:
+        return error.errno in self._RETRYABLE
 
     def missing(self, place: str) -> str:
         parent = Path(place).parent
         return "there is no such file" if parent.is_dir() else f"there is no such file, and no folder {parent}"
 
     def advice(self, error: OSError) -> str:
-        return "Check the path, its permissions and the space left on the disk"
+        return "Check the path, its permissions and the free space on the disk"
 
 
 def _files(place: str) -> list[Path]:
@@ -107,50 +107,52 @@ def _sync(path: Path) -> None:
 
 
 class S3:
-    """Amazon S3 or a server that speaks it. Places are "bucket/key"."""
+    """Amazon S3 or a compatible server. Places are "bucket/key"."""
 
-    # 4xx answers stay as they are however often one asks, save these two: request time-out and too many requests.
+    # 4xx answers are permanent, except these two: request time-out and too many requests.
     _STATUS = re.compile(r"HTTP status 4(?!08|29)\d\d")
-    _LASTING = re.compile(
+    _PERMANENT = re.compile(
         r"AWS Error (ACCESS_DENIED|NO_SUCH_|RESOURCE_NOT_FOUND|INVALID_|SIGNATURE_DOES_NOT_MATCH|MISSING_|"
         r"UNRECOGNIZED_|EXPIRED_|OPT_IN_|VALIDATION|PERMANENT_REDIRECT)"
     )
 
     def open(self, place: str) -> int:
-        """The object's size now. What is read of it next is read as of this size, by one request a range."""
-        return connections.opened(place, anew=True).size()
+        """The object's size now. Later reads rely on this size: one request per range."""
+        return connections.open_object(place, refresh=True).size()
 
     def read(self, place: str, offset: int, length: int) -> bytes:
-        """The range, as far as the object reaches. An answer that ends early and says so is filled up with anything:
-        pyarrow does not look, so only a digest tells."""
+        """The range, as far as the object extends.
+
+        pyarrow fills an answer that ends early with arbitrary bytes; only a digest reveals it.
+        """
         try:
-            file = connections.opened(place)
+            file = connections.open_object(place)
             if offset + length > file.size():  # it may have grown since it was opened
-                file = connections.opened(place, anew=True)
+                file = connections.open_object(place, refresh=True)
             length = min(length, file.size() - offset)
             return file.read_at(length, offset) if length > 0 else b""
         except OSError as error:
-            if not self.may_pass(error):
+            if not self.is_retryable(error):
                 self.forget(place)
             if "NO_SUCH_KEY" in str(error):  # gone since it was opened
                 raise FileNotFoundError(str(error)) from error
             raise
 
     def forget(self, place: str) -> None:
-        """The next reading opens the object anew."""
+        """Makes the next read open the object again."""
         connections.close(place)
 
     def write(self, place: str, data: bytes) -> None:
         _upload(pa.py_buffer(data), place)
 
-    def spool(self, place: str) -> Path:
+    def temp_path(self, place: str) -> Path:
         return Path(tempfile.gettempdir(), f".{place.rsplit('/', 1)[-1]}.{uuid.uuid4().hex}.tmp")
 
-    def publish(self, spool: Path, place: str) -> None:
-        if spool.stat().st_size == 0:
+    def commit_temp(self, temp: Path, place: str) -> None:
+        if temp.stat().st_size == 0:
             _upload(pa.py_buffer(b""), place)
         else:
-            with pa.memory_map(str(spool)) as file:
+            with pa.memory_map(str(temp)) as file:
                 _upload(file.read_buffer(), place)
 
     def size(self, place: str) -> int | None:
@@ -167,8 +169,8 @@ class S3:
         names = [info.base_name + "/" * (info.type == pafs.FileType.Directory) for info in found]
         return [name for name in names if name.endswith("/") or not _is_marker(name)]
 
-    def sweep(self, place: str) -> None:
-        """Nothing to do: an unfinished upload is no object."""
+    def clean_temp(self, place: str) -> None:
+        """Nothing to do: an incomplete upload is no object."""
 
     def delete(self, place: str) -> None:
         try:
@@ -177,17 +179,15 @@ class S3:
             return
 
     def remove_folder(self, place: str) -> None:
-        """Folders are not things here; a marker left behind is never listed."""
+        """Nothing to do: S3 has no folders, and a marker left behind is never listed."""
 
-    def may_pass(self, error: OSError) -> bool:
+    def is_retryable(self, error: OSError) -> bool:
         text = str(error)
         if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError | NotADirectoryError):
             return False
-        if (
-            "NO_SUCH_UPLOAD" in text
-        ):  # completed by a request whose answer was lost, and asked again: a new one mends it
+        if "NO_SUCH_UPLOAD" in text:  # the upload was completed, its answer lost, and the request repeated
             return True
-        return not (self._STATUS.search(text) or self._LASTING.search(text))
+        return not (self._STATUS.search(text) or self._PERMANENT.search(text))
 
     def missing(self, place: str) -> str:
         bucket = place.split("/", 1)[0]
@@ -203,12 +203,12 @@ class S3:
 
     def advice(self, error: OSError) -> str:
         text = str(error)
-        where = connections.endpoint() or "not set, so Amazon S3 is asked"
+        where = connections.endpoint() or "not set, so requests go to Amazon S3"
         if "NETWORK_CONNECTION" in text:
-            return f"Is the endpoint reachable from here? AWS_ENDPOINT_URL is {where}"
+            return f"Check that the endpoint is reachable from this machine; AWS_ENDPOINT_URL is {where}"
         if "NO_SUCH_BUCKET" in text:
             return f"Check the bucket's name; AWS_ENDPOINT_URL is {where}"
-        if self.may_pass(error):
+        if self.is_retryable(error):
             return f"The store may be overloaded: try again later. AWS_ENDPOINT_URL is {where}"
         return (
             "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and AWS_REGION and the bucket's "
@@ -221,12 +221,12 @@ def _is_marker(name: str) -> bool:
 
 
 def _upload(data: pa.Buffer, place: str) -> None:
-    """Puts a whole object: a small one by one request, others in parts of 10 MiB, a window of which goes at once.
+    """Puts a whole object: a small one by one request, others in parts of 10 MiB, several of them in flight.
 
-    pyarrow completes a stream that it lets go of, with what it has. So nothing may come between its parts: the upload
-    runs in a thread, which hears no Ctrl-C, from memory, which cannot fail to be read; only a failed part ends it, and
-    such a stream stays incomplete. There is no deadline but the socket's: an upload given up could still end some time
-    and replace what was written after it.
+    pyarrow completes a stream that is dropped, with the parts it has. So nothing may interrupt the upload: it runs in a
+    thread, which receives no Ctrl-C, and from memory, which cannot fail to be read. Only a failed part ends it, and such a
+    stream stays incomplete. There is no deadline but the socket's: an abandoned upload could complete later and replace
+    a newer object.
     """
 
     def put() -> None:
@@ -234,11 +234,11 @@ def _upload(data: pa.Buffer, place: str) -> None:
         try:
             for start in range(0, len(data), _WINDOW):
                 stream.write(data.slice(start, min(_WINDOW, len(data) - start)))
-                stream.flush()  # pyarrow would hold all parts in memory; this waits for those on their way
+                stream.flush()  # else pyarrow holds all parts in memory; this waits for the parts in flight
             stream.close()
         except OSError:
             with contextlib.suppress(OSError):
-                stream.close()  # else it is closed when it is collected, holding the GIL
+                stream.close()  # else garbage collection closes it, holding the GIL
             raise
 
     with ThreadPoolExecutor(1, "redress-upload") as pool:

@@ -1,4 +1,4 @@
-"""The process's connections to S3 and the objects opened over them; the environment says where and as whom."""
+"""The process's connections to S3 and the objects opened over them; the environment gives endpoint and credentials."""
 
 import atexit
 import os
@@ -12,7 +12,7 @@ import pyarrow.fs as pafs
 
 from datasets.storage.hedging import ATTEMPT
 
-_OPENED = 256  # objects at most; an opened one is its name and its size
+_OPENED = 256  # objects at most; an open one is its name and its size
 
 _Who = tuple[int, str | None, str | None, str | None, str | None, str | None]  # process, endpoint, region, keys
 _connections: dict[_Who, tuple[pafs.S3FileSystem, pafs.S3FileSystem]] = {}
@@ -25,25 +25,25 @@ def endpoint() -> str | None:
 
 
 def filesystem(*, in_parts: bool = False) -> pafs.S3FileSystem:
-    """The connection for what the environment says now: one pool of sockets, never carried over a fork.
+    """The connection for the current environment: one pool of sockets, never shared over a fork.
 
-    in_parts: for objects to be written in several parts. Of others nothing is sent before they are closed.
+    in_parts: for objects written in several parts. Without it, nothing is sent before the object is closed.
     """
     who = _who()
     with _lock:
-        if who not in _connections:  # both at once: pyarrow lets no new one begin while a request is on its way
+        if who not in _connections:  # both at once: pyarrow creates no connection while a request is in flight
             _connections[who] = (_connect(in_parts=False), _connect(in_parts=True))
         return _connections[who][in_parts]
 
 
-def opened(place: str, *, anew: bool = False) -> pa.NativeFile:
-    """The object, opened once (a request of its own); threads may read ranges of it, each by one request.
+def open_object(place: str, *, refresh: bool = False) -> pa.NativeFile:
+    """The object, opened once (one request); threads may read ranges of it, each by one request.
 
-    anew: ask for its size again.
+    refresh: request its size again.
     """
     key = (_who(), place)
     with _lock:
-        if not anew and key in _opened:
+        if not refresh and key in _opened:
             _opened.move_to_end(key)
             return _opened[key]
     file = filesystem().open_input_file(place)
@@ -56,14 +56,14 @@ def opened(place: str, *, anew: bool = False) -> pa.NativeFile:
 
 
 def close(place: str) -> None:
-    """Forgets the opened object."""
+    """Drops the open object; the next `open_object` requests it again."""
     with _lock:
         _opened.pop((_who(), place), None)
 
 
-@atexit.register  # so it runs before pyarrow's own end, which waits for every request
+@atexit.register  # runs before pyarrow's own handler, which waits for every request
 def _cut_off() -> None:
-    """Where reads were left behind, breaks the sockets to the stores, so that the process can end."""
+    """Shuts down the sockets to the stores where reads were abandoned, so that the process can end."""
     is_left = any(thread.name == ATTEMPT for thread in threading.enumerate())
     if not is_left or not os.path.isdir("/proc/self/fd"):
         return
@@ -74,7 +74,7 @@ def _cut_off() -> None:
                 if there.getpeername()[1] in ports:
                     there.shutdown(socket.SHUT_RDWR)
         except (OSError, IndexError):
-            continue  # no socket, or none that is connected
+            continue  # no socket, or not connected
 
 
 def _who() -> _Who:
@@ -107,9 +107,9 @@ def _connect(*, in_parts: bool) -> pafs.S3FileSystem:
     return pafs.S3FileSystem(
         connect_timeout=5,
         request_timeout=10,  # seconds without a byte, after which an attempt counts as failed
-        # Small objects by a single put. With several parts it would put an empty object where the first request fails.
+        # Small objects by a single put: with several parts, pyarrow puts an empty object where the first request fails.
         allow_delayed_open=not in_parts,
-        # Ours is the one retry loop; but it repeats an upload as a whole, and of many parts one would always fail.
+        # `Retry` is the only retry loop. But it repeats an upload as a whole, and of many parts one would always fail.
         retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=3 if in_parts else 1),
         **options,
     )

@@ -1,8 +1,8 @@
 """Row groups of a remote data set on the node's disk: bounded, checked on every read, shared by the node's processes.
 
-A file is named by the SHA-256 of its bytes. No daemon keeps the books: the sum of the files' bytes stands in the file `lock`
-and is read and written under its lock; it may be too large after a crash, never too small, and is put right when files
-are evicted. What cannot be kept is read from the store again: the cache ends no training.
+A file's name is the SHA-256 of its bytes. There is no daemon: the file `lock` contains the sum of the files' bytes, the size
+counter, which is read and written under its lock. After a crash the counter may be too large, never too small; the next
+eviction corrects it. What cannot be cached is read from the store again: a failing cache stops no training.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-_DIGITS = 20  # of the sum: written over in place, which needs no room on a full disk
+_DIGITS = 20  # of the size counter: overwritten in place, which needs no space on a full disk
 
 
 @dataclass
 class DiskCache:
-    """A folder that holds at most max_bytes, several processes' together; what was used longest ago goes first.
+    """A folder of at most max_bytes, shared by processes; the least recently used row groups are evicted first.
 
-    hits: row groups that this object found there. Safe to use from several threads.
+    hits: the number of row groups that this object found there. Safe to use from several threads.
     """
 
     folder: Path
@@ -35,13 +35,13 @@ class DiskCache:
     _warned: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def fetch(self, digest: str, read: Callable[[], bytes]) -> bytes:
-        """The bytes of this SHA-256 (hex), from the disk or by `read`, which only one of those who want it now calls.
+        """The bytes of this SHA-256 (hex), from the disk or else from `read`.
 
-        Raises: what `read` raises.
+        Of the threads and processes that request the same bytes at once, one calls `read`. Raises: what `read` raises.
         """
         found = self._find(digest)
         if found is None:
-            with self._alone(digest):
+            with self._single_flight(digest):
                 found = self._find(digest)
                 if found is None:
                     data = read()
@@ -65,74 +65,74 @@ class DiskCache:
         except FileNotFoundError:
             pass
         except OSError as error:
-            self._complain(error)
+            self._warn_once(error)
         return None
 
     def _keep(self, digest: str, data: bytes) -> None:
         if len(data) > self.max_bytes:
             return
         path = self._path(digest)
-        spool = path.with_name(f".{digest}.tmp")
+        temp = path.with_name(f".{digest}.tmp")
         try:
-            with _locked(self.folder / "lock") as books:
-                _write_sum(books, self._room_for(len(data), books) + len(data))
+            with _locked(self.folder / "lock") as counter:
+                _write_sum(counter, self._room_for(len(data), counter) + len(data))
                 path.parent.mkdir(exist_ok=True)
-                spool.write_bytes(data)  # no sync: a file that a crash leaves half is found by its digest
-                os.replace(spool, path)
+                temp.write_bytes(data)  # no sync: the digest reveals a file that a crash left incomplete
+                os.replace(temp, path)
         except OSError as error:
             with contextlib.suppress(OSError):
-                spool.unlink(missing_ok=True)
-            self._complain(error)
+                temp.unlink(missing_ok=True)
+            self._warn_once(error)
 
-    def _room_for(self, num_bytes: int, books: int) -> int:
-        """Bytes held after as much was evicted as must be, and a sixteenth more, for listing takes time."""
-        held = _read_sum(books)
-        if held is not None and held + num_bytes <= self.max_bytes:
-            return held
+    def _room_for(self, num_bytes: int, counter: int) -> int:
+        """The bytes cached after the necessary evictions, and a sixteenth of max_bytes more, for listing takes time."""
+        total = _read_sum(counter)
+        if total is not None and total + num_bytes <= self.max_bytes:
+            return total
         files = []
         for path in self.folder.glob("??/*"):
             if path.name.startswith("."):
-                path.unlink(missing_ok=True)  # of a killed process: who writes has the lock
+                path.unlink(missing_ok=True)  # from a killed process: writers have the lock
             else:
                 with contextlib.suppress(FileNotFoundError):
                     files.append((path.stat().st_mtime_ns, path.stat().st_size, path))
-        held = sum(size for _, size, _ in files)
+        total = sum(size for _, size, _ in files)
         wanted = self.max_bytes - num_bytes
-        if held > wanted:
+        if total > wanted:
             wanted -= min(wanted, self.max_bytes // 16)
         for _, size, path in sorted(files):
-            if held <= wanted:
+            if total <= wanted:
                 break
             path.unlink(missing_ok=True)
-            held -= size
-        return held
+            total -= size
+        return total
 
     @contextlib.contextmanager
-    def _alone(self, digest: str) -> Iterator[None]:
-        """One thread or process of the node at a time; where the disk allows no lock, all at once."""
+    def _single_flight(self, digest: str) -> Iterator[None]:
+        """Admits one thread or process of the node at a time; where the disk allows no lock, all at once."""
         with contextlib.ExitStack() as stack:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(_locked(self.folder / f"{digest}.lock", is_passing=True))
+                stack.enter_context(_locked(self.folder / f"{digest}.lock", is_temporary=True))
             except OSError as error:
-                self._complain(error)
+                self._warn_once(error)
             yield
 
-    def _complain(self, error: OSError) -> None:
+    def _warn_once(self, error: OSError) -> None:
         reason = error.strerror or str(error)
         if reason not in self._warned:
             self._warned.add(reason)
             log.warning(
-                "the disk cache in %s cannot be used (%s); reading goes on from the store. Check stream.disk_cache, the "
-                "folder's permissions and the space left",
+                "the disk cache in %s cannot be used (%s); row groups are read from the store. Check stream.disk_cache, the "
+                "folder's permissions and the free space",
                 self.folder,
                 reason,
             )
 
 
 @contextlib.contextmanager
-def _locked(path: Path, *, is_passing: bool = False) -> Iterator[int]:
-    """Holds the file's lock, which ends with the process at the latest. is_passing: the file goes when it is let go.
+def _locked(path: Path, *, is_temporary: bool = False) -> Iterator[int]:
+    """Holds the file's lock, at most until the process ends. is_temporary: the file is removed with the lock.
 
     Raises: OSError.
     """
@@ -147,20 +147,20 @@ def _locked(path: Path, *, is_passing: bool = False) -> Iterator[int]:
         except BaseException:
             os.close(file)
             raise
-        os.close(file)  # another one removed the file while this one waited for it
+        os.close(file)  # another process removed the file while this one waited
     try:
         yield file
     finally:
-        if is_passing:
+        if is_temporary:
             with contextlib.suppress(OSError):
                 os.unlink(path)
         os.close(file)
 
 
-def _read_sum(books: int) -> int | None:
-    text = os.pread(books, _DIGITS, 0)
+def _read_sum(counter: int) -> int | None:
+    text = os.pread(counter, _DIGITS, 0)
     return int(text) if len(text) == _DIGITS and text.isdigit() else None
 
 
-def _write_sum(books: int, held: int) -> None:
-    os.pwrite(books, f"{held:0{_DIGITS}}".encode(), 0)
+def _write_sum(counter: int, total: int) -> None:
+    os.pwrite(counter, f"{total:0{_DIGITS}}".encode(), 0)

@@ -1,10 +1,10 @@
-"""Reads that answer in time: every attempt under a deadline, and a second one sent after a straggler.
+"""Hedged reads: every attempt has a deadline, and a second read is sent after a straggler.
 
-Most slow answers of an object store are slow by accident, and the same question asked again is answered at once (Dean and
-Barroso, "The Tail at Scale", CACM 2013). What keeps this from doubling the load of a store that is slow for everybody: the
-delay follows the latencies seen lately, and second reads come out of a budget.
+Most slow answers of an object store are slow by accident, and a repeated request is answered at once (Dean and
+Barroso, "The Tail at Scale", CACM 2013). Two things keep this from doubling the load of a store that is slow for everybody:
+the delay follows recent latencies, and second reads have a budget.
 
-pyarrow cannot break off a read. One that is late is left to its thread, and its answer to nobody.
+pyarrow cannot cancel a read. A late one stays in its thread, and its answer is discarded.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from datasets.storage.stats import StoreStats
 T = TypeVar("T")
 
 ATTEMPT = "redress-attempt"  # name of the threads
-QUANTILE = 0.95  # of the latencies seen lately …
-FACTOR = 1.5  # … times this is late
-FLOOR_S = 0.2  # nothing is late before
-RECENT = 200  # latencies
-WARM = 12  # latencies, before which nothing is known to be late
+QUANTILE = 0.95  # a read is late after this quantile of recent latencies …
+FACTOR = 1.5  # … times this factor
+FLOOR_S = 0.2  # and never before this many seconds
+RECENT = 200  # latencies kept
+WARM = 12  # latencies needed before any read counts as late
 BUDGET = 0.05  # second reads per read
-BURST = 2.0  # that the budget may save up
+BURST = 2.0  # second reads that the budget accumulates at most
 IN_FLIGHT = 4  # second reads at once
 LATENCY_BYTES = 8 << 20  # a store takes as long for these as for a first byte (0.1 s at 80 MB/s)
 
@@ -44,7 +44,7 @@ class Hedging:
         self._in_flight = 0
 
     def delay_s(self, num_bytes: int) -> float:
-        """Seconds after which a read of so many bytes is a straggler; infinite while too little is known."""
+        """Seconds after which a read of num_bytes is a straggler; infinite until WARM latencies are known."""
         with self._lock:
             if len(self._recent) < WARM:
                 return math.inf
@@ -52,9 +52,9 @@ class Hedging:
         return max(FLOOR_S, FACTOR * usual * _weight(num_bytes))
 
     def read(self, operation: Callable[[], T], num_bytes: int, limit_s: float) -> T:
-        """What `operation` returns, from the first of at most two runs of it that ends well.
+        """The result of `operation`, from the first of at most two runs that succeeds.
 
-        operation: safe to run twice at once. Raises: its error when no run is left; TimeoutError after limit_s.
+        operation: safe to run twice at once. Raises: its error when all runs have failed; TimeoutError after limit_s.
         """
         runs = _Runs(self._timed(operation, num_bytes))
         until = time.monotonic() + limit_s
@@ -69,7 +69,7 @@ class Hedging:
                 if runs.running == 0:
                     raise answer.error
             if time.monotonic() >= until:
-                raise TimeoutError(f"no whole answer within {limit_s:.1f} s")
+                raise TimeoutError(f"no complete answer within {limit_s:.1f} s")
             if answer is None and self._take():
                 delay_s = math.inf
                 self.stats.count(hedges=1)
@@ -103,7 +103,7 @@ class Hedging:
 
 
 def within(operation: Callable[[], T], limit_s: float) -> T:
-    """What `operation` returns, or raises. Raises: TimeoutError after limit_s."""
+    """The result of `operation`. Raises: its error; TimeoutError after limit_s."""
     answer = _Runs(operation).wait(limit_s)
     if answer is None:
         raise TimeoutError(f"no answer within {limit_s:.1f} s")
@@ -113,19 +113,19 @@ def within(operation: Callable[[], T], limit_s: float) -> T:
 
 
 def _weight(num_bytes: int) -> float:
-    """How much longer than a first byte so many bytes take."""
+    """The time for num_bytes over the time for a first byte."""
     return 1 + num_bytes / LATENCY_BYTES
 
 
 class _Answer:
-    """number: of the run, 0 for the first."""
+    """The result or the error of a run. number: the run's, 0 for the first."""
 
     def __init__(self, number: int, value: object, error: BaseException | None) -> None:
         self.number, self.value, self.error = number, value, error
 
 
 class _Runs:
-    """Runs of one operation, each in a thread that nobody has to wait for, from which answers come as they are ready."""
+    """Runs of one operation, each in a daemon thread; answers are delivered in the order in which they are ready."""
 
     def __init__(self, operation: Callable[[], object]) -> None:
         self.operation = operation
@@ -149,7 +149,7 @@ class _Runs:
         threading.Thread(target=run, name=ATTEMPT, daemon=True).start()
 
     def wait(self, timeout_s: float) -> _Answer | None:
-        """The next answer, None when there is none in time."""
+        """The next answer, None after timeout_s."""
         try:
             answer = self._answers.get(timeout=max(0.0, timeout_s))
         except queue.Empty:

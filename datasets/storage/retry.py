@@ -1,4 +1,4 @@
-"""Bounded retries: full jitter, a number of attempts, a deadline for each and for all together."""
+"""Bounded retries: full jitter, a maximum number of attempts, a deadline for each attempt and one for all together."""
 
 import random
 import time
@@ -12,9 +12,10 @@ _jitter = random.SystemRandom()  # never the global state: a training's draws mu
 
 @dataclass(frozen=True)
 class Retry:
-    """How often and how long. The wait before attempt n+1 is uniform in [0, min(cap_s, base_s · 2ⁿ)].
+    """The number of attempts and their deadlines. The wait before attempt n+1 is uniform in [0, min(cap_s, base_s · 2ⁿ)].
 
-    An attempt to read n bytes may take attempt_s + n / slowest: a connection that only dribbles is given up for another.
+    attempts: at most. deadline_s: seconds for all attempts together. An attempt to read n bytes may take
+    attempt_s + n / slowest seconds: a slower connection is abandoned for a new one.
     """
 
     attempts: int = 6
@@ -25,13 +26,13 @@ class Retry:
     slowest: int = 256 << 10  # bytes per second
 
     def limit_s(self, num_bytes: int) -> float:
-        """Seconds after which an attempt to read so many bytes has failed."""
+        """Seconds after which an attempt to read num_bytes has failed."""
         return self.attempt_s + num_bytes / self.slowest
 
-    def call(self, operation: Callable[[], T], may_pass: Callable[[OSError], bool]) -> T:
+    def call(self, operation: Callable[[], T], is_retryable: Callable[[OSError], bool]) -> T:
         """Returns operation()'s result.
 
-        Raises: GaveUp from the last error when attempts or time are used up, or at once when `may_pass` denies it.
+        Raises: GaveUp from the last error when attempts or time are used up, or when the error is not retryable.
         """
         start = time.monotonic()
         attempt = 0
@@ -42,13 +43,13 @@ class Retry:
             except OSError as error:
                 wait = _jitter.uniform(0, min(self.cap_s, self.base_s * 2 ** (attempt - 1)))
                 elapsed = time.monotonic() - start
-                if not may_pass(error) or attempt >= self.attempts or elapsed + wait > self.deadline_s:
+                if not is_retryable(error) or attempt >= self.attempts or elapsed + wait > self.deadline_s:
                     raise GaveUp(error, attempt, elapsed) from error
             time.sleep(wait)
 
 
 class GaveUp(Exception):  # noqa: N818
-    """Carries the last error, the attempts made and the seconds they took to the one who words the message."""
+    """The last error, the number of attempts and the seconds they took; the caller words the message."""
 
     def __init__(self, error: OSError, attempts: int, elapsed_s: float) -> None:
         super().__init__(str(error))

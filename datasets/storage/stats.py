@@ -1,4 +1,4 @@
-"""What a store was asked and what it took, since it was opened."""
+"""Counters of a store's reads since it was opened."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 
 @dataclass
 class StoreStats:
-    """reads: of objects or ranges, that were answered; bytes: of the answers. retries: attempts after a failed one.
-    hedges: second reads sent after a straggler; hedges_won: those that answered first. healed: reads whose bytes came
-    wrong at first. Safe to count from several threads."""
+    """Counters of reads. Safe to use from several threads.
+
+    reads: answered reads of objects or ranges. bytes: of these answers. retries: attempts after a failed one. hedges: second
+    reads sent after a straggler. hedges_won: those that answered first. healed: reads whose first bytes were wrong.
+    """
 
     reads: int = 0
     bytes: int = 0
@@ -27,6 +29,6 @@ class StoreStats:
                 setattr(self, name, getattr(self, name) + number)
 
     def __str__(self) -> str:
-        trouble = {"retried": self.retries, "hedged": self.hedges, "healed": self.healed}
-        notes = ", ".join(f"{number} {name}" for name, number in trouble.items() if number)
+        problems = {"retried": self.retries, "hedged": self.hedges, "healed": self.healed}
+        notes = ", ".join(f"{number} {name}" for name, number in problems.items() if number)
         return f"{self.bytes / 1e6:,.1f} MB in {self.reads:,} reads" + (f" ({notes})" if notes else "")

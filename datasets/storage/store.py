@@ -1,6 +1,6 @@
 """One way to open a path or an object-store address: plain paths, file:// and s3://, with bounded retries.
 
-On S3 the environment says where and who: AWS_ENDPOINT_URL (http or https; unset is Amazon's), AWS_REGION or
+The environment configures S3: AWS_ENDPOINT_URL (http or https; Amazon's when unset), AWS_REGION or
 AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the cloud's own identity).
 """
 
@@ -23,11 +23,11 @@ from datasets.storage.stats import StoreStats
 
 T = TypeVar("T")
 DEFAULT = Retry()
-PATIENT = Retry(attempts=12, cap_s=15.0, deadline_s=180.0)  # for work under way: an outage of a minute passes
+PATIENT = Retry(attempts=12, cap_s=15.0, deadline_s=180.0)  # for work in progress: it survives an outage of a minute
 
 
 class StoreError(OSError):
-    """A path or object could not be read or written: names it, what failed, the attempts, and what to do."""
+    """A path or object could not be read or written. The message names it, the failure, the attempts, and what to do."""
 
 
 class MissingObject(StoreError, FileNotFoundError):  # noqa: N818
@@ -35,17 +35,17 @@ class MissingObject(StoreError, FileNotFoundError):  # noqa: N818
 
 
 class _WrongBytes(OSError):  # noqa: N818
-    """What arrived is not what it should be; cause: what its reader said to it."""
+    """The bytes that arrived are not the expected ones. cause: the error that reading them raised."""
 
     def __init__(self, data: bytes, cause: DataError | CorruptData) -> None:
-        super().__init__("other bytes arrived each time, none the right ones: something on the way alters them")
+        super().__init__("different bytes arrived each time, all wrong: the network or a proxy alters them")
         self.digest, self.cause = hashlib.sha256(data).digest(), cause
 
 
 def open_store(address: str, *, retry: Retry = DEFAULT) -> "Store":
-    """The store at a plain path, file:// or s3://bucket/prefix. Connects to nothing yet.
+    """The store at a plain path, file:// or s3://bucket/prefix. Opens no connection.
 
-    Raises: StoreError when the address is of another kind or has no bucket.
+    Raises: StoreError when the address has another scheme or no bucket.
     """
     scheme = urlsplit(address).scheme if "://" in address else ""
     if scheme == "s3":
@@ -59,15 +59,15 @@ def open_store(address: str, *, retry: Retry = DEFAULT) -> "Store":
             raise StoreError(f"{address} names a host; expected file:///absolute/path")
         address = unquote(parts.path) or "/"
     elif scheme:
-        raise StoreError(f"{address} begins with {scheme}://; known are plain paths, file:// and s3://")
-    return Store(os.path.abspath(os.path.expanduser(address)), retry)  # a worker's own folder is another one
+        raise StoreError(f"{address} begins with {scheme}://; supported are plain paths, file:// and s3://")
+    return Store(os.path.abspath(os.path.expanduser(address)), retry)  # a worker's current folder is a different one
 
 
 @dataclass(frozen=True)
 class Store:
-    """A folder or bucket prefix. Paths are relative with "/"; "" means the address itself is the object.
+    """A folder or bucket prefix. Paths are relative with "/"; "" means that the address itself is the object.
 
-    Picklable (nothing but address and retry travels) and safe to use from several threads.
+    Picklable (only address and retry are pickled) and safe to use from several threads.
     """
 
     address: str
@@ -78,7 +78,7 @@ class Store:
         return not self.address.startswith("s3://")
 
     def join(self, *parts: str) -> str:
-        """The address of something below."""
+        """The address of a path in the store."""
         return "/".join([self.address.rstrip("/"), *(part.strip("/") for part in parts if part)]) or "/"
 
     def sub(self, prefix: str) -> "Store":
@@ -86,86 +86,92 @@ class Store:
         return Store(self.join(prefix), self.retry) if prefix else self
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
-        """The bytes from offset on, at most `length`; fewer where the object ends sooner. Raises: StoreError."""
+        """The bytes from `offset` on, at most `length`; fewer where the object is shorter. Raises: StoreError."""
         return self.read_as(path, bytes, offset, length)
 
-    def read_as(self, path: str, parse: Callable[[bytes], T], offset: int = 0, length: int | None = None) -> T:
-        """What `parse` makes of these bytes. It raises CorruptData or DataError where they are not what they should be.
+    def read_as(self, path: str, from_bytes: Callable[[bytes], T], offset: int = 0, length: int | None = None) -> T:
+        """The result of `from_bytes`, which raises CorruptData or DataError where the bytes are not the expected ones.
 
-        A remote object is read again then, for bytes suffer on the way; the same wrong ones twice are the object's own.
-        Raises: parse's error, of the object's own bytes; StoreError.
+        A remote object is then read again, for bytes may be altered in transit; if the same wrong bytes arrive twice, they
+        are the object's own. Raises: the error of `from_bytes` for the object's own bytes; StoreError.
         """
         place, backend = self._place(path), self._backend
         if isinstance(backend, Local):
             data = self._try("read", path, lambda: backend.read(place, offset, length))
             self.stats.count(reads=1, bytes=len(data))
-            return parse(data)
+            return from_bytes(data)
         if length is None:
-            length = max(0, self._ask("read", path, lambda: backend.open(place)) - offset)
-        return self._read_remote(backend, path, parse, offset, length)
+            length = max(0, self._try_within_limit("read", path, lambda: backend.open(place)) - offset)
+        return self._read_remote(backend, path, from_bytes, offset, length)
 
     def write(self, path: str, data: bytes) -> None:
-        """Puts the whole object; a reader sees the old one or the new one, never a part. Raises: StoreError."""
+        """Writes the whole object; a reader sees the old one or the new one, never a part. Raises: StoreError."""
         place = self._place(path)
         self._try("write", path, lambda: self._backend.write(place, data))
 
     @contextmanager
     def create(self, path: str) -> Iterator[BinaryIO]:
-        """A file to fill piece by piece; it appears at `path`, whole, when the block ends without an exception."""
+        """A file to fill in pieces; it appears at `path`, complete, when the block ends without an exception.
+
+        Raises: StoreError.
+        """
         place = self._place(path)
-        spool = self._try("write", path, lambda: self._backend.spool(place))
+        temp = self._try("write", path, lambda: self._backend.temp_path(place))
         try:
-            with open(spool, "xb") as file:
+            with open(temp, "xb") as file:
                 yield file
-            self._try("write", path, lambda: self._backend.publish(spool, place))
+            self._try("write", path, lambda: self._backend.commit_temp(temp, place))
         finally:
-            spool.unlink(missing_ok=True)
+            temp.unlink(missing_ok=True)
 
     def size(self, path: str) -> int | None:
         """Bytes of the object, None when there is no such object (or it is a folder). Raises: StoreError."""
         place = self._place(path)
-        return self._ask("look at", path, lambda: self._backend.size(place))
+        return self._try_within_limit("access", path, lambda: self._backend.size(place))
 
     def exists(self, path: str) -> bool:
         """True for an object; folders do not exist by themselves."""
         return self.size(path) is not None
 
     def children(self, prefix: str = "") -> list[str]:
-        """Names right below the folder `prefix`, sorted, folders ending in "/". Cheap however much lies deeper."""
+        """Names directly in the folder `prefix`, sorted, folders ending in "/". Raises: StoreError."""
         place = self._place(prefix)
-        return sorted(self._ask("list", prefix, lambda: self._backend.children(place)))
+        return sorted(self._try_within_limit("list", prefix, lambda: self._backend.children(place)))
 
     def list(self, prefix: str = "") -> list[str]:
-        """Paths of all objects below the folder `prefix`, sorted, relative to the store; no temporary files."""
+        """Paths of all objects below the folder `prefix`, sorted, without temporary files. Raises: StoreError."""
         return sorted(self.sizes(prefix))
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
-        """The same paths with their bytes, from one listing."""
+        """The paths of `list` with their sizes in bytes, from one listing. Raises: StoreError."""
         place = self._place(prefix)
-        found = self._ask("list", prefix, lambda: self._backend.sizes(place))
+        found = self._try_within_limit("list", prefix, lambda: self._backend.sizes(place))
         base = f"{prefix.strip('/')}/" if prefix else ""
         return {base + name: size for name, size in found.items()}
 
     def delete(self, path: str) -> None:
-        """Removes the object; no error when it is not there."""
+        """Removes the object, if it exists. Raises: StoreError."""
         place = self._place(path)
         self._try("delete", path, lambda: self._backend.delete(place))
 
     def delete_tree(self, prefix: str = "") -> None:
-        """Removes everything below the folder `prefix`."""
+        """Removes everything below the folder `prefix`. Raises: StoreError."""
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(self.delete, self.list(prefix)))
         place = self._place(prefix)
         self._try("delete", prefix, lambda: self._backend.remove_folder(place))
 
-    def sweep(self, prefix: str = "") -> None:
-        """Removes what killed writings left below the folder `prefix`; nobody else may be writing there."""
+    def clean_temp(self, prefix: str = "") -> None:
+        """Removes the temporary files of killed writers below the folder `prefix`; nobody else may be writing there.
+
+        Raises: StoreError.
+        """
         place = self._place(prefix)
-        self._try("sweep", prefix, lambda: self._backend.sweep(place))
+        self._try("clean", prefix, lambda: self._backend.clean_temp(place))
 
     @cached_property
     def stats(self) -> StoreStats:
-        """What was read through this object."""
+        """Counters of what was read through this object."""
         return StoreStats()
 
     @cached_property
@@ -180,20 +186,20 @@ class Store:
         return {"address": self.address, "retry": self.retry}
 
     def _place(self, path: str) -> str:
-        """The absolute place of a path. Paths come from manifests too: none may lead out of the store."""
+        """The absolute place of a path. Paths come from manifests too, so none may lead out of the store."""
         if path.startswith("/") or ".." in path.split("/") or "\\" in path or "\0" in path:
             raise StoreError(f"{path!r} leads out of {self.address}; expected a relative path without '..'")
         return self.join(path).removeprefix("s3://") if path else self.address.removeprefix("s3://")
 
-    def _read_remote(self, backend: S3, path: str, parse: Callable[[bytes], T], offset: int, length: int) -> T:
-        """One range: every attempt under its deadline, hedged, its bytes gone through by `parse` before they count."""
+    def _read_remote(self, backend: S3, path: str, from_bytes: Callable[[bytes], T], offset: int, length: int) -> T:
+        """One range: every attempt has its deadline, is hedged, and succeeds only if `from_bytes` accepts its bytes."""
         place, until = self._place(path), time.monotonic() + self.retry.deadline_s
-        wrong: list[bytes] = []  # digests of what came
+        wrong: list[bytes] = []  # digests of the wrong bytes
 
         def read() -> tuple[int, T]:
             data = backend.read(place, offset, length)
             try:
-                return len(data), parse(data)
+                return len(data), from_bytes(data)
             except (CorruptData, DataError) as error:
                 raise _WrongBytes(data, error) from error
 
@@ -212,8 +218,8 @@ class Store:
         self.stats.count(reads=1, bytes=num_bytes, healed=bool(wrong))
         return value
 
-    def _ask(self, verb: str, path: str, operation: Callable[[], T]) -> T:
-        """What may be given up and asked again without harm, as a writing may not."""
+    def _try_within_limit(self, verb: str, path: str, operation: Callable[[], T]) -> T:
+        """For operations that may be abandoned and repeated without harm, which writes may not."""
         if self.is_local:
             return self._try(verb, path, operation)
         until = time.monotonic() + self.retry.deadline_s
@@ -224,7 +230,7 @@ class Store:
 
         def again(error: OSError) -> bool:
             self.stats.count(retries=1)
-            return backend.may_pass(error)
+            return backend.is_retryable(error)
 
         try:
             return self.retry.call(operation, again)

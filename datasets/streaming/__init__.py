@@ -1,1 +1,1 @@
-"""The plan's batches, read and decoded ahead."""
+"""The batches of a plan, read and decoded ahead."""

@@ -1,6 +1,6 @@
-"""Which row groups to hold in memory when it is known what comes: the one needed latest goes first (Bélády's rule).
+"""Which row groups a cache evicts when the order of access is known: the one accessed latest goes first (Bélády's rule).
 
-A pure function of the order of use, so that what is read, and read again, does not depend on timing.
+A pure function of the order of access, so that what is read, and read again, does not depend on timing.
 """
 
 from __future__ import annotations
@@ -13,25 +13,28 @@ import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
-    """A batch's use of a row group. `drop`: held groups to let go before it is read; `is_held`: it need not be read."""
+class Access:
+    """A batch's access to a row group. is_cached: it need not be read. evicted: the cached groups that make room for it."""
 
     batch: int
     group: int
-    is_held: bool
-    drop: tuple[int, ...]
+    is_cached: bool
+    evicted: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Uses:
-    """The row groups of each batch in turn, each once per batch: batch, group int64 [U]."""
+class AccessOrder:
+    """The A accesses of an epoch in order, a row group once per batch. batch, group: int64 [A]."""
 
     batch: np.ndarray
     group: np.ndarray
 
 
-def uses(group_of_row: np.ndarray, rows: np.ndarray, first_batch: int = 0) -> Uses:
-    """What the batches from `first_batch` on use. group_of_row: int64 [N]. rows: int64 [batches, b]."""
+def access_order(group_of_row: np.ndarray, rows: np.ndarray, first_batch: int = 0) -> AccessOrder:
+    """The accesses of the batches from `first_batch` on.
+
+    group_of_row: int64 [N], the row group of each row. rows: int64 [num_batches, b], the rows of each batch.
+    """
     batches, groups = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for start in range(first_batch, len(rows), 4096):  # the sorted copy of everything would be as large as the plan
         sorted_groups = np.sort(group_of_row[rows[start : start + 4096]], axis=1)
@@ -39,17 +42,20 @@ def uses(group_of_row: np.ndarray, rows: np.ndarray, first_batch: int = 0) -> Us
         is_first[:, 1:] = sorted_groups[:, 1:] != sorted_groups[:, :-1]
         batches.append(start + np.nonzero(is_first)[0])
         groups.append(sorted_groups[is_first])
-    return Uses(np.concatenate(batches), np.concatenate(groups))
+    return AccessOrder(np.concatenate(batches), np.concatenate(groups))
 
 
-def hold(order: Uses, num_bytes: Sequence[int], capacity: int, held: Iterable[int] = ()) -> Iterator[Use]:
-    """Every use in turn, with what to let go for it. num_bytes: of each row group. held: groups in memory already.
+def schedule_evictions(
+    order: AccessOrder, num_bytes: Sequence[int], capacity: int, cached: Iterable[int] = ()
+) -> Iterator[Access]:
+    """Every access in order, with the row groups evicted for it.
 
-    At most `capacity` bytes are held, or one row group where that alone is larger.
+    num_bytes: the length of each row group. capacity: the bytes that the cache holds at most; a row group that alone is
+    larger is cached by itself. cached: the row groups in memory at the beginning.
     """
     next_use = _next_uses(order.group)
     never = len(order.group)
-    coming = dict.fromkeys(held, never)
+    coming = dict.fromkeys(cached, never)
     firsts, at = np.unique(order.group, return_index=True)
     coming |= {group: first for group, first in zip(firsts.tolist(), at.tolist(), strict=True) if group in coming}
     latest = [(-when, group) for group, when in coming.items()]
@@ -57,23 +63,23 @@ def hold(order: Uses, num_bytes: Sequence[int], capacity: int, held: Iterable[in
     total = sum(num_bytes[group] for group in coming)
     for number in range(never):
         group = int(order.group[number])
-        is_held = group in coming
-        drop = []
-        if not is_held:
+        is_cached = group in coming
+        evicted = []
+        if not is_cached:
             total += num_bytes[group]
             while total > capacity and coming:
                 when, last = heapq.heappop(latest)
                 if coming.get(last) == -when:
                     del coming[last]
                     total -= num_bytes[last]
-                    drop.append(last)
+                    evicted.append(last)
         coming[group] = int(next_use[number])
         heapq.heappush(latest, (-coming[group], group))
-        yield Use(int(order.batch[number]), group, is_held, tuple(drop))
+        yield Access(int(order.batch[number]), group, is_cached, tuple(evicted))
 
 
-def bytes_needed(order: Uses, num_bytes: Sequence[int]) -> int:
-    """The least capacity with which `hold` reads no row group twice. num_bytes: of each row group."""
+def bytes_needed(order: AccessOrder, num_bytes: Sequence[int]) -> int:
+    """The least capacity, in bytes, with which no row group is read twice. num_bytes: the length of each row group."""
     if not len(order.group):
         return 0
     groups, first = np.unique(order.group, return_index=True)
@@ -86,7 +92,7 @@ def bytes_needed(order: Uses, num_bytes: Sequence[int]) -> int:
 
 
 def _next_uses(group: np.ndarray) -> np.ndarray:
-    """int64 [U]: the number of the next use of the same group, U where there is none."""
+    """int64 [A]: the number of the next access to the same group, A where there is none."""
     following = np.full(len(group), len(group), dtype=np.int64)
     order = np.argsort(group, kind="stable")
     is_same = group[order[1:]] == group[order[:-1]]

@@ -1,8 +1,9 @@
 """Batches read and decoded ahead by threads, in bounded memory.
 
-A scheduler walks through the row groups that the batches use, in order. It has them read ahead (as far as the cache
-holds them) and has the images of the next batches decoded as soon as their row group is there, into the batch's own
-memory. What is held and let go follows from the order alone (`holding`), so a run reads the same bytes every time.
+A scheduler follows the accesses of the batches to row groups, in order. It submits reads ahead, as far as the cache has
+room. It submits the images of the next batches to the decoders as soon as their row group is read; these decode into the
+batch's own memory. What is cached and evicted follows from the order alone (`eviction`), so a run reads the same bytes
+every time.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from datasets.format.index import SplitIndex
 from datasets.format.manifest import Split
 from datasets.format.row_group import Encoded, Group
 from datasets.images.decode import DecodeError, decode_image, decode_parsing, resize_image, resize_parsing
-from datasets.streaming.eviction import Use, hold, uses
+from datasets.streaming.eviction import Access, access_order, schedule_evictions
 
 BATCHES_AHEAD = 4  # decoded and waiting
 BATCHES_PLANNED = 256  # how far ahead of them row groups may be read
-TASK_IMAGES = 16  # decoded in one piece of work: one batch keeps several threads busy
+TASK_IMAGES = 16  # decoded in one task: one batch keeps several threads busy
 
 
 class Source(Protocol):
-    """What a stream needs of a data set."""
+    """The part of a data set that a stream needs."""
 
     def index(self, split: str) -> SplitIndex: ...
     def split(self, name: str) -> Split: ...
@@ -38,7 +39,11 @@ class Source(Protocol):
 
 @dataclass
 class StreamStats:
-    """Since the stream was opened. groups_reread: reads of a row group that was read before in the same epoch."""
+    """Counters since the stream was opened.
+
+    bytes_read, groups_read: bytes and row groups read. groups_reread: reads of a row group that was read before in the
+    same epoch. wait_s: seconds that the consumer waited for batches.
+    """
 
     bytes_read: int = 0
     groups_read: int = 0
@@ -47,9 +52,12 @@ class StreamStats:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What is to be read and decoded, and with how much. size: (height, width) in which every image is delivered;
-    is_one_size: they are stored in it, else each is resized. threads: that decode, and as many that read."""
+class StreamConfig:
+    """What a stream reads and decodes, and with which resources.
+
+    parsing: whether masks are read. size: (height, width) of the delivered images. is_one_size: images are stored in this
+    size, else each is resized. threads: the number that decodes; as many read. cache_bytes: the size of the cache.
+    """
 
     dataset: Source
     split: str
@@ -62,38 +70,42 @@ class Work:
 
 
 class Prefetch:
-    """The threads of one epoch. All its state is guarded by `changed`, except a batch's memory while it is filled.
+    """The threads of one epoch. `changed` guards all its state, except a batch's memory while it is filled.
 
-    rows: int64 [batches, b]. first_batch: the one to begin with. held: row groups in memory already. stats: counted on.
+    rows: int64 [num_batches, b], the rows of each batch. first_batch: the batch to begin with. cached: the row groups that
+    are in memory already. stats: the counters to add to.
     """
 
     def __init__(
-        self, work: Work, rows: np.ndarray, first_batch: int, held: dict[int, Group], stats: StreamStats
+        self, config: StreamConfig, rows: np.ndarray, first_batch: int, cached: dict[int, Group], stats: StreamStats
     ) -> None:
-        self.work, self.rows, self.index, self.stats = work, rows, work.index, stats
+        self.config, self.rows, self.index, self.stats = config, rows, config.index, stats
         self.changed = threading.Condition()
         self.is_closed = False
         self.failure: BaseException | None = None  # of the scheduler itself
-        self.taken = first_batch  # batches before it are with the consumer
-        self.batches: dict[int, Filling] = {}
-        self.held = {group: _Held(value) for group, value in held.items()}
-        self.claims: Counter[int] = Counter()  # uses of a row group that are on their way
+        self.taken = first_batch  # batches before it were handed to the consumer
+        self.batches: dict[int, PendingBatch] = {}
+        self.cached = {group: _CachedGroup(value) for group, value in cached.items()}
+        self.claims: Counter[int] = Counter()  # accesses to a row group that are not finished
         self.num_reading = 0
         self.was_read: set[int] = set()
         places = self.index.groups
-        self.uses = hold(
-            uses(self.index.group, rows, first_batch),
+        self.accesses = schedule_evictions(
+            access_order(self.index.group, rows, first_batch),
             [place.length for place in places],
-            work.cache_bytes,
-            held,
+            config.cache_bytes,
+            cached,
         )
-        self.readers = ThreadPoolExecutor(work.threads, "redress-read")
-        self.decoders = ThreadPoolExecutor(work.threads, "redress-decode")
+        self.readers = ThreadPoolExecutor(config.threads, "redress-read")
+        self.decoders = ThreadPoolExecutor(config.threads, "redress-decode")
         self.scheduler = threading.Thread(target=self._schedule, name="redress-schedule", daemon=True)
         self.scheduler.start()
 
-    def take(self, number: int) -> tuple[Filling, float]:
-        """Waits for a batch and hands it out, with the seconds that it took. Batches are taken in order."""
+    def take(self, number: int) -> tuple[PendingBatch, float]:
+        """Waits for a batch; returns it and the seconds waited. Batches are taken in order.
+
+        Raises: what reading or decoding the batch raised; RuntimeError when the stream was closed.
+        """
         began = time.perf_counter()
         with self.changed:
             while not (self.failure or self.is_closed) and not self._is_done(number):
@@ -112,7 +124,7 @@ class Prefetch:
         return batch, wait_s
 
     def close(self) -> None:
-        """Stops the threads; work under way is finished first."""
+        """Stops the threads after the tasks that have begun."""
         with self.changed:
             self.is_closed = True
             self.changed.notify_all()
@@ -122,9 +134,9 @@ class Prefetch:
         self.decoders.shutdown(wait=True, cancel_futures=True)
         self.batches.clear()
 
-    def held_groups(self) -> dict[int, Group]:
-        """What the closed epoch leaves in memory."""
-        return {number: held.group for number, held in self.held.items() if held.group is not None}
+    def cached_groups(self) -> dict[int, Group]:
+        """The row groups that the closed epoch leaves in memory."""
+        return {number: cached.group for number, cached in self.cached.items() if cached.group is not None}
 
     def _is_done(self, number: int) -> bool:
         return number in self.batches and self.batches[number].num_left == 0
@@ -133,15 +145,15 @@ class Prefetch:
 
     def _schedule(self) -> None:
         try:
-            coming = next(self.uses, None)
-            waiting: deque[Use] = deque()  # read or being read, not yet given to the decoders
+            coming = next(self.accesses, None)
+            waiting: deque[Access] = deque()  # read or being read, not yet given to the decoders
             with self.changed:
                 while not self.is_closed and (coming or waiting):
                     if waiting and waiting[0].batch < self.taken + BATCHES_AHEAD:
                         self._decode(waiting.popleft())
-                    elif coming and coming.batch < self.taken + BATCHES_PLANNED and self._hold(coming):
+                    elif coming and coming.batch < self.taken + BATCHES_PLANNED and self._claim(coming):
                         waiting.append(coming)
-                        coming = next(self.uses, None)
+                        coming = next(self.accesses, None)
                     else:
                         self.changed.wait()
         except BaseException as error:
@@ -149,77 +161,77 @@ class Prefetch:
                 self.failure = error
                 self.changed.notify_all()
 
-    def _hold(self, use: Use) -> bool:
-        """Claims the use's row group, reading it where needed. False when that must wait for others to finish."""
-        if not use.is_held:
-            if self.num_reading >= self.work.threads or any(self.claims[group] for group in use.drop):
+    def _claim(self, access: Access) -> bool:
+        """Claims the row group, and submits its read where needed. False when other accesses must finish first."""
+        if not access.is_cached:
+            if self.num_reading >= self.config.threads or any(self.claims[group] for group in access.evicted):
                 return False
-            for group in use.drop:
-                del self.held[group]
+            for group in access.evicted:
+                del self.cached[group]
             self.num_reading += 1
-            self.held[use.group] = _Held()
-            self.readers.submit(self._read, use.group, self.held[use.group])
-        self.claims[use.group] += 1
+            self.cached[access.group] = _CachedGroup()
+            self.readers.submit(self._read, access.group, self.cached[access.group])
+        self.claims[access.group] += 1
         return True
 
-    def _read(self, number: int, held: _Held) -> None:
-        work, place = self.work, self.index.groups[number]
+    def _read(self, number: int, cached: _CachedGroup) -> None:
+        config, place = self.config, self.index.groups[number]
         group: Group | None = None
         failure: Exception | None = None
         try:
-            columns = ("image", "parsing") if work.parsing else ("image",)
-            table = work.dataset.read_group(work.split, number, columns)
-            group = Group(Encoded.of(table["image"]), Encoded.of(table["parsing"]) if work.parsing else None)
+            columns = ("image", "parsing") if config.parsing else ("image",)
+            table = config.dataset.read_group(config.split, number, columns)
+            group = Group(Encoded.of(table["image"]), Encoded.of(table["parsing"]) if config.parsing else None)
         except Exception as error:
-            error.add_note(f"in split {work.split!r}, shard {place.shard}, row group {place.group}")
+            error.add_note(f"in split {config.split!r}, shard {place.shard}, row group {place.group}")
             failure = error
         with self.changed:
-            held.group, held.failure = group, failure
+            cached.group, cached.failure = group, failure
             self.num_reading -= 1
             self.stats.groups_read += 1
             self.stats.groups_reread += number in self.was_read
             self.stats.bytes_read += place.length
             self.was_read.add(number)
-            for piece in held.waiting:
-                self._submit(piece, held)
-            held.waiting.clear()
+            for task in cached.waiting:
+                self._submit(task, cached)
+            cached.waiting.clear()
             self.changed.notify_all()
 
-    def _decode(self, use: Use) -> None:
-        """Gives the batch's images in this row group to the decoders, once it is read."""
-        rows = self.rows[use.batch]
-        if use.batch not in self.batches:
-            self.batches[use.batch] = Filling.empty(len(rows), self.work.size, self.work.parsing)
-        held = self.held[use.group]
-        places = np.flatnonzero(self.index.group[rows] == use.group)
+    def _decode(self, access: Access) -> None:
+        """Submits the batch's images in this row group to the decoders, once it is read."""
+        rows = self.rows[access.batch]
+        if access.batch not in self.batches:
+            self.batches[access.batch] = PendingBatch.empty(len(rows), self.config.size, self.config.parsing)
+        cached = self.cached[access.group]
+        places = np.flatnonzero(self.index.group[rows] == access.group)
         starts = range(0, len(places), TASK_IMAGES)
-        self.claims[use.group] += len(starts) - 1
+        self.claims[access.group] += len(starts) - 1
         for start in starts:
-            piece = _Piece(self.batches[use.batch], use.group, rows, places[start : start + TASK_IMAGES])
-            if held.group is None and held.failure is None:
-                held.waiting.append(piece)
+            task = _DecodeTask(self.batches[access.batch], access.group, rows, places[start : start + TASK_IMAGES])
+            if cached.group is None and cached.failure is None:
+                cached.waiting.append(task)
             else:
-                self._submit(piece, held)
+                self._submit(task, cached)
 
-    def _submit(self, piece: _Piece, held: _Held) -> None:
-        if not self.is_closed:  # nobody waits for the batch then
-            self.decoders.submit(self._fill, piece, held)
+    def _submit(self, task: _DecodeTask, cached: _CachedGroup) -> None:
+        if not self.is_closed:  # else nobody waits for the batch
+            self.decoders.submit(self._fill, task, cached)
 
-    def _fill(self, piece: _Piece, held: _Held) -> None:
-        failure: Exception | None = held.failure
+    def _fill(self, task: _DecodeTask, cached: _CachedGroup) -> None:
+        failure: Exception | None = cached.failure
         try:
-            if held.group is not None:
-                for place in piece.places.tolist():
-                    self._fill_one(piece.batch, held.group, int(piece.rows[place]), place)
+            if cached.group is not None:
+                for place in task.places.tolist():
+                    self._fill_one(task.batch, cached.group, int(task.rows[place]), place)
         except Exception as error:
             failure = error
         with self.changed:
-            piece.batch.failure = piece.batch.failure or failure
-            piece.batch.num_left -= len(piece.places)
-            self.claims[piece.group] -= 1
+            task.batch.failure = task.batch.failure or failure
+            task.batch.num_left -= len(task.places)
+            self.claims[task.group] -= 1
             self.changed.notify_all()
 
-    def _fill_one(self, batch: Filling, encoded: Group, row: int, place: int) -> None:
+    def _fill_one(self, batch: PendingBatch, encoded: Group, row: int, place: int) -> None:
         inside = int(self.index.row_in_group[row])
         data = encoded.image[inside]
         mask_data = encoded.parsing[inside] if encoded.parsing is not None else None
@@ -232,15 +244,17 @@ class Prefetch:
                 raise DecodeError(
                     f"a parsing mask of {list(mask.shape)} pixels for an image of {list(image.shape[1:])}"
                 )
-            if not self.work.is_one_size:
-                image = resize_image(image, self.work.size)
-                mask = None if mask is None else resize_parsing(mask, self.work.size)
-            if tuple(image.shape[1:]) != self.work.size:
-                raise DecodeError(f"an image of {list(image.shape[1:])} pixels, not {list(self.work.size)} as recorded")
+            if not self.config.is_one_size:
+                image = resize_image(image, self.config.size)
+                mask = None if mask is None else resize_parsing(mask, self.config.size)
+            if tuple(image.shape[1:]) != self.config.size:
+                raise DecodeError(
+                    f"an image of {list(image.shape[1:])} pixels, not {list(self.config.size)} as recorded"
+                )
         except DecodeError as error:
             group = self.index.groups[int(self.index.group[row])]
             raise DecodeError(
-                f"{self.index.keys(np.array([row]))[0]} (split {self.work.split!r}, shard {group.shard}, row group "
+                f"{self.index.keys(np.array([row]))[0]} (split {self.config.split!r}, shard {group.shard}, row group "
                 f"{group.group}, row {inside}): {error}"
             ) from error
         batch.images[place] = image.permute(1, 2, 0).numpy()
@@ -249,8 +263,8 @@ class Prefetch:
 
 
 @dataclass
-class Filling:
-    """A batch's memory while its images come in: images uint8 [b, h, w, 3], parsing uint8 [b, h, w]."""
+class PendingBatch:
+    """A batch that is being filled. images: uint8 [b, h, w, 3]. parsing: uint8 [b, h, w]. num_left: images to decode."""
 
     images: np.ndarray
     parsing: np.ndarray | None
@@ -258,25 +272,25 @@ class Filling:
     failure: Exception | None = None
 
     @classmethod
-    def empty(cls, num: int, size: tuple[int, int], parsing: bool) -> Filling:
+    def empty(cls, num: int, size: tuple[int, int], parsing: bool) -> PendingBatch:
         masks = np.empty((num, *size), np.uint8) if parsing else None
         return cls(np.empty((num, *size, 3), np.uint8), masks, num)
 
 
 @dataclass(eq=False)
-class _Piece:
-    """Places of a batch whose images lie in one row group. rows: the batch's."""
+class _DecodeTask:
+    """Some images of a batch in one row group. rows: those of the batch. places: which of them."""
 
-    batch: Filling
+    batch: PendingBatch
     group: int
     rows: np.ndarray
     places: np.ndarray
 
 
 @dataclass(eq=False)
-class _Held:
-    """A row group in memory, or on its way there: then neither it nor what failed is set. waiting: to be decoded."""
+class _CachedGroup:
+    """A row group in memory; group and failure are None until it is read. waiting: the tasks that wait for it."""
 
     group: Group | None = None
     failure: Exception | None = None
-    waiting: list[_Piece] = field(default_factory=list)
+    waiting: list[_DecodeTask] = field(default_factory=list)

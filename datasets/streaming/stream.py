@@ -14,7 +14,7 @@ from datasets.errors import DataError
 from datasets.format.index import SplitIndex
 from datasets.format.row_group import Group
 from datasets.sampling.plan import Plan, plan_epoch
-from datasets.streaming.prefetch import Filling, Prefetch, Source, StreamStats, Work
+from datasets.streaming.prefetch import PendingBatch, Prefetch, Source, StreamConfig, StreamStats
 
 __all__ = ["HostBatch", "Plan", "Source", "Stream", "StreamStats", "plan_epoch"]
 
@@ -24,8 +24,8 @@ class HostBatch:
     """A worker's share of a global batch, b = people × images / workers samples, on the host.
 
     images: uint8 [b, 3, h, w], channels last in memory. parsing: uint8 [b, h, w] or None. person, clothes, camera, rows:
-    int64 [b]. Of clips of T frames images are [b, T, 3, h, w], parsing [b, T, h, w] and rows [b, T].
-    number: of the batch in its epoch. wait_s: seconds that the consumer waited for it.
+    int64 [b]; rows index the split. Where samples are clips of T frames, images are [b, T, 3, h, w], parsing [b, T, h, w]
+    and rows [b, T]. number: the batch's number in its epoch. wait_s: seconds that the consumer waited for it.
     """
 
     images: Tensor
@@ -41,11 +41,11 @@ class HostBatch:
 class Stream:
     """Batches of a split, in the order of a plan.
 
-    Images of a split whose images are all of one size come at that size; of others each comes resized to `size`
-    (height, width), masks with them. threads: that decode; as many again read. cache_bytes: of encoded row groups held,
-    at least one; they stay from epoch to epoch.
+    parsing: whether masks are read. size: (height, width) that images and masks are resized to; a split whose images all
+    have one size is delivered in that size. threads: the number that decodes; as many read. cache_bytes: the encoded row
+    groups in memory, at least one; they stay from epoch to epoch. index: the split's index, where the caller has it.
 
-    index: of the split, where it is at hand. Raises: DataError when parsing is asked of a split without masks.
+    Raises: DataError when `parsing` is set and the split does not have all masks.
     """
 
     def __init__(
@@ -62,45 +62,47 @@ class Stream:
         index = dataset.index(split) if index is None else index
         if parsing and not index.has_parsing:
             raise DataError(
-                f"split {split!r} has no parsing mask for every image, which this method needs; add masks with "
-                "`redress data parse` or convert with --parsing, or choose a method without"
+                f"split {split!r} does not have a parsing mask for every image, and this method needs them; add masks with "
+                "`redress data parse`, convert with --parsing, or choose a method that needs none"
             )
         stored = dataset.split(split).image_size
-        self.work = Work(
+        self.config = StreamConfig(
             dataset, split, index, parsing, stored or size, stored is not None, max(1, threads), cache_bytes
         )
         self.stats = StreamStats()
-        self._held: dict[int, Group] = {}
+        self._cached: dict[int, Group] = {}
         self._running: weakref.WeakSet[Prefetch] = weakref.WeakSet()
 
     def epoch(self, plan: Plan, *, first_batch: int = 0, worker: int = 0, workers: int = 1) -> Iterator[HostBatch]:
-        """This worker's share of the batches from `first_batch` on. Threads work while the iterator is in use.
+        """This worker's share of the batches from `first_batch` on. Threads run while the iterator is in use.
 
-        Raises, here: DataError when the lanes do not divide over the workers. From the iterator, in place of the batch
-        that needed it: CorruptData or StoreError as the row group's read raised it, DecodeError naming the image.
+        Raises: DataError when the workers cannot share the lanes. The iterator raises, instead of the batch concerned:
+        CorruptData or StoreError from reading a row group, DecodeError naming the image.
         """
         return self._batches(plan.share(worker, workers), first_batch, plan.clip)
 
     def close(self) -> None:
-        """Stops what runs and lets go of the row groups held."""
+        """Stops the running epochs and empties the cache."""
         for running in list(self._running):
             running.close()
-            running.held.clear()
-        self._held = {}
+            running.cached.clear()
+        self._cached = {}
 
     def _batches(self, rows: np.ndarray, first_batch: int, clip: int | None) -> Iterator[HostBatch]:
-        running = Prefetch(self.work, rows, first_batch, self._held, self.stats)
-        self._held = {}
+        running = Prefetch(self.config, rows, first_batch, self._cached, self.stats)
+        self._cached = {}
         self._running.add(running)
         try:
             for number in range(first_batch, len(rows)):
                 yield self._labelled(rows[number], clip, number, *running.take(number))
         finally:
             running.close()
-            self._held = running.held_groups()
+            self._cached = running.cached_groups()
 
-    def _labelled(self, rows: np.ndarray, clip: int | None, number: int, batch: Filling, wait_s: float) -> HostBatch:
-        index = self.work.index
+    def _labelled(
+        self, rows: np.ndarray, clip: int | None, number: int, batch: PendingBatch, wait_s: float
+    ) -> HostBatch:
+        index = self.config.index
         shape = (len(rows),) if clip is None else (-1, clip)  # samples, and their frames
         heads = rows[:: clip or 1]
 

@@ -1,1 +1,1 @@
-"""The embedded data set: rendered pedestrians with exact LIP-20 parsing. No real person is in it."""
+"""The embedded data set: rendered pedestrians with exact LIP-20 parsing masks. It shows no real person."""

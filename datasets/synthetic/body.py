@@ -1,4 +1,4 @@
-"""What painting a person's parts needs: the canvas, who and what is painted, and how the camera sees it."""
+"""The inputs of painting a person's parts: the canvas, person and outfit, and the camera's view."""
 
 from dataclasses import dataclass
 from math import cos, sin, sqrt
@@ -46,7 +46,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Textures:
-    """What a walk's garments are made of."""
+    """The textures of a walk's garments, float32 RGB."""
 
     trunk: Array
     sleeve: Array
@@ -62,7 +62,7 @@ def textures(outfit: Outfit, walk: tuple[int, ...], size: int) -> Textures:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """All that painting one person needs."""
+    """All inputs of painting one person."""
 
     canvas: Canvas
     person: Person

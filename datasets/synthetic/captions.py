@@ -27,7 +27,7 @@ def _article(words: str) -> str:
 
 
 def describe_person(person: Person) -> str:
-    """What stays: body, hair, face, gait. Says nothing of clothes."""
+    """A sentence on what stays: body, hair, face, gait; without clothes."""
     middle = 1.65 if person.female else 1.78
     tall = "tall " if person.stature > middle + 0.05 else "short " if person.stature < middle - 0.05 else ""
     build = "heavily built " if person.build > 0.6 else "slim " if person.build < -0.5 else ""
@@ -48,7 +48,7 @@ def describe_person(person: Person) -> str:
 
 
 def describe_outfit(outfit: Outfit) -> str:
-    """What changes: garments, colours, patterns, shoes, bag and hat."""
+    """A sentence on what changes: garments, colours, patterns, shoes, bag and hat."""
     pattern = f"{outfit.pattern} " if outfit.pattern != "plain" else ""
     top = _article(f"{outfit.top_colour} {pattern}{outfit.top}")
     worn = [top]

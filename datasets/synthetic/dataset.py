@@ -1,4 +1,4 @@
-"""The rendered data set: plan → frames → encoded samples → shards."""
+"""The rendered data set: jobs → frames → encoded samples → shards."""
 
 import itertools
 import os
@@ -12,8 +12,8 @@ from datasets.format.schema import Sample
 from datasets.ordered_map import ordered_map
 from datasets.shards.writer import write_dataset
 from datasets.synthetic.captions import describe_outfit, describe_person
+from datasets.synthetic.jobs import Job, make_jobs
 from datasets.synthetic.people import person
-from datasets.synthetic.plan import Job, plan
 from datasets.synthetic.presets import Preset, find_preset
 from datasets.synthetic.work import render_jobs
 
@@ -24,7 +24,10 @@ PARALLEL_FROM = 60  # walks: below that, starting processes costs more than it s
 
 
 def samples(jobs: Iterable[Job], pool: ProcessPoolExecutor | None = None, ahead: int = 8) -> Iterator[Sample]:
-    """Samples of the walks, in their order and with the same bytes however many processes render."""
+    """The samples of the walks, in their order; the bytes do not depend on the number of processes.
+
+    pool: the processes that render, None for this one. ahead: tasks in progress at most.
+    """
     todo = list(jobs)
     chunks = (todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK))
     rendered = map(render_jobs, chunks) if pool is None else ordered_map(pool, render_jobs, chunks, ahead=ahead)
@@ -43,7 +46,7 @@ def samples(jobs: Iterable[Job], pool: ProcessPoolExecutor | None = None, ahead:
 
 
 def captions(splits: dict[str, list[Job]], seed: int) -> dict[str, dict[str, str] | dict[str, dict[str, str]]]:
-    """One sentence per person and per outfit, as the manifest keeps them."""
+    """One sentence per person and per outfit, in the form of `Manifest.captions`."""
     persons: dict[str, str] = {}
     clothes: dict[str, dict[str, str]] = {}
     for job in (job for jobs in splits.values() for job in jobs):
@@ -54,12 +57,12 @@ def captions(splits: dict[str, list[Job]], seed: int) -> dict[str, dict[str, str
 
 
 def num_images(preset: str | Preset = "default", splits: str = "ltcc", seed: int = 1) -> int:
-    """How many images `render_dataset` will write."""
-    return sum(len(job.frames) for jobs in plan(find_preset(preset), splits, seed).values() for job in jobs)
+    """The number of images that `render_dataset` writes. Raises: DataError when preset or logic is unknown."""
+    return sum(len(job.frames) for jobs in make_jobs(find_preset(preset), splits, seed).values() for job in jobs)
 
 
 def _cores() -> int:
-    """Cores this process may use; macOS cannot tell and gives all."""
+    """The cores that this process may use; on macOS all cores."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -74,18 +77,19 @@ def render_dataset(
     progress: Callable[[int], None] | None = None,
     overwrite: bool = False,
 ) -> Manifest:
-    """Render people and write them to a new data set at `address`.
+    """Renders persons and writes them to a new data set at `address`.
 
-    splits: whose logic divides the test people, "ltcc" (query, gallery) or "prcc" (query_same, query_diff, gallery).
-    size: (height, width) instead of the preset's. workers: processes, by default one per core; the bytes do not
-    depend on it. progress: called with the number of images written.
+    preset: a name of PRESETS, or sizes of one's own. splits: the data set whose logic divides the test persons, "ltcc" (query,
+    gallery) or "prcc" (query_same, query_diff, gallery). size: (height, width) instead of the preset's. workers: the number of
+    processes, by default one per core; the bytes do not depend on it. progress: called with the number of images written.
+    overwrite: replace a data set at `address`.
 
-    Raises: DataError when preset or logic is unknown, or `address` holds a data set already.
+    Raises: DataError when preset or logic is unknown, or there is a data set at `address`; StoreError.
     """
     chosen = find_preset(preset)
     if size is not None:
         chosen = replace(chosen, height=size[0], width=size[1])
-    jobs = plan(chosen, splits, seed)
+    jobs = make_jobs(chosen, splits, seed)
     workers = workers or _cores()
     if sum(map(len, jobs.values())) < PARALLEL_FROM:
         workers = 1

@@ -77,7 +77,7 @@ def trunk(outfit: Outfit, walk: tuple[int, ...], size: int) -> Array:
 
 
 def sleeve(outfit: Outfit, walk: tuple[int, ...], size: int) -> Array:
-    """The sleeves' texture: stripes and checks go on, prints do not."""
+    """The sleeves' texture: stripes and checks continue on them, prints do not."""
     mask = _pattern(outfit, size, size // 2)
     if outfit.pattern in ("printed", "two-tone"):
         mask[:] = 0

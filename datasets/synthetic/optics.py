@@ -44,6 +44,6 @@ def grain(image: Array, rng: np.random.Generator, amount: float) -> Array:
     height, width = image.shape[1:]
     raw = np.frombuffer(rng.bytes(4 * height * width), np.uint8).reshape(4, height, width).astype(np.float32)
     luma, chroma = raw[0] - np.float32(127.5), raw[1:] - np.float32(127.5)
-    luma[1:] += luma[:-1] * np.float32(0.5)  # lines of a cheap sensor hang together
+    luma[1:] += luma[:-1] * np.float32(0.5)  # lines of a cheap sensor are correlated
     image += (luma + np.float32(0.6) * chroma) * np.float32(amount / 80)
     return image

@@ -1,4 +1,4 @@
-"""Outfits: what a person changes. Each is drawn for one person; `resembling` makes near copies."""
+"""Outfits, which a person changes. Each is drawn for one person; `resembling` makes near copies."""
 
 from dataclasses import dataclass, replace
 

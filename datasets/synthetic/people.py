@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from datasets.synthetic.draws import IDENTITY, Colour, between, choose, draws, jitter, spread
 
-# Few clusters, crowded: skin and hair colour alone must not tell people apart.
+# Few, crowded clusters: skin and hair colour alone must not identify people.
 SKINS: dict[str, Colour] = {"fair": (0.86, 0.69, 0.60), "olive": (0.74, 0.56, 0.44), "brown": (0.46, 0.31, 0.23)}
 SKIN_SHARE = {"fair": 0.45, "olive": 0.35, "brown": 0.20}
 HAIRS: dict[str, Colour] = {

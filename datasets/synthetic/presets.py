@@ -1,4 +1,4 @@
-"""How large a rendered data set is."""
+"""The sizes of rendered data sets."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from datasets.errors import DataError
 class Preset:
     """Sizes of a rendered data set. Images per person: outfits × cameras_per_outfit × frames.
 
-    shared: part of the test outfits that is nearly shared with somebody else. unchanging: every how-manieth person
-    wears one outfit only (0: nobody).
+    height, width: pixels. shared: the share of test outfits that are nearly the same as another person's. unchanging: every
+    n-th person wears a single outfit (0: no person). Raises: ValueError or DataError for impossible sizes.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What stands behind people: one procedural panorama per camera, of which each frame shows a moving cut."""
+"""Backgrounds: one procedural panorama per camera, of which each frame shows a moving crop."""
 
 from functools import lru_cache
 

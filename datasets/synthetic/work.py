@@ -1,4 +1,4 @@
-"""What a rendering process does. Imports neither torch nor pyarrow: a process starts in a fraction of a second."""
+"""The work of a rendering process. It imports neither torch nor pyarrow, so a process starts in a fraction of a second."""
 
 import io
 from collections.abc import Iterator
@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from datasets.synthetic.jobs import Job
 from datasets.synthetic.people import person
-from datasets.synthetic.plan import Job
 from datasets.synthetic.render import passage, render_person
 
 Encoded = tuple[Job, int, bytes, bytes]  # walk, frame, JPEG, PNG

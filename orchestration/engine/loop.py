@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from datasets.images.augment import Augmentation, Draws, draw, finish, move
+from datasets.images.augment import Augmentation, Draws, augment_colour, augment_geometry, draw, normalise_and_erase
 from datasets.streaming.stream import HostBatch
 from methods.clothes_sampling import ClothesSampling, draw_clothes, in_other_clothes
 from methods.method import Batch, Method
@@ -168,7 +168,7 @@ def to_device(
     if is_paired:
         draws, person, clothes = draws.twice(), torch.cat([person, person]), torch.cat([clothes, clothes])
         parsing = None if parsing is None else torch.cat([parsing, parsing])
-    return Batch(finish(images, draws, feed.augmentation, dtype), person, clothes, parsing, is_paired)
+    return Batch(normalise_and_erase(images, draws, feed.augmentation, dtype), person, clothes, parsing, is_paired)
 
 
 def place(
@@ -179,7 +179,8 @@ def place(
     share, seed = len(host.person), (feed.seed, epoch, host.number)
     draws = draw(feed.augmentation, feed.global_batch, seed).slice(rank * share, (rank + 1) * share)
     parsing = None if host.parsing is None else host.parsing.to(device, non_blocking=True)
-    images, parsing = move(host.images.to(device, non_blocking=True), parsing, draws, feed.augmentation)
+    images, parsing = augment_geometry(host.images.to(device, non_blocking=True), parsing, draws, feed.augmentation)
+    images = augment_colour(images, draws, feed.augmentation)
     if feed.clothes is None or parsing is None:
         return images, parsing, None, draws
     others = draw_clothes(feed.clothes, feed.global_batch, seed)

@@ -8,7 +8,7 @@ import numpy as np
 
 from datasets.format.index import SplitIndex
 from datasets.format.schema import Sample
-from datasets.images.augment import Augmentation, prepare
+from datasets.images.augment import Augmentation, preprocess
 from datasets.images.cues import CUES, CueName, feet_labels, kept
 from datasets.images.decode import decode_parsing
 from datasets.images.label_maps import LABEL_MAPS
@@ -84,7 +84,7 @@ def people_of(dataset: Dataset, index: SplitIndex) -> list[Sample]:
 def panel(sample: Sample, renderer: CueRenderer, augmentation: Augmentation) -> Panel:
     """An image as the network gets it, and how much of it is kept."""
     image, _ = renderer({"image": sample.image, "parsing": sample.parsing or b""})
-    seen = pixels(prepare(image, augmentation), augmentation)[0]
+    seen = pixels(preprocess(image, augmentation), augmentation)[0]
     if renderer.cue is None:
         return Panel(seen)
     mask = decode_parsing(sample.parsing)[None] if sample.parsing else None

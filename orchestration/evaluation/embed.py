@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from datasets.format.tracklets import Tracklets, find_tracklets
-from datasets.images.augment import Augmentation, prepare, prepare_parsing
+from datasets.images.augment import Augmentation, preprocess, preprocess_parsing
 from datasets.images.cues import CUES, CueName, mean_colour, show
 from datasets.images.decode import decode_image, decode_parsing
 from datasets.images.label_maps import LABEL_MAPS
@@ -126,9 +126,9 @@ class Embedder:
         """What `embed` takes: images [n, 3, H, W] and, where the method needs them, parsing maps [n, H, W]."""
         dtype = build.input_dtype(self.experiment)
         rendered = [self.render(one) for one in encoded]
-        made = [torch.cat([prepare(image, self.augmentation, dtype) for image, _ in rendered]).to(self.device)]
+        made = [torch.cat([preprocess(image, self.augmentation, dtype) for image, _ in rendered]).to(self.device)]
         if "parsing" in self.method.inputs:
-            maps = [prepare_parsing(mask, self.augmentation) for _, mask in rendered if mask is not None]
+            maps = [preprocess_parsing(mask, self.augmentation) for _, mask in rendered if mask is not None]
             made.append(torch.cat(maps).to(self.device))
         return made
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datasets.format.index import SplitIndex
 from datasets.format.schema import Sample
-from datasets.images.augment import Augmentation, prepare, prepare_parsing
+from datasets.images.augment import Augmentation, preprocess, preprocess_parsing
 from datasets.images.decode import decode_image, decode_parsing
 from datasets.protocols import protocols
 from datasets.protocols.protocols import Mode, Protocol
@@ -147,10 +147,10 @@ def load_method(found: Checkpoint, trained: Experiment) -> Method:
 
 def prepared(samples: list[Sample], method: Method, settings: Augmentation, dtype: torch.dtype) -> list[Tensor]:
     """The inputs of `embed`: images [B, 3, H, W] and, for a method that takes it, parsing uint8 [B, H, W]."""
-    inputs = [torch.cat([prepare(decode_image(s.image, s.key)[None], settings, dtype) for s in samples])]
+    inputs = [torch.cat([preprocess(decode_image(s.image, s.key)[None], settings, dtype) for s in samples])]
     if "parsing" in method.inputs:
         masks = [decode_parsing(s.parsing or b"", s.key)[None] for s in samples]
-        inputs.append(torch.cat([prepare_parsing(mask, settings) for mask in masks]))
+        inputs.append(torch.cat([preprocess_parsing(mask, settings) for mask in masks]))
     return inputs
 
 

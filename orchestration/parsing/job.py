@@ -28,7 +28,7 @@ from datasets.format.manifest import Manifest
 from datasets.format.schema import Sample
 from datasets.images.decode import DecodeError, decode_image
 from datasets.parsing.parser import Parser
-from datasets.parsing.rewrite import Piece, check, finish, is_finished, make_room, pieces, write_piece
+from datasets.parsing.rewrite import Piece, check, clear_destination, finish, is_finished, pieces, write_piece
 from datasets.shards.dataset import Dataset
 from datasets.storage.store import PATIENT, StoreError, open_store
 from orchestration import cluster
@@ -192,7 +192,7 @@ def parse(
     wanted = tuple(pieces(dataset))
     gpu = use_gpu(model, settings.gpu)
     workers = min(num_workers(settings.workers, settings.cpus, gpu), len(wanted))
-    make_room(dataset, store)
+    clear_destination(dataset, store)
     job = ParsingJob(dataset, wanted, model, store.address, settings.batch, settings.cpus, gpu)
     kept, problems = 0, list[str]()
     for answer in run(job, workers, progress):

@@ -126,7 +126,7 @@ def try_out(
         raise RequestError(f"{name} takes images of {own[0]}x{own[1]}, not --size {height}x{width}. Omit --size")
     takes = replace(usual, size=(height, width), mean=mean or usual.mean, std=std or usual.std, batch=shape[0])
     try:
-        GraphParser(run, LABEL_MAPS[model.labels], takes).try_out()
+        GraphParser(run, LABEL_MAPS[model.labels], takes).check()
     except DataError:
         raise
     except Exception as error:

@@ -16,7 +16,7 @@ from datasets.format.schema import Sample
 from datasets.images.augment import IMAGENET_MEAN, IMAGENET_STD
 from datasets.images.label_maps import LABEL_MAPS
 from datasets.synthetic.dataset import samples
-from datasets.synthetic.plan import plan
+from datasets.synthetic.jobs import make_jobs
 from datasets.synthetic.presets import Preset
 
 SIZE = (96, 48)
@@ -64,7 +64,7 @@ def block(inputs: int, outputs: int) -> nn.Sequential:
 
 def rendered() -> dict[str, list[Sample]]:
     """Splits "gallery", to learn from, and "query": other frames of the same walks. Masks are the renderer's LIP-20."""
-    jobs = plan(PRESET, "ltcc", seed=1)
+    jobs = make_jobs(PRESET, "ltcc", seed=1)
     return {split: list(samples(jobs[split])) for split in ("gallery", "query")}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.images.augment import prepare
+from datasets.images.augment import preprocess
 from datasets.images.decode import decode_image
 from methods.ranking import describe
 from orchestration.config import build
@@ -77,7 +77,7 @@ def test_an_environment_of_mlflow_torch_and_torchvision_gives_the_features_of_tr
     settings = build.build_augmentation(experiment)
     for name, given in (("files", [decode_image(image)[None] for image in images]), ("arrays", list(arrays[:, None]))):
         with torch.no_grad():
-            inputs = torch.cat([prepare(image, settings) for image in given])
+            inputs = torch.cat([preprocess(image, settings) for image in given])
             expected = describe(method.eval().embed, inputs, flip=experiment.evaluate.flip).numpy()
         np.testing.assert_allclose(found[name], expected, atol=1e-4)
         np.testing.assert_allclose(np.linalg.norm(found[name], axis=1), 1, atol=1e-5)

@@ -179,4 +179,4 @@ def test_prcc_query_person_without_gallery_is_a_warning(tree: Callable[[str], Fi
     person = Path(first(fixture, "query_same")).parent.name
     copy(fixture, f"rgb/test/B/{person}", "rgb/test/B/099")
     warnings = run(fixture, tmp_path / "out").warnings
-    assert "query_same person 099 has no image in gallery: its queries will not count" in warnings
+    assert "query_same person 099 has no image in gallery: its queries are not scored" in warnings

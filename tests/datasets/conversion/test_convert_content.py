@@ -72,7 +72,7 @@ def test_damaged_content_is_reported_with_its_path_and_reason(
 
 
 def png_of(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A grey PNG that claims a size; chunks: between header and end."""
+    """A grey PNG that declares a size; chunks: between header and end."""
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     made = b"\x89PNG\r\n\x1a\n"
     for kind, data in [(b"IHDR", header), *chunks, (b"IEND", b"")]:
@@ -82,9 +82,9 @@ def png_of(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
 
 ZEROS = zlib.compress(bytes(100 << 20))
 BOMBS: dict[str, tuple[bytes, str]] = {
-    "claims": (png_of(100_000, 100_000, (b"IDAT", zlib.compress(b""))), "claims 100000 × 100000 pixels, more than"),
-    "jpeg": (b"\xff\xd8\xff\xc0\0\x0b\x08\xff\xdc\xff\xdc\1\1\x11\0\xff\xd9", "claims 65500 × 65500 pixels"),
-    "pixels": (png_of(40_000, 40_000, (b"IDAT", ZEROS)), "claims 40000 × 40000 pixels"),
+    "size": (png_of(100_000, 100_000, (b"IDAT", zlib.compress(b""))), "declares 100000 × 100000 pixels, more than"),
+    "jpeg": (b"\xff\xd8\xff\xc0\0\x0b\x08\xff\xdc\xff\xdc\1\1\x11\0\xff\xd9", "declares 65500 × 65500 pixels"),
+    "pixels": (png_of(40_000, 40_000, (b"IDAT", ZEROS)), "declares 40000 × 40000 pixels"),
     "text": (png_of(8, 8, (b"zTXt", b"x\0\0" + ZEROS), (b"IDAT", zlib.compress(bytes(72)))), "cannot be decoded"),
     "program": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "is no image"),
 }
@@ -159,7 +159,7 @@ def test_masks_without_images_are_a_warning_with_their_count(tree: Callable[[str
 def test_a_wrong_folder_of_masks_is_named(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
     fixture = tree("ltcc")
     assert "there is no folder of masks at" in refusal(fixture, parsing=tmp_path / "nowhere")
-    assert "is it the right folder?" in str(offenders(fixture, parsing=fixture.parsing / "train"))
+    assert "check that it is the folder of masks" in str(offenders(fixture, parsing=fixture.parsing / "train"))
 
 
 def test_the_content_decides_not_the_suffix(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
@@ -204,7 +204,7 @@ def test_the_same_image_on_both_sides_is_a_warning(tree: Callable[[str], Fixture
     shutil.copy(fixture.root / query, fixture.root / twin)
     shutil.copy(mask_of(fixture, query), mask_of(fixture, twin))
     warnings = run(fixture, tmp_path / "out").warnings
-    assert warnings == [f"the same bytes in gallery and query: {query}, {twin}; take it out of one of them"]
+    assert warnings == [f"the same bytes in gallery and query: {query}, {twin}; remove it from all but one of them"]
 
 
 def test_an_image_of_train_in_a_test_split_is_told_as_a_leak(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_an_image_of_train_in_a_test_split_is_told_as_a_leak(tree: Callable[[str
     leaks = [warning for warning in run(fixture, tmp_path / "out").warnings if warning.startswith("leak, ")]
     assert leaks == [
         f"leak, the same bytes in gallery and query and train: {first(fixture)}, query/0999-01-01-09.jpg, "
-        "gallery/0999-01-01-09.jpg; take it out of one of them"
+        "gallery/0999-01-01-09.jpg; remove it from all but one of them"
     ]
 
 

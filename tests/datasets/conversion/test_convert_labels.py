@@ -78,7 +78,7 @@ def test_labels_that_join_to_one_text_are_two_people_in_two_outfits(
 
 def test_two_persons_with_one_outfit_label_wear_two_outfits(tree: Callable[[str], Fixture], tmp_path: Path) -> None:
     conversion = run(tree("ltcc"), tmp_path / "out")
-    assert "outfits are each person's own: 15" in conversion.notes[0]
+    assert "outfits are counted per person: 15" in conversion.notes[0]
     index = Dataset.open(str(tmp_path / "out")).index("train")
     labels = [clothes for _, clothes in index.clothes_names]
     assert len(set(labels)) < len(labels)

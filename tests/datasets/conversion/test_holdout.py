@@ -148,7 +148,7 @@ class TestRefusals:
     def test_people_must_remain_on_both_sides(self, tmp_path, persons):
         source = tiny_dataset(tmp_path / "source")
         with pytest.raises(
-            DataError, match=rf"{persons} persons of the 6 in train .* at least 2 must be moved and 2 remain"
+            DataError, match=rf"{persons} of the 6 persons in train .* at least 2 must move and at least 2 remain"
         ):
             holdout(source, str(tmp_path / "held"), persons=persons)
         assert not (tmp_path / "held").exists()
@@ -159,8 +159,8 @@ class TestRefusals:
         lonely = [(f"c{p}", "x", "1", None) for p in range(2)]
         source = people(tmp_path, *able, *steady, *lonely)
         told = (
-            r"4 persons .* only 3 of its 10 can be asked about in every mode of protocol 'ltcc'.*2 give mode 'general' .*"
-            r"2 give mode 'same-clothes' .*7 give mode 'clothes-changing' .*Hold out 3 or fewer; see `redress data inspect`"
+            r"4 persons .* only 3 of its 10 have a valid query in every mode of protocol 'ltcc'.*2 give mode 'general' .*"
+            r"2 give mode 'same-clothes' .*7 give mode 'clothes-changing' .*Hold out 3 or fewer; `redress data inspect` shows"
         )
         with pytest.raises(DataError, match=told):
             holdout(source, str(tmp_path / "held"), persons=4)

@@ -141,7 +141,7 @@ def test_after_a_kill_finished_shards_are_kept_and_the_rest_is_written(
     assert not set(created) & set(finished)
     assert sorted([*finished, *created]) == [path for path in shards(tmp_path / "whole") if "/" in path]
     assert checked == []
-    assert any("went on where a conversion was interrupted" in line for line in conversion.lines())
+    assert any("resumed an interrupted conversion" in line for line in conversion.lines())
     assert Dataset.open(address).verify() == []
     assert open_store(address).list() == open_store(str(tmp_path / "whole")).list()
     assert not (tmp_path / "out" / FOLDER).exists()

@@ -14,7 +14,7 @@ from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as tv
 
 from datasets.images import augment as module
-from datasets.images.augment import Augmentation, Draws, augment, draw, prepare, prepare_parsing
+from datasets.images.augment import Augmentation, Draws, augment, draw, preprocess, preprocess_parsing
 
 SMALL = Augmentation(height=24, width=12, pad=4)
 CAL = replace(SMALL, pad=0, enlarge=1.125, crop_probability=0.5)
@@ -81,9 +81,9 @@ def test_resizing_is_within_one_level_of_torchvision(size: tuple[int, int]) -> N
     images, parsing = pictures(3, *size), masks(3, *size)
     expected = v2.Resize((384, 192), antialias=True)(images)
     expected_parsing = v2.Resize((384, 192), InterpolationMode.NEAREST_EXACT)(parsing)
-    for result in (prepare(images, how), augment(images, None, draw(how, 3, (0,)), how)[0]):
+    for result in (preprocess(images, how), augment(images, None, draw(how, 3, (0,)), how)[0]):
         assert (result - expected.float()).abs().max() <= 1 + 1e-4
-    for labels in (prepare_parsing(parsing, how), augment(images, parsing, draw(how, 3, (0,)), how)[1]):
+    for labels in (preprocess_parsing(parsing, how), augment(images, parsing, draw(how, 3, (0,)), how)[1]):
         assert torch.equal(labels, expected_parsing)
 
 
@@ -128,8 +128,8 @@ def test_all_frames_of_a_clip_are_treated_alike(how: Augmentation) -> None:
         assert torch.equal(labels[:, frame], label)
     share, _ = augment(clips[2:5], None, draws.slice(2, 5), how)
     assert torch.equal(share, result[2:5])
-    assert torch.equal(prepare(clips, how), prepare(images, how).unflatten(0, (6, 4)))
-    assert torch.equal(prepare_parsing(of_clips, how), prepare_parsing(parsing, how).unflatten(0, (6, 4)))
+    assert torch.equal(preprocess(clips, how), preprocess(images, how).unflatten(0, (6, 4)))
+    assert torch.equal(preprocess_parsing(of_clips, how), preprocess_parsing(parsing, how).unflatten(0, (6, 4)))
 
 
 @pytest.mark.parametrize("parsing", [None, masks(5, 24, 12)], ids=["alone", "with masks"])
@@ -157,25 +157,26 @@ def test_jitter_is_drawn_around_no_change_within_its_limits() -> None:
     assert (abs(first - 5000) < 300).all()
 
 
-def test_both_halves_make_the_whole_and_what_is_between_them_sees_bytes() -> None:
+def test_the_steps_make_the_whole_and_are_uint8_until_they_are_normalised() -> None:
     images, parsing, draws = pictures(5, 30, 16), masks(5, 30, 16), draw(SMALL, 5, (2, 1, 0))
-    moved, labels = module.move(images, parsing, draws, SMALL)
+    moved, labels = module.augment_geometry(images, parsing, draws, SMALL)
+    moved = module.augment_colour(moved, draws, SMALL)
     assert moved.dtype == torch.uint8
     whole, expected = augment(images, parsing, draws, SMALL)
-    assert torch.equal(module.finish(moved, draws, SMALL), whole)
+    assert torch.equal(module.normalise_and_erase(moved, draws, SMALL), whole)
     assert labels is not None
     assert expected is not None
     assert torch.equal(labels, expected)
-    twice = module.finish(torch.cat([moved, moved]), draws.twice(), SMALL)
+    twice = module.normalise_and_erase(torch.cat([moved, moved]), draws.twice(), SMALL)
     assert torch.equal(twice, torch.cat([whole, whole]))
 
 
 def test_without_probability_it_is_the_test_transform() -> None:
     images, parsing = pictures(5, 17, 9), masks(5, 17, 9)
     result, labels = augment(images, parsing, draw(OFF, 5, (0,)), OFF)
-    assert torch.equal(result, prepare(images, OFF))
+    assert torch.equal(result, preprocess(images, OFF))
     assert labels is not None
-    assert torch.equal(labels, prepare_parsing(parsing, OFF))
+    assert torch.equal(labels, preprocess_parsing(parsing, OFF))
     same_size = pictures(5, 24, 12)
     assert torch.equal(augment(same_size, None, draw(OFF, 5, (0,)), replace(OFF, **AS_IS))[0], same_size.float())
 
@@ -221,7 +222,7 @@ def test_a_gpu_augments_as_the_host_does(how: Augmentation) -> None:
     assert labels is not None
     assert labels_on_gpu is not None
     assert torch.equal(labels_on_gpu.cpu(), labels)
-    assert (prepare(images.cuda(), how).cpu() - prepare(images, how)).abs().max() <= 1.01 / 255
+    assert (preprocess(images.cuda(), how).cpu() - preprocess(images, how)).abs().max() <= 1.01 / 255
 
 
 def test_draws_depend_on_the_seed_alone() -> None:

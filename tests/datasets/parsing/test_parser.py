@@ -119,4 +119,4 @@ def test_a_graph_of_a_fixed_batch_parses_any_number_of_images() -> None:
 )
 def test_an_answer_that_the_label_map_does_not_explain_is_refused(graph: Callable[[Tensor], Tensor], told: str) -> None:
     with pytest.raises(DataError, match=told):
-        GraphParser(graph, SIX, GraphInput((12, 6))).try_out()
+        GraphParser(graph, SIX, GraphInput((12, 6))).check()

@@ -17,9 +17,9 @@ from datasets.images.decode import image_size
 from datasets.parsing.rewrite import (
     GROUPS_PER_SHARD,
     check,
+    clear_destination,
     finish,
     is_finished,
-    make_room,
     pieces,
     write_piece,
 )
@@ -143,7 +143,7 @@ def test_index_and_manifest_wait_for_every_piece(source: Dataset, store: Store) 
 def test_shards_of_an_interrupted_writing_with_more_of_them_are_taken_away(source: Dataset, store: Store) -> None:
     store.write("train/00077.parquet", b"left")
     store.write("train/notes.txt", b"mine")
-    make_room(source, store)
+    clear_destination(source, store)
     write(source, store)
     finish(source, store, "six", RECORD)
     assert Dataset.open(store.address).verify() == []

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.format.index import SplitIndex
-from datasets.protocols.division import Division, divide
+from datasets.protocols.division import QueryGalleryDivision, divide_query_gallery
 from datasets.protocols.protocols import PROTOCOLS, Protocol
 
 NAMES = ("ltcc", "prcc", "vcclothes", "ccvid", "deepchange", "last", "market1501", "general")
@@ -107,7 +107,7 @@ def lacks_labels(protocol: Protocol, rows: list[Row]) -> bool:
 def test_people_are_able_exactly_when_some_division_serves_every_mode(given_: tuple[str, list[Row]], seed: int) -> None:
     name, rows = given_
     protocol = PROTOCOLS[name]
-    found = divide(protocol, index_of(rows), np.random.default_rng(seed))
+    found = divide_query_gallery(protocol, index_of(rows), np.random.default_rng(seed))
     for person in range(len(found.is_able)):
         at = [number for number, row in enumerate(rows) if row.person == person]
         mine = [rows[number] for number in at]
@@ -126,12 +126,12 @@ def test_people_are_able_exactly_when_some_division_serves_every_mode(given_: tu
 @given(st.sampled_from(NAMES).flatmap(lambda name: st.tuples(st.just(name), people(name))))
 def test_whoever_is_not_able_has_a_reason(given_: tuple[str, list[Row]]) -> None:
     name, rows = given_
-    found = divide(PROTOCOLS[name], index_of(rows), np.random.default_rng(0))
+    found = divide_query_gallery(PROTOCOLS[name], index_of(rows), np.random.default_rng(0))
     assert (np.any(list(found.reasons.values()), axis=0) == ~found.is_able).all()
 
 
-def division(protocol: str, *rows: Row, seed: int = 0) -> Division:
-    return divide(PROTOCOLS[protocol], index_of(list(rows)), np.random.default_rng(seed))
+def division(protocol: str, *rows: Row, seed: int = 0) -> QueryGalleryDivision:
+    return divide_query_gallery(PROTOCOLS[protocol], index_of(list(rows)), np.random.default_rng(seed))
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -163,5 +163,5 @@ def test_many_people_are_divided_at_once() -> None:
     person = np.sort(rng.integers(0, 10_000, 200_000))
     labels = np.stack([person, rng.integers(0, 3, len(person)), rng.integers(0, 4, len(person)), person])
     order = np.lexsort(labels[::-1])
-    found = divide(PROTOCOLS["ltcc"], index_of(labels.T[order]), rng)
+    found = divide_query_gallery(PROTOCOLS["ltcc"], index_of(labels.T[order]), rng)
     assert found.is_able.mean() > 0.99

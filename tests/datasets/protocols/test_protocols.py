@@ -179,7 +179,7 @@ class TestCheck:
     def test_a_missing_validation_set_points_at_holdout(self, tmp_path):
         dataset = Dataset.open(tiny_dataset(tmp_path))
         with pytest.raises(
-            DataError, match=r"no split val_query and no val_gallery.*`redress data holdout` makes them"
+            DataError, match=r"no split val_query and no val_gallery.*make them from train with `redress data holdout`"
         ):
             check(PROTOCOLS["ltcc"].validation(), dataset)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from datasets.errors import DataError
 from datasets.sampling import appearances
-from datasets.sampling.appearances import cut_by_appearance, share_out
+from datasets.sampling.appearances import allocate_places, cut_by_appearance
 
 SIZES = st.lists(st.integers(1, 30), min_size=1, max_size=6)  # images of each outfit of one person
 
@@ -48,7 +48,7 @@ def promised(sizes: list[int], images: int, shown: int) -> list[Fraction]:
 @given(SIZES, st.integers(0, 6), st.integers(0, 99))
 def test_places_are_whole_add_up_and_lie_within_one_of_their_share(sizes: list[int], more: int, seed: int) -> None:
     places = len(sizes) + more
-    found = share_out(np.array([sizes] * 20), places, np.random.default_rng(seed))
+    found = allocate_places(np.array([sizes] * 20), places, np.random.default_rng(seed))
     expected = shares(sizes, places)
     assert (found.sum(1) == places).all()
     assert all(floor(e) <= n <= ceil(e) for row in found.tolist() for n, e in zip(row, expected, strict=True))
@@ -58,7 +58,7 @@ def test_places_are_whole_add_up_and_lie_within_one_of_their_share(sizes: list[i
 @pytest.mark.parametrize(("sizes", "places"), [([18, 9], 4), ([5, 3, 3], 8), ([50, 1, 7, 7], 6), ([1, 1, 1], 4)])
 def test_places_are_in_expectation_the_share(sizes: list[int], places: int) -> None:
     num = 40_000
-    found = share_out(np.array([sizes] * num), places, np.random.default_rng(0)).mean(0)
+    found = allocate_places(np.array([sizes] * num), places, np.random.default_rng(0)).mean(0)
     assert np.abs(found - np.array([float(e) for e in shares(sizes, places)])).max() < 5 * 0.5 / np.sqrt(num)
 
 

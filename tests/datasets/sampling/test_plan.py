@@ -236,13 +236,13 @@ def test_units_chain_over_many_row_groups_and_any_order_of_rows() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"people": 10}, r"batch.people=10 does not divide over batch.lanes=4.*one of 1, 2, 5, 10.*multiple of 4"),
+        ({"people": 10}, r"batch.lanes=4 cannot share batch.people=10 equally.*one of 1, 2, 5, 10.*multiple of 4"),
         ({"people": 80}, r"80 people × 3 images is larger.*has 70 identities"),
         ({"window": 0}, r"batch.window=0"),
         ({"sampler": "random"}, r"no sampler 'random'; there are distinct, chunks, appearance"),
-        ({"images": 0}, r"batch.images must be at least 1"),
-        ({"people": 0}, r"batch.people must be at least 1"),
-        ({"lanes": 0}, r"does not divide"),
+        ({"images": 0}, r"set batch.images to at least 1"),
+        ({"people": 0}, r"set batch.people to at least 1"),
+        ({"lanes": 0}, r"cannot share"),
         ({"sampler": "appearance", "appearances": None}, r"needs batch.appearances"),
         ({"sampler": "appearance", "appearances": 4}, r"3 images of a person cannot show 4 outfits"),
     ],
@@ -262,7 +262,7 @@ def test_clips_of_a_data_set_without_tracklets_and_outfits_without_labels_are_re
 
 
 def test_lanes_that_do_not_divide_over_the_workers_are_refused() -> None:
-    with pytest.raises(DataError, match=r"batch.lanes=4 does not divide over 3 workers.*one of 1, 2, 4"):
+    with pytest.raises(DataError, match=r"3 workers cannot share batch.lanes=4 equally.*one of 1, 2, 4"):
         plan(simulated(70)).share(0, 3)
     with pytest.raises(DataError, match=r"no worker 2 among 2"):
         plan(simulated(70)).share(2, 2)

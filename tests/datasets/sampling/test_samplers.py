@@ -20,7 +20,7 @@ def sample(name: str, person: np.ndarray, people: int, images: int, rng: np.rand
     labels = Labels(person, 2 * person + np.arange(len(person)) % 2)
     shape = BatchShape(people, images, min(2, images))
     chunks = SAMPLERS[name].chunks(labels, shape, rng)
-    return chunks.rows[SAMPLERS[name].meet(chunks, people, rng)].reshape(-1, people * images)
+    return chunks.rows[SAMPLERS[name].batches(chunks, people, rng)].reshape(-1, people * images)
 
 
 REFERENCES = {  # which of ours gives the properties of which published sampler, and over how many workers that ran

@@ -11,7 +11,7 @@ from datasets.format.index import SplitIndex
 from datasets.sampling.chunks import num_chunks
 from datasets.sampling.plan import Plan, plan_epoch
 from datasets.sampling.samplers import SAMPLERS
-from datasets.streaming.eviction import bytes_needed, hold, uses
+from datasets.streaming.eviction import access_order, bytes_needed, schedule_evictions
 from datasets.streaming.stream import Stream
 from tests.simulated import FINGERPRINT, GROUP_BYTES, Simulated, rows_of, simulated_index
 
@@ -59,9 +59,9 @@ def test_all_workers_together_read_each_row_group_once_with_a_cache_for_the_wind
     room = (WINDOW + 1) * LANES // workers * GROUP_BYTES
     read: list[int] = []
     for worker in range(workers):
-        order = uses(index.group, found.share(worker, workers))
+        order = access_order(index.group, found.share(worker, workers))
         assert bytes_needed(order, lengths) <= room
-        read += [use.group for use in hold(order, lengths, room) if not use.is_held]
+        read += [access.group for access in schedule_evictions(order, lengths, room) if not access.is_cached]
     assert sorted(read) == np.unique(index.group[found.rows]).tolist()
 
 

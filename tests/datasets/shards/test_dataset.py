@@ -107,7 +107,7 @@ class TestOpening:
         monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
-        with pytest.raises(StoreError, match="endpoint reachable"):
+        with pytest.raises(StoreError, match="endpoint is reachable"):
             Dataset.open("s3://reid/ltcc")
 
     @pytest.mark.parametrize(

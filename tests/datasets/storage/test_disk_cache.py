@@ -1,4 +1,4 @@
-"""The disk cache never holds more than it may nor gives what is not right, whoever shares it; without it reading goes on."""
+"""The disk cache never exceeds its bound or returns wrong bytes, whoever shares it; without it reads still succeed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def kept(folder: Path) -> set[str]:
     return {path.name for path in folder.glob("??/*")}
 
 
-def held(folder: Path) -> int:
+def cached_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.glob("??/*"))
 
 
@@ -69,7 +69,7 @@ def test_the_bound_holds_and_what_was_used_longest_ago_goes_first(
             num_asked = len(source.asked)
             # As another process would come: with nothing in memory.
             assert DiskCache(folder, bound).fetch(digest, source.read(digest, data)) == data
-            assert held(folder) <= bound
+            assert cached_bytes(folder) <= bound
             assert (len(source.asked) > num_asked) == (digest not in before)
             if size <= bound:
                 recent = [d for d in recent if d != digest] + [digest]
@@ -177,11 +177,11 @@ def test_processes_share_the_bound_and_fetch_once(tmp_path: Path) -> None:
         errors = process.communicate(timeout=60)[1]
         assert process.returncode == 0, errors.decode()
     assert (tmp_path / "asked").read_text().split().count("99") == 1
-    assert held(tmp_path / "cache") <= 5_500
+    assert cached_bytes(tmp_path / "cache") <= 5_500
     assert {path.name for path in (tmp_path / "cache").iterdir() if path.is_file()} == {"lock"}
 
 
-def test_books_that_are_lost_or_wrong_are_made_anew_and_a_killed_writing_is_cleared(tmp_path: Path) -> None:
+def test_a_lost_or_wrong_size_counter_is_recomputed_and_a_killed_writers_file_is_removed(tmp_path: Path) -> None:
     cache, source = DiskCache(tmp_path, 5_000), Source()
     for number in range(5):
         cache.fetch(content(number)[0], source.read(*content(number)))
@@ -189,7 +189,7 @@ def test_books_that_are_lost_or_wrong_are_made_anew_and_a_killed_writing_is_clea
     left = next(iter(tmp_path.glob("??"))) / f".{'0' * 64}.tmp"
     left.write_bytes(bytes(3_000))
     cache.fetch(content(9)[0], source.read(*content(9)))
-    assert held(tmp_path) <= 5_000
+    assert cached_bytes(tmp_path) <= 5_000
     assert not left.exists()
     assert content(9)[0] in kept(tmp_path)
 

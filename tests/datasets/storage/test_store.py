@@ -197,14 +197,16 @@ def test_sweeping_removes_only_what_killed_writings_left(tmp_path):
     (tmp_path / "split/.00000.parquet.0123.tmp").write_bytes(b"half")
     (tmp_path / "split/.keep").write_bytes(b"1")
     (tmp_path / "a.tmp").write_bytes(b"1")
-    open_store(str(tmp_path)).sweep()
+    open_store(str(tmp_path)).clean_temp()
     assert open_store(str(tmp_path)).list() == ["a.tmp", "split/.keep"]
     assert len(list((tmp_path / "split").iterdir())) == 1
 
 
 def test_a_full_or_forbidden_disk_is_not_asked_twice(tmp_path):
     (tmp_path / "file").write_bytes(b"1")
-    with pytest.raises(StoreError, match=r"cannot write .*file/below: .*Check the path, its permissions and the space"):
+    with pytest.raises(
+        StoreError, match=r"cannot write .*file/below: .*Check the path, its permissions and the free space"
+    ):
         open_store(str(tmp_path)).write("file/below", b"1")
 
 
@@ -369,7 +371,8 @@ class TestTrouble:
             port = unused.getsockname()[1]
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         with pytest.raises(
-            StoreError, match=rf"cannot look at .*Is the endpoint reachable from here\? AWS_ENDPOINT_URL is .*{port}"
+            StoreError,
+            match=rf"cannot access .*Check that the endpoint is reachable from this machine; AWS_ENDPOINT_URL is .*{port}",
         ):
             open_store(s3, retry=QUICK).exists("manifest.json")
 

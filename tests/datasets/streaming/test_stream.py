@@ -17,7 +17,7 @@ from datasets.sampling.plan import Plan
 from datasets.sampling.samplers import SAMPLERS
 from datasets.shards.dataset import Dataset
 from datasets.storage.store import StoreError
-from datasets.streaming.prefetch import BATCHES_AHEAD, Filling
+from datasets.streaming.prefetch import BATCHES_AHEAD, PendingBatch
 from datasets.streaming.stream import HostBatch
 from tests.datasets.streams import SIZE, Watched, plan, same, stream, threads_of_streams
 from tests.tiny import tiny_dataset
@@ -167,7 +167,7 @@ def test_the_cache_stays_from_epoch_to_epoch_and_goes_with_close(dataset: Datase
 
 
 def test_no_more_encoded_bytes_are_alive_than_the_cache_holds(dataset: Dataset) -> None:
-    """At any size: held row groups within the cache, and one on its way into the hands of each reading thread."""
+    """At any size: cached row groups fit the cache, and each reading thread has one more."""
     places = dataset.index("train").groups
     largest = max(place.length for place in places)
     for cache_bytes in (3 * largest, 6 * largest):
@@ -184,7 +184,7 @@ def test_delivered_batches_are_let_go_while_their_row_groups_stay(dataset: Datas
     try:
         for _ in ours.epoch(plan(dataset)):
             gc.collect()
-            assert sum(type(thing) is Filling for thing in gc.get_objects()) <= BATCHES_AHEAD + 1
+            assert sum(type(thing) is PendingBatch for thing in gc.get_objects()) <= BATCHES_AHEAD + 1
     finally:
         gc.unfreeze()
     assert ours.stats.groups_reread == 0

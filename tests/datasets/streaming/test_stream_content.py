@@ -112,6 +112,6 @@ def _rgb_png() -> bytes:
 
 def test_masks_that_are_not_there_are_refused_before_anything_is_read(tmp_path: Path) -> None:
     dataset = Dataset.open(tiny_dataset(tmp_path / "bare", parsing=False))
-    with pytest.raises(DataError, match="no parsing mask for every image"):
+    with pytest.raises(DataError, match="does not have a parsing mask for every image"):
         stream(dataset)
     assert stream(dataset, parsing=False)

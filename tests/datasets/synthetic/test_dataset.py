@@ -19,9 +19,9 @@ from datasets.shards.dataset import Dataset
 from datasets.synthetic.body import Body, View, textures
 from datasets.synthetic.dataset import VERSION, num_images, render_dataset
 from datasets.synthetic.figure import paint
+from datasets.synthetic.jobs import TEST, Job, make_jobs
 from datasets.synthetic.outfits import outfit
 from datasets.synthetic.people import person
-from datasets.synthetic.plan import TEST, Job, plan
 from datasets.synthetic.pose import pose
 from datasets.synthetic.presets import PRESETS, Preset
 from datasets.synthetic.raster import Canvas, Light
@@ -44,7 +44,7 @@ def test_two_processes_write_the_bytes_of_one(rendered: Dataset, tmp_path: Path)
 
 
 def test_an_image_does_not_depend_on_what_was_rendered_before() -> None:
-    jobs = plan(SMALL, "ltcc", 3)["train"][:6]
+    jobs = make_jobs(SMALL, "ltcc", 3)["train"][:6]
     alone = [encoded for job in reversed(jobs) for encoded in render_jobs([replace(job)])]
     assert sorted(alone, key=lambda e: (e[0].sequence_name, e[1])) == sorted(
         render_jobs(jobs), key=lambda e: (e[0].sequence_name, e[1])
@@ -52,13 +52,13 @@ def test_an_image_does_not_depend_on_what_was_rendered_before() -> None:
 
 
 def test_another_seed_shows_other_people() -> None:
-    first, second = (next(render_frames(plan(SMALL, "ltcc", seed)["train"][0])) for seed in (1, 2))
+    first, second = (next(render_frames(make_jobs(SMALL, "ltcc", seed)["train"][0])) for seed in (1, 2))
     assert not np.array_equal(first[1], second[1])
 
 
 def test_who_is_tested_does_not_depend_on_how_many_train() -> None:
     more = replace(SMALL, train_persons=9)
-    assert plan(SMALL, "ltcc", 1)["query"] == plan(more, "ltcc", 1)["query"]
+    assert make_jobs(SMALL, "ltcc", 1)["query"] == make_jobs(more, "ltcc", 1)["query"]
 
 
 def test_masks_fit_their_images_and_use_lip_labels(rendered: Dataset) -> None:
@@ -74,7 +74,7 @@ def test_masks_fit_their_images_and_use_lip_labels(rendered: Dataset) -> None:
 def test_every_label_of_lip_occurs() -> None:
     preset = Preset("many", train_persons=120, test_persons=0, height=64, width=32)
     missing = set(range(LABEL_MAPS["lip20"].num_labels))
-    for job in plan(preset, "ltcc", 1)["train"][::3]:
+    for job in make_jobs(preset, "ltcc", 1)["train"][::3]:
         _, _, parsing = next(render_frames(replace(job, frames=(0,))))
         missing -= set(np.unique(parsing).tolist())
         if not missing:
@@ -97,13 +97,13 @@ def test_left_and_right_are_the_persons_own(yaw: float, left_is_right: bool) -> 
 
 def test_an_outfit_of_training_belongs_to_one_person() -> None:
     worn: dict[object, set[int]] = {}
-    for job in plan(PRESETS["default"], "ltcc", 1)["train"]:
+    for job in make_jobs(PRESETS["default"], "ltcc", 1)["train"]:
         worn.setdefault((job.wears.colour, job.wears.lower, job.wears.fabric), set()).add(job.person)
     assert {len(people) for people in worn.values()} == {1}
 
 
 def test_a_part_of_the_test_outfits_is_nearly_shared() -> None:
-    jobs = plan(PRESETS["default"], "ltcc", 1)["query"]
+    jobs = make_jobs(PRESETS["default"], "ltcc", 1)["query"]
     worn = {(job.person, job.clothes): job.wears for job in jobs}
     alike: dict[object, set[int]] = {}
     for (wearer, _), one in worn.items():
@@ -114,7 +114,7 @@ def test_a_part_of_the_test_outfits_is_nearly_shared() -> None:
 
 @pytest.mark.parametrize("logic", ["ltcc", "prcc"])
 def test_people_of_the_test_are_not_trained_on(logic: str) -> None:
-    splits = plan(PRESETS["demo"], logic, 1)
+    splits = make_jobs(PRESETS["demo"], logic, 1)
     trained = {job.person for job in splits["train"]}
     assert max(trained) < TEST
     assert min(job.person for name in splits if name != "train" for job in splits[name]) >= TEST
@@ -122,20 +122,20 @@ def test_people_of_the_test_are_not_trained_on(logic: str) -> None:
 
 def test_every_sixth_person_never_changes() -> None:
     clothes: dict[int, set[int]] = {}
-    for job in plan(PRESETS["default"], "ltcc", 1)["train"]:
+    for job in make_jobs(PRESETS["default"], "ltcc", 1)["train"]:
         clothes.setdefault(job.person, set()).add(job.clothes)
     assert [person for person, worn in clothes.items() if len(worn) == 1] == list(range(5, 120, 6))
 
 
 def test_ltcc_asks_with_the_first_frame_of_each_walk() -> None:
-    splits = plan(SMALL, "ltcc", 1)
+    splits = make_jobs(SMALL, "ltcc", 1)
     assert list(splits) == ["train", "query", "gallery"]
     assert {job.frames for job in splits["query"]} == {(0,)}
     assert [job.sequence_name for job in splits["query"]] == [job.sequence_name for job in splits["gallery"]]
 
 
 def test_prcc_shows_camera_a_and_asks_elsewhere() -> None:
-    splits = plan(replace(SMALL, outfits=3), "prcc", 1)
+    splits = make_jobs(replace(SMALL, outfits=3), "prcc", 1)
     assert list(splits) == ["train", "query_same", "query_diff", "gallery"]
     assert {(job.camera_name, job.clothes_name) for job in splits["gallery"]} == {("c1", "o1")}
     assert {job.person for job in splits["gallery"]} == {job.person for job in splits["query_same"]}
@@ -155,7 +155,7 @@ def test_a_sequence_is_one_walk_in_order(rendered: Dataset) -> None:
 
 def test_a_walk_moves_person_and_background() -> None:
     frames = [
-        image for _, image, _ in render_frames(replace(plan(SMALL, "ltcc", 1)["train"][0], frames=tuple(range(4))))
+        image for _, image, _ in render_frames(replace(make_jobs(SMALL, "ltcc", 1)["train"][0], frames=tuple(range(4))))
     ]
     for before, after in pairwise(frames):
         assert np.abs(before.astype(int) - after).mean() > 4
@@ -199,7 +199,7 @@ def test_an_unknown_preset_or_logic_is_named(tmp_path: Path) -> None:
 
 def golden_jobs() -> list[Job]:
     """50 frames: 40 of the default size, 10 large ones."""
-    jobs = plan(PRESETS["default"], "ltcc", 1)
+    jobs = make_jobs(PRESETS["default"], "ltcc", 1)
     small = [*jobs["train"][:: len(jobs["train"]) // 20][:20], *jobs["gallery"][:: len(jobs["gallery"]) // 20][:20]]
     large = [replace(job, size=(384, 192)) for job in jobs["train"][7 :: len(jobs["train"]) // 10][:10]]
     return [replace(job, frames=job.frames[-1:]) for job in small + large]

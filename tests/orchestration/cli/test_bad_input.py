@@ -105,7 +105,7 @@ def alter(file: Path, offset: int) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (shutil.rmtree, r"no data set at .*nothing is there; check the address"),
+        (shutil.rmtree, r"no data set at .*it is empty; check the address"),
         (remove_manifest, r"has no manifest\.json, which is written last.*interrupted"),
         (cut_manifest, r"manifest\.json"),
         (remove_shard, r"gallery/.*is missing, expected \d+ bytes"),
@@ -180,7 +180,7 @@ def test_a_split_without_a_valid_query(tmp_path: Path) -> None:
 def test_a_selection_that_the_data_cannot_give(data: str, tmp_path: Path) -> None:
     keep = "checkpoint.keep=null"
     by_held_out = "select=best:val_query/general/mAP"
-    refused(r"no split val_query.*`redress data holdout` makes them", data, tmp_path, keep, by_held_out)
+    refused(r"no split val_query.*make them from train with `redress data holdout`", data, tmp_path, keep, by_held_out)
     on_test = ["select=best:query/genral/mAP", "select_on_test=true"]
     refused(r"'ltcc' has no such metric.*best:query/general/mAP", data, tmp_path, keep, *on_test)
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from datasets.images.augment import prepare, prepare_parsing
+from datasets.images.augment import preprocess, preprocess_parsing
 from datasets.images.cues import CUES, CueName, mean_colour, show
 from datasets.images.decode import decode_image, decode_parsing
 from datasets.images.label_maps import LABEL_MAPS
@@ -79,8 +79,8 @@ def features_here(scored: Scored, split: str, cue: CueName | None) -> Tensor:
             image, left = show(CUES[cue], image, mask, LABEL_MAPS["lip20"], mean_colour(settings.mean))
             assert left is not None
             mask = left
-        images.append(prepare(image, settings))
-        masks.append(prepare_parsing(mask, settings))
+        images.append(preprocess(image, settings))
+        masks.append(preprocess_parsing(mask, settings))
     with torch.inference_mode():
         return describe(method.eval().embed, torch.cat(images), torch.cat(masks))
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from datasets.images.augment import prepare
+from datasets.images.augment import preprocess
 from datasets.images.decode import decode_image
 from datasets.protocols.protocols import PROTOCOLS
 from datasets.shards.dataset import Dataset
@@ -71,7 +71,7 @@ def features_here(model: str, experiment: Experiment, split: str) -> Tensor:
     settings = build.build_augmentation(experiment)
     images = [decode_image(sample.image)[None] for sample in Dataset.open(experiment.data).samples(split)]
     with torch.inference_mode():
-        return describe(method.embed, prepare(torch.cat(images), settings, torch.float64)).float()
+        return describe(method.embed, preprocess(torch.cat(images), settings, torch.float64)).float()
 
 
 def labels_here(data: str, split: str) -> Labels:

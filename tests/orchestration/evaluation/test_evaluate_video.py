@@ -18,7 +18,7 @@ from datasets.conversion.convert import ConversionSettings, convert
 from datasets.conversion.holdout import holdout
 from datasets.format.schema import Sample
 from datasets.format.tracklets import find_tracklets
-from datasets.images.augment import prepare
+from datasets.images.augment import preprocess
 from datasets.images.decode import decode_image
 from datasets.protocols import protocols
 from datasets.protocols.protocols import PROTOCOLS
@@ -94,7 +94,7 @@ def plainly(video: Video, clips: list[list[str]]) -> Tensor:
     with torch.inference_mode():
         for clip in clips:
             frames = [decode_image((video.tree.root / path).read_bytes())[None] for path in clip]
-            images = torch.cat([prepare(frame, settings, torch.float64) for frame in frames])
+            images = torch.cat([preprocess(frame, settings, torch.float64) for frame in frames])
             total = total + method.embed(images[None])[0]
     mean = total / len(clips)
     return (mean / mean.norm()).float()

@@ -288,8 +288,13 @@ def test_what_cannot_be_parsed_is_refused_before_work(
     bare = tiny_dataset(tmp_path / "bare", parsing=False)
     untouched = Dataset.open(with_masks).fingerprint
     for source, destination, words, said in [
-        (with_masks, "x", model, "masks already (lip20); use it as it is, or ask with --overwrite-masks"),
-        (bare, with_masks, model, "holds a finished data set; choose another address or ask with --overwrite"),
+        (
+            with_masks,
+            "x",
+            model,
+            "masks already (lip20); use it as it is, or replace them in the new data set with --overwrite-masks",
+        ),
+        (bare, with_masks, model, "holds a finished data set; choose another address, or replace it with --overwrite"),
         (bare, bare, model, "cannot be parsed into itself"),
         (str(tmp_path / "nowhere"), "x", model, "there is no data set at"),
         (bare, "x", [*model, "--gpu", "true"], "the Ray cluster has no GPU"),

@@ -16,7 +16,7 @@ import torch
 from mlflow import MlflowClient
 from torch import Tensor
 
-from datasets.images.augment import Augmentation, prepare
+from datasets.images.augment import Augmentation, preprocess
 from methods.ranking import describe
 from orchestration.errors import RequestError
 from orchestration.export.model_card import Provenance
@@ -124,7 +124,7 @@ def test_files_of_another_size_give_what_evaluation_gives(model: mlflow.pyfunc.P
     for shape in ((3, 100, 41), (3, 20, 30)):
         image = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
         with torch.no_grad():
-            expected = describe(method.embed, prepare(torch.from_numpy(image)[None], settings)).numpy()
+            expected = describe(method.embed, preprocess(torch.from_numpy(image)[None], settings)).numpy()
         np.testing.assert_allclose(model.predict({"bytes": [encode(image)]}), expected, atol=1e-5)
         assert np.isfinite(model.predict({"bytes": [encode(image, "JPEG")]})).all()
 

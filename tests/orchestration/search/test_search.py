@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datasets.images.augment import prepare
+from datasets.images.augment import preprocess
 from datasets.images.decode import decode_image
 from datasets.shards.dataset import Dataset
 from methods.ranking import describe
@@ -87,7 +87,7 @@ def features_here(searched: Searched, paths: list[Path]) -> torch.Tensor:
     checkpoint.load_method_state(method, found)
     images = torch.cat([decode_image(path.read_bytes())[None] for path in paths])
     with torch.no_grad():
-        inputs = prepare(images, build.build_augmentation(searched.experiment))
+        inputs = preprocess(images, build.build_augmentation(searched.experiment))
         return describe(method.eval().embed, inputs, flip=searched.experiment.evaluate.flip)
 
 

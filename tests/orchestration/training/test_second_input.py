@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.format.schema import Sample
-from datasets.images.augment import prepare, prepare_parsing
+from datasets.images.augment import preprocess, preprocess_parsing
 from datasets.images.decode import decode_image, decode_parsing
 from datasets.shards.dataset import Dataset, write_dataset
 from datasets.storage.store import open_store
@@ -71,8 +71,10 @@ def expected(trained: dict[str, Any], query: list[Sample]) -> Tensor:
     method = build.build_method(experiment, found.facts)
     checkpoint.load_method_state(method, found)
     how = build.build_augmentation(experiment)
-    images = torch.cat([prepare(decode_image(sample.image)[None], how) for sample in query])
-    maps = torch.cat([prepare_parsing(decode_parsing(sample.parsing)[None], how) for sample in query if sample.parsing])
+    images = torch.cat([preprocess(decode_image(sample.image)[None], how) for sample in query])
+    maps = torch.cat(
+        [preprocess_parsing(decode_parsing(sample.parsing)[None], how) for sample in query if sample.parsing]
+    )
     with torch.inference_mode():
         return describe(method.eval().embed, images, maps, flip=True)
 

@@ -1,4 +1,4 @@
-"""Who wears what, past which cameras, in which split: a pure function of preset, logic and seed."""
+"""The jobs of rendering: who wears what, past which camera, in which split; a pure function of preset, logic and seed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from datasets.synthetic.outfits import Outfit, outfit, resembling
 from datasets.synthetic.people import person
 from datasets.synthetic.presets import Preset
 
-TEST = 100_000  # number of the first test person: who is tested does not depend on how many train
+TEST = 100_000  # the first test person's number: test persons do not depend on the number of train persons
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One walk of a split: the frames of one person in one outfit past one camera."""
+    """A walk of a split: the frames of one person in one outfit past one camera. size: (height, width) in pixels."""
 
     split: str
     seed: int
     person: int
-    clothes: int  # number of the outfit; the same for all walks of somebody who never changes
+    clothes: int  # the outfit's number; constant for persons that never change
     session: int
     camera: int
     frames: tuple[int, ...]
@@ -28,22 +28,22 @@ class Job:
 
     @property
     def person_name(self) -> str:
-        """As the data set writes it."""
+        """The person's label."""
         return f"t{self.person - TEST + 1:04d}" if self.person >= TEST else f"p{self.person + 1:04d}"
 
     @property
     def clothes_name(self) -> str:
-        """As the data set writes it: outfits are numbered per person."""
+        """The clothes label: outfits are numbered per person."""
         return f"o{self.clothes + 1}"
 
     @property
     def camera_name(self) -> str:
-        """As the data set writes it."""
+        """The camera's label."""
         return f"c{self.camera + 1}"
 
     @property
     def sequence_name(self) -> str:
-        """One walk."""
+        """The walk's label."""
         return f"{self.person_name}-{self.clothes_name}-{self.camera_name}-s{self.session + 1}"
 
 
@@ -52,7 +52,7 @@ def _never_changes(preset: Preset, place: int) -> bool:
 
 
 def _wardrobe(preset: Preset, seed: int, numbers: list[int]) -> dict[tuple[int, int], Outfit]:
-    """Every outfit worn, by (person, outfit): each drawn for its person alone."""
+    """All outfits by (person, outfit), each drawn for its person."""
     worn: dict[tuple[int, int], Outfit] = {}
     for place, number in enumerate(numbers):
         female = person(seed, number).female
@@ -63,7 +63,7 @@ def _wardrobe(preset: Preset, seed: int, numbers: list[int]) -> dict[tuple[int, 
 
 
 def _unlike(others: list[Outfit], seed: int, number: int, one: int, female: bool) -> Outfit:
-    """An outfit in other colours than the person's others: who changes, changes visibly."""
+    """An outfit in other colours than the person's others, so that every change is visible."""
     worn = {(other.top_colour, other.bottom_colour) for other in others}
     for attempt in range(8):
         drawn = outfit(seed, number, one + 100 * attempt, female)
@@ -73,7 +73,7 @@ def _unlike(others: list[Outfit], seed: int, number: int, one: int, female: bool
 
 
 def _share(preset: Preset, seed: int, worn: dict[tuple[int, int], Outfit]) -> dict[tuple[int, int], Outfit]:
-    """Let pairs of different people of one sex nearly share an outfit, until `preset.shared` of all are in a pair."""
+    """Makes pairs of persons of one sex nearly share an outfit, until the share `preset.shared` of outfits is paired."""
     rng = draws(seed, PLAN, 0)
     keys = [list(worn)[i] for i in rng.permutation(len(worn))]
     wanted = round(preset.shared * len(keys) / 2)
@@ -90,7 +90,7 @@ def _share(preset: Preset, seed: int, worn: dict[tuple[int, int], Outfit]) -> di
 
 
 def _walks(preset: Preset, seed: int, number: int, session: int) -> list[int]:
-    """The cameras that see a session; the first session passes camera 0, PRCC's A."""
+    """The cameras of a session; the first session passes camera 0, PRCC's A."""
     rng = draws(seed, PLAN, 1 + number, session)
     order = [int(c) for c in rng.permutation(preset.cameras)]
     if session == 0:
@@ -100,12 +100,12 @@ def _walks(preset: Preset, seed: int, number: int, session: int) -> list[int]:
 
 
 def _ltcc(job: Job) -> list[tuple[str, tuple[int, ...]]]:
-    """LTCC: of each walk the first frame asks, the others answer."""
+    """LTCC: the first frame of each walk is a query, the others are gallery."""
     return [("query", job.frames[:1]), ("gallery", job.frames[1:])]
 
 
 def _prcc(job: Job) -> list[tuple[str, tuple[int, ...]]]:
-    """PRCC: camera A shows everybody in the first outfit; B asks in the same, C in another one."""
+    """PRCC: the gallery is camera A with the first outfit; query_same has the same outfit, query_diff another one."""
     if job.camera == 0:
         return [("gallery", job.frames)] if job.session == 0 else []
     if job.clothes > 0:
@@ -119,18 +119,19 @@ LOGICS: dict[str, tuple[tuple[str, ...], Callable[[Job], list[tuple[str, tuple[i
 }
 
 
-def plan(preset: Preset, logic: str, seed: int) -> dict[str, list[Job]]:
+def make_jobs(preset: Preset, logic: str, seed: int) -> dict[str, list[Job]]:
     """The walks of every split, sorted by person, clothes and sequence.
 
+    logic: a name of LOGICS, which divides the test persons' walks into query and gallery.
     Raises: DataError for an unknown logic.
     """
     if logic not in LOGICS:
         raise DataError(f"there is no split logic {logic!r} of the rendered data set; there are {', '.join(LOGICS)}")
-    names, divide = LOGICS[logic]
+    names, assign = LOGICS[logic]
     splits: dict[str, list[Job]] = {"train": _jobs(preset, seed, list(range(preset.train_persons)), 0.0)}
     splits |= {name: [] for name in names}
     for job in _jobs(preset, seed, [TEST + i for i in range(preset.test_persons)], preset.shared):
-        for name, frames in divide(job):
+        for name, frames in assign(job):
             splits[name].append(_part(job, name, frames))
     order = {
         name: sorted(jobs, key=lambda job: (job.person_name, job.clothes_name, job.sequence_name))
