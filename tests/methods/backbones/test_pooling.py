@@ -16,7 +16,7 @@ dtypes = pytest.mark.parametrize("dtype", golden.DTYPES, ids=str)
 @dtypes
 @pytest.mark.parametrize("case", golden.cases("pooling_bn"))
 def test_golden_pooling_and_neck(case: golden.Case, dtype: torch.dtype) -> None:
-    {"global_pooling": check_pooling, "bn_neck": check_neck}[case.op](case, dtype)
+    case.choose({"global_pooling": check_pooling, "bn_neck": check_neck})(case, dtype)
 
 
 def check_pooling(case: golden.Case, dtype: torch.dtype) -> None:
@@ -29,7 +29,7 @@ def check_neck(case: golden.Case, dtype: torch.dtype) -> None:
     """Also of the synchronised neck, which is the plain one where there is one worker."""
     for kind in (nn.BatchNorm1d, SyncBatchNorm):
         given = case.inputs(dtype)
-        neck = kind(given["x"].shape[1], **case.params).to(dtype)
+        neck = case.bind(kind)(given["x"].shape[1]).to(dtype)
         names = ("weight", "bias", "running_mean", "running_var")
         neck.load_state_dict({name: given[name] for name in names}, strict=False)
         case.check("eval", neck.eval()(given["x"]))

@@ -39,7 +39,7 @@ OPERATIONS = {"multistep": multistep, "warmup_multistep": multistep, "cosine_war
 
 @pytest.mark.parametrize("case", golden.cases("schedules"))
 def test_golden_schedules(case: golden.Case) -> None:
-    factors, name = OPERATIONS[case.op](case)
+    factors, name = case.choose(OPERATIONS)(case)
     case.check(name, torch.tensor(factors, dtype=torch.float64))
     case.check(name, torch.tensor(factors, dtype=torch.float32))
 
