@@ -20,7 +20,7 @@ from datasets.sampling.chunks import num_chunks
 from datasets.sampling.mixing import effective_partners, mixing, people_of
 from datasets.sampling.plan import Plan, plan_epoch
 from datasets.streaming.eviction import access_order, bytes_needed
-from tests.simulated import FINGERPRINT, simulated_index
+from tests.datasets.sampling.simulated import FINGERPRINT, simulated_index
 
 PEOPLE, IMAGES = 16, 4
 SIZES = {100_000: 5_000, 1_000_000: 50_000}  # images: people

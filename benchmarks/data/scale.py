@@ -24,7 +24,7 @@ from datasets.sampling.plan import Plan, plan_epoch
 from datasets.sampling.samplers import SAMPLERS
 from datasets.streaming.eviction import access_order, bytes_needed, schedule_evictions
 from datasets.streaming.stream import Stream
-from tests.simulated import FINGERPRINT, GROUP_BYTES, Simulated, rows_of, simulated_index
+from tests.datasets.sampling.simulated import FINGERPRINT, GROUP_BYTES, Simulated, rows_of, simulated_index
 
 ROWS, PERSONS = 10_000_000, 500_000
 PEOPLE, IMAGES, LANES, WINDOW = 16, 4, 8, 8

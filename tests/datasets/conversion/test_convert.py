@@ -14,7 +14,7 @@ from datasets.errors import DataError
 from datasets.inspection.inspect import inspect
 from datasets.shards.dataset import Dataset
 from tests import layouts
-from tests.datasets.damage import (
+from tests.datasets.conversion.damage import (
     copy,
     cut,
     first,

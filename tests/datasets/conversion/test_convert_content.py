@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from datasets.errors import CorruptData
-from tests.datasets.damage import (
+from tests.datasets.conversion.damage import (
     copy,
     cut,
     first,

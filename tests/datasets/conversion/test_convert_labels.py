@@ -9,7 +9,7 @@ import pytest
 
 from datasets.inspection.inspect import inspect
 from datasets.shards.dataset import Dataset
-from tests.datasets.damage import (
+from tests.datasets.conversion.damage import (
     add_line,
     copy,
     first,

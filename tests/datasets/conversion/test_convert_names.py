@@ -12,7 +12,7 @@ from datasets.conversion.convert import ConversionSettings, convert
 from datasets.format.schema import Sample
 from datasets.shards.dataset import Dataset
 from tests import layouts
-from tests.datasets.damage import (
+from tests.datasets.conversion.damage import (
     Damage,
     add_line,
     copy,

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.sampling.mixing import effective_partners, mixing, people_of
+from tests.datasets.sampling.simulated import simulated_index
 from tests.datasets.sampling.test_plan import plan
-from tests.simulated import simulated_index
 
 
 def by_loops(epochs: list[np.ndarray]) -> dict[bool, float]:

@@ -15,7 +15,7 @@ from datasets.errors import DataError
 from datasets.format.manifest import Manifest
 from datasets.shards.dataset import Dataset
 from tests import layouts
-from tests.datasets.packing import pack, refused
+from tests.datasets.sources.packing import pack, refused
 from tests.layouts import Fixture
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from datasets.sources import TooLarge, archive, members
 from datasets.sources.source import walk
-from tests.datasets.packing import files, opened, pack, refused, tar_of
+from tests.datasets.sources.packing import files, opened, pack, refused, tar_of
 
 
 def test_paths_that_lead_out_are_offenders_and_not_read(tmp_path: Path) -> None:

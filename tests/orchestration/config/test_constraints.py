@@ -7,7 +7,7 @@ import pytest
 from methods import METHODS
 from orchestration.config.load import load, recipes
 from orchestration.errors import RequestError
-from tests.orchestration.complaints import DATA, complaint, line
+from tests.orchestration.config.complaints import DATA, complaint, line
 
 
 def test_lanes_divide_people_and_workers_divide_lanes() -> None:

@@ -16,7 +16,7 @@ from orchestration.config.load import Experiment, load, override
 from orchestration.config.recipes import FOLDER
 from orchestration.config.settings import SGD, Adam, AugmentSettings, ClothesSamplingSettings
 from orchestration.errors import RequestError
-from tests.orchestration.complaints import DATA, complaint, line
+from tests.orchestration.config.complaints import DATA, complaint, line
 
 
 def test_nothing_changes_after_validation() -> None:

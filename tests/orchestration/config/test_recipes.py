@@ -16,7 +16,7 @@ from orchestration.config import build
 from orchestration.config.load import Experiment, load, override, recipes
 from orchestration.config.recipes import FOLDER, summary
 from tests import golden
-from tests.orchestration.complaints import DATA
+from tests.orchestration.config.complaints import DATA
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -37,7 +37,7 @@ from orchestration.training.train import train
 from tests import layouts
 from tests.layouts import Fixture
 from tests.orchestration.checkpoints import checkpoint_of
-from tests.orchestration.published import reference
+from tests.orchestration.evaluation.published import reference
 from tests.tiny import draw_crop, jpeg
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]

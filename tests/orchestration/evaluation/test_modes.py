@@ -24,7 +24,7 @@ from orchestration.evaluation.embed import Descriptors
 from orchestration.evaluation.evaluate import metric_names
 from orchestration.evaluation.modes import Evaluation, query_table, rank_modes
 from tests import layouts
-from tests.orchestration.published import Row, reference
+from tests.orchestration.evaluation.published import Row, reference
 from tests.tiny import jpeg
 
 TABLES = {  # mode → which parser's table, query split, and the rule of the published evaluator

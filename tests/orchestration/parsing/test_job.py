@@ -29,7 +29,7 @@ from datasets.shards.dataset import Dataset, write_dataset
 from orchestration.cli.main import main
 from orchestration.parsing.job import Counter, ParsingJob, ShardParser
 from orchestration.parsing.models import find_parser
-from tests.orchestration.parsing_network import (
+from tests.orchestration.parsing.network import (
     SIZE,
     mean_iou,
     rendered,
