@@ -196,6 +196,177 @@ def test_no_file_of_orchestration_names_a_method() -> None:
     assert not found
 
 
+# Tests that mirror
+
+BRANCHES = 8  # a module with so many has a test file of its name
+# Such a module without one → the test file that covers it, which imports it or says through what. Only to be shortened.
+COVERED_BY = {
+    "datasets/conversion/checks.py": "datasets/conversion/test_convert_names.py: through convert",
+    "datasets/conversion/counts.py": "datasets/conversion/test_convert.py: through convert",
+    "datasets/conversion/findings.py": "datasets/conversion/test_resume.py",
+    "datasets/conversion/masks.py": "datasets/conversion/test_convert_labels.py: through convert",
+    "datasets/conversion/report.py": "datasets/conversion/test_convert.py: through convert",
+    "datasets/format/manifest.py": "datasets/format/test_fuzz.py",
+    "datasets/format/shard_file.py": "datasets/format/test_fuzz.py: through the reader of shards",
+    "datasets/inspection/colour_baselines.py": "datasets/inspection/test_inspect.py",
+    "datasets/inspection/contact_sheet.py": "datasets/inspection/test_inspect.py",
+    "datasets/layouts/ccvid.py": "datasets/layouts/test_layouts.py: through LAYOUTS",
+    "datasets/layouts/deepchange.py": "datasets/layouts/test_layouts.py: through LAYOUTS",
+    "datasets/layouts/last.py": "datasets/layouts/test_layouts.py: through LAYOUTS",
+    "datasets/layouts/ltcc.py": "datasets/layouts/test_layouts.py: through LAYOUTS",
+    "datasets/layouts/market1501.py": "datasets/layouts/test_layouts.py: through LAYOUTS",
+    "datasets/layouts/msmt17.py": "datasets/layouts/test_layouts.py: through LAYOUTS",
+    "datasets/layouts/prcc.py": "datasets/layouts/test_layouts.py: through LAYOUTS",
+    "datasets/layouts/reading.py": "datasets/layouts/test_layouts.py",
+    "datasets/layouts/recognise.py": "datasets/layouts/test_layouts.py: through reading",
+    "datasets/layouts/table.py": "datasets/layouts/test_layouts.py: through LAYOUTS",
+    "datasets/layouts/tree.py": "datasets/layouts/test_layouts.py: through LAYOUTS",
+    "datasets/shards/unfinished.py": "datasets/conversion/test_resume.py",
+    "datasets/sources/archive.py": "datasets/sources/test_hostile_archives.py",
+    "datasets/sources/folder.py": "datasets/sources/test_archives.py: through open_source",
+    "datasets/sources/members.py": "datasets/sources/test_hostile_archives.py",
+    "datasets/sources/opening.py": "datasets/sources/test_archives.py: through open_source",
+    "datasets/sources/source.py": "datasets/sources/test_hostile_archives.py",
+    "datasets/sources/tars.py": "datasets/sources/test_archives.py: through open_source",
+    "datasets/sources/zips.py": "datasets/sources/test_archives.py: through open_source",
+    "datasets/storage/backends.py": "datasets/storage/test_store.py: through Store",
+    "datasets/storage/connections.py": "datasets/storage/test_store.py: through Store",
+    "datasets/streaming/prefetch.py": "datasets/streaming/test_stream.py",
+    "datasets/synthetic/captions.py": "datasets/synthetic/test_dataset.py: through dataset",
+    "datasets/synthetic/fabric.py": "datasets/synthetic/test_dataset.py: through render",
+    "datasets/synthetic/figure.py": "datasets/synthetic/test_dataset.py",
+    "datasets/synthetic/head.py": "datasets/synthetic/test_dataset.py: through figure",
+    "datasets/synthetic/limbs.py": "datasets/synthetic/test_dataset.py: through figure",
+    "datasets/synthetic/optics.py": "datasets/synthetic/test_dataset.py: through render",
+    "datasets/synthetic/outfits.py": "datasets/synthetic/test_dataset.py",
+    "datasets/synthetic/plan.py": "datasets/synthetic/test_dataset.py",
+    "datasets/synthetic/presets.py": "datasets/synthetic/test_dataset.py",
+    "datasets/synthetic/raster.py": "datasets/synthetic/test_dataset.py",
+    "datasets/synthetic/render.py": "datasets/synthetic/test_dataset.py: through work",
+    "datasets/synthetic/scenes.py": "datasets/synthetic/test_dataset.py: through render",
+    "datasets/synthetic/trunk.py": "datasets/synthetic/test_dataset.py: through figure",
+    "methods/backbones/mgn.py": "methods/backbones/test_bodies.py",
+    "methods/backbones/pcb.py": "methods/backbones/test_bodies.py",
+    "methods/backbones/weights.py": "methods/backbones/test_resnet.py",
+    "methods/counting.py": "methods/test_ranking.py",
+    "methods/matches.py": "methods/test_ranking.py",
+    "methods/method.py": "methods/test_methods.py",
+    "methods/similarity.py": "methods/test_ranking.py",
+    "orchestration/cli/demo.py": "orchestration/config/test_recipes.py",
+    "orchestration/cli/tables.py": "orchestration/cli/test_main.py: through main",
+    "orchestration/cli/tune_options.py": "orchestration/sweeps/test_presets.py",
+    "orchestration/config/build.py": "orchestration/config/test_load.py",
+    "orchestration/config/diagnostics.py": "orchestration/config/test_load.py: through load",
+    "orchestration/config/settings.py": "orchestration/config/test_load.py",
+    "orchestration/engine/checkpoint.py": "orchestration/engine/test_loop.py",
+    "orchestration/engine/weights.py": "orchestration/training/test_train.py: through train",
+    "orchestration/evaluation/embed.py": "orchestration/evaluation/test_evaluate.py",
+    "orchestration/evaluation/heatmaps.py": "orchestration/evaluation/test_explain.py",
+    "orchestration/export/torch_graph.py": "orchestration/export/test_serving.py",
+    "orchestration/figures.py": "orchestration/evaluation/test_explain.py: through explain",
+    "orchestration/registry/locate.py": "orchestration/cli/test_commands.py",
+    "orchestration/registry/models.py": "orchestration/cli/test_commands.py",
+    "orchestration/registry/publish.py": "orchestration/registry/test_pending.py",
+    "orchestration/registry/versions.py": "orchestration/registry/test_decisions.py",
+    "orchestration/review/models.py": "orchestration/review/test_review.py: through review",
+    "orchestration/review/page.py": "orchestration/review/test_review.py",
+    "orchestration/review/svg.py": "orchestration/review/test_review.py: through page",
+    "orchestration/review/thumbnails.py": "orchestration/review/test_review.py: through review",
+    "orchestration/search/gallery.py": "orchestration/search/test_search.py: through search",
+    "orchestration/sweeps/early_stopping.py": "orchestration/sweeps/test_points.py",
+    "orchestration/sweeps/plots.py": "system/test_sweep_page.py: through report",
+    "orchestration/sweeps/report.py": "system/test_sweep_page.py",
+    "orchestration/sweeps/search_algorithms.py": "orchestration/sweeps/test_points.py",
+    "orchestration/sweeps/settings.py": "orchestration/sweeps/test_presets.py",
+    "orchestration/sweeps/state.py": "orchestration/sweeps/test_points.py",
+    "orchestration/tracking/forwarder.py": "orchestration/tracking/test_tracked_run.py",
+    "orchestration/tracking/mlflow_client.py": "orchestration/registry/test_decisions.py",
+    "orchestration/tracking/mlflow_retry.py": "orchestration/tracking/test_tracked_run.py",
+    "orchestration/tracking/provenance.py": "orchestration/tracking/test_tracked_run.py",
+    "orchestration/tracking/run_description.py": "orchestration/review/test_review.py: through review",
+    "orchestration/tracking/runs.py": "orchestration/tracking/test_tracked_run.py",
+    "orchestration/tracking/segments.py": "orchestration/tracking/test_journal.py",
+    "orchestration/training/stop_signal.py": "orchestration/tuning/test_trial.py",
+    "orchestration/training/validation.py": "orchestration/training/test_train.py: through the worker",
+    "orchestration/training/worker.py": "orchestration/training/test_train.py",
+    "orchestration/tuning/ray_tune.py": "orchestration/tuning/test_trial.py",
+    "orchestration/tuning/sweep_runs.py": "orchestration/tuning/test_tune.py",
+    "orchestration/tuning/trial_queue.py": "orchestration/sweeps/test_points.py",
+    "orchestration/tuning/trial_runners.py": "orchestration/tuning/test_trial.py: through trial",
+}
+
+
+def branches(path: Path) -> int:
+    """Places where a file decides or repeats: if, for, while, except, `and`/`or`, comprehensions, cases of a match."""
+    count = 0
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.If() | ast.IfExp() | ast.For() | ast.AsyncFor() | ast.While() | ast.ExceptHandler():
+                count += 1
+            case ast.BoolOp():
+                count += len(node.values) - 1
+            case ast.comprehension():
+                count += 1 + len(node.ifs)
+            case ast.Match():
+                count += len(node.cases)
+    return count
+
+
+def branching_modules() -> dict[str, Path]:
+    """Module, as its path from the root → the place of its mirroring test."""
+    return {
+        str(path.relative_to(ROOT)): ROOT / "tests" / path.relative_to(ROOT).with_name(f"test_{path.name}")
+        for package in MAY_IMPORT
+        for path in sources(package)
+        if branches(path) >= BRANCHES
+    }
+
+
+def test_a_module_with_branches_has_a_test_of_its_name_or_is_listed() -> None:
+    modules = branching_modules()
+    mirrored = {module for module, test in modules.items() if test.exists()}
+    every = sum(len(sources(package)) for package in MAY_IMPORT)
+    print(f"\n{every} modules, {len(modules)} with {BRANCHES} branches or more: {len(mirrored)} mirrored, ", end="")
+    print(f"{len(COVERED_BY)} listed")
+    wanting = [f"{module} ({modules[module]})" for module in modules.keys() - mirrored - COVERED_BY.keys()]
+    assert not wanting, "write the test named in brackets"
+    assert not mirrored & COVERED_BY.keys(), "these have tests of their own now: take them off COVERED_BY"
+    assert not COVERED_BY.keys() - modules.keys(), "these are gone or have fewer branches: take them off COVERED_BY"
+
+
+def test_a_listed_module_is_imported_by_the_test_that_covers_it_or_says_through_what() -> None:
+    for module, cover in COVERED_BY.items():
+        name, _, through = cover.partition(": ")
+        test = ROOT / "tests" / name
+        assert test.is_file(), f"COVERED_BY names {name} for {module}: there is none"
+        dotted = module.removesuffix(".py").replace("/", ".")
+        direct = any(f"{imported}.".startswith(f"{dotted}.") for imported in modules_imported(test))
+        assert direct != bool(through), (
+            f"{module}: {name} imports it: {direct}; listed as covered: {through or 'directly'}"
+        )
+
+
+def test_branches_are_counted_one_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "sample.py"
+    path.write_text(
+        """
+def f(xs, y):
+    for x in xs:
+        while x and y and not xs:
+            x = 1 if y else 2
+    try:
+        ok = [a for a in xs for b in a if a if b]
+    except OSError:
+        ok = []
+    match y:
+        case 1 | 2:
+            if ok:
+                return ok
+"""
+    )
+    assert branches(path) == 12
+
+
 @pytest.fixture
 def library(tmp_path: Path) -> Path:
     """A folder on the path with another package `datasets`, as a well-known library's."""
