@@ -1,4 +1,4 @@
-"""Settings that are allowed each by itself but not together, all in this one place, each with the mend."""
+"""Constraints between settings: combinations of allowed values that cannot be trained, and how to fix each."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ from orchestration.config.diagnostics import either
 from orchestration.config.settings import Experiment
 from orchestration.engine.weights import HUB
 
+Violation = tuple[tuple[str, ...], str]  # keys that disagree; the rule and the fix
 
-def impossible(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What cannot be, as (the keys that disagree, the rule and the mend)."""
+
+def violations(experiment: Experiment) -> Iterator[Violation]:
+    """Every constraint that the experiment violates."""
     yield from batches_divide(experiment)
     yield from appearances_fit(experiment)
     yield from selection_fits(experiment)
     try:
-        method = sketch(experiment)
+        method = build_on_meta(experiment)
     except MethodError as error:
         yield ("method",), str(error)
         return
     yield from clips_fit(experiment, method)
-    yield from pairs_come(experiment, method)
-    yield from stages_come(experiment, method)
+    yield from pairs_exist(experiment, method)
+    yield from stages_are_reached(experiment, method)
     yield from optimizers_fit(experiment, method)
     if experiment.weights == HUB and method.weights_address() is None:
         yield ("weights", "method"), "nobody publishes weights of this backbone's shape. Set weights=null"
 
 
-def batches_divide(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
+def batches_divide(experiment: Experiment) -> Iterator[Violation]:
     batch, workers = experiment.batch, experiment.workers
     product = f"{batch.people} people × {batch.images} images"
     if batch.people % workers:
@@ -58,7 +60,7 @@ def batches_divide(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], st
         )
 
 
-def appearances_fit(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
+def appearances_fit(experiment: Experiment) -> Iterator[Violation]:
     batch = experiment.batch
     keys = ("batch.appearances", "batch.sampler", "batch.images")
     if batch.sampler != "appearance" and batch.appearances is not None:
@@ -76,7 +78,7 @@ def appearances_fit(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], s
         )
 
 
-def clips_fit(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[str, ...], str]]:
+def clips_fit(experiment: Experiment, method: Method) -> Iterator[Violation]:
     if experiment.batch.clip is not None and not method.takes_clips:
         yield (
             ("batch.clip", "method"),
@@ -85,7 +87,7 @@ def clips_fit(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[st
         )
 
 
-def pairs_come(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[str, ...], str]]:
+def pairs_exist(experiment: Experiment, method: Method) -> Iterator[Violation]:
     sampling = experiment.augment.clothes_sampling
     if method.pairs_for and (sampling is None or not sampling.beside):
         yield (
@@ -95,7 +97,7 @@ def pairs_come(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[s
         )
 
 
-def selection_fits(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], str]]:
+def selection_fits(experiment: Experiment) -> Iterator[Violation]:
     if experiment.select == "last":
         if experiment.select_on_test:
             yield (
@@ -120,7 +122,7 @@ def selection_fits(experiment: Experiment) -> Iterator[tuple[tuple[str, ...], st
         )
 
 
-def stages_come(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[str, ...], str]]:
+def stages_are_reached(experiment: Experiment, method: Method) -> Iterator[Violation]:
     settings = experiment.method.model_dump()
     for stage in method.stages():
         if stage.first_epoch < experiment.epochs:
@@ -135,7 +137,7 @@ def stages_come(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[
         )
 
 
-def optimizers_fit(experiment: Experiment, method: Method) -> Iterator[tuple[tuple[str, ...], str]]:
+def optimizers_fit(experiment: Experiment, method: Method) -> Iterator[Violation]:
     trained, given = set(method.parameters_of()), set(experiment.optimizers)
     name = experiment.method.name
     for optimizer in sorted(given - trained):
@@ -150,22 +152,22 @@ def optimizers_fit(experiment: Experiment, method: Method) -> Iterator[tuple[tup
         )
 
 
-def sketch(experiment: Experiment) -> Method:
-    """The method with its settings and no weights, for a made-up training set: what it trains, and when."""
+def build_on_meta(experiment: Experiment) -> Method:
+    """The method on torch's meta device, for a made-up training set: shows what it trains, and when, without weights."""
     facts = DataFacts(2, 2, torch.eye(2, dtype=torch.bool), clothing_labels=(1,))
-    with WithoutNumbers(), torch.device("meta"):
+    with SkipInitialisation(), torch.device("meta"):
         return METHODS[experiment.method.name](experiment.method, facts)  # type: ignore[arg-type, call-arg]
 
 
-class WithoutNumbers(TorchFunctionMode):
-    """Leaves out what changes a tensor's numbers and not its shape, where a sketch has none: torch would import its compiler
-    to do so, a second and 180 MiB."""
+class SkipInitialisation(TorchFunctionMode):
+    """Skips functions that change a tensor's values and not its shape. On the meta device they change nothing, but torch would
+    import its compiler for them, which takes a second and 180 MiB."""
 
-    LEFT_OUT = (Tensor.normal_, nn.init.normal_, nn.functional.normalize)
+    SKIPPED = (Tensor.normal_, nn.init.normal_, nn.functional.normalize)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in self.LEFT_OUT:
+        if func in self.SKIPPED:
             return args[0] if args else kwargs["tensor"]
         return func(*args, **kwargs)
 

@@ -85,7 +85,7 @@ def check(given: Given) -> tuple[list[Mistake], Experiment | None]:
     if experiment is None:
         return list(found.values()), None
     on_command_line = {key for key, source in given.sources.items() if source == COMMAND_LINE}
-    for keys, text in constraints.impossible(experiment):
+    for keys, text in constraints.violations(experiment):
         if not any(overlap(key, wrong) for key in keys for wrong in unsure):
             key = next((key for key in keys if key in on_command_line), keys[0])
             found[f"{key} {text}"] = Mistake(key, text)

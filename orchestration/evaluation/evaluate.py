@@ -16,7 +16,7 @@ from datasets.storage.store import Store, StoreError, open_store
 from methods import METHODS
 from orchestration import cluster, figures
 from orchestration.config import build
-from orchestration.config.constraints import sketch
+from orchestration.config.constraints import build_on_meta
 from orchestration.config.diagnostics import either
 from orchestration.config.load import Experiment
 from orchestration.config.settings import EvaluateSettings
@@ -67,7 +67,7 @@ def check_inputs(experiment: Experiment, label_map: str | None, dataset: Dataset
 
     Raises: RequestError.
     """
-    if "parsing" not in sketch(experiment).inputs:
+    if "parsing" not in build_on_meta(experiment).inputs:
         return
     splits = scored_splits(protocol)
     if bare := [split for split in splits if not dataset.index(split).has_parsing]:
