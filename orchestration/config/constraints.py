@@ -33,7 +33,7 @@ def violations(experiment: Experiment) -> Iterator[Violation]:
     yield from stages_are_reached(experiment, method)
     yield from optimizers_fit(experiment, method)
     if experiment.weights == HUB and method.weights_address() is None:
-        yield ("weights", "method"), "nobody publishes weights of this backbone's shape. Set weights=null"
+        yield ("weights", "method"), "no published weights have this backbone's shape. Set weights=null"
 
 
 def batches_divide(experiment: Experiment) -> Iterator[Violation]:
@@ -42,20 +42,21 @@ def batches_divide(experiment: Experiment) -> Iterator[Violation]:
     if batch.people % workers:
         yield (
             ("batch.people", "workers"),
-            f"{product} do not divide over {workers} workers. Set workers to {either(divisors(batch.people))}, "
+            f"{workers} workers cannot share {product} equally. Set workers to {either(divisors(batch.people))}, "
             f"or batch.people to {either(multiples(workers, batch.people))} (and batch.lanes to a multiple of workers)",
         )
     elif batch.people % batch.lanes:
         yield (
             ("batch.lanes", "batch.people"),
-            f"{product} do not divide over {batch.lanes} lanes of whole people. Set batch.lanes to "
+            f"{batch.lanes} lanes cannot share {product} equally. Set batch.lanes to "
             f"{either(divisors(batch.people, multiple_of=workers))}, or batch.people to "
             f"{either(multiples(batch.lanes, batch.people))}",
         )
     elif batch.lanes % workers:
         yield (
             ("workers", "batch.lanes"),
-            f"{batch.lanes} lanes do not divide over {workers} workers. Set workers to {either(divisors(batch.lanes))}, "
+            f"{workers} workers cannot share {count(batch.lanes, 'lane')} equally. Set workers to "
+            f"{either(divisors(batch.lanes))}, "
             f"or batch.lanes to {either(divisors(batch.people, multiple_of=workers))}",
         )
 
@@ -66,15 +67,18 @@ def appearances_fit(experiment: Experiment) -> Iterator[Violation]:
     if batch.sampler != "appearance" and batch.appearances is not None:
         yield (
             keys,
-            f"sampler {batch.sampler!r} minds no outfits. Set batch.appearances=null, or batch.sampler=appearance",
+            f"sampler {batch.sampler!r} does not sample by outfit. Set batch.appearances=null, or batch.sampler=appearance",
         )
     elif batch.sampler == "appearance" and batch.appearances is None:
-        yield keys, "is needed by sampler 'appearance': outfits of each person in a batch. Set batch.appearances=2"
+        yield (
+            keys,
+            "is required by sampler 'appearance': the outfits of each person in a batch. Set batch.appearances=2",
+        )
     elif batch.appearances is not None and batch.appearances > batch.images:
         yield (
             keys,
-            f"{batch.images} images of a person cannot show {batch.appearances} outfits. Set batch.appearances to at most "
-            f"{batch.images}, or batch.images to at least {batch.appearances}",
+            f"{count(batch.images, 'image')} of a person cannot show {batch.appearances} outfits. "
+            f"Set batch.appearances to at most {batch.images}, or batch.images to at least {batch.appearances}",
         )
 
 
@@ -92,7 +96,7 @@ def pairs_exist(experiment: Experiment, method: Method) -> Iterator[Violation]:
     if method.pairs_for and (sampling is None or not sampling.beside):
         yield (
             ("augment.clothes_sampling", "method"),
-            f'is needed: "{experiment.method.name}" with these settings compares each image with the same in other clothes. '
+            f'is required: "{experiment.method.name}" with these settings compares each image with a copy in other clothes. '
             f"Set augment.clothes_sampling={{}}, or method.{method.pairs_for}=0",
         )
 
@@ -102,7 +106,7 @@ def selection_fits(experiment: Experiment) -> Iterator[Violation]:
         if experiment.select_on_test:
             yield (
                 ("select_on_test", "select"),
-                "the test set selects nothing while select is last. Set select=best:query/<metric>, or leave this out",
+                "has no effect while select is last. Set select=best:query/<metric>, or remove it",
             )
         return
     split = experiment.select.removeprefix("best:").partition("/")[0]
@@ -110,15 +114,15 @@ def selection_fits(experiment: Experiment) -> Iterator[Violation]:
     if is_test and not experiment.select_on_test:
         yield (
             ("select", "select_on_test"),
-            f"{split!r} is of the test set. Select on val_query (`redress data holdout` makes one), or say so openly with "
+            f"{split!r} belongs to the test set. Select on val_query (`redress data holdout` creates it), or confirm with "
             "select_on_test=true",
         )
     if not is_test and experiment.select_on_test:
-        yield ("select_on_test", "select"), f"{split!r} is not of the test set. Leave this out"
+        yield ("select_on_test", "select"), f"has no effect: {split!r} does not belong to the test set. Remove it"
     if experiment.checkpoint.keep is not None:
         yield (
             ("checkpoint.keep", "select"),
-            "the best checkpoint is chosen at the end, out of those that are kept. Set checkpoint.keep=null",
+            "the best checkpoint is chosen at the end of training, so all must be kept. Set checkpoint.keep=null",
         )
 
 
@@ -132,8 +136,8 @@ def stages_are_reached(experiment: Experiment, method: Method) -> Iterator[Viola
         where = keys[0] if keys else "method"
         yield (
             (*keys, "epochs", "method"),
-            f"stage {stage.title!r} begins at epoch {epoch} of 0 … {experiment.epochs - 1} and would never come. Set "
-            f"{where} below {experiment.epochs}, or epochs above {epoch}",
+            f"stage {stage.title!r} would never start: it begins at epoch {epoch}, training ends with epoch {experiment.epochs - 1}. "
+            f"Set {where} below {experiment.epochs}, or epochs above {epoch}",
         )
 
 
@@ -143,12 +147,13 @@ def optimizers_fit(experiment: Experiment, method: Method) -> Iterator[Violation
     for optimizer in sorted(given - trained):
         yield (
             (f"optimizers.{optimizer}", "method"),
-            f'"{name}" with these settings trains {either(sorted(trained))} alone. Set optimizers.{optimizer}=null',
+            f'"{name}" with these settings trains only {", ".join(sorted(trained))}. Set optimizers.{optimizer}=null',
         )
     for optimizer in sorted(trained - given):
         yield (
             (f"optimizers.{optimizer}", "method"),
-            f'is needed: "{name}" trains it. Set optimizers.{optimizer}.name=adam and optimizers.{optimizer}.lr=…',
+            f'is required: "{name}" trains these parameters. Set optimizers.{optimizer}.name=adam '
+            f"and optimizers.{optimizer}.lr=…",
         )
 
 
@@ -172,11 +177,15 @@ class SkipInitialisation(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+def count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def divisors(number: int, multiple_of: int = 1) -> list[str]:
     return [str(d) for d in range(multiple_of, number + 1, multiple_of) if number % d == 0]
 
 
 def multiples(number: int, near: int) -> list[str]:
-    """The multiples of `number` on both sides of `near`."""
+    """The multiples of `number` below and above `near`."""
     below = near // number * number
     return [str(m) for m in (below, below + number) if m]

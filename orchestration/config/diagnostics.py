@@ -1,4 +1,4 @@
-"""What is wrong with an experiment, all at once: key, value, where it came from, what is allowed, what was probably meant."""
+"""Diagnostics of an experiment, all in one report: key, value, its source, what is allowed, the closest valid name."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ BOUNDS = {"greater_than_equal": "at least", "greater_than": "above", "less_than_
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """`key` is dotted. `word` is what was typed, where it did not become a setting. `is_unknown`: there is no such key."""
+class Diagnostic:
+    """One error. key: dotted. word: the argument as typed, if it could not become a setting. is_unknown: no such key exists."""
 
     key: str
     text: str
@@ -37,8 +37,8 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Given:
-    """The tree as it was given, and where each dotted key of it came from."""
+class RawConfig:
+    """The settings before validation, and the source of each dotted key: a file, a run, or the command line."""
 
     tree: dict[str, Any]
     sources: Mapping[str, str]
@@ -55,24 +55,24 @@ class Given:
         return True, at
 
     def source(self, key: str) -> str:
-        """Where a key was given, or the last of the settings that are part of it, or those that it is part of."""
+        """The source of a key; else that of the last setting below it; else that of the nearest setting above it."""
         parts = key.split(".")
         related = [k for k in self.sources if k.startswith(f"{key}.")][-1:]
         related += [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
         return next((self.sources[k] for k in related if k in self.sources), "not given")
 
 
-def report(title: str, given: Given, mistakes: Sequence[Mistake]) -> str:
-    """One line per mistake, in columns."""
-    count = "a mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+def report(title: str, raw: RawConfig, diagnostics: Sequence[Diagnostic]) -> str:
+    """One line per diagnostic, in columns."""
+    count = "1 error" if len(diagnostics) == 1 else f"{len(diagnostics)} errors"
     rows = []
-    for mistake in mistakes:
-        is_given, value = given.lookup(mistake.key)
-        shown = f"{mistake.key} = {shorten(value)}" if is_given and not isinstance(value, dict) else mistake.key
-        source = given.source(mistake.key) if is_given else "not given"
-        if mistake.word is not None:
-            shown, source = mistake.word, "command line"
-        rows.append((shown, f"({source})", mistake.text))
+    for diagnostic in diagnostics:
+        is_given, value = raw.lookup(diagnostic.key)
+        shown = f"{diagnostic.key} = {shorten(value)}" if is_given and not isinstance(value, dict) else diagnostic.key
+        source = raw.source(diagnostic.key) if is_given else "not given"
+        if diagnostic.word is not None:
+            shown, source = diagnostic.word, "command line"
+        rows.append((shown, f"({source})", diagnostic.text))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join([f"{title} has {count}", *(f"  {a:{widths[0]}}  {b:{widths[1]}}  {c}" for a, b, c in rows)])
 
@@ -82,8 +82,8 @@ def shorten(value: Any) -> str:
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 
-def explain(error: ValidationError, root: type[BaseModel], tree: dict[str, Any]) -> list[Mistake]:
-    """pydantic's findings by dotted key, each once, in this project's words."""
+def explain(error: ValidationError, root: type[BaseModel], tree: dict[str, Any]) -> list[Diagnostic]:
+    """pydantic's errors as one diagnostic per dotted key."""
     by_key: dict[str, list[str]] = {}
     unknown_keys = set()
     for detail in error.errors(include_url=False):
@@ -92,11 +92,11 @@ def explain(error: ValidationError, root: type[BaseModel], tree: dict[str, Any])
         by_key.setdefault(key, []).append(f"item {item + 1}: {text}" if item is not None else text)
         if detail["type"] == "extra_forbidden":
             unknown_keys.add(key)
-    return [Mistake(key, join(texts), is_unknown=key in unknown_keys) for key, texts in by_key.items()]
+    return [Diagnostic(key, join(texts), is_unknown=key in unknown_keys) for key, texts in by_key.items()]
 
 
 def locate(detail: ErrorDetails, tree: dict[str, Any]) -> tuple[str, int | None]:
-    """pydantic's place without the names of union members in it, and the number of the list's item."""
+    """pydantic's location without the names of union members, as a dotted key, and the index within a list."""
     at: Any = tree
     path: list[str] = []
     item = None
@@ -120,7 +120,7 @@ def describe(detail: ErrorDetails, key: str, root: type[BaseModel], tree: dict[s
     if kind == "extra_forbidden":
         return unknown(place, name, root, tree)
     if kind == "missing":
-        return "is needed" if detail["loc"] and isinstance(detail["loc"][-1], str) else "is needed as well"
+        return "is required" if detail["loc"] and isinstance(detail["loc"][-1], str) else "is required as well"
     if kind == "value_error":
         return str(context["error"])
     if kind == "union_tag_not_found":
@@ -129,7 +129,7 @@ def describe(detail: ErrorDetails, key: str, root: type[BaseModel], tree: dict[s
         allowed = [word.strip(" '") for word in str(context.get("expected", context.get("expected_tags"))).split(",")]
         allowed = [word for part in allowed for word in part.split("' or '")]
         given = context.get("tag", detail["input"])
-        return f"expected {either(allowed)}{meant(given, allowed)}"
+        return f"expected {either(allowed)}{suggest(closest(given, allowed))}"
     if kind in BOUNDS:
         return f"must be {BOUNDS[kind]} {next(iter(context.values()))}"
     expected = EXPECTED.get(kind.partition("_")[0])
@@ -137,21 +137,17 @@ def describe(detail: ErrorDetails, key: str, root: type[BaseModel], tree: dict[s
 
 
 def join(texts: Sequence[str]) -> str:
-    """The findings about one value; a union's are alternatives."""
+    """The errors about one value; those of a union's members are alternatives."""
     first, *others = dict.fromkeys(texts)
     return " or ".join([first, *(text.removeprefix("expected ") for text in others)])
 
 
 def unknown(place: str, name: str, root: type[BaseModel], tree: dict[str, Any]) -> str:
-    """What there is instead of a setting that there is not."""
+    """The settings that exist in the place of an unknown one, and the closest of them."""
     there = [key for key in fields_at(root, tree, place) if not (place and key == "name")]
     label = f'"{of}"' if (of := chosen_name(tree, place)) else place or "an experiment"
-    close = difflib.get_close_matches(name, there, n=1)
     elsewhere = [key for key in all_keys(root, tree) if key.rpartition(".")[2] == name][:2]
-    suggestion = close or elsewhere
-    return f"{label} has no such setting; it has {', '.join(there)}." + (
-        f" Meant {' or '.join(suggestion)}?" if suggestion else ""
-    )
+    return f"{label} has no such setting; it has {', '.join(there)}{suggest(closest(name, there) or elsewhere)}"
 
 
 def chosen_name(tree: dict[str, Any], place: str) -> str | None:
@@ -162,9 +158,13 @@ def chosen_name(tree: dict[str, Any], place: str) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def meant(given: Any, allowed: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(given), list(allowed), n=1)
-    return f". Meant {close[0]}?" if close else ""
+def closest(given: Any, allowed: Iterable[str]) -> list[str]:
+    """The allowed name that is most like the given one, if any is like it."""
+    return difflib.get_close_matches(str(given), list(allowed), n=1)
+
+
+def suggest(names: Sequence[str]) -> str:
+    return f". Did you mean {' or '.join(names)}?" if names else ""
 
 
 def either(words: Sequence[str]) -> str:
@@ -172,7 +172,7 @@ def either(words: Sequence[str]) -> str:
 
 
 def fields_at(root: type[BaseModel], tree: dict[str, Any], place: str) -> dict[str, Any]:
-    """Settings (name → annotation) that there are at a dotted place of the tree."""
+    """The settings (name → annotation) that exist at a dotted place of the tree."""
     annotation: Any = root
     at: Any = tree
     for part in place.split(".") if place else []:
@@ -182,7 +182,7 @@ def fields_at(root: type[BaseModel], tree: dict[str, Any], place: str) -> dict[s
 
 
 def members(annotation: Any, given: Any) -> dict[str, Any]:
-    """Settings of a model, or of those models of a union that `given` names."""
+    """The settings of a model, or of the members of a union that `given` names."""
     models = list(models_of(annotation))
     name = given.get("name") if isinstance(given, dict) else None
     named = [model for model in models if name in names_of(model)]
@@ -212,7 +212,7 @@ def names_of(model: type[BaseModel]) -> tuple[Any, ...]:
 
 
 def names(root: type[BaseModel], tree: dict[str, Any], key: str) -> Iterator[str]:
-    """The names by which the choices at `key` are told apart."""
+    """The names of the choices at `key`."""
     place, _, last = key.rpartition(".")
     there = fields_at(root, tree, place)
     parent = fields_at(root, tree, place.rpartition(".")[0]).get(place.rpartition(".")[2]) if place else None
@@ -221,10 +221,10 @@ def names(root: type[BaseModel], tree: dict[str, Any], key: str) -> Iterator[str
 
 
 def all_keys(root: type[BaseModel], tree: dict[str, Any], place: str = "") -> Iterator[str]:
-    """Dotted keys of every setting there is."""
+    """The dotted key of every setting."""
     for name, annotation in fields_at(root, tree, place).items():
         key = f"{place}.{name}" if place else name
-        found = Given(tree, {}).lookup(key)[1]
+        found = RawConfig(tree, {}).lookup(key)[1]
         inner = found if get_origin(annotation) is dict and isinstance(found, dict) else None
         if inner is not None:
             for entry in inner:

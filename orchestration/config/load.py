@@ -1,4 +1,4 @@
-"""From words to an experiment: a recipe and overrides, checked as a whole, with every mistake in one report."""
+"""Load an experiment from a recipe and overrides; check it as a whole and report every error at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from methods import METHODS
 from orchestration.config import constraints
-from orchestration.config.diagnostics import Given, Mistake, explain, report
+from orchestration.config.diagnostics import Diagnostic, RawConfig, explain, report
 from orchestration.config.recipes import find, put, read, read_overrides, recipes
 from orchestration.config.settings import Experiment, parse
 from orchestration.engine.weights import HUB
@@ -23,23 +23,25 @@ __all__ = ["Experiment", "load", "override", "recipes"]
 
 COMMAND_LINE = "command line"
 ADDRESSES = ("data", "storage", "weights", "init_from")
-NEEDED = {"data": "is needed: the address of a data set, data=FOLDER or data=s3://…; `redress data synth` makes one"}
+REQUIRED = {
+    "data": "is required: the address of a data set, data=FOLDER or data=s3://…; `redress data synth` creates one"
+}
 NO_PATH = re.compile(r"://|^models:/|^[0-9a-f]{32}$")  # addresses, registered models, ids of runs
-ROUNDS = 4  # mistakes can hide others
+ROUNDS = 4  # of validation: an error can hide others
 
 
 def load(name: str, overrides: Sequence[str] = ()) -> Experiment:
-    """The experiment of a recipe's name or a YAML file's path, with `key=value` overrides.
+    """Load the experiment of a recipe's name or a YAML file's path, with `key=value` overrides.
 
-    Values are read as YAML; `key=null` takes an optimizer out; relative paths count from the current folder.
-    Raises: RequestError with all mistakes.
+    Values are parsed as YAML; `key=null` removes an optimizer; paths are relative to the current folder.
+    Raises: RequestError listing every error.
     """
     path = find(name)
     return build({"name": path.stem, **read(path)}, path.name, overrides)
 
 
 def override(resolved: dict[str, Any], overrides: Sequence[str], source: str = "run") -> Experiment:
-    """A stored experiment (`resolved`) with overrides. Raises: RequestError with all mistakes."""
+    """A stored experiment (`resolved`) with overrides. Raises: RequestError listing every error."""
     return build(copy.deepcopy(resolved), source, overrides)
 
 
@@ -47,53 +49,55 @@ def build(tree: dict[str, Any], source: str, overrides: Sequence[str]) -> Experi
     sources = dict.fromkeys(tree, source)
     title = f"experiment {tree.get('name')}"
     changes, wrong_words = read_overrides(overrides)
-    found = [Mistake("", text, word=word) for word, text in wrong_words]
+    found = [Diagnostic("", text, word=word) for word, text in wrong_words]
     for key, value in changes:
         obstacle = put(tree, key, value)
         sources[key] = COMMAND_LINE
         if obstacle:
-            found.append(Mistake(key, obstacle, word=f"{key} = {value}"))
-    tree = json.loads(json.dumps(make_absolute(without_absent(tree)), default=str))
-    given = Given(tree, sources)
-    more, experiment = check(given)
+            found.append(Diagnostic(key, obstacle, word=f"{key} = {value}"))
+    tree = json.loads(json.dumps(make_absolute(without_removed_optimizers(tree)), default=str))
+    raw = RawConfig(tree, sources)
+    more, experiment = check(raw)
     found += more
     if found or experiment is None:
-        raise RequestError(report(title, given, found))
+        raise RequestError(report(title, raw, found))
     return experiment
 
 
-def check(given: Given) -> tuple[list[Mistake], Experiment | None]:
-    """Every mistake in the tree, and the experiment that it, without them, describes.
+def check(raw: RawConfig) -> tuple[list[Diagnostic], Experiment | None]:
+    """Every error in the tree, and the experiment that the valid settings describe (None if there is none).
 
-    What is wrong is put aside and the rest looked at again, so that one mistake does not hide another.
+    Invalid settings are removed and the rest is validated again, so that one error does not hide another.
     """
-    tree = copy.deepcopy(given.tree)
-    found: dict[str, Mistake] = {}
-    unsure: set[str] = set()  # keys whose value is not what was meant
+    tree = copy.deepcopy(raw.tree)
+    found: dict[str, Diagnostic] = {}
+    unsure: set[str] = set()  # keys whose intended value is unknown
     experiment = None
     for _ in range(ROUNDS):
         try:
             experiment = parse(tree)
             break
         except ValidationError as error:
-            for mistake in explain(error, Experiment, tree):
-                if not any(overlap(mistake.key, key) for key in unsure):
-                    found.setdefault(mistake.key, needed(mistake))
-                if not mistake.is_unknown:
-                    unsure.add(mistake.key)
-                put_aside(tree, mistake.key)
+            for diagnostic in explain(error, Experiment, tree):
+                if not any(overlap(diagnostic.key, key) for key in unsure):
+                    found.setdefault(diagnostic.key, explain_required(diagnostic))
+                if not diagnostic.is_unknown:
+                    unsure.add(diagnostic.key)
+                remove_invalid(tree, diagnostic.key)
     if experiment is None:
         return list(found.values()), None
-    on_command_line = {key for key, source in given.sources.items() if source == COMMAND_LINE}
+    on_command_line = {key for key, source in raw.sources.items() if source == COMMAND_LINE}
     for keys, text in constraints.violations(experiment):
         if not any(overlap(key, wrong) for key in keys for wrong in unsure):
             key = next((key for key in keys if key in on_command_line), keys[0])
-            found[f"{key} {text}"] = Mistake(key, text)
+            found[f"{key} {text}"] = Diagnostic(key, text)
     return list(found.values()), experiment
 
 
-def needed(mistake: Mistake) -> Mistake:
-    return Mistake(mistake.key, NEEDED.get(mistake.key, mistake.text)) if "is needed" in mistake.text else mistake
+def explain_required(diagnostic: Diagnostic) -> Diagnostic:
+    if "is required" not in diagnostic.text:
+        return diagnostic
+    return Diagnostic(diagnostic.key, REQUIRED.get(diagnostic.key, diagnostic.text))
 
 
 STAND_INS: dict[str, Any] = {
@@ -104,12 +108,12 @@ STAND_INS: dict[str, Any] = {
 }
 
 
-def put_aside(tree: dict[str, Any], key: str) -> None:
-    """Take a wrong setting out; where there must be one, put anything that passes."""
+def remove_invalid(tree: dict[str, Any], key: str) -> None:
+    """Remove an invalid setting; replace a required one by any valid value."""
     place, _, last = key.rpartition(".")
-    if last in ("name", "lr") and place:  # nothing can be said of the rest of it
-        return put_aside(tree, place)
-    found, at = Given(tree, {}).lookup(place) if place else (True, tree)
+    if last in ("name", "lr") and place:  # without them the rest cannot be validated
+        return remove_invalid(tree, place)
+    found, at = RawConfig(tree, {}).lookup(place) if place else (True, tree)
     if found and isinstance(at, dict):
         at.pop(last, None)
         if not place and last in STAND_INS:
@@ -118,12 +122,12 @@ def put_aside(tree: dict[str, Any], key: str) -> None:
 
 
 def overlap(key: str, other: str) -> bool:
-    """One is the other or part of it."""
+    """Whether one key is the other or contains it."""
     return key == other or key.startswith(f"{other}.") or other.startswith(f"{key}.")
 
 
-def without_absent(tree: dict[str, Any]) -> dict[str, Any]:
-    """Optimizers that an override took out (null) are gone."""
+def without_removed_optimizers(tree: dict[str, Any]) -> dict[str, Any]:
+    """The tree without the optimizers that an override removed (null)."""
     optimizers = tree.get("optimizers")
     if isinstance(optimizers, dict):
         tree["optimizers"] = {name: settings for name, settings in optimizers.items() if settings is not None}
@@ -131,7 +135,7 @@ def without_absent(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_absolute(tree: dict[str, Any]) -> dict[str, Any]:
-    """Plain paths, absolute: workers run elsewhere."""
+    """Make plain paths absolute, because workers run in other folders."""
     tree.setdefault("storage", Experiment.model_fields["storage"].default)
     for key in ADDRESSES:
         address = tree.get(key)

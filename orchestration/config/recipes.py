@@ -1,8 +1,7 @@
-"""Where an experiment's words come from: the YAML recipes in `experiments/`, files elsewhere, `key=value` overrides."""
+"""The sources of an experiment: YAML recipes in `experiments/`, YAML files elsewhere, `key=value` overrides."""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -10,19 +9,20 @@ from typing import Any
 
 import yaml
 
+from orchestration.config.diagnostics import closest, either, suggest
 from orchestration.errors import RequestError
 
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 
 
 class Loader(yaml.SafeLoader):
-    """YAML with 1e-3 as the number that it is to everybody, and without keys that stand there twice."""
+    """YAML that reads 1e-3 as a number and refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for place, ((key, _), name) in enumerate(zip(node.value, keys, strict=True)):
             if name in keys[:place]:
-                raise yaml.MarkedYAMLError(problem=f"key {name!r} stands there twice", problem_mark=key.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"duplicate key {name!r}", problem_mark=key.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -32,7 +32,7 @@ Loader.add_implicit_resolver(
 
 
 def recipes() -> list[str]:
-    """Names of the experiments that come with redress, sorted."""
+    """The names of the experiments included in redress, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
@@ -42,47 +42,46 @@ def summary(name: str) -> str:
 
 
 def find(name: str) -> Path:
-    """The file of a recipe, or the one at that path. RequestError where there is none."""
+    """The file of a recipe's name, or the YAML file at a path. Raises: RequestError if there is neither."""
     if name in recipes():
         return FOLDER / f"{name}.yaml"
     path = Path(name).expanduser()
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return path
-    close = difflib.get_close_matches(Path(name).stem, recipes(), n=1)
-    meant = f" Meant {close[0]}?" if close else ""
+    suggestion = suggest(closest(Path(name).stem, recipes()))
     raise RequestError(
-        f"there is no experiment {name!r}.{meant} There are {', '.join(recipes())}; or give the path of a YAML file."
+        f"there is no experiment {name!r}{suggestion or '.'} Choose {either(recipes())}, or give the path of a YAML file."
     )
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. RequestError naming file and line where it is none."""
+    """The mapping in a YAML file. Raises: RequestError naming the file and the line of the error."""
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path}: no YAML: {one_line(error)}. Correct the file.") from error
+        raise RequestError(f"{path}: invalid YAML: {one_line(error)}. Correct the file.") from error
     if not isinstance(tree, Mapping):
-        raise RequestError(f"{path}: holds {type(tree).__name__}, expected an experiment's settings (key: value).")
+        raise RequestError(f"{path}: expected an experiment's settings (key: value), found {type(tree).__name__}.")
     return {str(key): value for key, value in tree.items()}
 
 
 def read_overrides(words: Sequence[str]) -> tuple[list[tuple[str, Any]], list[tuple[str, str]]]:
-    """`key=value` words → (dotted key, value as YAML reads it), and what is wrong with the words that are none."""
+    """`key=value` arguments → pairs of dotted key and YAML value; and pairs of invalid argument and error."""
     overrides, wrong = [], []
     for word in words:
         key, is_one, text = word.partition("=")
         if not is_one or not re.fullmatch(r"\w[\w-]*(\.\w[\w-]*)*", key):
-            wrong.append((word, "is no override: expected key=value, such as batch.people=8"))
+            wrong.append((word, "is not an override: expected key=value, such as batch.people=8"))
             continue
         try:
             overrides.append((key, yaml.load(text, Loader)))
         except yaml.YAMLError as error:
-            wrong.append((word, f"the value is no YAML: {one_line(error)}"))
+            wrong.append((word, f"the value is not valid YAML: {one_line(error)}"))
     return overrides, wrong
 
 
 def put(tree: dict[str, Any], key: str, value: Any) -> str | None:
-    """Set a dotted key in place; returns what stands in the way, None where nothing does."""
+    """Set a dotted key in place. Returns why it cannot be set, None on success."""
     *parents, last = key.split(".")
     at = tree
     for depth, parent in enumerate(parents):
@@ -90,7 +89,7 @@ def put(tree: dict[str, Any], key: str, value: Any) -> str | None:
             at[parent] = {}
         at = at[parent]
         if not isinstance(at, dict):
-            return f"{'.'.join(parents[: depth + 1])} is {at!r}, which has no settings of its own"
+            return f"{'.'.join(parents[: depth + 1])} is {at!r}, which is not a group of settings"
     at[last] = value
     return None
 

@@ -123,6 +123,6 @@ def test_a_wrong_request_fails_the_job_and_says_why_before_any_worker_starts(
     assert shell.returncode == 1
     told = shell.stdout + shell.stderr
     assert "epsilonn" in told
-    assert "Meant epsilon?" in told
+    assert "Did you mean epsilon?" in told
     assert "Traceback" not in told
     assert "exit code 2" in told

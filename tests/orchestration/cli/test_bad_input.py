@@ -59,10 +59,10 @@ def refused(match: str, data: str | Path, storage: Path, *overrides: str) -> Non
 @pytest.mark.parametrize(
     ("name", "overrides", "told"),
     [
-        ("baseline-dem", [], r"baseline-dem\b.*Meant baseline-demo\?"),
-        ("baseline-demo", ["method.labl_smoothing=0.1"], r"method\.labl_smoothing.*Meant label_smoothing\?"),
+        ("baseline-dem", [], r"baseline-dem\b.*Did you mean baseline-demo\?"),
+        ("baseline-demo", ["method.labl_smoothing=0.1"], r"method\.labl_smoothing.*Did you mean label_smoothing\?"),
         ("baseline-demo", ["epochs=many"], r"epochs = many.*expected a whole number"),
-        ("baseline-demo", ["batch.people=10", "workers=4"], r"10 people × 8 images do not divide over 4 workers"),
+        ("baseline-demo", ["batch.people=10", "workers=4"], r"4 workers cannot share 10 people × 8 images equally"),
         ("baseline-demo", ["evaluate.rerank.k1=0"], r"evaluate\.rerank\.k1 = 0 .*must be at least 1"),
         ("baseline-demo", ["evaluate.rerank.k=9"], r"evaluate\.rerank has no such setting; it has k1, k2, weight"),
         ("baseline-demo", ["evaluate.clip_length=0"], r"evaluate\.clip_length = 0 .*must be at least 1"),

@@ -145,7 +145,7 @@ def test_what_is_not_there_is_a_wrong_request(
 
 def test_evaluation_with_a_mistake_ends_before_work(trained: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", trained["run_id"], "evaluate.bach=3"]) == 2
-    assert "Meant batch?" in capfd.readouterr().err
+    assert "Did you mean batch?" in capfd.readouterr().err
 
 
 def test_resuming_with_other_settings_is_a_wrong_request(

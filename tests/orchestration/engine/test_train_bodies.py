@@ -98,17 +98,21 @@ def test_a_refined_pcb_is_trained_scored_by_cues_and_registered(data: str, place
 @pytest.mark.parametrize(
     ("recipe", "overrides", "told"),
     [
-        ("baseline-demo", ["method.body=pbc"], r"method.body = pbc .*expected global, pcb, mgn or hpm.*Meant pcb"),
+        (
+            "baseline-demo",
+            ["method.body=pbc"],
+            r"method.body = pbc .*expected global, pcb, mgn or hpm.*Did you mean pcb",
+        ),
         ("baseline-demo", REFINED[:2], r"needs both refine_from_epoch, .*set both, or neither"),
         (
             "baseline-demo",
             [*REFINED, "method.finetune_from_epoch=12"],
-            r"stage 'identity, refined parts' begins at epoch 12 of 0 … 11 and would never come. Set "
+            r"stage 'identity, refined parts' would never start: it begins at epoch 12, training ends with epoch 11. Set "
             r"method.finetune_from_epoch below 12",
         ),
         ("baseline-demo", ["method.body=mgn", "method.last_stride=2"], r"body 'mgn' has no last_stride"),
         ("ifd-demo", REFINED, r"IFD trains two of them in stages of its own"),
-        ("cal-prcc", ["method.body=hpm", "method.width=0.5", "data=x"], r"nobody publishes weights"),
+        ("cal-prcc", ["method.body=hpm", "method.width=0.5", "data=x"], r"no published weights have this backbone"),
     ],
 )
 def test_bodies_that_cannot_be_are_a_wrong_request(recipe: str, overrides: list[str], told: str) -> None:

@@ -55,8 +55,8 @@ def test_words_that_name_no_sweep_are_refused_with_what_there_is(tmp_path: Path)
     file = tmp_path / "mine.yaml"
     file.write_text("experiment: cal-demo\noverr: {}\n")
     for words, told in (
-        (["--sweep", "call", "data=x"], r"no sweep 'call'. Meant cal\?"),
-        (["--sweep", str(file), "data=x"], f"no overr; it has {KEYS[0]}"),
+        (["--sweep", "call", "data=x"], r"no sweep 'call'. Did you mean cal\?"),
+        (["--sweep", str(file), "data=x"], f"no setting overr; it has {KEYS[0]}"),
         (["data=x"], "sweep over which experiment"),
         (["--resume", "0" * 32, "--over", "a=[1, 2]"], "goes on as it began: leave out --over"),
     ):

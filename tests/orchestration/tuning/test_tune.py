@@ -187,7 +187,7 @@ def test_scoring_in_the_midst_does_not_change_what_is_trained(held: str, place: 
 @pytest.mark.parametrize(
     ("over", "told"),
     [
-        ("method.taus=[1, 2]", r'(?s)method.taus.*"cal" has no such setting.*Meant tau'),
+        ("method.taus=[1, 2]", r'(?s)method.taus.*"cal" has no such setting.*Did you mean tau'),
         ("method.tau=[0.1, -1]", "(?s)method.tau = -1.*must be above 0"),
         ("batch.images=uniform(1, 4)", r"(?s)batch.images.*expected a whole number.*int\(1, 4\)"),
         ("method.memory_momentum=[0, 0.5]", '"cal" does not look at it with these settings'),
