@@ -56,13 +56,13 @@ def train(answer: Answer) -> None:
 
 
 def tune(answer: Answer) -> None:
-    from orchestration.sweeps.space import short_names, told
+    from orchestration.sweeps.space import format_value, short_names
 
     points, best = answer["points"], answer["best"]
     names = short_names(points[0]["values"])
     lines = [
         [
-            *(told(value) for value in point["values"].values()),
+            *(format_value(value) for value in point["values"].values()),
             percent(point["score"]) + ("" if point["spread"] is None else f" ± {percent(point['spread'])}"),
             len(point["seeds"]),
             point["epochs"],
@@ -77,7 +77,7 @@ def tune(answer: Answer) -> None:
     facts(
         {
             "sweep": answer["sweep"],
-            "best": ", ".join(f"{key} = {told(value)}" for key, value in best["values"].items()),
+            "best": ", ".join(f"{key} = {format_value(value)}" for key, value in best["values"].items()),
             "its run": best["run_id"],
             "model": answer["model"],
             "in MLflow": "\n".join([*(f"pictures/{name}" for name in answer["pictures"]), *answer["pages"]]),

@@ -136,7 +136,8 @@ def stages_are_reached(experiment: Experiment, method: Method) -> Iterator[Viola
         where = keys[0] if keys else "method"
         yield (
             (*keys, "epochs", "method"),
-            f"stage {stage.title!r} would never start: it begins at epoch {epoch}, training ends with epoch {experiment.epochs - 1}. "
+            f"stage {stage.title!r} would never start: it begins at epoch {epoch}, training ends with epoch "
+            f"{experiment.epochs - 1}. "
             f"Set {where} below {experiment.epochs}, or epochs above {epoch}",
         )
 

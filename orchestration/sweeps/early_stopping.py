@@ -1,7 +1,7 @@
-"""When a trial is not worth its end: asynchronous successive halving, and the median rule, as functions of curves.
+"""Early stopping of trials: asynchronous successive halving and the median rule, as functions of curves.
 
-A curve is what a trial reached so far: epoch → score, the higher the better. Ray's own schedulers hold their curves in
-memory and pickle them; these take the curves, so that a sweep which goes on can hand over what MLflow has of earlier ones.
+A curve holds the scores of a trial so far: epoch → score, higher is better. Ray's own schedulers keep curves in memory and
+pickle them; these rules take them as arguments, so that a resumed sweep can pass the curves that MLflow has.
 
 Only the first seed of a configuration may be stopped; its other seeds then never start. If every seed could be stopped, a
 configuration's mean would cover only the seeds that did well, and more variance between seeds would look like a better score.
@@ -21,7 +21,7 @@ Rule = Callable[[str, int, Mapping[str, Curve]], bool]
 def asha(grace: int, max_epochs: int, eta: float = 3) -> Rule:
     """Li et al., A System for Massively Parallel Hyperparameter Tuning (MLSys 2020), Alg. 2, in the form that stops trials.
 
-    At grace × eta^k epochs a trial goes on if it is in the best 1/eta of those that came there before it.
+    At grace × eta^k epochs a trial continues if it is in the best 1/eta of the trials that reached them before.
     """
     rungs = []
     rung = float(grace)
@@ -36,7 +36,7 @@ def asha(grace: int, max_epochs: int, eta: float = 3) -> Rule:
         rung = reached[-1]
         own = at_rung(curves[trial], rung)
         if own is None or first_at(curves[trial], rung) != epoch:
-            return False  # it was judged here already
+            return False  # was judged at this rung before
         others = [at_rung(curve, rung) for name, curve in curves.items() if name != trial]
         known = [score for score in others if score is not None]
         return bool(known) and own < float(np.percentile(known, (1 - 1 / eta) * 100))
@@ -63,7 +63,7 @@ RULES: dict[str, Callable[[int, int], Rule]] = {"asha": asha, "median": median}
 
 
 def first_at(curve: Curve, rung: float) -> int | None:
-    """The first epoch at which a trial that validates now and then is known to have come to a rung."""
+    """The first validated epoch at or after a rung."""
     return min((epoch for epoch in curve if epoch >= rung), default=None)
 
 
@@ -73,7 +73,7 @@ def at_rung(curve: Curve, rung: float) -> float | None:
 
 
 def average_to(curve: Curve, epoch: int) -> float | None:
-    """The mean of a trial's scores up to an epoch; None where it has not come so far."""
+    """The mean of a trial's scores up to an epoch; None if it has not reached the epoch."""
     if not curve or max(curve) < epoch:
         return None
     return statistics.fmean(score for at, score in curve.items() if at <= epoch)

@@ -15,7 +15,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
 from orchestration.figures import to_png
-from orchestration.sweeps.space import Axis, Choice, Space, canonical, short_names, shown, told
+from orchestration.sweeps.space import Axis, Choice, Space, canonical, format_value, short_names, shown
 from orchestration.sweeps.state import Configuration, Score, score_of
 
 COLOURS = ("#1f5fa8", "#d1495b", "#2e8b57", "#8a5fbf", "#b8860b")
@@ -71,7 +71,7 @@ class Places:
         axis = axes.yaxis if vertical else axes.xaxis
         if self.log:
             (axes.set_yscale if vertical else axes.set_xscale)("log")
-        ticks = dict(zip(sorted(self.spots.values()), map(told, self.values), strict=True))
+        ticks = dict(zip(sorted(self.spots.values()), map(format_value, self.values), strict=True))
         if self.log and not self.discrete:
             ticks = {at: f"{at:.2g}" for at in np.geomspace(min(ticks), max(ticks), 6).tolist()}
         if self.discrete or self.log or not self.numeric:
@@ -189,8 +189,8 @@ def draw_cells(
         if not np.isnan(value):
             axes.text(column, line, f"{value:.1f}", ha="center", va="center", fontsize=9,
                       color="white" if value < middle else "black")  # fmt: skip
-    axes.set_xticks(range(len(columns)), [told(v) for v in across.values])
-    axes.set_yticks(range(len(lines)), [told(v) for v in up.values])
+    axes.set_xticks(range(len(columns)), [format_value(v) for v in across.values])
+    axes.set_yticks(range(len(lines)), [format_value(v) for v in up.values])
     return mesh
 
 

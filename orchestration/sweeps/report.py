@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.sweeps import plots
-from orchestration.sweeps.space import Choice, Space, short_names, told
+from orchestration.sweeps.space import Choice, Space, format_value, short_names
 from orchestration.sweeps.state import SweepState, state_of
 
 PAGE = Path(__file__).with_name("parallel_coordinates.html")
@@ -48,7 +48,7 @@ def table(space: Space, sweep_state: SweepState) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for configuration in sweep_state.ranked():
         score = configuration.score
-        row: dict[str, Any] = {names[key]: told(value) for key, value in configuration.values.items()}
+        row: dict[str, Any] = {names[key]: format_value(value) for key, value in configuration.values.items()}
         row["score, %"] = None if score is None else round(100 * score.mean, 2)
         row["s.d."] = None if score is None or score.spread is None else round(100 * score.spread, 2)
         rows.append(row | {"seeds": score.count if score else 0, "state": state_of(configuration, sweep_state.seeds)})
@@ -79,7 +79,7 @@ def parallel_coordinates(space: Space, sweep_state: SweepState, objective: str) 
 
 
 def plain(value: Any) -> float | int | str:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else told(value)
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else format_value(value)
 
 
 def for_script(data: Mapping[str, Any]) -> str:

@@ -45,7 +45,7 @@ def grid(space: Space, budget: int | None, seed: int, known: Mapping[str, Config
 
 
 def random(space: Space, budget: int | None, seed: int, known: Mapping[str, Configuration]) -> SearchAlgorithm:
-    return Listed(islice(spaces.draws(space, seed), budget), known)
+    return Listed(islice(spaces.samples(space, seed), budget), known)
 
 
 class Bayesian:
@@ -85,7 +85,7 @@ class Bayesian:
                 self.asked[configuration_id(values)] = name
                 return values
             self.search.on_trial_complete(name, error=True)  # its score was reported, or will be
-        return Listed(spaces.draws(self.space, self.seed), self.known).ask()
+        return Listed(spaces.samples(self.space, self.seed), self.known).ask()
 
     def tell(self, values: Values, score: float | None) -> None:
         if name := self.asked.pop(configuration_id(values), None):

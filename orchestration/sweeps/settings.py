@@ -1,4 +1,4 @@
-"""What a sweep is asked to do, checked as a whole before any trial starts."""
+"""The settings of a sweep, checked as a whole before any trial starts."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from orchestration.sweeps import space as spaces
 from orchestration.sweeps.early_stopping import RULES, Rule
 from orchestration.sweeps.search_algorithms import SEARCH_ALGORITHMS
 from orchestration.sweeps.space import Choice, Space, Values
-from orchestration.sweeps.unused_settings import inert
+from orchestration.sweeps.unused_settings import why_without_effect
 
 OBJECTIVE = "clothes-changing/mAP"
-POINTS = 20  # of a search that could go on for ever
-MOST_CHECKED = 100  # combinations of a grid that are tried on the schema before anything runs
+POINTS = 20  # default budget of a search over an infinite space
+MAX_CHECKED = 100  # combinations of a grid that are validated before anything runs
 NONE = "none"
 
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """points: None is the whole grid. stop: "none" or a rule of `stopping`. every: epochs between scores; grace: before
-    which no trial is stopped. register: the name for the best, None for nobody."""
+    """points: number of configurations, None for the whole grid. stop: "none" or a rule of `early_stopping`. every: epochs
+    between validations. grace: epochs before the first stop. register: the name of the best model, None to register none."""
 
     over: tuple[str, ...]
     search: str | None = None
@@ -51,7 +51,7 @@ class SweepSettings:
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep whose parts fit together. seeds: the experiment's and those after it."""
+    """A validated sweep. seeds: consecutive, from the experiment's seed on."""
 
     settings: SweepSettings
     experiment: Experiment
@@ -65,16 +65,14 @@ class Plan:
         return self.points * len(self.seeds)
 
     def trial_experiment(self, values: Values, seed: int) -> Experiment:
-        """Raises: RequestError where values that are right each by itself do not go together."""
+        """Raises: RequestError if the combination of values cannot be trained."""
         return varied(self.experiment, values, {"seed": seed, "register": None})
 
 
 def plan(experiment: Experiment, settings: SweepSettings) -> Plan:
-    """Raises: RequestError with what is wrong and how to mend it."""
+    """Validate a sweep and fill in its defaults. Raises: RequestError naming the error and its fix."""
     if experiment.select != "last":
-        raise RequestError(
-            f"select = {experiment.select}: a sweep scores the model that each run ends with. Set select=last"
-        )
+        raise RequestError(f"select = {experiment.select}: a sweep scores the last epoch of each run. Set select=last")
     if settings.register is not None:
         check_name(settings.register)
     if settings.retries < 0:
@@ -82,7 +80,7 @@ def plan(experiment: Experiment, settings: SweepSettings) -> Plan:
     check_objective(experiment, settings.objective)
     space = spaces.read_space(settings.over)
     if not space:
-        raise RequestError("a sweep varies something: --over KEY=VALUES, such as --over method.tau='log(1/64, 1/4)'")
+        raise RequestError("a sweep needs at least one --over KEY=VALUES, such as --over method.tau='log(1/64, 1/4)'")
     check_values(experiment, space)
     check_reranking(space, settings.objective)
     settings = with_defaults(settings, experiment, space)
@@ -97,41 +95,41 @@ def plan(experiment: Experiment, settings: SweepSettings) -> Plan:
 
 
 def check_objective(experiment: Experiment, objective: str) -> None:
-    """The validation set is there, and its protocol has the metric."""
+    """The data set has a validation set, and its protocol reports the metric."""
     dataset, protocol = open_for_evaluation(experiment.data, validation=True)
     check_inputs(experiment, dataset.manifest.label_map, dataset, protocol)
     names = metric_names(dataset, protocol, reranked=experiment.evaluate.rerank is not None)
     if objective not in names:
         listed = ", ".join(names)
         raise RequestError(
-            f"--objective {objective}: an evaluation on {experiment.data} never reports it. It has {listed}."
+            f"--objective {objective}: evaluation on {experiment.data} does not report it. It reports {listed}."
         )
 
 
 def check_values(experiment: Experiment, space: Space) -> None:
-    """Every key is a setting, takes its values, and matters. Raises: RequestError with every mistake."""
-    mistakes = []
+    """Every key is a setting that accepts its values and has an effect. Raises: RequestError listing every error."""
+    errors = []
     for key, axis in space.items():
-        if (reason := settled(key, experiment, space)) is not None:
-            mistakes.append(f"--over {key}: {reason}")
+        if (reason := always_without_effect(key, experiment, space)) is not None:
+            errors.append(f"--over {key}: {reason}")
             continue
         for value in axis.ends():
             try:
                 varied(experiment, {key: value})
             except RequestError as error:
-                if not is_combination(experiment, space, key, value):
-                    mistakes.append(f"--over {key}: {error}{whole(experiment, key, axis)}")
+                if not works_in_combination(experiment, space, key, value):
+                    errors.append(f"--over {key}: {error}{suggest_int(experiment, key, axis)}")
                     break
-    if mistakes:
-        raise RequestError("\n".join(mistakes))
+    if errors:
+        raise RequestError("\n".join(errors))
 
 
 def check_reranking(space: Space, objective: str) -> None:
     keys = [key for key in space if f"{key}.".startswith("evaluate.rerank.")]
     if keys and RERANKED not in objective:
         raise RequestError(
-            f"--over {keys[0]}: {objective} is of the lists before they are re-ranked. Set --objective to that of a mode's "
-            f"re-ranked lists, such as general{RERANKED}/mAP, and evaluate.rerank={{}}."
+            f"--over {keys[0]}: has no effect on {objective}, which is measured before re-ranking. Set --objective to a "
+            f"re-ranked metric, such as general{RERANKED}/mAP, and evaluate.rerank={{}}."
         )
 
 
@@ -139,22 +137,22 @@ def check_name(name: str) -> None:
     try:
         is_model_name(name)
     except ValueError as error:
-        raise RequestError(f"--register {name}: {error}. Give another, or --no-register.") from error
+        raise RequestError(f"--register {name}: {error}. Choose another name, or use --no-register.") from error
 
 
-def settled(key: str, experiment: Experiment, space: Space) -> str | None:
-    """Why the key has no effect, whatever value the others of the space take; None where it has."""
-    reason = inert(key, experiment)
+def always_without_effect(key: str, experiment: Experiment, space: Space) -> str | None:
+    """Why the key has no effect for every value of the other keys; None if it has an effect for some."""
+    reason = why_without_effect(key, experiment)
     if reason is None:
         return None
-    for other in others(experiment, space, key):
-        if inert(key, other) is None:
+    for other in variants(experiment, space, key):
+        if why_without_effect(key, other) is None:
             return None
     return reason
 
 
-def others(experiment: Experiment, space: Space, key: str) -> Iterator[Experiment]:
-    """The experiment with each value of each other key."""
+def variants(experiment: Experiment, space: Space, key: str) -> Iterator[Experiment]:
+    """The experiment with each value of each key other than `key`."""
     for name, axis in space.items():
         for value in axis.ends() if name != key else ():
             try:
@@ -163,8 +161,8 @@ def others(experiment: Experiment, space: Space, key: str) -> Iterator[Experimen
                 continue
 
 
-def is_combination(experiment: Experiment, space: Space, key: str, value: Any) -> bool:
-    """Whether the value is right beside some value of another key: then only combinations are wrong."""
+def works_in_combination(experiment: Experiment, space: Space, key: str, value: Any) -> bool:
+    """Whether the value is valid together with some value of another key."""
     for name, axis in space.items():
         for other in axis.ends() if name != key else ():
             try:
@@ -175,8 +173,8 @@ def is_combination(experiment: Experiment, space: Space, key: str, value: Any) -
     return False
 
 
-def whole(experiment: Experiment, key: str, axis: spaces.Axis) -> str:
-    """The mend where a range is of whole numbers alone."""
+def suggest_int(experiment: Experiment, key: str, axis: spaces.Axis) -> str:
+    """The fix for a range of a setting that takes only whole numbers."""
     if isinstance(axis, Choice) or not all(float(end).is_integer() for end in (axis.low, axis.high)):
         return ""
     try:
@@ -184,16 +182,16 @@ def whole(experiment: Experiment, key: str, axis: spaces.Axis) -> str:
             varied(experiment, {key: int(end)})
     except RequestError:
         return ""
-    return f"\n  of whole numbers: --over {key}='int({axis.low:g}, {axis.high:g})'"
+    return f"\n  For whole numbers: --over {key}='int({axis.low:g}, {axis.high:g})'"
 
 
 def check_combinations(experiment: Experiment, space: Space) -> None:
-    """Values that are right each by itself and not together are told before anything runs."""
+    """Raises: RequestError if combinations of valid values cannot be trained."""
     if len(space) == 1:
         return
     wrong: list[str] = []
     count = 0
-    for values in islice(spaces.grid(space), MOST_CHECKED):
+    for values in islice(spaces.grid(space), MAX_CHECKED):
         count += 1
         try:
             varied(experiment, values)
@@ -201,12 +199,12 @@ def check_combinations(experiment: Experiment, space: Space) -> None:
             wrong.append(f"{spaces.shown(values)}: {error}")
     if wrong:
         raise RequestError(
-            f"{len(wrong)} of the {count} combinations cannot be trained. Vary what goes together; the first:\n{wrong[0]}"
+            f"{len(wrong)} of the {count} combinations cannot be trained. Restrict the values. The first of them:\n{wrong[0]}"
         )
 
 
 def varied(experiment: Experiment, values: Values, more: Mapping[str, Any] | None = None) -> Experiment:
-    """The experiment with these settings. Raises: RequestError with all mistakes."""
+    """The experiment with these settings. Raises: RequestError listing every error."""
     tree = copy.deepcopy(experiment.resolved())
     for key, value in {**values, **(more or {})}.items():
         if obstacle := put(tree, key, value):
@@ -215,7 +213,7 @@ def varied(experiment: Experiment, values: Values, more: Mapping[str, Any] | Non
 
 
 def with_defaults(settings: SweepSettings, experiment: Experiment, space: Space) -> SweepSettings:
-    """The search, the numbers of points and epochs that were left open. Raises: RequestError."""
+    """Fill in the search algorithm and the numbers of configurations and epochs. Raises: RequestError."""
     finite = spaces.is_finite(space)
     search = settings.search or ("grid" if finite else "bayes")
     if search not in SEARCH_ALGORITHMS:
@@ -223,8 +221,8 @@ def with_defaults(settings: SweepSettings, experiment: Experiment, space: Space)
     if search == "grid" and not finite:
         open_keys = [key for key, axis in space.items() if spaces.listed(axis) is None]
         raise RequestError(
-            f"a grid has so many values of each key, and {either(open_keys)} is a range. Say how many, as in "
-            "log(1/64, 1/4, 5), or take --search random or --search bayes."
+            f"--search grid: {', '.join(open_keys)} is a range, and a grid needs a list. Give the number of values, as in "
+            "log(1/64, 1/4, 5), or use --search random or --search bayes."
         )
     if settings.stop not in (NONE, *RULES):
         raise RequestError(f"--stop {settings.stop}: expected {either([NONE, *RULES])}")
@@ -234,11 +232,11 @@ def with_defaults(settings: SweepSettings, experiment: Experiment, space: Space)
     grace = settings.grace or max(every, epochs // 9)
     for name, value in (("--every", every), ("--grace", grace)):
         if value > epochs:
-            raise RequestError(f"{name} {value}: a run has {epochs} epochs. Set it to at most that.")
+            raise RequestError(f"{name} {value}: a run has {epochs} epochs. Set it to at most {epochs}.")
     if stopping and grace >= epochs:
         raise RequestError(
-            f"--stop {settings.stop}: nothing can be stopped before the end of runs of {epochs} epochs with --grace {grace}. "
-            "Set --grace lower, epochs higher, or leave --stop out."
+            f"--stop {settings.stop}: no run of {epochs} epochs can stop early with --grace {grace}. "
+            "Decrease --grace, increase epochs, or remove --stop."
         )
     points = settings.points if settings.points is not None or search == "grid" else None
     if points is None and search != "grid":

@@ -1,10 +1,10 @@
-"""The space of a sweep: which keys of the experiment are varied, and over what. `--over KEY=VALUES`.
+"""The space of a sweep: the keys of the experiment that vary, and their values. `--over KEY=VALUES`.
 
 method.epsilon=[0, 0.1, 0.5]        these values (any YAML; fractions such as 1/16 are numbers)
-method.tau=log(1/64, 1/4)           a range, drawn evenly in the logarithm
+method.tau=log(1/64, 1/4)           a range, sampled uniformly in the logarithm
 method.tau=log(1/64, 1/4, 5)        five values of it, evenly spaced in the logarithm
 batch.images=int(2, 8)              whole numbers, both ends included
-augment.erase=uniform(0, 1)         a range; uniform(0, 1, 5): five values of it
+augment.erase=uniform(0, 1)         a range, sampled uniformly; uniform(0, 1, 5): five values of it
 method.objective=choice(cal, negative)
 """
 
@@ -26,20 +26,20 @@ import yaml
 from orchestration.config.recipes import Loader, one_line
 from orchestration.errors import RequestError
 
-Values = dict[str, Any]  # dotted key → value: a point of the space
+Values = dict[str, Any]  # dotted key → value: a configuration
 NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s*/\s*\d+(\.\d+)?)?\s*")
 CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*", re.DOTALL)
 KINDS = "[…], log(low, high), uniform(low, high), int(low, high), choice(…)"
-DECIMALS = 6  # significant digits of a drawn number: as many as anybody writes down
+DIGITS = 6  # significant digits of a sampled number
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of these values."""
+    """A choice between listed values."""
 
     values: tuple[Any, ...]
 
-    def draw(self, generator: np.random.Generator) -> Any:
+    def sample(self, generator: np.random.Generator) -> Any:
         return self.values[int(generator.integers(len(self.values)))]
 
     def ends(self) -> Sequence[Any]:
@@ -48,14 +48,14 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """A number from low to high, both included, evenly or (log) evenly in its logarithm; whole where `whole`."""
+    """A number in [low, high], sampled uniformly, or uniformly in its logarithm (log); whole numbers only if `whole`."""
 
     low: float
     high: float
     log: bool = False
     whole: bool = False
 
-    def draw(self, generator: np.random.Generator) -> float:
+    def sample(self, generator: np.random.Generator) -> float:
         if self.whole:
             return int(generator.integers(int(self.low), int(self.high) + 1))
         if self.log:
@@ -63,11 +63,11 @@ class Range:
         return self.within(generator.uniform(self.low, self.high))
 
     def within(self, number: float) -> float:
-        """A drawn number with a few digits, in the range."""
-        return min(max(float(f"{number:.{DECIMALS}g}"), self.low), self.high)
+        """The number rounded to DIGITS significant digits, in the range."""
+        return min(max(float(f"{number:.{DIGITS}g}"), self.low), self.high)
 
     def ends(self) -> Sequence[float]:
-        """Both, and what lies between: of whole numbers wanted, it is none."""
+        """Both ends and, of real numbers, one between that is not whole."""
         return (int(self.low), int(self.high)) if self.whole else (self.low, self.within(self.middle()), self.high)
 
     def middle(self) -> float:
@@ -79,35 +79,35 @@ Space = Mapping[str, Axis]
 
 
 def read_space(words: Sequence[str]) -> dict[str, Axis]:
-    """`KEY=VALUES` words. Raises: RequestError with all mistakes."""
+    """Parse `KEY=VALUES` arguments. Raises: RequestError listing every error."""
     space: dict[str, Axis] = {}
-    mistakes = []
+    errors = []
     for word in words:
         key, is_one, text = word.partition("=")
         if not is_one or not re.fullmatch(r"\w[\w-]*(\.\w[\w-]*)*", key):
-            mistakes.append(f"{word}: expected KEY=VALUES, such as method.tau='log(1/64, 1/4)'")
+            errors.append(f"{word}: expected KEY=VALUES, such as method.tau='log(1/64, 1/4)'")
         elif key in space:
-            mistakes.append(f"{key}: is given twice; name all its values in one place")
+            errors.append(f"{key}: is given twice; list all its values in one --over")
         else:
             try:
                 space[key] = read_axis(text)
             except ValueError as error:
-                mistakes.append(f"{key} = {text}: {error}")
-    if mistakes:
-        listed = "".join(f"\n  {mistake}" for mistake in mistakes)
-        raise RequestError(f"--over has {'a mistake' if len(mistakes) == 1 else f'{len(mistakes)} mistakes'}{listed}")
+                errors.append(f"{key} = {text}: {error}")
+    if errors:
+        listed = "".join(f"\n  {error}" for error in errors)
+        raise RequestError(f"--over has {'1 error' if len(errors) == 1 else f'{len(errors)} errors'}{listed}")
     return space
 
 
 def read_axis(text: str) -> Axis:
-    """Raises: ValueError with the rule and the mend."""
+    """Parse the values of one key. Raises: ValueError with the rule and the fix."""
     if call := CALL.fullmatch(text):
         name, arguments = call.groups()
         if name == "choice":
             return choice(read_list(f"[{arguments}]"))
         if name in ("log", "uniform", "int"):
             return read_range(name, arguments)
-        raise ValueError(f"there is no {name}(…); expected {KINDS}")
+        raise ValueError(f"unknown function {name}(…); expected {KINDS}")
     if text.lstrip().startswith("["):
         return choice(read_list(text))
     raise ValueError(f"expected {KINDS}")
@@ -117,7 +117,7 @@ def read_list(text: str) -> list[Any]:
     try:
         values = yaml.load(text, Loader)
     except yaml.YAMLError as error:
-        raise ValueError(f"no list: {one_line(error)}") from error
+        raise ValueError(f"is not a list: {one_line(error)}") from error
     return [with_fractions(value) for value in values]
 
 
@@ -129,35 +129,37 @@ def with_fractions(value: Any) -> Any:
 
 def choice(values: Sequence[Any]) -> Choice:
     if not values:
-        raise ValueError("is empty: name at least two values")
+        raise ValueError("is empty: list at least two values")
     written = [canonical(value) for value in values]
     if twice := next((one for one in written if written.count(one) > 1), None):
-        raise ValueError(f"{twice} stands there twice")
+        raise ValueError(f"{twice} is listed twice")
     if len(values) == 1:
-        raise ValueError(f"has one value alone: name more, or set it with KEY={written[0]} in place of --over")
+        raise ValueError(f"has only one value: list more, or use KEY={written[0]} without --over")
     return Choice(tuple(values))
 
 
 def read_range(name: str, arguments: str) -> Axis:
     words = arguments.split(",")
     if len(words) not in (2, 3) or not all(NUMBER.fullmatch(word) for word in words):
-        raise ValueError(f"expected {name}(low, high), or {name}(low, high, how many values), in numbers such as 1/64")
+        raise ValueError(
+            f"expected {name}(low, high) or {name}(low, high, number of values), with numbers such as 1/64"
+        )
     low, high = number(words[0]), number(words[1])
     if low == high:
         raise ValueError(f"is empty: both ends are {low:g}")
     if low > high:
-        raise ValueError(f"is inverted: write {name}({words[1].strip()}, {words[0].strip()})")
+        raise ValueError(f"low is above high: write {name}({words[1].strip()}, {words[0].strip()})")
     if name == "log" and low <= 0:
-        raise ValueError(f"a logarithm needs a low end above 0, not {low:g}; take uniform(…), or a list")
+        raise ValueError(f"log needs low above 0, not {low:g}; use uniform(…), or a list")
     if name == "int" and not (float(low).is_integer() and float(high).is_integer()):
-        raise ValueError(f"int has whole ends, not {low:g} and {high:g}")
+        raise ValueError(f"int needs whole numbers, not {low:g} and {high:g}")
     axis = Range(low, high, log=name == "log", whole=name == "int")
     return axis if len(words) == 2 else spaced(axis, words[2].strip())
 
 
 def spaced(axis: Range, count: str) -> Choice:
     if not count.isdigit() or int(count) < 2:
-        raise ValueError(f"{count} is no number of values: expected 2 or more")
+        raise ValueError(f"the number of values is {count}: expected 2 or more")
     space = np.geomspace if axis.log else np.linspace
     numbers = [axis.within(x) for x in space(axis.low, axis.high, int(count)).tolist()]
     return Choice(tuple(dict.fromkeys(round(x) for x in numbers) if axis.whole else numbers))
@@ -172,20 +174,20 @@ def number(text: str) -> float:
 
 
 def canonical(value: Any) -> str:
-    """The same text for the same value, however it was written."""
+    """A canonical text: equal values give equal text, however they were written."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return json.dumps(value, sort_keys=True, default=str)
 
 
 def configuration_id(values: Mapping[str, Any]) -> str:
-    """Twelve characters by which a point is known: of its values alone, in whatever order."""
+    """Twelve hexadecimal digits that identify a configuration: a digest of its values, independent of their order."""
     text = json.dumps({key: canonical(value) for key, value in values.items()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def listed(axis: Axis) -> Sequence[Any] | None:
-    """All values of an axis, None where there is no end of them."""
+    """All values of an axis, None if they are infinite."""
     if isinstance(axis, Choice):
         return axis.values
     return range(int(axis.low), int(axis.high) + 1) if axis.whole else None
@@ -196,39 +198,39 @@ def is_finite(space: Space) -> bool:
 
 
 def grid(space: Space) -> Iterator[Values]:
-    """Every combination; the last key varies fastest. The space must be finite."""
+    """Every configuration of a finite space; the last key varies fastest."""
     lists = [listed(axis) or () for axis in space.values()]
     for combination in itertools.product(*lists):
         yield dict(zip(space, combination, strict=True))
 
 
 def size(space: Space) -> int:
-    """How many points a finite space has."""
+    """The number of configurations of a finite space."""
     return math.prod(len(listed(axis) or ()) for axis in space.values())
 
 
-def draws(space: Space, seed: int) -> Iterator[Values]:
-    """Points drawn at random, each once, without end unless the space is finite. The n-th depends on seed and n alone."""
-    seen: set[str] = set()
+def samples(space: Space, seed: int) -> Iterator[Values]:
+    """Random configurations without repetition, infinite unless the space is finite. Sample n depends only on (seed, n)."""
+    known: set[str] = set()
     limit = size(space) if is_finite(space) else math.inf
     n = 0
-    while len(seen) < limit:
+    while len(known) < limit:
         generator = np.random.default_rng((seed, n))
-        values = {key: axis.draw(generator) for key, axis in space.items()}
+        values = {key: axis.sample(generator) for key, axis in space.items()}
         n += 1
-        if configuration_id(values) not in seen:
-            seen.add(configuration_id(values))
+        if configuration_id(values) not in known:
+            known.add(configuration_id(values))
             yield values
 
 
 def shown(values: Mapping[str, Any]) -> str:
-    """As in tau = 0.0625, epsilon = 0.1: the last part of each key where that tells them apart."""
+    """As in tau = 0.0625, epsilon = 0.1: the last part of each key where these differ."""
     short = short_names(values)
-    return ", ".join(f"{short[key]} = {told(value)}" for key, value in values.items())
+    return ", ".join(f"{short[key]} = {format_value(value)}" for key, value in values.items())
 
 
-def told(value: Any) -> str:
-    """A number in four digits, or as 1/n where it is that and four are too few."""
+def format_value(value: Any) -> str:
+    """A number in four significant digits, or as 1/n where that is exact and four digits are not."""
     if not isinstance(value, float):
         return value if isinstance(value, str) else json.dumps(value)
     text = f"{value:.4g}"

@@ -1,7 +1,7 @@
-"""Which settings would change nothing if they were swept: those of how a run is executed, and those that nothing reads.
+"""Settings without effect on a sweep's scores: those that control execution, and those that the method does not read.
 
-Whether a method reads a setting is seen by trying: it is built for made-up people, with the fewest channels that it can
-have, so that this process stays as small as it is, and takes a step in each stage.
+Whether a method reads a setting is found by running it: the method is built for synthetic labels, with as few channels as
+possible to save memory, and takes one step in each stage.
 """
 
 from __future__ import annotations
@@ -15,40 +15,40 @@ from methods import METHODS
 from methods.method import Batch, DataFacts, Method
 from orchestration.config.load import Experiment
 
-BOOKKEEPING = "says how runs are kept or carried out, not what they learn"
-INERT = {
-    "seed": "is varied for every point: set --seeds",
-    "data": "scores on different data cannot be compared: run a sweep on each",
-    "select": "a sweep scores each run's last epoch",
+EXECUTION = "controls how runs are stored or executed, not what they learn"
+WITHOUT_EFFECT = {
+    "seed": "varies within every configuration: set --seeds",
+    "data": "scores on different data cannot be compared: run one sweep per data set",
+    "select": "a sweep scores the last epoch of each run",
     "select_on_test": "a sweep scores on the validation set",
-    "evaluate.cues": "cues are scored on the test set, when training is over",
+    "evaluate.cues": "cues are scored on the test set, after training",
     **dict.fromkeys(
         ("name", "workers", "threads", "resources", "stream", "checkpoint", "storage", "experiment", "register",
-         "max_failures", "evaluate.batch"), BOOKKEEPING,
+         "max_failures", "evaluate.batch"), EXECUTION,
     ),
 }  # fmt: skip
 PEOPLE, OUTFITS, IMAGES = 2, 2, 2
-NARROW = {"width": 1 / 16}  # in the place of the experiment's: what is read does not depend on how wide a layer is
+NARROW = {"width": 1 / 16}  # replaces the experiment's: which settings are read does not depend on the width of layers
 SIZE = (64, 32)
 
 
-def inert(key: str, experiment: Experiment) -> str | None:
-    """Why values of this key would all give the same scores, with these settings; None where they may differ."""
-    for prefix, reason in INERT.items():
+def why_without_effect(key: str, experiment: Experiment) -> str | None:
+    """Why all values of this key would give the same scores with these settings; None if scores may differ."""
+    for prefix, reason in WITHOUT_EFFECT.items():
         if key == prefix or key.startswith(f"{prefix}."):
             return reason
     if key.startswith("augment.erase_") and experiment.augment.erase == 0:
         return "nothing is erased while augment.erase is 0"
     place, _, name = key.partition(".")
-    if place == "method" and name in unread(experiment):
-        return f'"{experiment.method.name}" does not look at it with these settings: sweep what makes it count as well'
+    if place == "method" and name in unused_settings(experiment):
+        return f'"{experiment.method.name}" does not use it with these settings: also vary the setting that enables it'
     return None
 
 
-def unread(experiment: Experiment) -> set[str]:
-    """Settings of the method that neither its construction nor a step in any of its stages looks at.
+def unused_settings(experiment: Experiment) -> set[str]:
+    """Settings of the method that neither its constructor nor a step in any of its stages reads.
 
-    A method that a made-up batch does not suit is not judged: then the set is empty.
+    Empty if the method fails on the synthetic batch: then nothing is known.
     """
     settings = type(experiment.method)
     read: set[str] = set()
@@ -62,17 +62,17 @@ def unread(experiment: Experiment) -> set[str]:
     watched = Watched.model_construct(**given)
     read.clear()
     try:
-        try_out(METHODS[experiment.method.name], watched)
+        exercise(METHODS[experiment.method.name], watched)
     except Exception:
         return set()
     return set(settings.model_fields) - read - {"name"}
 
 
-def try_out(method_class: type[Method], settings: BaseModel) -> None:
-    """Everything that training and embedding do with a method, once."""
+def exercise(method_class: type[Method], settings: BaseModel) -> None:
+    """Build a method, take a step in each of its stages, and embed a batch."""
     with torch.random.fork_rng(devices=[]):
-        method: Method = method_class(settings, facts())  # type: ignore[call-arg, arg-type]
-        batch = made_up(is_paired=bool(method.pairs_for))
+        method: Method = method_class(settings, synthetic_facts())  # type: ignore[call-arg, arg-type]
+        batch = synthetic_batch(is_paired=bool(method.pairs_for))
         for stage in method.stages():
             method.begin_epoch(stage.first_epoch)
             for update in method.updates(batch):
@@ -83,14 +83,14 @@ def try_out(method_class: type[Method], settings: BaseModel) -> None:
             method.embed(*inputs)
 
 
-def facts() -> DataFacts:
+def synthetic_facts() -> DataFacts:
     clothes = PEOPLE * OUTFITS
     own = torch.eye(PEOPLE, dtype=torch.bool).repeat_interleave(OUTFITS, dim=1)
     return DataFacts(PEOPLE, clothes, own, clothing_labels=(1,))
 
 
-def made_up(*, is_paired: bool) -> Batch:
-    """PEOPLE × OUTFITS × IMAGES images: every pair that a loss may ask for; twice as many where they are to be paired."""
+def synthetic_batch(*, is_paired: bool) -> Batch:
+    """PEOPLE × OUTFITS × IMAGES images, which contain every pair that a loss may need; twice as many if `is_paired`."""
     times = 2 if is_paired else 1
     count = times * PEOPLE * OUTFITS * IMAGES
     generator = torch.Generator().manual_seed(0)

@@ -110,7 +110,7 @@ class SweepTrial(Trainable):
                 ),
             )
         except FINAL_ERRORS as error:
-            self.failure = told(error)
+            self.failure = describe_failure(error)
 
     def start(self, run: tracked_run.TrackedRun, config: WorkerConfig) -> TrialRunner:
         if self.experiment.workers == 1:
@@ -143,12 +143,12 @@ class SweepTrial(Trainable):
                 assert self.runner is not None
                 found = self.runner.next_score()
             except (*FINAL_ERRORS, FinalError) as error:
-                self.failure = told(error)
+                self.failure = describe_failure(error)
             except Exception as error:
                 if self.may_try_again():
                     self.let_go()
                     raise
-                self.failure = told(error)
+                self.failure = describe_failure(error)
         if self.failure is not None:
             return self.done("failed", self.failure)
         epoch, metrics = found["epoch"], found["metrics"]
@@ -220,8 +220,8 @@ class SweepTrial(Trainable):
         return self.runner is None or self.runner.stop(failed=self.failure is not None)
 
 
-def told(error: Exception) -> str:
-    """A failure that was told already carries its type."""
+def describe_failure(error: Exception) -> str:
+    """The type and message of an error; the message of a FinalError names the type already."""
     return str(error) if isinstance(error, FinalError) else f"{type(error).__name__}: {error}"
 
 

@@ -1,4 +1,4 @@
-"""What `--over` says, and the points that come of it."""
+"""Parsing `--over`, and the configurations of a space."""
 
 from __future__ import annotations
 
@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestration.errors import RequestError
-from orchestration.sweeps.space import Choice, Range, configuration_id, draws, grid, read_axis, read_space, shown, size
+from orchestration.sweeps.space import (
+    Choice,
+    Range,
+    configuration_id,
+    grid,
+    read_axis,
+    read_space,
+    samples,
+    shown,
+    size,
+)
 
 numbers = st.floats(1e-6, 1e6).map(lambda x: float(f"{x:.4g}"))
 ranges = st.tuples(numbers, numbers).filter(lambda ends: ends[0] < ends[1])
@@ -20,7 +30,7 @@ scalars = st.one_of(st.booleans(), st.none(), st.integers(-99, 99), numbers, st.
 def test_a_range_gives_numbers_within_it(ends: tuple[float, float], name: str, seed: int) -> None:
     axis = read_axis(f"{name}({ends[0]}, {ends[1]})")
     assert axis == Range(*ends, log=name == "log")
-    for values in islice(draws({"key": axis}, seed), 20):
+    for values in islice(samples({"key": axis}, seed), 20):
         assert ends[0] <= values["key"] <= ends[1]
 
 
@@ -37,7 +47,7 @@ def test_a_number_of_values_is_evenly_spaced_in_the_logarithm(ends: tuple[float,
 @given(st.integers(-9, 9), st.integers(1, 9), st.integers(0, 9))
 def test_whole_numbers_are_whole_and_both_ends_come_up(low: int, span: int, seed: int) -> None:
     space = read_space([f"key=int({low}, {low + span})"])
-    found = [values["key"] for values in islice(draws(space, seed), 300)]
+    found = [values["key"] for values in islice(samples(space, seed), 300)]
     assert all(type(number) is int for number in found)
     assert {low, low + span} <= set(found) <= set(range(low, low + span + 1))
 
@@ -54,7 +64,7 @@ def test_a_list_gives_its_values_as_yaml_reads_them(values: list[object]) -> Non
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 3))
 def test_draws_from_lists_are_each_combination_once(sizes: list[int], seed: int) -> None:
     space = {f"k{n}": Choice(tuple(range(length))) for n, length in enumerate(sizes)}
-    drawn = {configuration_id(values) for values in draws(space, seed)}
+    drawn = {configuration_id(values) for values in samples(space, seed)}
     assert drawn == {configuration_id(values) for values in grid(space)}
     assert len(drawn) == size(space)
 
@@ -73,8 +83,8 @@ def test_a_point_is_known_by_its_values_however_they_are_written() -> None:
 
 def test_the_nth_draw_does_not_depend_on_how_many_came_before_it_in_this_process() -> None:
     space = read_space(["a=uniform(0, 1)", "b=log(1, 10)"])
-    assert list(islice(draws(space, 3), 6))[4:] == list(islice(draws(space, 3), 4, 6))
-    assert next(draws(space, 3)) != next(draws(space, 4))
+    assert list(islice(samples(space, 3), 6))[4:] == list(islice(samples(space, 3), 4, 6))
+    assert next(samples(space, 3)) != next(samples(space, 4))
 
 
 def test_names_are_short_where_that_tells_them_apart() -> None:
@@ -88,28 +98,28 @@ def test_names_are_short_where_that_tells_them_apart() -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ("method.tau=log(1/4, 1/64)", r"method.tau = log\(1/4, 1/64\): is inverted: write log\(1/64, 1/4\)"),
+        ("method.tau=log(1/4, 1/64)", r"method.tau = log\(1/4, 1/64\): low is above high: write log\(1/64, 1/4\)"),
         ("method.tau=uniform(1, 1)", "is empty: both ends are 1"),
-        ("method.tau=[]", "is empty: name at least two values"),
-        ("method.tau=[1]", "has one value alone.*KEY=1"),
-        ("method.tau=[1, 2, 1.0]", "1 stands there twice"),
-        ("method.tau=log(0, 1)", "a logarithm needs a low end above 0"),
+        ("method.tau=[]", "is empty: list at least two values"),
+        ("method.tau=[1]", "has only one value.*KEY=1"),
+        ("method.tau=[1, 2, 1.0]", "1 is listed twice"),
+        ("method.tau=log(0, 1)", "log needs low above 0"),
         ("method.tau=log(1, 1/0)", "division by zero"),
-        ("method.tau=int(1, 2.5)", "int has whole ends"),
-        ("method.tau=normal(1, 2)", r"there is no normal\(…\); expected"),
+        ("method.tau=int(1, 2.5)", "int needs whole numbers"),
+        ("method.tau=normal(1, 2)", r"unknown function normal\(…\); expected"),
         ("method.tau=log(1)", r"expected log\(low, high\)"),
-        ("method.tau=log(1, 2, x)", "in numbers"),
+        ("method.tau=log(1, 2, x)", "with numbers such as"),
         ("method.tau=log(1, 2, 1)", "expected 2 or more"),
-        ("method.tau=[1, 2", "no list"),
+        ("method.tau=[1, 2", "is not a list"),
         ("method.tau=0.3", "expected \\[…\\], log"),
         ("method.tau", "expected KEY=VALUES"),
     ],
 )
-def test_a_space_that_is_none_is_refused_with_the_mend(words: str, told: str) -> None:
-    with pytest.raises(RequestError, match=f"(?s)--over has a mistake.*{told}"):
+def test_an_invalid_space_is_refused_with_the_fix(words: str, told: str) -> None:
+    with pytest.raises(RequestError, match=f"(?s)--over has 1 error.*{told}"):
         read_space([words])
 
 
-def test_all_mistakes_are_told_at_once() -> None:
-    with pytest.raises(RequestError, match=r"(?s)2 mistakes.*a = \[\].*b: is given twice"):
+def test_all_errors_are_reported_at_once() -> None:
+    with pytest.raises(RequestError, match=r"(?s)2 errors.*a = \[\].*b: is given twice"):
         read_space(["a=[]", "b=[1, 2]", "b=[3, 4]"])
