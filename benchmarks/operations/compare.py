@@ -71,8 +71,8 @@ def measure(num_queries: int) -> dict[str, float]:
         for name, part in (
             ("load stored descriptors", (review.descriptors, "cached_descriptors")),
             ("rank, intervals, breakdowns", (review, "compare")),
-            ("images of ranked lists", (review, "draw_cases")),
-            ("Grad-CAM of two narrow networks", (review, "draw_looks")),
+            ("images of ranked lists", (review, "render_cases")),
+            ("Grad-CAM of two narrow networks", (review, "render_explanations")),
             ("the page", (review, "write_page")),
             ("artifacts, tags, description", (review, "keep")),
         ):

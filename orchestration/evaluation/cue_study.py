@@ -60,7 +60,7 @@ def scored_splits(protocol: Protocol) -> list[str]:
     return sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)})
 
 
-def draw_sheet(
+def render_sheet(
     dataset: Dataset, indexes: Sequence[SplitIndex], names: Sequence[CueName], augmentation: Augmentation
 ) -> bytes:
     """PNG: people of each split, and below each image what the model saw of it, cue by cue, at the network's size."""

@@ -46,7 +46,7 @@ def cached_descriptors(
         if found := stored(run.sub(name), key, protocol, indexes):
             return found
     with progress.bar(f"embedding by {PurePosixPath(located.run).name}", "images") as bar:
-        evaluate(located.checkpoint.address, experiment, run.join(folder), draw_pictures=False, progress=bar)
+        evaluate(located.checkpoint.address, experiment, run.join(folder), render_pictures=False, progress=bar)
     found = stored(run.sub(folder), key, protocol, indexes)
     assert found is not None, "an evaluation leaves the descriptors of every row"
     return found

@@ -113,7 +113,7 @@ def evaluate(
     destination: str,
     *,
     validation: bool = False,
-    draw_pictures: bool = True,
+    render_pictures: bool = True,
     progress: Callable[..., None] | None = None,
 ) -> Evaluation:
     """Score the checkpoint (or a run's newest) at `model` on `experiment.data` and leave features and results in `destination`.
@@ -147,7 +147,7 @@ def evaluate(
     if progress and settings.rerank:  # of the whole, images are what was asked for
         progress(*[(1 + len(asked)) * sum(map(len, indexes.values()))] * 2)
     store.write("queries.parquet", query_table(protocol, indexes, result.rankings, asked))
-    if draw_pictures:
+    if render_pictures:
         draw(result, found, dataset, protocol, indexes, load_splits(store, protocol, indexes), asked)
         for name, data in result.pictures.items():
             store.write(name, data)
@@ -195,11 +195,15 @@ def draw(
     for mode in protocol.modes:
         for name, cue in names_of(mode, asked).items():
             if name in result.lists:
-                drawn = draw_ranked_lists(dataset, mode, indexes, name, result, CueRenderer(dataset, augmentation, cue))
+                drawn = render_ranked_lists(
+                    dataset, mode, indexes, name, result, CueRenderer(dataset, augmentation, cue)
+                )
                 result.pictures[f"ranked-lists-{name}.png"] = drawn
-    result.pictures.update(explain.draw_triples(found, dataset, protocol, indexes, whole))
+    result.pictures.update(explain.render_triples(found, dataset, protocol, indexes, whole))
     if asked:
-        result.pictures[cue_study.PICTURE] = cue_study.draw_sheet(dataset, list(indexes.values()), asked, augmentation)
+        result.pictures[cue_study.PICTURE] = cue_study.render_sheet(
+            dataset, list(indexes.values()), asked, augmentation
+        )
 
 
 def invalidate_stale_cache(store: Store, key: dict[str, Any]) -> None:
@@ -210,7 +214,7 @@ def invalidate_stale_cache(store: Store, key: dict[str, Any]) -> None:
         store.write(CACHE_KEY, text)
 
 
-def draw_ranked_lists(
+def render_ranked_lists(
     dataset: Dataset, mode: Mode, indexes: dict[str, SplitIndex], name: str, result: Evaluation, renderer: CueRenderer
 ) -> bytes:
     """A mode's lists with their images as they were shown; a tracklet shows its middle frame."""

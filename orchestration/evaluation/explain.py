@@ -1,4 +1,4 @@
-"""Where a model looks: Grad-CAM and a method's own views over hard triples of an evaluation, in one picture."""
+"""Where a model looks: Grad-CAM and a method's own views of hard triples of an evaluation, in one picture."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from orchestration.engine.checkpoint import Checkpoint
 from orchestration.evaluation import hard_triples, heatmaps
 from orchestration.evaluation.embed import Descriptors
 from orchestration.evaluation.hard_triples import Chosen, ModeEntries
-from orchestration.evaluation.heatmaps import Heat, Look, Row
+from orchestration.evaluation.heatmaps import ExplainedImage, Heat, Row
 from orchestration.figures import Shown
 
 PICTURE = "hard-triples.png"
@@ -35,17 +35,17 @@ PICTURE = "hard-triples.png"
 log = logging.getLogger(__name__)
 
 
-def draw_triples(
+def render_triples(
     found: Checkpoint,
     dataset: Dataset,
     protocol: Protocol,
     indexes: Mapping[str, SplitIndex],
     descriptors: Mapping[str, Descriptors],
 ) -> dict[str, bytes]:
-    """{file name: PNG} of the model's hard triples, seen by the model in this process, on the CPU.
+    """{file name: PNG} of the model's hard triples, computed in this process, on the CPU.
 
-    descriptors: of each split; a tracklet is looked at by the middle frame that stands for it. What goes wrong here is
-    logged, and there is no picture: an evaluation is not lost by it.
+    descriptors: of each split; a tracklet is shown by its middle frame. A failure is logged and leaves out the picture: it
+    does not fail the evaluation.
     """
     try:
         mode = mode_of(protocol)
@@ -54,17 +54,20 @@ def draw_triples(
         )
         chosen = hard_triples.choose(dataset, query, gallery)
         if not chosen.triples:
-            log.warning("no picture of hard triples: in %s nobody has a match and another person beside it", mode.name)
+            log.warning(
+                "no picture of hard triples: in %s no query has both a match and another person in the gallery",
+                mode.name,
+            )
             return {}
         return {PICTURE: picture(found, dataset, mode, query, gallery, chosen)}
-    except Exception as error:  # whatever it is: what was measured is worth more than a picture
-        log.warning("no picture of hard triples, the evaluation goes on: %s: %s", type(error).__name__, error)
-        log.debug("drawing hard triples", exc_info=True)
+    except Exception as error:  # of any kind: the results are worth more than a picture
+        log.warning("no picture of hard triples; the evaluation continues: %s: %s", type(error).__name__, error)
+        log.debug("rendering hard triples", exc_info=True)
         return {}
 
 
 def mode_of(protocol: Protocol) -> Mode:
-    """The mode in which clothes change; the first where there is none of that name."""
+    """The mode "clothes-changing"; the first mode of a protocol without it."""
     return next((mode for mode in protocol.modes if mode.name == "clothes-changing"), protocol.modes[0])
 
 
@@ -81,38 +84,42 @@ def picture(
         hard_triples.read_samples(dataset, part, chosen_entries)
         for part, chosen_entries in zip((query, gallery, gallery), entries, strict=True)
     ]
-    looks = look(found, samples)
+    explained = explain_samples(found, samples)
     anchors = query.features[entries[0]]
     positive, negative = ((anchors * gallery.features[at]).sum(1).tolist() for at in entries[1:])
     rows = []
     for at in range(len(chosen.triples)):
         shown = (
-            Shown(looks[0][at].image, f"person {samples[0][at].person}", None),
-            Shown(looks[1][at].image, f"similarity {positive[at]:.2f}", True),
-            Shown(looks[2][at].image, f"person {samples[2][at].person}\nsimilarity {negative[at]:.2f}", False),
+            Shown(explained[0][at].image, f"person {samples[0][at].person}", None),
+            Shown(explained[1][at].image, f"similarity {positive[at]:.2f}", True),
+            Shown(explained[2][at].image, f"person {samples[2][at].person}\nsimilarity {negative[at]:.2f}", False),
         )
-        pairs = [Look(one, looks[place][at].beside) for place, one in enumerate(shown)]
+        pairs = [ExplainedImage(one, explained[place][at].heatmaps) for place, one in enumerate(shown)]
         rows.append(Row((pairs[0], pairs[1], pairs[2]), positive[at], negative[at]))
     heads = (
         "query",
         "same person, other clothes" if chosen.changed else "same person, another image",
-        "another person, dressed alike" if chosen.by_clothes else "another person, the most similar",
+        "another person, in similar clothes" if chosen.by_clothes else "another person, the most similar",
     )
-    title = f"{mode.name}: hard triples\nGrad-CAM: where an image has what makes it similar to the query (the query: to itself)"
+    title = (
+        f"{mode.name}: hard triples\nGrad-CAM: regions that make an image similar to the query (the query: to itself)"
+    )
     return heatmaps.hard_triples(title, heads, rows)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What the network is given, uint8 [H, W, 3], and how it looks at that, by title."""
+class Explanation:
+    """An image as the network's input, uint8 [H, W, 3], and its heat maps by title."""
 
     image: np.ndarray
-    beside: dict[str, Heat]
+    heatmaps: dict[str, Heat]
 
 
-def look(found: Checkpoint, samples: Sequence[list[Sample]]) -> list[list[Seen]]:
-    """anchors and those beside them, as many of each, as the network sees them: all are compared with the anchors, which are
-    compared with themselves."""
+def explain_samples(found: Checkpoint, samples: Sequence[list[Sample]]) -> list[list[Explanation]]:
+    """The network's input and heat maps of anchors and, in lists of the same length, of images to compare with them.
+
+    The heat map of an image explains its similarity to the anchor; that of an anchor, its similarity to itself.
+    """
     trained = Experiment.from_resolved(found.experiment)
     augmentation = build.build_augmentation(trained)
     method = load_method(found, trained)
@@ -123,15 +130,15 @@ def look(found: Checkpoint, samples: Sequence[list[Sample]]) -> list[list[Seen]]
         views = method.views(*inputs)
     seen = []
     for at, image in enumerate(pixels(inputs[0], augmentation)):
-        beside = {"Grad-CAM": Heat(heatmaps.overlay(image, stretched(cams[at], lowest=0.0)))}
+        maps = {"Grad-CAM": Heat(heatmaps.overlay(image, stretched(cams[at], lowest=0.0)))}
         for title, view in views.items():
-            beside[title] = view_of(view[at : at + 1], image, augmentation)
-        seen.append(Seen(image, beside))
+            maps[title] = view_of(view[at : at + 1], image, augmentation)
+        seen.append(Explanation(image, maps))
     return [seen[first : first + number] for first in range(0, len(seen), number)]
 
 
 def view_of(view: Tensor, image: np.ndarray, settings: Augmentation) -> Heat:
-    """One of a method's views: a map [1, h, w], or an image [1, 3, H, W]."""
+    """The picture of one of a method's views: a map [1, h, w], or an image [1, 3, H, W]."""
     if view.ndim == 4:
         return Heat(pixels(view, settings)[0])
     lowest, highest = float(view.min()), float(view.max())
@@ -161,7 +168,7 @@ def upsampled(maps: Tensor, settings: Augmentation) -> Tensor:
 
 
 def stretched(heat: Tensor, *, lowest: float) -> np.ndarray:
-    """The map [H, W] from `lowest` to its highest value as 0…1; one that is flat is 0."""
+    """The map [H, W] scaled from `lowest`…maximum to 0…1; 0 where the map is constant."""
     above = (heat - lowest).numpy()
     return above / above.max() if above.max() > 0 else np.zeros_like(above)
 

@@ -1,4 +1,4 @@
-"""Heat maps over images, and the picture of hard triples: where a network looks, and whom it then takes for the same."""
+"""Heat maps over images, and the picture of hard triples: where a network looks, and which person it then ranks first."""
 
 from __future__ import annotations
 
@@ -12,37 +12,41 @@ from matplotlib.axes import Axes
 from orchestration.figures import RIGHT, WRONG, Shown, draw_shown, plt, to_png
 
 COLOURS = matplotlib.colormaps["inferno"]  # dark to bright in every kind of colour vision, and in grey
-PANEL, GAP, BETWEEN = 1.0, 0.07, 0.3  # inches: a panel's width, and what is between panels, between a triple's images
-LEFT, HEAD, FOOT, CAPTION = 0.4, 1.1, 0.32, 0.38  # inches: words at the left, titles, legend, what is above each row
+PANEL, GAP, BETWEEN = (
+    1.0,
+    0.07,
+    0.3,
+)  # inches: a panel's width, and the gaps between panels and between a triple's images
+LEFT, HEAD, FOOT, CAPTION = 0.4, 1.1, 0.32, 0.38  # inches: labels at the left, titles, legend, caption above each row
 
 
 @dataclass(frozen=True)
 class Heat:
-    """A picture beside an image: uint8 [h, w, 3], and a note on it."""
+    """A heat map over its image, uint8 [h, w, 3], and a note."""
 
     picture: np.ndarray
     note: str = ""
 
 
 @dataclass(frozen=True)
-class Look:
-    """One image of a triple and what is beside it, by title."""
+class ExplainedImage:
+    """One image of a triple and its heat maps by title."""
 
     shown: Shown
-    beside: Mapping[str, Heat]
+    heatmaps: Mapping[str, Heat]
 
 
 @dataclass(frozen=True)
 class Row:
     """anchor, positive and negative, and their similarities to the anchor."""
 
-    looks: tuple[Look, Look, Look]
+    images: tuple[ExplainedImage, ExplainedImage, ExplainedImage]
     positive: float
     negative: float
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """The image in grey under the colours of the heat, which hide the more of it the hotter: uint8 [h, w, 3].
+    """The image in grey under the colours of the heat, which are more opaque where hotter: uint8 [h, w, 3].
 
     image: uint8 [h, w, 3]. heat: float [h, w], 0…1.
     """
@@ -52,12 +56,12 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def hard_triples(title: str, heads: tuple[str, str, str], rows: Sequence[Row]) -> bytes:
-    """A row per triple: anchor (blue), positive (green), negative (red), each with what is beside it. `heads` name the three.
+    """PNG: a row per triple of anchor (blue), positive (green) and negative (red), each with its heat maps.
 
-    The words at the left say which of the two is more similar to the anchor.
+    heads: the titles of the three columns. The label at the left says which of the two is more similar to the anchor.
     """
-    names = list(rows[0].looks[0].beside)
-    height, width = rows[0].looks[0].shown.image.shape[:2]
+    names = list(rows[0].images[0].heatmaps)
+    height, width = rows[0].images[0].shown.image.shape[:2]
     panel_height = PANEL * height / width
     block = PANEL + len(names) * (PANEL + GAP)
     size = (LEFT + 3 * block + 2 * BETWEEN + 0.15, HEAD + len(rows) * (panel_height + CAPTION) + FOOT)
@@ -69,13 +73,13 @@ def hard_triples(title: str, heads: tuple[str, str, str], rows: Sequence[Row]) -
 
     for number, row in enumerate(rows):
         top = HEAD + number * (panel_height + CAPTION)
-        for place, look in enumerate(row.looks):
+        for place, explained in enumerate(row.images):
             left = LEFT + place * (block + BETWEEN)
             axes = axes_at(left, top, PANEL, panel_height)
-            draw_shown(axes, look.shown)
+            draw_shown(axes, explained.shown)
             if place == 0:
                 draw_verdict(axes, row)
-            for name, heat in look.beside.items():
+            for name, heat in explained.heatmaps.items():
                 left += PANEL + GAP
                 draw_heat(axes_at(left, top, PANEL, panel_height), heat, name if number == 0 else "")
     for place, head in enumerate(heads):
@@ -102,4 +106,4 @@ def draw_legend(axes: Axes) -> None:
     axes.imshow(np.linspace(0, 1, 256)[None], cmap=COLOURS, aspect="auto")
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.text(1.04, 0.5, "low to high, each map by itself", transform=axes.transAxes, fontsize=7, va="center")
+    axes.text(1.04, 0.5, "low to high, on each map's own scale", transform=axes.transAxes, fontsize=7, va="center")

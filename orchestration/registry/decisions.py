@@ -30,7 +30,7 @@ from orchestration.registry.versions import (
     PREVIOUS,
     Aliases,
     aliases,
-    exists,
+    check_exists,
     find,
     registered,
     uri,
@@ -154,7 +154,7 @@ def rollback(name: str, reason: str, *, who: str | None = None, tracking_uri: st
             )
         after = last.before | {CANDIDATE: now[CANDIDATE] or last.before[CANDIDATE]}
         for alias, number in after.items():
-            exists(client, name, alias, number)
+            check_exists(client, name, alias, number)
         version = client.get_model_version(name, last.version)
         verdict = Verdict(f"{last.what}: rolled back", who, check_reason(reason), undoes=last.number)
         return decide(client, lock, version, verdict, now, after)

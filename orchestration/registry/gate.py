@@ -1,4 +1,4 @@
-"""What a model has to show before it may be promoted: a gate of a few numbers, kept in tags of the registered model."""
+"""The gate: the checks that a model must pass before promotion, configured by tags of the registered model."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ USUAL_TARGET = "clothes-changing/mAP"
 
 @dataclass(frozen=True)
 class Gate:
-    """target: the measure that has to be better, with `confidence`; none: clothes-changing/mAP, or the first mode's mAP.
+    """target: the measure that must improve with `confidence`; None: clothes-changing/mAP, else the first mode's mAP.
 
-    tolerance: by how much (a fraction; 0.01 is a point) mAP or rank-1 of any mode may be worse.
+    tolerance: how much worse mAP or rank-1 of any mode may be, as a fraction; 0.01 is one percentage point.
     """
 
     target: str | None = None
@@ -31,14 +31,18 @@ class Gate:
 
     def __post_init__(self) -> None:
         if not 0 <= self.tolerance <= 1:
-            raise RequestError(f"gate: tolerance {self.tolerance} is no fraction from 0 to 1; 0.01 is one point")
+            raise RequestError(
+                f"gate: tolerance {self.tolerance} is not a fraction from 0 to 1. Set, for example, 0.01: one percentage point"
+            )
         if not 0.5 <= self.confidence < 1:
-            raise RequestError(f"gate: confidence {self.confidence} is not from 0.5 to below 1; usual is 0.95")
+            raise RequestError(
+                f"gate: confidence {self.confidence} is not at least 0.5 and below 1. Set, for example, 0.95"
+            )
 
 
 @dataclass(frozen=True)
 class Check:
-    """One demand of the gate. text: what was found, as a sentence."""
+    """The result of one check of the gate. text: the finding, as a phrase."""
 
     name: str
     passed: bool
@@ -46,22 +50,22 @@ class Check:
 
 
 def read_gate(tags: Mapping[str, str]) -> Gate:
-    """The gate in a registered model's tags; what they do not say is as usual. Raises: RequestError."""
+    """The gate in a registered model's tags, with defaults for missing ones. Raises: RequestError."""
     given = {key.removeprefix(PREFIX): value for key, value in tags.items() if key.startswith(PREFIX)}
     names = [field.name for field in fields(Gate)]
     if strange := sorted(given.keys() - set(names)):
-        raise RequestError(f"tag {PREFIX}{strange[0]} of the registered model: a gate has {', '.join(names)}")
+        raise RequestError(
+            f"tag {PREFIX}{strange[0]} of the registered model is unknown: a gate has {', '.join(names)}"
+        )
     try:
         numbers = {name: float(given[name]) for name in ("tolerance", "confidence") if name in given}
     except ValueError as error:
-        raise RequestError(
-            f"the gate in the registered model's tags has no number where one belongs: {error}"
-        ) from error
+        raise RequestError(f"a gate tag of the registered model is not a number: {error}") from error
     return Gate(target=given.get("target") or None, **numbers)
 
 
 def set_gate(client: MlflowClient, name: str, **changes: float | str | None) -> Gate:
-    """Change what is not None in the gate of a registered model; returns the whole. Raises: RequestError."""
+    """Change the values that are not None in the gate of a registered model; returns the gate. Raises: RequestError."""
     gate = Gate(**asdict(gate_of(client, name)) | {key: value for key, value in changes.items() if value is not None})
     for key, value in asdict(gate).items():
         if value is not None:
@@ -70,7 +74,7 @@ def set_gate(client: MlflowClient, name: str, **changes: float | str | None) -> 
 
 
 def show_gate(name: str, *, tracking_uri: str | None = None, **changes: float | str | None) -> dict[str, Any]:
-    """The gate of a registered model, after the changes that are not None. Raises: RequestError."""
+    """The gate of a registered model, after changing the values that are not None. Raises: RequestError."""
     return {"name": name, "gate": asdict(set_gate(mlflow_client.connect(tracking_uri), name, **changes))}
 
 
@@ -79,29 +83,31 @@ def gate_of(client: MlflowClient, name: str) -> Gate:
     try:
         return read_gate(client.get_registered_model(name).tags)
     except MlflowException as error:
-        raise RequestError(f"{name}: {first_line(error)}. `redress registry list` shows what there is.") from error
+        raise RequestError(
+            f"{name}: {first_line(error)}. `redress registry list` lists the registered models."
+        ) from error
 
 
 def target_of(gate: Gate, measures: Iterable[str]) -> str:
-    """The measure that has to be better. Raises: RequestError where the protocol has no such one."""
+    """The measure that must improve. Raises: RequestError where the protocol does not have it."""
     names = list(measures)
     wanted = gate.target or (USUAL_TARGET if USUAL_TARGET in names else names[0])
     if wanted not in names:
         raise RequestError(
-            f"the gate asks for {wanted}, which the data's protocol does not give; it gives {either(names)}. "
-            "Set another with `redress registry gate NAME --target …`."
+            f"the gate's target is {wanted}, which the data's protocol does not measure; it measures {either(names)}. "
+            "Set another target with `redress registry gate NAME --target …`."
         )
     return wanted
 
 
 def run_checks(evidence: Mapping[str, Any], gate: Gate) -> list[Check]:
-    """What the gate makes of a comparison's evidence (`review.evidence`). Without a champion, chance stands in for it.
+    """Check a comparison's evidence (`review.evidence`) against the gate. Without a champion, the baseline is random order.
 
-    Raises: RequestError where the evidence was made for a gate of another confidence or other measures.
+    Raises: RequestError where the evidence has another confidence or lacks the gate's target.
     """
     if evidence["confidence"] != gate.confidence:
         raise RequestError(
-            f"the comparison's intervals are of {100 * evidence['confidence']:g}% confidence and the gate now asks for "
+            f"the comparison's intervals have {100 * evidence['confidence']:g}% confidence and the gate now requires "
             f"{100 * gate.confidence:g}%. Compare again: redress registry compare {evidence['model']}"
         )
     return [
@@ -112,14 +118,14 @@ def run_checks(evidence: Mapping[str, Any], gate: Gate) -> list[Check]:
             evidence["same_data"],
             "trained and compared on the same data"
             if evidence["same_data"]
-            else "not the same data: " + evidence["data_note"],
+            else "different data: " + evidence["data_note"],
         ),
         Check(
             "test set",
             not evidence["select_on_test"],
-            "the model was chosen on the test set, so that its numbers are too good"
+            "the model was selected on the test set: its numbers are optimistic"
             if evidence["select_on_test"]
-            else "the test set had no part in choosing the model",
+            else "the test set was not used to select the model",
         ),
     ]
 
@@ -146,7 +152,7 @@ def no_worse(evidence: Mapping[str, Any], gate: Gate) -> Check:
     return Check(
         "no mode worse",
         True,
-        f"no mode worse by more than {format_pp(gate.tolerance, sign='')}; the least change: {name} {format_pp(change[name])}",
+        f"no mode worse by more than {format_pp(gate.tolerance, sign='')}; the lowest change: {name} {format_pp(change[name])}",
     )
 
 
@@ -155,5 +161,5 @@ def format_interval(low: float, high: float) -> str:
 
 
 def format_pp(value: float, sign: str = "+") -> str:
-    """A difference of fractions in points of percent."""
+    """A difference of fractions in percentage points."""
     return f"{100 * value:{sign}.1f} points".replace("-", "−")

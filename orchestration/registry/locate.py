@@ -1,4 +1,4 @@
-"""Which checkpoint is meant by a run, an address or a registered version."""
+"""The checkpoint that a run, an address or a registered version refers to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestration.tracking import mlflow_client, tracked_run
 
 @dataclass(frozen=True)
 class Located:
-    """A model's checkpoint and the run that it is of: storage's address and id (None where nothing tells)."""
+    """A model's checkpoint and its run: the storage's address and the id (None where the storage does not tell it)."""
 
     checkpoint: Checkpoint
     run: str
@@ -24,9 +24,9 @@ class Located:
 
 
 def locate(model: str) -> Located:
-    """The checkpoint of a run (id or storage), at an address, or that a registered version was made of (models:/…).
+    """The checkpoint of a run (id or storage), at an address, or of a registered version (models:/…).
 
-    Raises: RequestError where there is none, or where a version's is no longer the one that was registered.
+    Raises: RequestError where there is none, or where a version's checkpoint was replaced after registration.
     """
     if model.startswith("models:/"):
         return locate_version(model)
@@ -44,9 +44,10 @@ def locate(model: str) -> Located:
 
 
 def locate_version(model: str) -> Located:
-    """The checkpoint of a registered version: what is scored is the network itself, at full speed and for every protocol,
-    and its stored descriptors are of use. That the served graph gives the same features was checked when it was made; that
-    the checkpoint is still the one that it was made of is checked here, by its digest.
+    """The checkpoint that a registered version was exported from.
+
+    The network itself is scored, not the served graph: at full speed, for every protocol, and with its cached descriptors.
+    Registration checked that both give the same features; the digest of the weights is checked here.
     """
     version = find_version(mlflow_client.connect(), model)
     address = version.tags.get("checkpoint") or tracked_run.open_run(version.run_id or "").storage
@@ -54,13 +55,13 @@ def locate_version(model: str) -> Located:
         located = locate(address)
     except RequestError as error:
         raise RequestError(
-            f"{model} was made of the checkpoint {address}, which cannot be used: {error} The registered graph needs none: "
-            "mlflow.pyfunc.load_model."
+            f"{model} was exported from the checkpoint {address}, which cannot be used: {error} To use the registered graph "
+            "alone, load it with mlflow.pyfunc.load_model."
         ) from error
     registered, there = version.tags.get(WEIGHTS), located.checkpoint.digests[checkpoint.FILES[0]]
     if registered and registered != there:
         raise RequestError(
-            f"{model} was made of weights with SHA-256 {registered[:12]}…, and those at {address} have {there[:12]}…: the "
-            "checkpoint was written again. Register it as a new version, or name the checkpoint itself."
+            f"{model} was exported from weights with SHA-256 {registered[:12]}…, and those at {address} have {there[:12]}…: "
+            "the checkpoint was overwritten. Register it as a new version, or name the checkpoint itself."
         )
     return located

@@ -1,4 +1,4 @@
-"""`redress registry list | show | register`: what the registry has, as plain data."""
+"""`redress registry list | show | register`: registered models and their versions, as plain data."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ METRIC = "metric."
 
 
 def list_models(*, tracking_uri: str | None = None) -> list[dict[str, Any]]:
-    """Every version of every registered model, the newest of each first."""
+    """Every version of every registered model, newest first within a model."""
     client = mlflow_client.connect(tracking_uri)
     versions = []
-    for model in mlflow.search_registered_models():  # all of them; a client's own call ends after a hundred
+    for model in mlflow.search_registered_models():  # not the client's own call, which returns at most a hundred
         found = client.search_model_versions(f"name = {quoted(model.name)}")
         versions += sorted(found, key=lambda version: -int(version.version))
     return [summary(client, version) for version in versions]
 
 
 def show_model(uri: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
-    """One version with its tags, decisions and model card; of a bare NAME what was decided about all of its versions.
+    """One version with its tags, decisions and model card; for a bare NAME the decisions about all of its versions.
 
-    Raises: RequestError where there is none.
+    Raises: RequestError where there is no such model or version.
     """
     client = mlflow_client.connect(tracking_uri)
     if not uri.startswith("models:/"):
@@ -49,7 +49,10 @@ def show_model(uri: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
 
 
 def register_run(run: str, name: str) -> dict[str, Any]:
-    """Register the model of a run (id, storage, or one of its checkpoints) under `name`, as candidate. Raises: RequestError."""
+    """Register the model of a run (its id, storage or one of its checkpoints) under `name`, as candidate.
+
+    Raises: RequestError.
+    """
     try:
         is_model_name(name)
     except ValueError as error:
@@ -57,7 +60,7 @@ def register_run(run: str, name: str) -> dict[str, Any]:
     located = locate(run)
     if located.run_id is None:
         raise RequestError(
-            f"{run}: no run of redress lies there ({tracked_run.DESCRIPTION} is missing). Name a run's id or storage."
+            f"{run} is not a run of redress: {tracked_run.DESCRIPTION} is missing. Expected a run's id or storage."
         )
     metrics = show_run(located.run_id)["metrics"]
     model = register.register_checkpoint(located.checkpoint.address, name, located.run_id, metrics)

@@ -1,4 +1,4 @@
-"""Putting a model's files into MLflow and giving them a version; done twice, it makes nothing a second time."""
+"""Upload a model's files to MLflow and create a version of them. Repeating it creates nothing twice."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ FILES = {
     "card": "card.md",
     "serving": SERVING.name,
 }
-ATTEMPT = "registration"  # tag by which a registration that is tried again finds what it made before
-DONE = "registration.done"  # tag: the version was made candidate once; what it is now is its reviewers' business
+ATTEMPT = "registration"  # tag by which a repeated registration finds what it created before
+DONE = "registration.done"  # tag: the version was made candidate once; later changes are the reviewers'
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ class Version:
 
 @dataclass(frozen=True)
 class Packed:
-    """What is to become a version of `name`: files by the keys of FILES, and what describes them.
+    """The content of a new version of `name`: files by the keys of FILES, and their description.
 
-    example: inputs of the graph in the order of `inputs`. dimensions: of a descriptor.
-    attempt: told apart from every other registration, of the same model too.
+    example: inputs of the graph in the order of `inputs`. dimensions: of a descriptor. attempt: a unique id of this
+    registration, also among registrations of the same model.
     """
 
     name: str
@@ -73,8 +73,8 @@ class Packed:
 
 
 def publish(client: MlflowClient, packed: Packed) -> Version:
-    """A version under the alias `candidate`, with its evidence in tags. What an earlier call with the same `packed` made
-    is found and used. Raises: RequestError where the name is not allowed; what MLflow raises where it is away.
+    """Create a version under the alias `candidate`, with its provenance in tags. What an earlier call with the same `packed`
+    created is reused. Raises: RequestError where the name is not allowed; MLflow's errors where it is unavailable.
     """
     model_id = log(client, packed)
     created = find_attempt(client, packed.attempt) or create_version(client, packed, model_id)
@@ -89,7 +89,7 @@ def publish(client: MlflowClient, packed: Packed) -> Version:
 def log(client: MlflowClient, packed: Packed) -> str:
     """Log the pyfunc model to its run; returns the logged model's id.
 
-    Step by step, since MLflow's own `log_model` reads the history of every metric of the run.
+    In single steps, since MLflow's `log_model` would read the history of every metric of the run.
     """
     run = client.get_run(packed.provenance.run_id)
     logged = find_logged(client, run.info.experiment_id, packed.attempt) or client.create_logged_model(
@@ -114,7 +114,7 @@ def find_logged(client: MlflowClient, experiment: str, attempt: str) -> LoggedMo
 
 
 def save(packed: Packed, model_id: str, directory: Path) -> Path:
-    """The model as a folder in MLflow's form, below `directory`."""
+    """Write the model as a folder in MLflow's format, below `directory`; returns its path."""
     for part, content in packed.files.items():
         (directory / FILES[part]).write_bytes(content)
     run_id, fingerprint = packed.provenance.run_id, packed.provenance.data_fingerprint
@@ -137,7 +137,7 @@ def find_attempt(client: MlflowClient, attempt: str) -> ModelVersion | None:
 
 
 def is_newest(client: MlflowClient, version: ModelVersion) -> bool:
-    """Whether nothing was registered after it under its name: what was became the candidate in its turn."""
+    """Whether no later version has its name: a later one became the candidate already."""
     [newest] = client.search_model_versions(
         f"name = {quoted(version.name)}", max_results=1, order_by=["version_number DESC"]
     )
@@ -152,7 +152,7 @@ def create_version(client: MlflowClient, packed: Packed, model_id: str) -> Model
         if is_unavailable(error):
             raise
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise RequestError(f"the registry does not take the name {name!r}: {first_line(error)}") from error
+            raise RequestError(f"MLflow does not accept the model name {name!r}: {first_line(error)}") from error
     tags = {f"sha256.{part}": digest for part, digest in packed.digests.items()}
     tags |= {f"metric.{key}": f"{value:.6f}" for key, value in provenance.metrics.items()}
     tags |= {
@@ -182,7 +182,7 @@ def signature(inputs: tuple[str, ...], dimensions: int) -> ModelSignature:
 
 
 def model_name(name: str) -> str:
-    """A logged model's name may not have these characters, a registered one's may."""
+    """A valid name of a logged model, which may not have some characters of a registered model's name."""
     return "".join("-" if c in "/:.%\"'" else c for c in name)
 
 

@@ -1,4 +1,4 @@
-"""The versions of a registered model: which one a name means, and which ones its aliases point to."""
+"""The versions of a registered model: found by name or address, and by the aliases that point to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from orchestration.tracking.mlflow_filters import quoted
 CANDIDATE, CHAMPION, PREVIOUS = "candidate", "champion", "previous"
 ALIASES = (CANDIDATE, CHAMPION, PREVIOUS)
 
-WEIGHTS = "sha256.weights"  # tag: the digest of the checkpoint's file that the graph was made of
+WEIGHTS = "sha256.weights"  # tag: the digest of the weights' file that the graph was exported from
 
 Aliases = dict[str, str | None]
 
@@ -27,14 +27,14 @@ def find(client: MlflowClient, model: str) -> ModelVersion:
         return find_version(client, model)
     if CANDIDATE not in registered(client, model).aliases:
         raise RequestError(
-            f"{model} has no candidate: the alias points to nothing. Register a run (`redress registry register RUN {model}`), "
+            f"{model} has no candidate: no version has that alias. Register a run (`redress registry register RUN {model}`), "
             f"or name a version, models:/{model}/VERSION."
         )
     return find_version(client, f"models:/{model}@{CANDIDATE}")
 
 
 def find_version(client: MlflowClient, uri: str) -> ModelVersion:
-    """Of models:/NAME/VERSION or models:/NAME@ALIAS. Raises: RequestError that says what there is."""
+    """The version at models:/NAME/VERSION or models:/NAME@ALIAS. Raises: RequestError that lists the existing ones."""
     name, at, alias = uri.removeprefix("models:/").partition("@")
     if not at:
         name, _, number = name.rpartition("/")
@@ -43,12 +43,12 @@ def find_version(client: MlflowClient, uri: str) -> ModelVersion:
     except MlflowException as error:
         raise RequestError(
             f"{uri}: {first_line(error)}. Expected models:/NAME/VERSION or models:/NAME@ALIAS of a registered model; "
-            f"{what_there_is(client, name)}."
+            f"{existing(client, name)}."
         ) from error
 
 
-def what_there_is(client: MlflowClient, name: str) -> str:
-    """Versions and aliases of a registered model, or the models that there are."""
+def existing(client: MlflowClient, name: str) -> str:
+    """The versions and aliases of a registered model, or the registered models, as a phrase."""
     try:
         model = client.get_registered_model(name)
     except MlflowException:
@@ -63,19 +63,19 @@ def what_there_is(client: MlflowClient, name: str) -> str:
 
 
 def aliases(client: MlflowClient, name: str) -> Aliases:
-    """The versions that the three aliases point to; None for one that is not there.
+    """The versions that the three aliases point to; None for a missing alias.
 
-    Raises: RequestError where there is no such model, or an alias points to a version that was deleted.
+    Raises: RequestError where there is no such model, or an alias points to a deleted version.
     """
     there = registered(client, name).aliases
     found: Aliases = {alias: str(there[alias]) if alias in there else None for alias in ALIASES}
     for alias, number in found.items():
-        exists(client, name, alias, number)
+        check_exists(client, name, alias, number)
     return found
 
 
-def exists(client: MlflowClient, name: str, alias: str, number: str | None) -> None:
-    """Raises: RequestError where an alias is to point, or points, to a version that is not there."""
+def check_exists(client: MlflowClient, name: str, alias: str, number: str | None) -> None:
+    """Check that the version of an alias exists. Raises: RequestError."""
     if number is None:
         return
     try:
@@ -92,7 +92,7 @@ def registered(client: MlflowClient, name: str) -> Any:
         return client.get_registered_model(name)
     except MlflowException as error:
         raise RequestError(
-            f"no registered model {name!r}: {first_line(error)}. `redress registry list` shows what there is."
+            f"no registered model {name!r}: {first_line(error)}. `redress registry list` lists the registered models."
         ) from error
 
 

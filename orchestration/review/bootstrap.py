@@ -1,7 +1,7 @@
-"""Paired bootstrap (Efron and Tibshirani, 1993, ch. 13): how sure a mean difference is, from the queries that there were.
+"""Paired bootstrap (Efron and Tibshirani, 1993, ch. 13): the uncertainty of a mean difference over queries.
 
-The same resamples of queries serve every measure and both models, so that what varies from query to query alike in both
-cancels. Queries of one person are alike, too; whole persons can be drawn instead, which gives the wider, more careful interval.
+Every measure and both models share the same resamples of queries, so variation that both models have in common cancels.
+Queries of one person are correlated; resampling whole persons gives a wider, more conservative interval.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ def mean_intervals(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Percentile intervals of the means of `values` (float [M, Q]: M measures of Q queries): their ends, float64 [M] each.
 
-    groups: int64 [Q]; whole groups are drawn where they are given, else single queries. Where there is but one to draw, an
-    interval says nothing, and its ends are NaN.
+    groups: int64 [Q]; resample whole groups instead of single queries. With a single group or query the ends are NaN.
     """
     members = np.arange(values.shape[1]) if groups is None else np.unique(groups, return_inverse=True)[1]
     size = np.bincount(members)

@@ -1,6 +1,6 @@
-"""Two models on the same queries: differences with their intervals, per camera and change of clothes, and what changed.
+"""Two models on the same queries: differences with intervals, by camera and change of clothes, and the queries that changed.
 
-`champion` and `candidate` are two sets of descriptors of one data set; of either may be any dimension.
+`champion` and `candidate` are descriptors of one data set, of any dimension each.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Entries = tuple[str, str, tuple[str, ...] | None, int]
 class Difference:
     """A measure of both models as fractions, and the ends of the interval of candidate − champion.
 
-    by_person: the same where whole persons are drawn instead of queries.
+    by_person: the interval of a bootstrap over whole persons instead of queries.
     """
 
     champion: float
@@ -48,7 +48,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Group:
-    """Queries that share a camera, or what becomes of their clothes: by measure."""
+    """Queries of one camera or one change of clothes, with their differences by measure."""
 
     name: str
     num_queries: int
@@ -57,7 +57,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Changed:
-    """A query that one model ranks better than the other: the nearest gallery entries by both."""
+    """A query that one model ranks better than the other, with the nearest gallery entries of both."""
 
     query: int  # row of the query's split
     champion: RankedList
@@ -70,7 +70,7 @@ class Changed:
 
 @dataclass(frozen=True)
 class ModeComparison:
-    """One mode. rankings: champion's and candidate's. better, worse: those that changed most, the most first; of draws none."""
+    """One mode. rankings: of champion and candidate. better, worse: the queries that changed most; empty for several draws."""
 
     mode: Mode
     differences: dict[str, Difference]
@@ -96,7 +96,7 @@ def compare(
     *,
     confidence: float,
 ) -> list[ModeComparison]:
-    """Every mode of the protocol. confidence: of the intervals, such as 0.95."""
+    """Compare in every mode of the protocol. confidence: of the intervals, such as 0.95."""
     ranked: dict[Entries, Ranked] = {}
     for mode in protocol.modes:
         if entries_of(mode) not in ranked:
@@ -106,7 +106,7 @@ def compare(
 
 
 def entries_of(mode: Mode) -> Entries:
-    """Modes in which these are the same differ in nothing but their rule, and are ranked together."""
+    """The queries and gallery of a mode. Modes of equal entries differ only in their rule, and are ranked together."""
     return mode.query, mode.gallery, mode.cameras, mode.draws
 
 
@@ -131,7 +131,7 @@ def rank_both(
     models: tuple[Mapping[str, Descriptors], Mapping[str, Descriptors]],
     manifest: Manifest,
 ) -> Ranked:
-    """modes: of the same entries."""
+    """Rank the queries by both models. modes: of equal entries."""
     of_query, of_gallery = indexes[modes[0].query], indexes[modes[0].gallery]
     rows = protocols.rows(protocol, modes[0], of_query)
     drawn = protocols.galleries(protocol, modes[0], of_gallery, manifest)
@@ -204,7 +204,7 @@ def differences(values: np.ndarray, person: np.ndarray, confidence: float) -> di
 
 
 def groups(names: list[str], values: np.ndarray, person: np.ndarray, confidence: float) -> list[Group]:
-    """The queries of each name apart, in the order of the names."""
+    """The differences of the queries of each name, in the order of the names."""
     of_query = np.array(names)
     found = []
     for name in np.unique(of_query):
@@ -215,7 +215,7 @@ def groups(names: list[str], values: np.ndarray, person: np.ndarray, confidence:
 
 
 def clothes_changes(query: Labels, gallery: Labels, mode: Mode) -> list[str]:
-    """Of each query, what its matches wear: the asked clothes, and how many other outfits. "unknown" without labels."""
+    """For each query, whether its matches wear the same clothes, and how many other outfits; "unknown" without labels."""
     kinds = np.unique(np.stack([gallery.person, gallery.camera, gallery.clothes]), axis=1)
     _, matches = valid_and_match(query, Labels(*kinds), mode.rule)
     at, kind = np.nonzero(matches)
@@ -224,7 +224,7 @@ def clothes_changes(query: Labels, gallery: Labels, mode: Mode) -> list[str]:
     others = np.bincount(worn[0][~is_same], minlength=len(query))
     same = np.bincount(worn[0][is_same], minlength=len(query)) > 0
     labelled = (query.clothes >= 0) & (np.bincount(worn[0][worn[1] < 0], minlength=len(query)) == 0)
-    return [clothes_change(*told) for told in zip(labelled.tolist(), same.tolist(), others.tolist(), strict=True)]
+    return [clothes_change(*facts) for facts in zip(labelled.tolist(), same.tolist(), others.tolist(), strict=True)]
 
 
 def clothes_change(is_labelled: bool, is_same: bool, others: int) -> str:
@@ -244,7 +244,7 @@ def changed(
     chosen: np.ndarray,
     sign: int,
 ) -> list[Changed]:
-    """Those of the chosen queries that changed for the better (sign 1) or the worse (-1), with both models' lists."""
+    """The chosen queries that changed for the better (sign 1) or the worse (-1), with both models' lists."""
     lists = [
         nearest(mode, query, gallery, ranking, chosen, LIST_LENGTH) if len(chosen) else []
         for query, gallery, ranking in zip(queries, galleries, rankings, strict=True)

@@ -1,4 +1,4 @@
-"""Who is compared in a review: the candidate, the champion or whom else was named, and the data that both are of."""
+"""The models under review (the candidate, and the champion or another version) and the data to compare them on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from orchestration.tracking import tracked_run
 
 @dataclass(frozen=True)
 class ReviewedModel:
-    """A registered version and the checkpoint that it was made of. label: as a sentence calls it."""
+    """A registered version and the checkpoint that it was exported from. label: its name in sentences."""
 
     version: ModelVersion
     located: Located
@@ -42,39 +42,42 @@ class ReviewedModel:
 def models_under_review(
     client: MlflowClient, model: str, against: str | None
 ) -> tuple[Gate, ReviewedModel, ReviewedModel | None]:
-    """The gate, the candidate, and whom it is compared with: None where there is no champion. Raises: RequestError."""
+    """The gate, the candidate, and the version to compare it with: None where there is no champion.
+
+    Raises: RequestError.
+    """
     version = versions.find(client, model)
     number = versions.aliases(client, version.name)[CHAMPION]
     other = versions.find(client, against) if against else None
     if other is None and number is not None:
         other = client.get_model_version(version.name, number)
     if other is not None and uri(other) == uri(version):
-        raise RequestError(f"{uri(version)} is the champion itself. Name the version to compare with it.")
+        raise RequestError(f"{uri(version)} is the champion itself. Name another version to compare with it.")
     policy = gate.gate_of(client, version.name)
-    candidate = ReviewedModel(version, located(version, again(version)), f"candidate {version.version}")
+    candidate = ReviewedModel(version, located(version, register_again(version)), f"candidate {version.version}")
     if other is None:
         return policy, candidate, None
     role = "champion" if against is None else "version"
     label = f"{role} {other.version}" if other.name == version.name else f"{other.name} {other.version}"
-    way_out = other_champion(version.name) if against is None else "name another version with --with"
-    return policy, candidate, ReviewedModel(other, located(other, way_out), label)
+    remedy = change_champion(version.name) if against is None else "name another version with --with"
+    return policy, candidate, ReviewedModel(other, located(other, remedy), label)
 
 
-def again(version: ModelVersion) -> str:
-    return f"register a run whose checkpoint is there: redress registry register RUN {version.name}"
+def register_again(version: ModelVersion) -> str:
+    return f"register a run that has its checkpoint: redress registry register RUN {version.name}"
 
 
-def other_champion(name: str) -> str:
+def change_champion(name: str) -> str:
     return (
-        f"undo the promotion (`redress registry rollback {name} --reason …`), set the alias {CHAMPION} to a version whose "
-        "checkpoint is there, in MLflow, or compare with a version that you name (--with models:/NAME/VERSION)"
+        f"undo the promotion (`redress registry rollback {name} --reason …`), set the alias {CHAMPION} in MLflow to a version "
+        "that has its checkpoint, or compare with another version (--with models:/NAME/VERSION)"
     )
 
 
-def located(version: ModelVersion, way_out: str) -> Located:
-    """The checkpoint of a version, after its weights were read: descriptors and what the network sees are made of them.
+def located(version: ModelVersion, remedy: str) -> Located:
+    """The checkpoint of a version, whose weights are read once: descriptors and Grad-CAM need them.
 
-    Raises: RequestError that names what is gone, and the `way_out` beside bringing it back.
+    Raises: RequestError that names what is missing, and the `remedy` besides restoring it.
     """
     try:
         found = locate(uri(version))
@@ -82,50 +85,55 @@ def located(version: ModelVersion, way_out: str) -> Located:
     except UnreachableError:
         raise
     except (RequestError, StoreError, CorruptCheckpointError) as error:
-        raise RequestError(f"{error}\nNothing was compared. Bring that back, or {way_out}.") from error
+        raise RequestError(f"{error}\nNothing was compared. Restore the checkpoint, or {remedy}.") from error
     if found.run_id is None and not version.run_id:
         raise RequestError(
-            f"{uri(version)} belongs to no run, where its comparison could be kept. Register it from a run."
+            f"{uri(version)} belongs to no run, and its comparison would be stored there. Register it from a run."
         )
     return found
 
 
 def data_of(candidate: ReviewedModel, champion: ReviewedModel | None, data: str | None) -> tuple[str, str]:
-    """The data to compare on, and what is not the same about the two models' data, "" where nothing.
+    """The address of the data to compare on, and how the two models' data differ, "" where they do not.
 
-    Raises: RequestError where the models are of different data and none were named.
+    Raises: RequestError where the models have different data and `data` names none.
     """
     if data:
         data = tracked_run.absolute(data)
     if champion is None or champion.fingerprint == candidate.fingerprint:
         return data or candidate.located.checkpoint.experiment["data"], ""
     named = {one.label: one.fingerprint[:12] or "unknown" for one in (champion, candidate)}
-    told = " and ".join(f"{label} is of data with fingerprint {fingerprint}…" for label, fingerprint in named.items())
+    difference = " and ".join(
+        f"{label} was trained on data with fingerprint {fingerprint}…" for label, fingerprint in named.items()
+    )
     if data is None:
         raise RequestError(
-            f"{uri(candidate.version)}: {told}. Their numbers are of different data. To compare both on one data set, name "
-            "it with --data ADDRESS; promotion will then need --override."
+            f"{uri(candidate.version)}: {difference}. Name one data set to compare both on with --data ADDRESS. Promotion "
+            "will then need --override."
         )
-    return data, told
+    return data, difference
 
 
 def changed_data(candidate: ReviewedModel, champion: ReviewedModel | None, dataset: Dataset, *, given: bool) -> str:
-    """How the data compared on differ from the candidate's own, "" where not. Raises: RequestError unless they were `given`."""
+    """How the data compared on differ from the candidate's own, "" where they do not.
+
+    Raises: RequestError where they differ and were not `given` by the user.
+    """
     if dataset.fingerprint == candidate.fingerprint:
         return ""
-    told = (
+    difference = (
         f"{without_secret(dataset.address)} has fingerprint {dataset.fingerprint[:12]}… and "
-        f"{candidate.label} is of data with {candidate.fingerprint[:12] or 'unknown'}…"
+        f"{candidate.label} was trained on data with {candidate.fingerprint[:12] or 'unknown'}…"
     )
     if not given:
         raise RequestError(
-            f"{uri(candidate.version)}: its data changed: {told}. Say with --data ADDRESS where the old ones are."
+            f"{uri(candidate.version)}: its data changed: {difference}. Set --data ADDRESS to the unchanged data."
         )
-    return told
+    return difference
 
 
 def check_data(models: Iterable[ReviewedModel | None], dataset: Dataset, protocol: Protocol) -> None:
-    """Each can be evaluated on the data. Raises: RequestError that says which cannot."""
+    """Check that each model can be evaluated on the data. Raises: RequestError that names the one that cannot."""
     for one in filter(None, models):
         try:
             check_fits(one.located.checkpoint, dataset, protocol)
@@ -134,8 +142,8 @@ def check_data(models: Iterable[ReviewedModel | None], dataset: Dataset, protoco
 
 
 def fingerprints(candidate: ReviewedModel, champion: ReviewedModel | None, dataset: Dataset) -> dict[str, str]:
-    """What has which data fingerprint; one line where all are the same."""
-    found = {"compared on": dataset.fingerprint, f"{candidate.label} is of": candidate.fingerprint or "unknown"}
+    """Data fingerprints by description; one entry where all are equal."""
+    found = {"compared on": dataset.fingerprint, f"{candidate.label} trained on": candidate.fingerprint or "unknown"}
     if champion:
-        found[f"{champion.label} is of"] = champion.fingerprint or "unknown"
+        found[f"{champion.label} trained on"] = champion.fingerprint or "unknown"
     return {"fingerprint (all)": dataset.fingerprint} if len(set(found.values())) == 1 else found

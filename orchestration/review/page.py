@@ -1,4 +1,4 @@
-"""The review page: one HTML file that needs nothing else, in which a reviewer sees whether a candidate is better, and where."""
+"""The review page: one self-contained HTML file that shows whether a candidate is better than the champion, and where."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from orchestration.registry.gate import Check, Gate
 from orchestration.review import svg
 from orchestration.review.comparison import Difference, ModeComparison
 from orchestration.review.svg import Line
-from orchestration.review.thumbnails import Case, LookedAt
+from orchestration.review.thumbnails import Case, ExplainedQuery
 
 TEMPLATE = Path(__file__).with_name("page.html")
-# MLflow shows a page in a sandbox, where Chromium follows no link within it. Elsewhere links need no help.
+# MLflow shows a page in a sandbox, in which Chromium does not follow links within the page. Elsewhere links work by themselves.
 SCRIPT = """
 if (location.protocol === "blob:") document.addEventListener("click", event => {
   const link = event.target.closest('a[href^="#"]');
@@ -40,7 +40,10 @@ RECALL_TICKS = [(0.0, "0"), (0.25, "25"), (0.5, "50"), (0.75, "75"), (1.0, "100"
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """A version under comparison, or what stands in for one. label: as a sentence calls it. facts: for the table of origins."""
+    """A version under review, or the baseline where there is no champion.
+
+    label: its name in sentences. facts: rows of the table of origins.
+    """
 
     label: str
     facts: Mapping[str, str]
@@ -48,9 +51,10 @@ class ModelSummary:
 
 @dataclass(frozen=True)
 class Review:
-    """All that the page shows. cases: by mode, better and worse. looks: Grad-CAM of both models, or a sentence why not.
+    """The content of the page.
 
-    changes: setting → (champion's, candidate's). card: Markdown.
+    cases: queries ranked better and worse, by mode. explanations: Grad-CAM of both models, or a sentence on why there is
+    none. changes: setting → (champion's, candidate's). card: Markdown.
     """
 
     name: str
@@ -63,7 +67,7 @@ class Review:
     checks: Sequence[Check]
     comparisons: Sequence[ModeComparison]
     cases: Mapping[str, tuple[Sequence[Case], Sequence[Case]]]
-    looks: Sequence[LookedAt] | str
+    explanations: Sequence[ExplainedQuery] | str
     manifest: Manifest
     data: str
     fingerprints: Mapping[str, str]
@@ -79,7 +83,7 @@ class Review:
 
     @cached_property
     def widest(self) -> float:
-        """The largest end of any interval, so that all are drawn to one scale."""
+        """The largest absolute end of any interval: the common scale of their drawings."""
         ends = [end for mode in self.comparisons for one in mode.differences.values() for end in (one.low, one.high)]
         return max((abs(end) for end in ends if math.isfinite(end)), default=1.0)
 
@@ -90,7 +94,7 @@ class Review:
 
 
 def write_page(review: Review) -> str:
-    """The HTML. Whatever comes from data, names or people is escaped, nothing is fetched, and nothing but SCRIPT may run."""
+    """The HTML. Text from data, names and people is escaped, nothing is fetched, and no script but SCRIPT may run."""
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -107,7 +111,7 @@ def percent(value: float) -> str:
 
 
 def format_pp(value: float) -> str:
-    """+1.2 or −0.3; what rounds to nothing has no sign."""
+    """A fraction in percentage points, such as +1.2 or −0.3; what rounds to zero has no sign."""
     shown = f"{100 * value:+.1f}"
     return "–" if math.isnan(value) else "0.0" if shown in ("+0.0", "-0.0") else shown.replace("-", "−")
 
@@ -122,7 +126,7 @@ def interval(difference: Difference, widest: float) -> Markup:
 
 
 def lines(review: Review, of_both: Sequence[Sequence[tuple[float, float]]]) -> list[Line]:
-    """of_both: the champion's points and the candidate's."""
+    """of_both: the points of the champion's line and of the candidate's."""
     labels = {"champion": review.champion.label, "candidate": review.candidate.label}
     return [Line(kind, label, some) for (kind, label), some in zip(labels.items(), of_both, strict=True)]
 
@@ -139,28 +143,28 @@ def cmc(review: Review, mode: ModeComparison) -> Markup:
     ticks = [(positions[k], str(k)) for k in ranks if k in (1, 2, 5, 10, 20, 50)] or [(0.0, "1")]
     if len(ticks) < 2:
         ticks = [*ticks, (ticks[0][0] + 1, "")]
-    told = "; ".join(
+    summary = "; ".join(
         f"{label}: {percent(curve[0][1])} % at rank 1, {percent(curve[-1][1])} % at rank {curve[-1][0]}"
         for label, curve in zip((review.champion.label, review.candidate.label), of_both, strict=True)
     )
     placed = [[(positions[k], share) for k, share in curve] for curve in of_both]
-    title = f"Cumulative match characteristic, {mode.mode.name}. {told}"
+    title = f"Cumulative match characteristic, {mode.mode.name}. {summary}"
     return svg.curves(title, "rank", "queries matched, %", ticks, lines(review, placed))
 
 
 def precision_recall(review: Review, mode: ModeComparison) -> Markup:
     """Interpolated precision at recall, mean over queries."""
     placed = [list(zip(RECALLS.tolist(), one.precision.tolist(), strict=True)) for one in mode.rankings]
-    told = "; ".join(
+    summary = "; ".join(
         f"{label}: precision {percent(one.precision[10])} % at half of the matches, {percent(one.precision[20])} % at all"
         for label, one in zip((review.champion.label, review.candidate.label), mode.rankings, strict=True)
     )
-    title = f"Precision over recall, {mode.mode.name}. {told}"
+    title = f"Precision over recall, {mode.mode.name}. {summary}"
     return svg.curves(title, "recall, %", "precision, %", RECALL_TICKS, lines(review, placed))
 
 
 def markdown(text: str, below: int = 2) -> Markup:
-    """Markdown as HTML: no raw HTML, no pictures; its headings `below` levels lower than they say."""
+    """Markdown as HTML without raw HTML and images; headings are `below` levels lower than in the source."""
     reader = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     tokens = reader.parse(text)
     for token in tokens:

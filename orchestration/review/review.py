@@ -1,4 +1,4 @@
-"""`redress registry compare`: a candidate beside the champion on the same queries, as evidence in tags and as a page."""
+"""`redress registry compare`: candidate and champion on the same queries, as evidence in tags and as a page."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from orchestration.review.models import (
     models_under_review,
 )
 from orchestration.review.page import ModelSummary, Review, write_page
-from orchestration.review.thumbnails import draw_cases, draw_looks
+from orchestration.review.thumbnails import render_cases, render_explanations
 from orchestration.tracking import mlflow_client
 from orchestration.tracking.run_description import flatten
 
@@ -55,15 +55,15 @@ def review(
     who: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Compare a version with the champion (with `against`, another version); returns differences, checks and the page's place.
+    """Compare a version with the champion, or with the version `against`; returns differences, checks and the page's path.
 
-    data: what both are compared on, instead of the candidate's own data. page: a file for another copy of the page.
-    The page goes to the candidate's run in MLflow, and what it found to the version's tags: promotion asks for that.
+    data: the data set to compare on; by default the candidate's own. page: a file for another copy of the page.
+    The page is logged to the candidate's run, and its evidence to the version's tags: promotion requires it.
     Raises: RequestError before work starts where the two cannot be compared.
     """
     progress = progress or Progress()
     if page and not Path(page).absolute().parent.is_dir():
-        raise RequestError(f"--page {page}: there is no folder {Path(page).parent}. Make it, or name another file.")
+        raise RequestError(f"--page {page}: there is no folder {Path(page).parent}. Create it, or name another file.")
     who, client = decisions.reviewer(who), mlflow_client.connect()
     policy, candidate, champion = models_under_review(client, model, against)
     address, note = data_of(candidate, champion, data)
@@ -81,8 +81,8 @@ def review(
     comparisons = compare(protocol, indexes, reference, proposed, dataset.manifest, confidence=policy.confidence)
     evidence = evidence_of(candidate, champion, dataset, note, policy, comparisons, who)
     checks = gate.run_checks(evidence, policy)
-    progress.say("drawing the review page")
-    drawn = write_page(
+    progress.say("rendering the review page")
+    html = write_page(
         Review(
             name=candidate.version.name,
             model=uri(candidate.version),
@@ -93,8 +93,8 @@ def review(
             target=target,
             checks=checks,
             comparisons=comparisons,
-            cases=draw_cases(dataset, indexes, comparisons),
-            looks=draw_looks(
+            cases=render_cases(dataset, indexes, comparisons),
+            explanations=render_explanations(
                 {one.label: one.located.checkpoint for one in (champion, candidate) if one},
                 dataset,
                 indexes,
@@ -110,9 +110,9 @@ def review(
             when=evidence["when"],
         )
     )
-    place = keep(client, candidate, evidence, checks, drawn, is_evidence=against is None)
+    place = store_review(client, candidate, evidence, checks, html, is_evidence=against is None)
     if page:
-        Path(page).write_text(drawn, encoding="utf-8")
+        Path(page).write_text(html, encoding="utf-8")
     return {
         "model": uri(candidate.version),
         "against": uri(champion.version) if champion else RANDOM_ORDER,
@@ -141,7 +141,7 @@ def evidence_of(
     comparisons: Sequence[ModeComparison],
     who: str,
 ) -> dict[str, Any]:
-    """What promotion judges by, as plain JSON; ends of intervals that are none are null."""
+    """The evidence that promotion checks, as plain JSON; missing ends of intervals are null."""
     found: dict[str, Any] = {}
     for one in comparisons:
         for measure, difference in one.differences.items():
@@ -168,7 +168,7 @@ def evidence_of(
     }
 
 
-def keep(
+def store_review(
     client: MlflowClient,
     candidate: ReviewedModel,
     evidence: Mapping[str, Any],
@@ -179,7 +179,7 @@ def keep(
 ) -> str:
     """Log page and numbers to the candidate's run, and link them from the version; returns the page's artifact path.
 
-    is_evidence: the comparison is with the champion; then what promotion needs goes to the version's tags.
+    is_evidence: the comparison is with the champion, so the evidence also goes to the version's tags.
     """
     version = candidate.version
     run_id = candidate.run_id
@@ -214,7 +214,7 @@ def keep(
 
 
 def card_of(version: ModelVersion) -> str:
-    """The model card in a version's description, without the review's link above it."""
+    """The model card in a version's description, without the link to the review."""
     text = version.description or ""
     if not text.startswith(HEADING):
         return text
@@ -242,7 +242,7 @@ def summarise(client: MlflowClient, reviewed: ReviewedModel | None) -> ModelSumm
 
 
 def changes(champion: ReviewedModel, candidate: ReviewedModel) -> dict[str, tuple[str, str]]:
-    """Settings that differ, secrets left out."""
+    """Settings that differ, without secrets."""
     old, new = (flatten(one.located.checkpoint.experiment) for one in (champion, candidate))
     return {
         key: (old.get(key, "–"), new.get(key, "–"))

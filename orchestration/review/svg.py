@@ -1,6 +1,6 @@
-"""Drawings of a review page as inline SVG: they follow the page's colours, light or dark, and scale with it.
+"""Charts of a review page as inline SVG, which follow the page's colours, light or dark, and its width.
 
-A line is told from the other by its stroke and its marks, not by colour alone.
+Lines differ in stroke and marks, not by colour alone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Line:
 
 
 def curves(title: str, x_label: str, y_label: str, ticks: Sequence[tuple[float, str]], lines: Sequence[Line]) -> Markup:
-    """Lines over x from the first tick to the last; y from 0 to 100 %. `title` is what a screen reader says."""
+    """Lines over x from the first tick to the last; y from 0 to 100 %. `title`: text for screen readers."""
     first, last = ticks[0][0], ticks[-1][0]
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -60,7 +60,7 @@ def curves(title: str, x_label: str, y_label: str, ticks: Sequence[tuple[float, 
 
 
 def interval(low: float, value: float, high: float, widest: float) -> Markup:
-    """A difference and the interval about it, on an axis from −widest to widest with its zero drawn; "" where there is none."""
+    """A difference and its interval on an axis from −widest to widest with a line at zero; "" where a number is not finite."""
     if not all(map(math.isfinite, (low, value, high))):
         return Markup("")
     widest = widest or 1.0
@@ -79,7 +79,7 @@ def interval(low: float, value: float, high: float, widest: float) -> Markup:
 
 
 def legend(lines: Sequence[Line]) -> Markup:
-    """What each stroke means, for people who see it."""
+    """The legend: stroke, mark and label of each line."""
     return Markup("").join(
         Markup(
             '<span class="key"><svg viewBox="0 0 34 10" aria-hidden="true"><path class="line {kind}" d="M1 5H33"/>'

@@ -1,4 +1,4 @@
-"""The pictures of a review page: small copies of the images in ranked lists, and where both models look in some of them."""
+"""The pictures of a review page: thumbnails of the images in ranked lists, and Grad-CAM of both models for some queries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from orchestration.review.comparison import Changed, ModeComparison
 
 HEIGHT = 224  # pixels: twice what the page shows, for dense screens
 QUALITY = 80
-LOOKED_AT = 2  # queries that got better, and as many that got worse
+EXPLAINED = 2  # queries ranked better, and as many ranked worse
 
 log = logging.getLogger(__name__)
 
@@ -60,8 +60,8 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Look:
-    """A query and its nearest gallery entry as a network is given them, each with its Grad-CAM beside it."""
+class ExplainedMatch:
+    """A query and its nearest gallery entry as inputs of a network, each with its Grad-CAM."""
 
     of: str
     is_match: bool
@@ -71,17 +71,17 @@ class Look:
 
 
 @dataclass(frozen=True)
-class LookedAt:
-    """A query that got better (or worse), as each model looks at it."""
+class ExplainedQuery:
+    """A query ranked better or worse, with the nearest entry of each model explained."""
 
     title: str
-    looks: list[Look]
+    matches: list[ExplainedMatch]
 
 
-def draw_cases(
+def render_cases(
     dataset: Dataset, indexes: Mapping[str, SplitIndex], comparisons: Sequence[ModeComparison]
 ) -> dict[str, tuple[list[Case], list[Case]]]:
-    """By mode, the queries that got better and worse. Each row group that shows one of them is read once."""
+    """By mode, the queries ranked better and worse. Each row group that has one of their images is read once."""
     wanted: dict[str, set[int]] = {}
     for one in comparisons:
         for change in (*one.better, *one.worse):
@@ -107,7 +107,7 @@ def case(
     mode = comparison.mode
     index, at = indexes[mode.query], change.query
     person, wears, camera = person_of(index, at), clothes_of(index, at), camera_of(index, at)
-    query = Picture(small[mode.query][at], f"the query: person {person}{', ' if wears else ''}{wears}, camera {camera}")
+    query = Picture(small[mode.query][at], f"query: person {person}{', ' if wears else ''}{wears}, camera {camera}")
     return Case(
         query=query,
         person=person,
@@ -158,67 +158,71 @@ def thumbnails(dataset: Dataset, index: SplitIndex, rows: Iterable[int]) -> dict
 
 def jpeg(image: np.ndarray) -> str:
     """uint8 [h, w, 3] as a data URI, at most HEIGHT high."""
-    drawn = Image.fromarray(image)
-    if drawn.height > HEIGHT:
-        drawn = drawn.resize((max(1, round(drawn.width * HEIGHT / drawn.height)), HEIGHT), Image.Resampling.LANCZOS)
+    rendered = Image.fromarray(image)
+    if rendered.height > HEIGHT:
+        rendered = rendered.resize(
+            (max(1, round(rendered.width * HEIGHT / rendered.height)), HEIGHT), Image.Resampling.LANCZOS
+        )
     out = io.BytesIO()
-    drawn.save(out, "JPEG", quality=QUALITY, optimize=True)
+    rendered.save(out, "JPEG", quality=QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def draw_looks(
+def render_explanations(
     models: Mapping[str, Checkpoint], dataset: Dataset, indexes: Mapping[str, SplitIndex], comparison: ModeComparison
-) -> list[LookedAt] | str:
-    """Where each model (by what the page calls it: the champion, where there is one, and the candidate last) looks in
-    queries that changed most and in what it takes for nearest.
+) -> list[ExplainedQuery] | str:
+    """Grad-CAM of each model for the queries that changed most and their nearest entries.
 
-    What goes wrong here is a sentence instead: the comparison is not lost by it.
+    models: by label; the champion, where there is one, and the candidate last. A failure returns a sentence instead of
+    pictures: it does not fail the comparison.
     """
-    chosen = [("better", one) for one in comparison.better[:LOOKED_AT]]
-    chosen += [("worse", one) for one in comparison.worse[:LOOKED_AT]]
+    chosen = [("better", one) for one in comparison.better[:EXPLAINED]]
+    chosen += [("worse", one) for one in comparison.worse[:EXPLAINED]]
     if not chosen:
-        return "No query is ranked differently by the two."
+        return "Both models rank every query alike."
     mode = comparison.mode
     try:
         queries = samples(dataset, indexes[mode.query], [one.query for _, one in chosen])
-        found: list[LookedAt] = []
+        found: list[ExplainedQuery] = []
         for _, one in chosen:
             person = person_of(indexes[mode.query], one.query)
             change = f"AP {100 * one.champion.average_precision:.0f} % → {100 * one.candidate.average_precision:.0f} %"
-            found.append(LookedAt(f"Person {person}, {change}", []))
+            found.append(ExplainedQuery(f"Person {person}, {change}", []))
         for name, model in models.items():
             lists = [one.candidate if name == list(models)[-1] else one.champion for _, one in chosen]
             nearest = samples(dataset, indexes[mode.gallery], [int(listed.gallery[0]) for listed in lists])
-            seen_queries, seen_nearest = explain.look(model, [queries, nearest])
+            explained_queries, explained_nearest = explain.explain_samples(model, [queries, nearest])
             for at, listed in enumerate(lists):
-                found[at].looks.append(look(name, listed, seen_queries[at], seen_nearest[at]))
-    except Exception as error:  # whatever it is: what was measured is worth more than a picture
+                found[at].matches.append(explained_match(name, listed, explained_queries[at], explained_nearest[at]))
+    except Exception as error:  # of any kind: the results are worth more than a picture
         log.warning("no Grad-CAM on the review page: %s: %s", type(error).__name__, error)
-        log.debug("drawing Grad-CAM", exc_info=True)
-        return f"Grad-CAM could not be drawn: {type(error).__name__}: {error}"
+        log.debug("rendering Grad-CAM", exc_info=True)
+        return f"Grad-CAM could not be rendered: {type(error).__name__}: {error}"
     return found
 
 
-def look(of: str, listed: RankedList, query: explain.Seen, nearest: explain.Seen) -> Look:
+def explained_match(
+    of: str, listed: RankedList, query: explain.Explanation, nearest: explain.Explanation
+) -> ExplainedMatch:
     is_match = bool(listed.is_match[0])
-    what = f"the nearest by {of}, {'right' if is_match else 'wrong'}"
-    return Look(
+    what = f"nearest entry of {of}, {'right' if is_match else 'wrong'}"
+    return ExplainedMatch(
         of=of,
         is_match=is_match,
         similarity=float(listed.shown_value[0]),
-        query=pair(query, f"the query as {of} is given it", "what the query's descriptor is made of"),
-        nearest=pair(nearest, what, "what makes it similar to the query"),
+        query=pair(query, f"query as input of {of}", "regions of the query's descriptor"),
+        nearest=pair(nearest, what, "regions that make it similar to the query"),
     )
 
 
-def pair(seen: explain.Seen, alt: str, heat: str) -> tuple[Picture, Picture]:
-    return Picture(jpeg(seen.image), alt), Picture(
-        jpeg(seen.beside["Grad-CAM"].picture), f"Grad-CAM: {heat}, brighter is more"
+def pair(explanation: explain.Explanation, alt: str, heat: str) -> tuple[Picture, Picture]:
+    return Picture(jpeg(explanation.image), alt), Picture(
+        jpeg(explanation.heatmaps["Grad-CAM"].picture), f"Grad-CAM: {heat}, brighter is more"
     )
 
 
 def samples(dataset: Dataset, index: SplitIndex, rows: Sequence[int]) -> list:
-    """The samples of some rows, in their order."""
+    """The samples of the given rows, in their order."""
     wanted, place = np.unique(np.array(rows, dtype=np.int64), return_inverse=True)
     read = list(dataset.samples(index.split, wanted))
     return [read[at] for at in place.tolist()]

@@ -312,7 +312,7 @@ def selection_score(
             experiment.model_copy(update={"evaluate": experiment.evaluate.model_copy(update={"cues": ()})}),
             destination,
             validation=split.startswith("val_"),
-            draw_pictures=False,
+            render_pictures=False,
             progress=bar,
         )
     return result.metrics[metric]

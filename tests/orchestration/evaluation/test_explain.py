@@ -20,7 +20,7 @@ from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.evaluation import explain, heatmaps
 from orchestration.evaluation.embed import Descriptors
-from orchestration.evaluation.explain import PICTURE, draw_triples, look
+from orchestration.evaluation.explain import PICTURE, explain_samples, render_triples
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.tiny import tiny_dataset
 
@@ -48,7 +48,7 @@ def descriptors(indexes: dict[str, SplitIndex]) -> dict[str, Descriptors]:
 def draw(model: str, data: str, protocol: str = "ltcc") -> dict[str, bytes]:
     dataset = Dataset.open(data)
     indexes = dict(zip(("query", "gallery"), dataset.indexes("query", "gallery"), strict=True))
-    return draw_triples(checkpoint.find(model), dataset, PROTOCOLS[protocol], indexes, descriptors(indexes))
+    return render_triples(checkpoint.find(model), dataset, PROTOCOLS[protocol], indexes, descriptors(indexes))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -66,14 +66,14 @@ def test_every_method_is_looked_at(method: str, data: str, tmp_path: Path, caplo
 def test_what_is_shown_is_what_the_network_is_given_and_its_maps(method: str, data: str, tmp_path: Path) -> None:
     found = checkpoint.find(checkpoint_of(recipe(method, data), str(tmp_path / "model"), seed=1))
     samples = list(Dataset.open(data).samples("gallery"))[:6]
-    seen = look(found, [samples[:2], samples[2:4], samples[4:]])
+    seen = explain_samples(found, [samples[:2], samples[2:4], samples[4:]])
     assert [len(part) for part in seen] == [2, 2, 2]
     for sample, one in zip(samples, [one for part in seen for one in part], strict=True):
         given = decode_image(sample.image).permute(1, 2, 0).numpy()
         assert np.abs(one.image.astype(int) - given).max() <= 1
-        assert "Grad-CAM" in one.beside
-        assert all(heat.picture.shape == (*SIZE, 3) for heat in one.beside.values())
-        assert not np.array_equal(one.beside["Grad-CAM"].picture, heatmaps.overlay(one.image, np.zeros(SIZE)))
+        assert "Grad-CAM" in one.heatmaps
+        assert all(heat.picture.shape == (*SIZE, 3) for heat in one.heatmaps.values())
+        assert not np.array_equal(one.heatmaps["Grad-CAM"].picture, heatmaps.overlay(one.image, np.zeros(SIZE)))
 
 
 def test_a_picture_that_fails_is_said_and_loses_nothing(
@@ -86,14 +86,14 @@ def test_a_picture_that_fails_is_said_and_loses_nothing(
     assert draw(str(model), data) == {}
     [said] = caplog.records
     assert said.levelno == logging.WARNING
-    assert "no picture of hard triples, the evaluation goes on: CorruptCheckpointError" in said.getMessage()
+    assert "no picture of hard triples; the evaluation continues: CorruptCheckpointError" in said.getMessage()
 
 
 def test_a_test_set_of_one_person_has_no_triple_which_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     data = tiny_dataset(tmp_path / "data", test_persons=1)
     model = checkpoint_of(recipe("baseline", data), str(tmp_path / "model"), seed=1)
     assert draw(model, data) == {}
-    assert "nobody has a match and another person" in caplog.text
+    assert "no query of clothes-changing has a match and another person in the gallery" in caplog.text
 
 
 def test_the_mode_in_which_clothes_change_is_shown_where_there_is_one() -> None:

@@ -330,12 +330,12 @@ def test_an_alias_without_version_is_reported(client: MlflowClient, capfd: pytes
     add(client, "nothing")
     client.delete_registered_model_alias("nothing", "candidate")
     for words, message in (
-        (["promote", "nothing"], "nothing has no candidate: the alias points to nothing"),
+        (["promote", "nothing"], "nothing has no candidate: no version has that alias"),
         (["promote", "models:/nothing@champion"], "models:/nothing@champion: "),
         (["reject", "unheard-of", "--reason", "x"], "no registered model 'unheard-of'"),
         (["rollback", "nothing"], "--reason"),
         (["compare", "models:/nothing/7"], "models:/nothing/7: "),
-        (["gate", "nothing", "--tolerance", "7"], "tolerance 7.0 is no fraction"),
+        (["gate", "nothing", "--tolerance", "7"], "tolerance 7.0 is not a fraction"),
     ):
         assert main(["registry", *words]) == 2
         assert message in capfd.readouterr().err

@@ -1,4 +1,4 @@
-"""The gate: what passes it, what does not, and what it says of both."""
+"""The gate: what passes, what fails, and the messages of both."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_better_in_the_target_and_no_worse_than_tolerated_passes() -> None:
     checks = run_checks(evidence(), Gate())
     assert not failed(checks)
     assert checks[0].text == "clothes-changing/mAP +3.0 points (95 %: +1.0 to +5.0): better than the champion"
-    assert "no mode worse by more than 1.0 points; the least change: general/mAP −0.5 points" in checks[1].text
+    assert "no mode worse by more than 1.0 points; the lowest change: general/mAP −0.5 points" in checks[1].text
 
 
 def test_an_interval_that_reaches_zero_does_not_pass() -> None:
@@ -60,29 +60,35 @@ def test_without_a_champion_the_candidate_has_to_beat_random_order() -> None:
 
 def test_the_gates_target_can_be_another_measure() -> None:
     assert failed(run_checks(evidence(), Gate(target="general/rank-1"))) == ["target better"]
-    with pytest.raises(RequestError, match=r"asks for general/rank-9.*general/mAP.*redress registry gate"):
+    with pytest.raises(
+        RequestError,
+        match=r"target is general/rank-9, which the data's protocol does not measure.*general/mAP.*redress registry gate",
+    ):
         run_checks(evidence(), Gate(target="general/rank-9"))
 
 
-def test_evidence_of_another_confidence_is_made_anew() -> None:
-    with pytest.raises(RequestError, match=r"95% confidence and the gate now asks for 99.5%.*compare models:/m/2"):
+def test_evidence_of_another_confidence_is_rejected() -> None:
+    with pytest.raises(RequestError, match=r"95% confidence and the gate now requires 99.5%.*compare models:/m/2"):
         run_checks(evidence(), Gate(confidence=0.995))
 
 
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        ({"gate.tolerance": "much"}, "no number where one belongs.*much"),
-        ({"gate.tolerance": "2"}, "tolerance 2.0 is no fraction"),
-        ({"gate.confidence": "95"}, "confidence 95.0 is not from"),
-        ({"gate.patience": "1"}, "gate.patience.*has target, tolerance, confidence"),
+        ({"gate.tolerance": "much"}, "gate tag of the registered model is not a number.*much"),
+        ({"gate.tolerance": "2"}, "tolerance 2.0 is not a fraction from 0 to 1"),
+        ({"gate.confidence": "95"}, "confidence 95.0 is not at least 0.5 and below 1"),
+        (
+            {"gate.patience": "1"},
+            "gate.patience of the registered model is unknown: a gate has target, tolerance, confidence",
+        ),
     ],
 )
-def test_a_gate_that_makes_no_sense_is_refused(tags: dict[str, str], message: str) -> None:
+def test_an_invalid_gate_is_rejected(tags: dict[str, str], message: str) -> None:
     with pytest.raises(RequestError, match=message):
         read_gate(tags)
 
 
-def test_tags_that_say_nothing_give_the_usual_gate() -> None:
+def test_missing_tags_give_the_default_gate() -> None:
     assert read_gate({"owner": "ann"}) == Gate()
     assert read_gate({"gate.tolerance": "0.02", "gate.target": "general/mAP"}) == Gate("general/mAP", 0.02)

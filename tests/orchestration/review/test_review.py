@@ -184,7 +184,7 @@ def test_what_cannot_be_compared_is_told_before_work(
     stranger = tiny_dataset(place / "other-data", test_persons=16, size=(64, 32), seed=9)
     fingerprint = Dataset.open(setting.data).fingerprint[:12]
     for words, message in (
-        ([other], r"candidate 3 is of data with fingerprint 000000000000….*--data ADDRESS"),
+        ([other], r"candidate 3 was trained on data with fingerprint 000000000000….*--data ADDRESS"),
         ([f"models:/{NAME}@champion"], "is the champion itself"),
         ([f"models:/{NAME}/2", "--data", str(place / "nowhere")], "nowhere"),
         ([f"models:/{NAME}/2", "--with", "unheard-of"], "no registered model 'unheard-of'"),
@@ -207,7 +207,7 @@ def test_a_target_that_the_data_do_not_give_is_told_before_anything_is_embedded(
         assert main(["registry", "compare", f"models:/{NAME}/2"]) == 2
     finally:
         client.delete_registered_model_tag(NAME, "gate.target")
-    assert "the gate asks for general/mapp" in capfd.readouterr().err
+    assert "the gate's target is general/mapp" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("part", ["checkpoint.json", "model.safetensors"])
@@ -227,8 +227,8 @@ def test_a_champion_whose_checkpoint_is_gone_is_told_with_the_ways_out_before_an
         away.rename(lost)
     assert str(lost.parent) in told
     assert f"redress registry rollback {NAME} --reason" in told
-    assert "set the alias champion to a version whose checkpoint is there" in told
-    assert "Nothing was compared. Bring that back, or name another version with --with." in told_of_another
+    assert "set the alias champion in MLflow to a version that has its checkpoint" in told
+    assert "Nothing was compared. Restore the checkpoint, or name another version with --with." in told_of_another
 
 
 def test_a_candidate_whose_checkpoint_is_damaged_is_told_with_the_way_out(
