@@ -1,4 +1,4 @@
-"""The cue study of an evaluation: whether the data can show the cues asked for, and a sheet of what the model then saw."""
+"""The cue study of an evaluation: checks that the data support the cues, and a contact sheet of what the model saw."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ SHOWN = 8  # people of each split that is drawn
 
 
 def asked_cues(settings: EvaluateSettings) -> tuple[CueName, ...]:
-    """Each once, in the order in which they were given."""
+    """The cues asked for, each once, in their order."""
     return tuple(dict.fromkeys(settings.cues))
 
 
 def check_cues(settings: EvaluateSettings, dataset: Dataset, protocol: Protocol) -> None:
-    """Cues by masks find these in every split that is scored, with labels that tell what they keep. Raises: RequestError."""
+    """Check that cues by masks find masks in every evaluated split, with the labels they need. Raises: RequestError."""
     by_masks = [name for name in asked_cues(settings) if CUES[name].by_masks]
     if not by_masks:
         return
@@ -40,20 +40,20 @@ def check_cues(settings: EvaluateSettings, dataset: Dataset, protocol: Protocol)
     labels = LABEL_MAPS[dataset.manifest.label_map] if dataset.manifest.label_map else None
     if bare or labels is None:
         raise RequestError(
-            f"evaluate.cues = {', '.join(by_masks)}: the head and the body are found by parsing masks, and in data "
-            f"{dataset.address} there are images without one in {', '.join(bare) or 'every split'}. Convert with --parsing "
-            f"MASKS --labels …, make masks with `redress data parse`, or {without_masks(by_masks)}."
+            f"evaluate.cues = {', '.join(by_masks)}: parsing masks locate the head and the body, and images in "
+            f"{', '.join(bare) or 'every split'} of data {dataset.address} have none. Convert with --parsing MASKS --labels …, "
+            f"create masks with `redress data parse`, or {without_masks(by_masks)}."
         )
     if footless := [name for name in by_masks if CUES[name].body and not feet_labels(labels)]:
         raise RequestError(
-            f"evaluate.cues = {', '.join(footless)}: the body is without its feet, and label map {labels.name!r} of data "
-            f"{dataset.address} does not tell feet from legs ({', '.join(labels.labels)}). Make masks by another label map, "
+            f"evaluate.cues = {', '.join(footless)}: the body cue excludes feet, and label map {labels.name!r} of data "
+            f"{dataset.address} does not separate feet from legs ({', '.join(labels.labels)}). Use masks of another label map, "
             f"or {without_masks(footless)}."
         )
 
 
 def without_masks(names: Sequence[str]) -> str:
-    return f"take {', '.join(f'{name}-rows' for name in names)}, for which no masks are needed"
+    return f"use {', '.join(f'{name}-rows' for name in names)}, which need no masks"
 
 
 def scored_splits(protocol: Protocol) -> list[str]:
@@ -63,7 +63,7 @@ def scored_splits(protocol: Protocol) -> list[str]:
 def render_sheet(
     dataset: Dataset, indexes: Sequence[SplitIndex], names: Sequence[CueName], augmentation: Augmentation
 ) -> bytes:
-    """PNG: people of each split, and below each image what the model saw of it, cue by cue, at the network's size."""
+    """PNG: people of each split, and below each image what the model saw, cue by cue, at the network's size."""
     samples = [(index.split, sample) for index in indexes for sample in people_of(dataset, index)]
     whole: tuple[CueName | None, ...] = (None, *names)
     rows = []
@@ -71,18 +71,18 @@ def render_sheet(
         renderer = CueRenderer(dataset, augmentation, name)
         rows.append((name or "whole", [panel(sample, renderer, augmentation) for _, sample in samples]))
     heads = [f"{split}\n{sample.person}" for split, sample in samples]
-    title = "What the model saw: what a cue does not keep is painted over in the mean colour of the normalisation"
+    title = "What the model saw: pixels outside a cue have the mean colour of the normalisation"
     return figures.sheet(title, heads, rows)
 
 
 def people_of(dataset: Dataset, index: SplitIndex) -> list[Sample]:
-    """A sample each of SHOWN people, spread evenly over the split."""
+    """One sample each of SHOWN people, spread evenly over the split."""
     rows = hard_triples.spread(hard_triples.middle_of_each(index.person), SHOWN)
     return list(dataset.samples(index.split, np.sort(rows)))
 
 
 def panel(sample: Sample, renderer: CueRenderer, augmentation: Augmentation) -> Panel:
-    """An image as the network gets it, and how much of it is kept."""
+    """An image as the network's input, and the share of pixels that are kept."""
     image, _ = renderer({"image": sample.image, "parsing": sample.parsing or b""})
     seen = pixels(preprocess(image, augmentation), augmentation)[0]
     if renderer.cue is None:

@@ -1,4 +1,4 @@
-"""Evaluation of a checkpoint by its data set's protocol: embed, rank, keep each query's result, draw pictures."""
+"""Evaluation of a checkpoint by its data set's protocol: embed, rank, store each query's result, render pictures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CACHE_KEY = "embedding.json"
 
 
 def open_for_evaluation(data: str, *, validation: bool = False) -> tuple[Dataset, Protocol]:
-    """The data set and the protocol by which it is scored. RequestError where it cannot be scored as asked."""
+    """The data set and its protocol. Raises: RequestError where the data cannot be evaluated by it."""
     try:
         dataset = Dataset.open(data)
         protocol = PROTOCOLS[dataset.manifest.protocol]
@@ -47,23 +47,23 @@ def open_for_evaluation(data: str, *, validation: bool = False) -> tuple[Dataset
 
 
 def check_fits(model: Checkpoint, dataset: Dataset, protocol: Protocol) -> None:
-    """The model can be evaluated on the data. Raises: RequestError."""
+    """Check that the model can be evaluated on the data. Raises: RequestError."""
     check_method(model.experiment["method"]["name"], protocol, dataset.address)
     check_inputs(Experiment.from_resolved(model.experiment), model.facts["label_map"], dataset, protocol)
 
 
 def check_method(name: str, protocol: Protocol, data: str) -> None:
-    """A protocol of tracklets needs a method that takes clips. Raises: RequestError."""
+    """Check that a protocol of tracklets has a method that takes clips. Raises: RequestError."""
     able = [other for other, method in METHODS.items() if method.takes_clips]
     if protocol.sample == "tracklet" and name not in able:
         raise RequestError(
             f"{data}: protocol {protocol.name!r} ranks tracklets by their clips, and method {name!r} takes single images. "
-            f"Take a data set of images, or a model of {either(able)}."
+            f"Choose a data set of images, or a model of {either(able)}."
         )
 
 
 def check_inputs(experiment: Experiment, label_map: str | None, dataset: Dataset, protocol: Protocol) -> None:
-    """A method whose descriptors need parsing maps finds them in every split that is scored, by the label map it knows.
+    """Check that a method that needs parsing masks finds them in every evaluated split, by the label map of its training.
 
     Raises: RequestError.
     """
@@ -72,19 +72,19 @@ def check_inputs(experiment: Experiment, label_map: str | None, dataset: Dataset
     splits = scored_splits(protocol)
     if bare := [split for split in splits if not dataset.index(split).has_parsing]:
         raise RequestError(
-            f"data {dataset.address}: method {experiment.method.name!r} needs each image's parsing mask at test time, too, "
-            f"and there are images without one in {', '.join(bare)}. Convert with --parsing MASKS --labels …, or make masks "
-            "with `redress data parse`."
+            f"data {dataset.address}: method {experiment.method.name!r} needs a parsing mask for each image at test time, too, "
+            f"and images in {', '.join(bare)} have none. Convert with --parsing MASKS --labels …, or create masks with "
+            "`redress data parse`."
         )
     if dataset.manifest.label_map != label_map:
         raise RequestError(
-            f"data {dataset.address}: its masks are by label map {dataset.manifest.label_map!r}, and the model was trained "
-            f"on {label_map!r}. Evaluate on a data set of the same label map."
+            f"data {dataset.address}: its masks have label map {dataset.manifest.label_map!r}, and the model was trained "
+            f"with {label_map!r}. Evaluate on a data set of the same label map."
         )
 
 
 def metric_names(dataset: Dataset, protocol: Protocol, *, reranked: bool = False) -> dict[str, str]:
-    """What an evaluation will give: each metric's name, and the split of its queries. Ranks beyond the gallery are none."""
+    """The metrics of an evaluation, each with the split of its queries. Ranks beyond the gallery's size are omitted."""
     names: dict[str, str] = {}
     for mode in protocol.modes:
         drawn = protocols.galleries(protocol, mode, dataset.index(mode.gallery), dataset.manifest)
@@ -116,13 +116,13 @@ def evaluate(
     render_pictures: bool = True,
     progress: Callable[..., None] | None = None,
 ) -> Evaluation:
-    """Score the checkpoint (or a run's newest) at `model` on `experiment.data` and leave features and results in `destination`.
+    """Evaluate the checkpoint (or a run's newest) at `model` on `experiment.data`; features and results go to `destination`.
 
     `<destination>/features/<split>/…parquet` holds descriptors by row of the index (a tracklet's by its middle frame),
-    `<destination>/features/<cue>/<split>/…` those of what a cue shows alone, `<destination>/queries.parquet` each query's
-    average precision and the position of its first match, by mode. Descriptors that an earlier evaluation left there are
-    taken up where `<destination>/embedding.json` says that they are of this model and these data.
-    progress: called with images embedded and in all; while modes are re-ranked, with entries.
+    `<destination>/features/<cue>/<split>/…` those of a cue, `<destination>/queries.parquet` each query's average precision
+    and the position of its first match, by mode. Descriptors of an earlier evaluation are reused if their cache key
+    (`<destination>/embedding.json`) has this model and these data.
+    progress: called with the number of embedded images and of all; during re-ranking, with entries.
     Raises: RequestError before work starts where data, protocol or checkpoint are not usable.
     """
     dataset, protocol = open_for_evaluation(experiment.data, validation=validation)
@@ -144,11 +144,11 @@ def evaluate(
         result.add(
             rank_modes(protocol, indexes, descriptors, dataset.manifest, reranking=how, cue=cue, progress=progress)
         )
-    if progress and settings.rerank:  # of the whole, images are what was asked for
+    if progress and settings.rerank:  # end with the number of images, as the embedding began
         progress(*[(1 + len(asked)) * sum(map(len, indexes.values()))] * 2)
     store.write("queries.parquet", query_table(protocol, indexes, result.rankings, asked))
     if render_pictures:
-        draw(result, found, dataset, protocol, indexes, load_splits(store, protocol, indexes), asked)
+        render(result, found, dataset, protocol, indexes, load_splits(store, protocol, indexes), asked)
         for name, data in result.pictures.items():
             store.write(name, data)
     return result
@@ -157,7 +157,7 @@ def evaluate(
 def embedding_job(
     model: Checkpoint, experiment: Experiment, protocol: Protocol, store: Store, asked: tuple[CueName, ...] = ()
 ) -> EmbeddingJob:
-    """The embedding of `experiment.data` into an evaluation's folder: of whole images, and of the cues asked for."""
+    """The job that embeds `experiment.data` into an evaluation's folder: whole images, and the cues `asked` for."""
     return EmbeddingJob(
         model=model.address,
         data=experiment.data,
@@ -180,7 +180,7 @@ def load_splits(
     }
 
 
-def draw(
+def render(
     result: Evaluation,
     found: Checkpoint,
     dataset: Dataset,
@@ -189,7 +189,7 @@ def draw(
     whole: dict[str, Descriptors],
     asked: tuple[CueName, ...],
 ) -> None:
-    """Add what people look at to the result."""
+    """Add the pictures to the result."""
     augmentation = build.build_augmentation(Experiment.from_resolved(found.experiment))
     result.pictures["cmc.png"] = figures.cmc_curves({m: r.cmc for m, r in result.rankings.items()})
     for mode in protocol.modes:
@@ -217,7 +217,7 @@ def invalidate_stale_cache(store: Store, key: dict[str, Any]) -> None:
 def render_ranked_lists(
     dataset: Dataset, mode: Mode, indexes: dict[str, SplitIndex], name: str, result: Evaluation, renderer: CueRenderer
 ) -> bytes:
-    """A mode's lists with their images as they were shown; a tracklet shows its middle frame."""
+    """PNG of a mode's ranked lists, with the images as the model saw them; a tracklet by its middle frame."""
     query, gallery = indexes[mode.query], indexes[mode.gallery]
     read = {split: GroupReader(dataset, indexes[split], renderer.columns) for split in (mode.query, mode.gallery)}
 

@@ -1,8 +1,8 @@
-"""Hard triples of an evaluation: a query, its person in an outfit unlike it, and somebody else dressed like it (IFD, Fig. 3).
+"""Hard triples of an evaluation: a query, its person in a different outfit, another person in a similar one (IFD, Fig. 3).
 
-No label tells who is dressed alike. Where the data set has masks, the mean colours of top and bottom do: then a triple
-depends on the data alone, and two models' pictures of one data set show the same triples, as Fig. 3 compares them.
-Without masks the model's own similarities choose: its farthest match, and the nearest of somebody else.
+No label says which outfits are similar. With parsing masks, the mean colours of top and bottom do. A triple then depends on
+the data alone, so the pictures of two models show the same triples, as in Fig. 3. Without masks the model's similarities
+select the farthest match and the nearest entry of another person.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from methods.matches import Labels as RankingLabels
 from methods.matches import valid_and_match
 
 SHOWN = 4
-PEOPLE = 16  # whose triples the shown ones are chosen from
-OUTFITS = 128  # of the gallery, among which the one dressed alike is looked for,
+PEOPLE = 16  # people among whose triples the shown ones are chosen
+OUTFITS = 128  # outfits of the gallery among which a similar one is chosen,
 GROUPS = 16  # and the row groups that they are read from: a few hundred megabytes at most
 
 
@@ -45,7 +45,7 @@ class ModeEntries:
 
     @property
     def outfit(self) -> np.ndarray:
-        """int64 [N]: the class of person and clothes; the person's own class where clothes are not labelled."""
+        """int64 [N]: the class of person and clothes; a class per person where clothes are not labelled."""
         clothes = self.labels.clothes
         return np.where(clothes >= 0, clothes, self.index.num_clothes + self.labels.person)
 
@@ -61,7 +61,7 @@ class Triple:
 
 @dataclass(frozen=True)
 class Candidates:
-    """People to choose from. anchor: int64 [P], entries of the queries. match, other: bool [P, G], who may stand beside."""
+    """People to choose from. anchor: int64 [P], entries of the queries. match, other: bool [P, G], possible pairs."""
 
     anchor: np.ndarray
     match: np.ndarray
@@ -70,7 +70,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Chosen:
-    """At most SHOWN triples of different people. changed: positives wear other clothes. by_clothes: as the masks show."""
+    """At most SHOWN triples of different people. changed: positives wear other clothes. by_clothes: chosen by masks."""
 
     triples: list[Triple]
     changed: bool
@@ -78,7 +78,7 @@ class Chosen:
 
 
 def choose(dataset: Dataset, query: ModeEntries, gallery: ModeEntries) -> Chosen:
-    """Triples whose positives are in other clothes where labels tell (else from another camera). Nothing is drawn by lot."""
+    """Triples whose positives wear other clothes if clothes are labelled, else are from another camera. Not random."""
     rule = rule_of(query.labels, gallery.labels)
     found = candidates(query, gallery, rule)
     label_map = dataset.manifest.label_map
@@ -90,7 +90,7 @@ def choose(dataset: Dataset, query: ModeEntries, gallery: ModeEntries) -> Chosen
 
 
 def rule_of(query: Labels, gallery: Labels) -> Rule:
-    """What the rule "clothes-changing" calls a match, where all clothes are labelled and somebody changes them."""
+    """The rule "clothes-changing" where all clothes are labelled and a person changes them, else "general"."""
     is_labelled = bool((query.clothes >= 0).all() and (gallery.clothes >= 0).all())
     if is_labelled and protocols.valid_queries("clothes-changing", query, gallery).any():
         return "clothes-changing"
@@ -98,7 +98,7 @@ def rule_of(query: Labels, gallery: Labels) -> Rule:
 
 
 def candidates(query: ModeEntries, gallery: ModeEntries, rule: Rule) -> Candidates:
-    """One query of each of PEOPLE persons, who are spread evenly over all that have a match."""
+    """One query each of PEOPLE persons, spread evenly over those with a match."""
     valid = np.flatnonzero(protocols.valid_queries(rule, query.labels, gallery.labels))
     anchor = spread(valid[middle_of_each(query.labels.person[valid])], PEOPLE)
     asked, shown = (RankingLabels(x.person, x.camera, x.clothes) for x in (query.labels.take(anchor), gallery.labels))
@@ -110,7 +110,7 @@ def candidates(query: ModeEntries, gallery: ModeEntries, rule: Rule) -> Candidat
 def by_clothes(
     dataset: Dataset, labels: LabelMap, query: ModeEntries, gallery: ModeEntries, found: Candidates
 ) -> list[Triple]:
-    """Each person's outfit least like the query's; of OUTFITS of others the one most like it; the most alike are shown."""
+    """Each person's outfit least similar to the query's, and of OUTFITS others the most similar; the best SHOWN triples."""
     outfit, pool = gallery.outfit, outfits(gallery)
     own = [matches[middle_of_each(outfit[matches])] for matches in map(np.flatnonzero, found.match)]
     asked = colours(dataset, labels, query, found.anchor)
@@ -129,14 +129,14 @@ def by_clothes(
 
 
 def outfits(gallery: ModeEntries) -> np.ndarray:
-    """int64: one entry each of OUTFITS outfits, from GROUPS row groups that are spread evenly over the gallery."""
+    """int64: one entry each of OUTFITS outfits, from GROUPS row groups spread evenly over the gallery."""
     group = gallery.index.group[gallery.rows]
     within = np.flatnonzero(np.isin(group, spread(np.unique(group), GROUPS)))
     return spread(within[middle_of_each(gallery.outfit[within])], OUTFITS)
 
 
 def by_similarity(query: ModeEntries, gallery: ModeEntries, found: Candidates) -> list[Triple]:
-    """Each person's farthest match and nearest other, spread evenly from the worst to the best by which is nearer."""
+    """Each person's farthest match and nearest other, spread evenly over the margin from worst to best."""
     similarity = (query.features[found.anchor] @ gallery.features.T).numpy()
     matches, others = np.where(found.match, similarity, np.inf), np.where(found.other, similarity, -np.inf)
     margin = matches.min(1) - others.max(1)
@@ -147,14 +147,14 @@ def by_similarity(query: ModeEntries, gallery: ModeEntries, found: Candidates) -
 
 
 def apart(colour: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """Root mean square difference of [6] to each of [N, 6], over what is seen of both; nan where nothing is."""
+    """Root mean square difference of [6] to each of [N, 6], over the finite values of both; nan where there are none."""
     squares = (colours - colour) ** 2
     seen = (~np.isnan(squares)).sum(1)
     return np.sqrt(np.nansum(squares, axis=1) / np.where(seen == 0, np.nan, seen))
 
 
 def colours(dataset: Dataset, labels: LabelMap, part: ModeEntries, entries: np.ndarray) -> np.ndarray:
-    """Mean colours of the clothes of some entries: float64 [n, 6], nan where nothing is seen."""
+    """Mean colours of the clothes of some entries: float64 [n, 6], nan where clothes are not visible."""
     return np.stack([colour_of(sample, labels) for sample in read_samples(dataset, part, entries)])
 
 
@@ -165,7 +165,7 @@ def colour_of(sample: Sample, labels: LabelMap) -> np.ndarray:
 
 
 def read_samples(dataset: Dataset, part: ModeEntries, entries: Iterable[int]) -> list[Sample]:
-    """The samples that show the entries, in their order; a row group is read once."""
+    """The samples of the entries, in their order; each row group is read once."""
     wanted = part.rows[np.asarray(list(entries), dtype=np.int64)]
     rows, place = np.unique(wanted, return_inverse=True)
     samples = list(dataset.samples(part.index.split, rows))
@@ -173,12 +173,12 @@ def read_samples(dataset: Dataset, part: ModeEntries, entries: Iterable[int]) ->
 
 
 def middle_of_each(classes: np.ndarray) -> np.ndarray:
-    """int64: of each class that occurs, where the middle one of its entries is."""
+    """int64: for each class that occurs, the position of its middle entry."""
     order = np.argsort(classes, kind="stable")
     _, first, number = np.unique(classes[order], return_index=True, return_counts=True)
     return order[first + number // 2]
 
 
 def spread(values: np.ndarray, number: int) -> np.ndarray:
-    """At most `number` of the values at even distances, the first and the last among them."""
+    """At most `number` of the values at even distances, including the first and the last."""
     return values[np.linspace(0, len(values) - 1, min(number, len(values))).round().astype(int)]

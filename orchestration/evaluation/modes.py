@@ -1,8 +1,8 @@
-"""The modes of a protocol, ranked from descriptors: the metrics of each, and each query's part in them.
+"""The modes of a protocol, ranked from descriptors: the metrics of each mode, and the result of each query.
 
-A mode of several draws is ranked against each gallery in turn, and its metrics are means. With re-ranking, every mode is
-scored a second time: over the very queries and gallery that it ranks, so of a subset of cameras over that subset, and of each
-single-shot draw by itself, whose gallery knows one image of each person.
+A mode of several draws is ranked against each random gallery, and its metrics are means. With re-ranking, every mode is
+ranked a second time, by the same queries and gallery: for a subset of cameras within that subset, and for each single-shot
+draw by itself, with one gallery image of each person.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SHOWN_RANKS = 10
 
 @dataclass(frozen=True)
 class RankedList:
-    """A query and its nearest valid gallery entries, for people to look at."""
+    """A query and its nearest valid gallery entries, for a picture."""
 
     query: int  # row of the query's split
     average_precision: float
@@ -47,9 +47,9 @@ class RankedList:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`metrics` are fractions by the protocol's names; `rankings` and `lists` have a key per mode, and per re-ranked one.
+    """`metrics` are fractions by the protocol's names; `rankings` and `lists` have a key per mode and per re-ranked mode.
 
-    lists: none for means over draws. pictures: PNG bytes by file name.
+    lists: none for modes of several draws. pictures: PNG bytes by file name.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class Evaluation:
     pictures: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, other: Evaluation) -> None:
-        """Take over the results of another, whose names are others."""
+        """Add the results of another evaluation, which have other names."""
         for name in ("metrics", "rankings", "lists", "pictures"):
             getattr(self, name).update(getattr(other, name))
 
@@ -73,13 +73,13 @@ class RankingInput:
 
 
 def names_of(mode: Mode, cues: Sequence[CueName] = ()) -> dict[str, CueName | None]:
-    """What a mode's results are called, and the cue that its images then show: whole ones and each cue, also re-ranked."""
+    """The names of a mode's results, each with its cue (None: whole images), also re-ranked."""
     shown: tuple[CueName | None, ...] = (None, *cues)
-    return {f"{mode.name}{of_cue(cue)}{suffix}": cue for cue in shown for suffix in ("", RERANKED)}
+    return {f"{mode.name}{cue_suffix(cue)}{suffix}": cue for cue in shown for suffix in ("", RERANKED)}
 
 
-def of_cue(cue: CueName | None) -> str:
-    """What follows a mode's name in the names of its results."""
+def cue_suffix(cue: CueName | None) -> str:
+    """The suffix of a mode's name in the names of its results."""
     return f"-{cue}" if cue else ""
 
 
@@ -95,8 +95,8 @@ def rank_modes(
 ) -> Evaluation:
     """Every metric that the protocol lists, from the descriptors of its splits, and those after re-ranking if wanted.
 
-    cue: what alone the described images show; it is named in the results. progress: called with entries whose neighbours
-    are found and entries in all, and a note, while a mode is re-ranked.
+    cue: the cue that the images were reduced to, part of the results' names. progress: during re-ranking, called with the
+    number of entries whose neighbours are found, the number of all, and a note.
     """
     result = Evaluation()
     cached: tuple[tuple[str, str, tuple[str, ...] | None], Reranking] | None = (
@@ -112,14 +112,14 @@ def rank_modes(
             for gallery in galleries
         ]
         lists = [] if mode.draws else ranked_lists(mode, query, galleries[0], found[0], None)
-        record(result, f"{mode.name}{of_cue(cue)}", found, lists)
+        record(result, f"{mode.name}{cue_suffix(cue)}", found, lists)
         if reranking is None:
             continue
-        found, name = [], f"{mode.name}{of_cue(cue)}{RERANKED}"
+        found, name = [], f"{mode.name}{cue_suffix(cue)}{RERANKED}"
         for gallery in galleries:
             entries = (mode.query, mode.gallery, mode.cameras)
             if mode.draws or cached is None or cached[0] != entries:
-                cached = None  # before another takes its place
+                cached = None  # free it before the next is computed
                 cached = entries, start_reranking(query, gallery, reranking, name, progress)
             found.append(rank_blocks(cached[1].blocks(), query.labels, gallery.labels, mode.rule, CMC_RANKS))
         assert cached is not None
@@ -141,15 +141,15 @@ def start_reranking(
     name: str,
     progress: Callable[..., None] | None,
 ) -> Reranking:
-    def told(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         if progress:
             progress(done, total, note=name)
 
-    return rerank(query.features, gallery.features, **settings.model_dump(), progress=told)
+    return rerank(query.features, gallery.features, **settings.model_dump(), progress=report)
 
 
 def record(result: Evaluation, name: str, found: list[Ranking], lists: list[RankedList]) -> None:
-    """Put a mode's results under its name."""
+    """Add a mode's results under its name."""
     ranking = found[0] if len(found) == 1 else mean_over_draws(found)
     result.rankings[name] = ranking
     result.metrics.update({f"{name}/{measure}": value for measure, value in measured(ranking).items()})
@@ -177,7 +177,7 @@ def nearest(
     number: int,
     reranking: Reranking | None = None,
 ) -> list[RankedList]:
-    """Of each chosen query (int64 [n], places in `query`) the nearest valid gallery entries, at most `number`."""
+    """For each chosen query (int64 [n], positions in `query`) the nearest valid gallery entries, at most `number`."""
     valid, matches = valid_and_match(query.labels.take(chosen), gallery.labels, mode.rule)
     if reranking is None:
         values = (query.features[chosen] @ gallery.features.T).numpy()
@@ -197,7 +197,7 @@ def nearest(
 def query_table(
     protocol: Protocol, indexes: Mapping[str, SplitIndex], rankings: Mapping[str, Ranking], cues: Sequence[CueName] = ()
 ) -> bytes:
-    """Parquet: a row per mode (those of cues and re-ranked ones) and query, with its key, average precision and first match.
+    """Parquet: a row per mode (of cues and re-ranked, too) and query, with its key, average precision and first match.
 
     query: the key of an image, the sequence of a tracklet. average_precision: null where the query is not valid.
     first_match: its position from 1, -1 where there is none. Both are means where several galleries were drawn.

@@ -1,4 +1,4 @@
-"""`redress evaluate`: the model of an earlier run, scored again, on its own data or others."""
+"""`redress evaluate`: evaluate the model of an earlier run again, on its own data or on others."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from orchestration.tracking.segments import SegmentTakenError
 
 
 def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | None = None) -> dict[str, Any]:
-    """Evaluate `model` by the experiment that it was trained with and `key=value` overrides (data, evaluate.batch …).
+    """Evaluate `model` by the experiment of its training with `key=value` overrides (data, evaluate.batch …).
 
-    Features, results and pictures go to `<run>/evaluations/…`, one folder for each model, data set and way of cache_key;
-    in MLflow the run gets the pictures too, below the same name.
+    Features, results and pictures go to `<run>/evaluations/…`, one folder per cache key (model, data set, way of
+    embedding). The pictures are also logged to the MLflow run, below the same name.
     Raises: RequestError before work starts.
     """
     progress = progress or Progress()
@@ -46,19 +46,19 @@ def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | Non
 
 
 def evaluation_folder(key: Mapping[str, Any]) -> str:
-    """Where below its run an evaluation lies; `key` is what its descriptors depend on (`evaluate.cache_key`)."""
+    """The folder of an evaluation below its run. key: the cache key of its descriptors (`evaluate.cache_key`)."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     return f"evaluations/{digest[:16]}"
 
 
 def log_pictures(located: Located, pictures: Mapping[str, bytes], folder: str, progress: Progress) -> None:
-    """Give the pictures to the run in MLflow. Where it cannot have them, that is said: the evaluation has them."""
+    """Log the pictures to the run in MLflow. Reports it where that is impossible: the evaluation's folder has them."""
     if located.run_id is None:
         return
     try:
         run = tracked_run.open_run(located.run)
-        if run.is_running():  # its own process writes what it has to say
-            raise RequestError(f"run {run.run_id} is still going on; evaluate again when it has ended")
+        if run.is_running():  # its own process writes its records
+            raise RequestError(f"run {run.run_id} is still running. Evaluate again after its end")
     except RequestError as error:
         progress.say(f"the pictures are in {folder} of the run's storage and not in MLflow: {error}")
         return
@@ -68,5 +68,5 @@ def log_pictures(located: Located, pictures: Mapping[str, bytes], folder: str, p
         run.deliver()
     except SegmentTakenError:
         progress.say(
-            f"the pictures are in {folder} of the run's storage and not in MLflow: another evaluation of it ended now"
+            f"the pictures are in {folder} of the run's storage and not in MLflow: another evaluation wrote at the same time"
         )

@@ -1,4 +1,4 @@
-"""The model card: what a person has to know before using a registered model."""
+"""The model card: what people need to know before they use a registered model."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from datasets.images.label_maps import LABEL_MAPS
 from orchestration.measures import MEASURES
 
 DESCRIPTION_LIMIT = 5000  # characters of a description that MLflow's databases hold
-CUT = "\n\nThe card goes on in `artifacts/card.md` beside the model.\n"
-CLIPS_NOTE = " An entry may be a clip, several frames of one person in a row: [T, 3, H, W], or a list of files."
+CUT = "\n\nThe card continues in `artifacts/card.md` beside the model.\n"
+CLIPS_NOTE = " An entry may be a clip, consecutive frames of one person: [T, 3, H, W], or a list of files."
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a model comes from. `settings`: the resolved experiment; `metrics`: fractions by the protocol's names;
-    `checkpoint`: its address; `weights`: the SHA-256 of its weights' file; `label_map`: what the numbers in the training
-    set's parsing masks mean."""
+    """The origin of a model.
+
+    checkpoint: its address. weights: SHA-256 of the weights' file. settings: the resolved experiment. label_map: of the
+    training set's parsing masks. metrics: fractions by the protocol's names.
+    """
 
     run_id: str
     checkpoint: str = ""
@@ -48,39 +50,39 @@ def write_card(
     """Markdown. size: (height, width) in pixels."""
     parts = [
         f"# {name}",
-        "A network that describes a cropped image of a person so that images of the same person lie close together, "
-        "whatever the person wears.",
+        "A network for clothes-changing person re-identification. It maps a cropped image of a person to a descriptor; "
+        "descriptors of the same person are similar, whatever the person wears.",
         "## Use",
         f"Input: `images`, RGB 0…255, {size[0]} × {size[1]} pixels (height × width), or `bytes`, encoded JPEG or PNG of any "
         f"size{parsing_note(inputs, provenance.label_map)}.{CLIPS_NOTE if clips else ''} Output: {dimensions} numbers per "
         f"{'clip' if clips else 'image'}, L2-normalised; the dot product of two is their similarity.",
-        "For runtimes without torch the same graph lies beside it as `artifacts/model.onnx`: inputs "
+        "For runtimes without torch, `artifacts/model.onnx` is the same graph: inputs "
         f"{' and '.join(f'`{name}`' for name in inputs)} as above (images as float32), output `features`.",
         "Intended for research on person re-identification and for review by people. **Not** intended for surveillance of "
-        "individuals, for decisions about a person without a human check, or for use without a legal ground for processing "
-        "images of the people shown. A similarity is no proof of identity.",
+        "individuals, for decisions about a person without human review, or for use without a legal basis for processing "
+        "images of the people shown. A similarity is not proof of identity.",
         "## Data",
         data_note(provenance),
         "## Results",
         results(provenance.metrics),
         selection_note(provenance),
         "## Limits",
-        "Trained on one data set's cameras, crops, people and clothes: on others expect less. Errors are not spread evenly "
-        "over people; look at the results per camera and per change of clothes before relying on them. Frames without a "
-        "person, with several, or badly cropped get a descriptor like any other.",
+        "Trained on the cameras, crops, people and clothes of one data set: expect lower accuracy on others. Errors are not "
+        "distributed evenly over people. Check the results per camera and per change of clothes before you rely on them. "
+        "An image without a person, with several people or with a bad crop gets a descriptor like any other.",
         "## Trust",
-        "The graph is checked against its digest and for foreign code before it is loaded. All the same: **whoever may "
-        "write to the registry may run code in a service that loads from it.** Guard write access like a deployment.",
+        "Before loading, the graph is checked against its digest and for code. Nevertheless, **whoever may write to the "
+        "registry may run code in a service that loads from it.** Protect write access like that to a deployment.",
         "## Origin",
         table({"run": provenance.run_id, "experiment": provenance.experiment, "source": provenance.source_digest}),
         "### Method and settings",
-        table({key: json.dumps(value) for key, value in interesting(provenance.settings).items()}),
+        table({key: json.dumps(value) for key, value in shown_settings(provenance.settings).items()}),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def as_description(card: str) -> str:
-    """A card (and what may stand above it) as a description holds it: its last lines, of settings, may be left out."""
+    """A card, and a review above it, within the limit of a description: the last lines, of settings, may be omitted."""
     if len(card) <= DESCRIPTION_LIMIT:
         return card
     kept, _, _ = card.removesuffix(CUT)[: DESCRIPTION_LIMIT - len(CUT)].rpartition("\n")
@@ -90,8 +92,8 @@ def as_description(card: str) -> str:
 def parsing_note(inputs: tuple[str, ...], label_map: str | None) -> str:
     if "parsing" not in inputs:
         return ""
-    meaning = f", whose numbers are those of {label_map}: {numbered(label_map)}" if label_map else ""
-    return f", together with `parsing`, the image's map of labels{meaning}"
+    meaning = f" by label map {label_map}: {numbered(label_map)}" if label_map else ""
+    return f", together with `parsing`, the image's parsing mask{meaning}"
 
 
 def numbered(label_map: str) -> str:
@@ -107,9 +109,9 @@ def data_note(provenance: Provenance) -> str:
                 "licence": provenance.licence,
             }
         )
-        + "\n\nThe people in a data set of real images were recorded under its authors' terms; whether they consented, and "
-        "to what, is for those terms to say. Follow them, and delete what they ask to delete. A rendered data set shows "
-        "no real person."
+        + "\n\nReal data sets show people who were recorded under the terms of the data set's authors. Those terms state "
+        "whether and to what the people consented. Follow them, and delete images on request. A rendered data set shows no "
+        "real people."
     )
 
 
@@ -128,11 +130,11 @@ def results(metrics: Mapping[str, float]) -> str:
 
 def selection_note(provenance: Provenance) -> str:
     if provenance.select_on_test:
-        return "**These numbers are too good: the model was chosen on the test set** (`select_on_test`)."
-    return f"Chosen within its run by `select: {provenance.select}`; in that the test set had no part."
+        return "**These numbers are optimistic: the model was selected on the test set** (`select_on_test`)."
+    return f"Selected within its run by `select: {provenance.select}`, without the test set."
 
 
-def interesting(settings: Mapping[str, Any]) -> dict[str, Any]:
+def shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that shape the network, flat."""
     chosen = {
         key: settings[key] for key in ("method", "batch", "augment", "optimizers", "epochs", "seed") if key in settings

@@ -20,16 +20,16 @@ AXES = ("batch", "frames")
 def to_onnx(
     program: torch.export.ExportedProgram, descriptor: Descriptor, example: tuple[Tensor, ...], inputs: Sequence[str]
 ) -> bytes:
-    """A traced descriptor as one ONNX file for any batch size, checked against the network as onnxruntime computes it.
+    """A traced descriptor as one ONNX file for any batch size. onnxruntime's features are checked against the network's.
 
     inputs: names of the graph's inputs, in the order of `example`. Raises: ExportError.
     """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(action="ignore"):  # it warns of torch's own deprecations
+        with warnings.catch_warnings(action="ignore"):  # about torch's own deprecations
             made = torch.onnx.export(program, input_names=list(inputs), output_names=[OUTPUT], verbose=False)
         assert made is not None
-        data = without_traces(made.model_proto).SerializeToString()
+        data = without_debug_info(made.model_proto).SerializeToString()
         graph = session(data)
     except Exception as error:
         raise ExportError(f"the network's embed cannot be written as ONNX: {error}") from error
@@ -37,8 +37,8 @@ def to_onnx(
     return data
 
 
-def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without source lines, paths and module classes; the free axes by names that say what they are."""
+def without_debug_info(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Remove source lines, paths and module classes, and name the dynamic axes."""
     graphs: list[onnx.GraphProto | onnx.FunctionProto] = [model.graph, *model.functions]
     for graph in graphs:
         for entry in (graph, *graph.node):
@@ -58,7 +58,7 @@ def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def session(data: bytes) -> Callable[..., Tensor]:
-    """The graph, ready to be called on the CPU with its inputs in order."""
+    """The graph as a function of its inputs in order, on the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3

@@ -37,17 +37,17 @@ JPEG = b"\xff\xd8"
 
 
 class InputError(ValueError):
-    """The model was asked with something that it cannot take; the message says what it takes."""
+    """Invalid input to the model; the message says what the model takes."""
 
 
 class RefusedModelError(RuntimeError):
-    """The model's files are not what was registered, or contain more than a graph and its numbers."""
+    """The model's files were changed after registration, or contain more than a graph and its weights."""
 
 
 class Embedder(PythonModel):
-    """Person images → descriptors that stay with the person when the clothes change."""
+    """Person images → descriptors that depend on the person and not on the clothes."""
 
-    _skip_type_hint_validation = True  # else MLflow warns, at every load, that pixels are not typed one by one
+    _skip_type_hint_validation = True  # without it MLflow warns at every load that the type hint is missing
 
     def load_context(self, context: Any) -> None:
         settings = json.loads(Path(context.artifacts["settings"]).read_text())
@@ -82,7 +82,7 @@ class Embedder(PythonModel):
         return zip(*(t.split(self.batch) for t in tensors), strict=True)
 
     def one_by_one(self, columns: dict[str, Any]) -> Iterator[tuple[Tensor, ...]]:
-        """Clips [1, T, 3, H, W], for each may have another number of frames."""
+        """Clips [1, T, 3, H, W] one by one, since each may have another number of frames."""
         name = "bytes" if "bytes" in columns else "images"
         for number, row in enumerate(rows(columns[name], name)):
             is_single = isinstance(row, (bytes, bytearray)) or (isinstance(row, np.ndarray) and row.ndim == 3)
@@ -160,7 +160,7 @@ def decode_rgb(data: Any, number: int) -> Tensor:
 
 
 def decode_map(data: bytes, number: int) -> np.ndarray:
-    """A label map → uint8 [h, w]. A palette's PNG would decode to its colours, so only plain grey ones are taken."""
+    """A label map → uint8 [h, w]. A palette PNG would decode to its colours, so only greyscale ones are accepted."""
     if not data.startswith(PNG) or data[24:26] != b"\x08\x00":
         raise InputError(f"row {number} of 'parsing' is not an 8-bit single-channel PNG; palette maps: give an array")
     return decode(data, number, "parsing", "L")[0].numpy()
@@ -187,7 +187,7 @@ def decode(data: Any, number: int, name: str, mode: str) -> Tensor:
 
 
 def image_size(data: bytes, where: str) -> tuple[int, int]:
-    """(width, height) by the file's header, before anything is allocated for it."""
+    """(width, height) from the file's header, before memory is allocated for the image."""
     if data.startswith(PNG) and len(data) > 24:
         return struct.unpack(">II", data[16:24])
     at = 2
@@ -211,7 +211,7 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
 
 
 # Loading a graph. `torch.export.load` unpickles some members of the archive, evaluates expressions and looks functions up
-# by name, so the archive must first prove that it holds nothing but numbers and calls of torch's own operators.
+# by name, so the archive is checked first: it may hold only weights and calls of torch's own operators.
 
 MEMBERS = re.compile(
     r"models/model\.json|data/weights/(model_weights_config\.json|weight_\d+)|archive_format|archive_version|byteorder"
@@ -240,7 +240,7 @@ def load_graph(data: bytes, sha256: str) -> torch.nn.Module:
 
 
 def check_archive(data: bytes) -> None:
-    """Raise RefusedModelError unless the archive is a graph of torch's operators with its weights, and no code."""
+    """Check that the archive is a graph of torch's operators with weights and without code. Raises: RefusedModelError."""
     try:
         members = read_members(data)
         model = json.loads(members["models/model.json"])
@@ -261,7 +261,7 @@ def check_archive(data: bytes) -> None:
 
 
 def read_members(data: bytes) -> dict[str, bytes]:
-    """Members by name below the archive's root folder; the same ones, whichever reader looks."""
+    """Members by name below the archive's root folder, the same for Python's reader and torch's."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
         roots = {name.partition("/")[0] for name in names}
@@ -289,7 +289,7 @@ def check_pickle(path: str, content: bytes) -> None:
 
 
 def foreign(node: Any, key: str = "") -> Iterator[str]:
-    """What in a graph's description is neither a number, a tensor's name nor one of torch's operators."""
+    """Every entry of a graph's description that is not a number, a tensor's name or one of torch's operators."""
     if isinstance(node, list):
         for item in node:
             yield from foreign(item, key)

@@ -1,4 +1,4 @@
-"""From a trained network to the graph that a registered model consists of: pixels in, L2-normalised descriptors out."""
+"""Export of a trained network as the graph of a registered model: pixels in, L2-normalised descriptors out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLIPS = 5  # dimensions of clips [B, T, 3, H, W]
 
 
 class ExportError(RuntimeError):
-    """The network cannot be exported, or its graph gives other features than the network."""
+    """The network cannot be exported, or its graph and the network give different features."""
 
 
 class Descriptor(nn.Module):
@@ -61,21 +61,21 @@ def for_export(descriptor: Descriptor) -> Descriptor:
 def export(descriptor: Descriptor, example: tuple[Tensor, ...]) -> bytes:
     """The .pt2 archive of a descriptor for any batch size, checked against it on `example` (batch ≥ 2) and one image.
 
-    What only explains the graph to its author (source lines, paths, module classes) is left out.
+    Debugging information (source lines, paths, module classes) is removed.
     Raises: ExportError.
     """
     return to_archive(trace(descriptor, example), descriptor, example)
 
 
 def to_archive(program: torch.export.ExportedProgram, descriptor: Descriptor, example: tuple[Tensor, ...]) -> bytes:
-    """`export` of what was traced already."""
+    """As `export`, of a traced descriptor."""
     for node in program.graph.nodes:
         for key in [k for k in node.meta if k not in ("val", "tensor_meta")]:
             del node.meta[key]
-    program._guards_code = []  # code that load would compile; the serving file checks its inputs itself
+    program._guards_code = []  # loading would compile them; the serving file checks its inputs itself
     program._example_inputs = None  # the only pickled member
     buffer = io.BytesIO()
-    with warnings.catch_warnings(action="ignore"):  # of weights that share memory: the features are compared below
+    with warnings.catch_warnings(action="ignore"):  # about weights that share memory: the features are compared below
         torch.export.save(program, buffer)
     data = buffer.getvalue()
     try:
@@ -91,12 +91,12 @@ def to_archive(program: torch.export.ExportedProgram, descriptor: Descriptor, ex
 def check_features(
     name: str, graph: Callable[..., Tensor], descriptor: Descriptor, example: tuple[Tensor, ...]
 ) -> None:
-    """Raise ExportError unless `graph` gives the network's features of the example, and of each of its first images alone."""
+    """Compare `graph` with the network on the example, and on its first image alone. Raises: ExportError."""
     network = for_export(descriptor)
     for inputs in (example, tuple(x[:1] for x in example)):
         difference = (graph(*inputs) - network(*inputs)).abs().max().item()
         if not difference <= TOLERANCE:
             raise ExportError(
                 f"{name} and the network differ by {difference:g} on {len(inputs[0])} images (at most {TOLERANCE:g} allowed): "
-                "embed depends on something that export cannot see, such as the batch size or a random draw"
+                "embed depends on something that export does not trace, such as the batch size or a random number"
             )

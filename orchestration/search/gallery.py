@@ -1,4 +1,4 @@
-"""Who is looked for, and where: the images of a data set's split, of a folder, or single files, with their descriptors."""
+"""Queries and gallery of a search: images of a data set's split, of a folder, or single files, with their descriptors."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ BATCH = 32
 class Entries:
     """N images (or tracklets, by their middle frames) and their descriptors.
 
-    names: keys, or paths. features: float32 [N, D], L2-normalised. image: entry → encoded image. told: what labels say
-    of an entry. labels: None where there are none. set_aside: files that could not be read, and why.
+    names: keys, or paths. features: float32 [N, D], L2-normalised. image: entry → encoded image. facts: entry → its
+    labels by name. labels: None where there are none. set_aside: a message for each file that could not be decoded.
     """
 
     names: Sequence[str]
     features: Tensor
     image: Callable[[int], bytes]
-    told: Callable[[int], dict[str, str]] = field(default=lambda at: {})
+    facts: Callable[[int], dict[str, str]] = field(default=lambda at: {})
     labels: Labels | None = None
     set_aside: Sequence[str] = ()
 
@@ -52,7 +52,7 @@ class Entries:
 
 @dataclass(frozen=True)
 class Described:
-    """A data set as a model describes it. experiment: the model's own, on these data."""
+    """A data set to be described by a model. experiment: the model's own, on these data."""
 
     located: Located
     experiment: Experiment
@@ -61,9 +61,10 @@ class Described:
 
 
 class Network:
-    """The model in this process, for a few images at a time. mirrored: as the descriptors that it is compared with.
+    """The model in this process, for a few images at a time.
 
-    masks: the folder with the images' parsing masks, for a model that needs them.
+    mirrored: add the mirror image's embedding, as the descriptors to compare with do. masks: the folder with the images'
+    parsing masks, for a model that needs them.
     """
 
     def __init__(self, located: Located, *, mirrored: bool, masks: str | None) -> None:
@@ -87,28 +88,28 @@ class Network:
 
 
 def of_split(data: Described, index: SplitIndex, progress: Progress) -> Entries:
-    """A data set's split. Nothing is embedded again where an evaluation of this model on these data left it."""
-    found = stored_or_made(data, index, progress)
+    """The entries of a data set's split. Descriptors of an earlier evaluation of this model on these data are reused."""
+    found = stored_or_computed(data, index, progress)
     read = GroupReader(data.dataset, index, ("image",))
 
     def image(at: int) -> bytes:
         [row] = read(found.rows[at : at + 1])
         return row["image"]
 
-    def told(at: int) -> dict[str, str]:
+    def facts(at: int) -> dict[str, str]:
         row = found.rows[at]
-        facts = {"person": index.person_names[index.person[row]]}
+        labelled = {"person": index.person_names[index.person[row]]}
         if index.clothes[row] >= 0:
-            facts["clothes"] = index.clothes_names[index.clothes[row]][1]
+            labelled["clothes"] = index.clothes_names[index.clothes[row]][1]
         if index.camera[row] >= 0:
-            facts["camera"] = index.camera_names[index.camera[row]]
-        return facts
+            labelled["camera"] = index.camera_names[index.camera[row]]
+        return labelled
 
     labels = protocols.labels(data.protocol, index).take(found.rows)
-    return Entries(index.keys(found.rows), found.features, image, told, labels)
+    return Entries(index.keys(found.rows), found.features, image, facts, labels)
 
 
-def stored_or_made(data: Described, index: SplitIndex, progress: Progress) -> Descriptors:
+def stored_or_computed(data: Described, index: SplitIndex, progress: Progress) -> Descriptors:
     model, experiment = data.located.checkpoint, data.experiment
     key = cache_key(model, data.dataset, data.protocol, experiment.evaluate)
     run = open_store(data.located.run)
@@ -125,9 +126,9 @@ def stored_or_made(data: Described, index: SplitIndex, progress: Progress) -> De
 
 
 def of_folder(network: Network, address: str, progress: Progress) -> Entries:
-    """Every image below a folder (on disk or in object storage), embedded in this process.
+    """The images below a folder (on disk or in object storage), embedded in this process.
 
-    Files that cannot be decoded are set aside. Raises: RequestError where there is none that can, or a mask is missing.
+    Files that cannot be decoded are set aside. Raises: RequestError where no image is left, or a mask is missing.
     """
     store = open_store(address)
     try:
@@ -136,7 +137,7 @@ def of_folder(network: Network, address: str, progress: Progress) -> Entries:
         raise RequestError(str(error)) from error
     if not paths:
         raise RequestError(
-            f"{address}: neither a data set (manifest.json is missing) nor a folder with images ({', '.join(SUFFIXES)})."
+            f"{address} is neither a data set (manifest.json is missing) nor a folder with images ({', '.join(SUFFIXES)})."
         )
     find_mask = masks_below(network, address)
     names, features, set_aside = [], [], []
@@ -151,12 +152,12 @@ def of_folder(network: Network, address: str, progress: Progress) -> Entries:
                     set_aside.append(str(described))
             bar(start + len(some), len(paths))
     if not names:
-        raise RequestError(f"{address}: none of its {len(paths)} files is an image that can be decoded: {set_aside[0]}")
+        raise RequestError(f"{address}: none of its {len(paths)} images can be decoded: {set_aside[0]}")
     return Entries(names, torch.stack(features), lambda at: store.read(names[at]), set_aside=set_aside)
 
 
 def embedded(network: Network, samples: list[Sample]) -> Iterator[tuple[str, Tensor | DecodeError]]:
-    """Each sample's key with its descriptor [D], or with what is wrong with it."""
+    """Each sample's key with its descriptor [D], or with its error."""
     try:
         yield from zip((s.key for s in samples), network.describe(samples), strict=True)
     except DecodeError:
@@ -168,12 +169,12 @@ def embedded(network: Network, samples: list[Sample]) -> Iterator[tuple[str, Ten
 
 
 def of_files(network: Network, paths: Sequence[str]) -> Entries:
-    """Single files. Raises: RequestError naming the one that is not there, or no image."""
+    """The images of single files. Raises: RequestError naming a file that is missing or not an image."""
     find_mask = masks_below(network, "the images")
     data = []
     for path in paths:
         if Path(path).is_dir():
-            raise RequestError(f"image {path} is a folder: name files. A folder can be the GALLERY.")
+            raise RequestError(f"image {path} is a folder. Expected files; a folder can only be the GALLERY.")
         try:
             data.append(Path(path).read_bytes())
         except OSError as error:
@@ -182,7 +183,7 @@ def of_files(network: Network, paths: Sequence[str]) -> Entries:
     features = []
     for path, described in embedded(network, samples):
         if not isinstance(described, Tensor):
-            raise RequestError(f"image {path} is none that can be decoded: {described}")
+            raise RequestError(f"image {path} cannot be decoded: {described}")
         features.append(described)
     return Entries(list(paths), torch.stack(features), lambda at: data[at])
 
@@ -195,16 +196,16 @@ def sample(image: bytes, key: str, find_mask: FindMask, mask_for: str | None = N
 
 
 def masks_below(network: Network, of_what: str) -> FindMask:
-    """Image path → its mask's bytes, for a model that needs them. Raises: RequestError where they are not given."""
+    """A function from an image's path to its mask's bytes, for a model that needs masks. Raises: RequestError without them."""
     if not network.needs_masks:
         return lambda path: None
-    mend = (
-        f"--parsing MASKS names a folder with a PNG for each image, of the same relative path, whose numbers are those of "
-        f"{network.label_map}; or make a data set of the images (`redress data convert table`) and its masks (`redress data "
-        "parse`), and name that as GALLERY."
+    remedy = (
+        f"Set --parsing MASKS to a folder with a PNG for each image, of the same relative path and by label map "
+        f"{network.label_map}. Or convert the images (`redress data convert table`), parse them (`redress data parse`), and "
+        "name the result as GALLERY."
     )
     if network.masks is None:
-        raise RequestError(f"this model needs each image's parsing mask, and {of_what} come without. {mend}")
+        raise RequestError(f"this model needs a parsing mask for each image, and {of_what} have none. {remedy}")
     store = open_store(network.masks)
 
     def find(path: str) -> bytes:
@@ -213,7 +214,7 @@ def masks_below(network: Network, of_what: str) -> FindMask:
             mask = store.read(name)
             decode_parsing(mask, store.join(name))
         except (StoreError, FileNotFoundError, DecodeError) as error:
-            raise RequestError(f"{path} has no mask at {store.join(name)} ({error}). {mend}") from error
+            raise RequestError(f"{path} has no mask at {store.join(name)} ({error}). {remedy}") from error
         return mask
 
     return find

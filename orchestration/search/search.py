@@ -1,4 +1,4 @@
-"""`redress search`: who in a gallery is nearest to these images, as a picture, a table, and plain data."""
+"""`redress search`: the nearest gallery entries of query images, as a picture, a table and plain data."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from orchestration.search import gallery
 from orchestration.search.gallery import Described, Entries, Network
 
 TOP = 10
-QUERIES = 6  # of a data set's own, where no image is named
+QUERIES = 6  # queries of the data set, where no image is named
 PICTURED = 24  # rows of the picture
 NAME_LENGTH = 20
-LETTERS = 12  # of the title, above each image
+LETTERS = 12  # characters of the title per image
 
 
 @dataclass(frozen=True)
 class Found:
-    """One query's nearest entries, nearest first. is_match: None where nobody knows."""
+    """One query's nearest entries, nearest first. is_match: None without labels."""
 
     query: int
     entries: np.ndarray
@@ -57,10 +57,10 @@ def search(
 ) -> dict[str, Any]:
     """The `top` entries of the gallery `where` nearest to each image, and a picture of them at `picture`.
 
-    where: a data set (its gallery, or `split`), or a folder of images. images: files; of a data set also keys of its queries,
-    and where none is named some of them, whose people are known: the frames are then green or red.
-    masks: a folder with the parsing masks of files, for a model that needs them.
-    Raises: RequestError before work starts where something cannot be used.
+    where: a data set (its gallery, or `split`), or a folder of images. images: files, or keys of a data set's queries; by
+    default some queries of the data set. For queries of the data set, whose people are known, frames are green or red.
+    masks: a folder with the files' parsing masks, for a model that needs them.
+    Raises: RequestError before work starts.
     """
     progress = progress or Progress()
     folder, name = split_address(picture)
@@ -76,7 +76,7 @@ def search(
     except (DataError, StoreError) as error:
         raise RequestError(str(error)) from error
     found = [nearest(entries, queries, at, top, mode) for at in range(len(queries))]
-    open_store(folder).write(name, draw((model, where), entries, queries, found, mode))
+    open_store(folder).write(name, render((model, where), entries, queries, found, mode))
     return {
         "model": model,
         "checkpoint": located.checkpoint.address,
@@ -89,10 +89,10 @@ def search(
 
 
 def split_address(picture: str) -> tuple[str, str]:
-    """Folder and name. Raises: RequestError."""
+    """The picture's folder and name. Raises: RequestError."""
     folder, _, name = picture.rpartition("/")
     if not name.lower().endswith(".png"):
-        raise RequestError(f"--out {picture}: the picture is a PNG; name it so, such as search.png.")
+        raise RequestError(f"--out {picture}: expected a name that ends in .png, such as search.png.")
     return folder or ("/" if picture.startswith("/") else "."), name
 
 
@@ -100,9 +100,9 @@ def in_folder(
     located: Located, where: str, images: Sequence[str], split: str | None, masks: str | None, progress: Progress
 ) -> tuple[Entries, Entries]:
     if split:
-        raise RequestError(f"--split {split}: {where} is no data set, a folder of images has no splits.")
+        raise RequestError(f"--split {split}: {where} is a folder of images, which has no splits. Omit --split.")
     if not images:
-        raise RequestError(f"search {where} for whom? Name one or more image files after it.")
+        raise RequestError(f"search {where}: no query images. Name one or more image files.")
     network = Network(located, mirrored=is_mirrored(located, None), masks=masks)
     queries = gallery.of_files(network, images)
     return gallery.of_folder(network, where, progress), queries
@@ -111,7 +111,7 @@ def in_folder(
 def in_dataset(
     located: Located, where: str, images: Sequence[str], split: str | None, masks: str | None, progress: Progress
 ) -> tuple[Entries, Entries, Mode | None]:
-    """The gallery, the queries, and where these are the data set's own the mode by whose rule entries count."""
+    """The gallery and the queries; and for queries of the data set, the mode whose rule says which entries are valid."""
     experiment = override(located.checkpoint.experiment, [f"data={where}"], source="the run")
     dataset = Dataset.open(experiment.data)
     protocol = PROTOCOLS[dataset.manifest.protocol]
@@ -122,7 +122,7 @@ def in_dataset(
     files = [image for image in images if Path(image).exists()]
     if files and len(files) < len(images):
         missing = next(image for image in images if image not in files)
-        raise RequestError(f"image {missing}: no such file. Name files, or keys of the data set's queries, not both.")
+        raise RequestError(f"image {missing}: no such file. Name either files or keys of the data set's queries.")
     searched = replace(mode, query=split if files else mode.query, gallery=split)
     check_inputs(trained, located.checkpoint.facts["label_map"], dataset, replace(protocol, modes=(searched,)))
     described = Described(located, experiment, dataset, protocol)
@@ -131,17 +131,17 @@ def in_dataset(
         queries = gallery.of_files(network, files)
         return gallery.of_split(described, dataset.index(split), progress), queries, None
     check_keys(dataset, mode, images)
-    both = {  # numbered alike: a person has the same number in either
+    both = {  # indexes opened together: a person has the same number in each
         index.split: gallery.of_split(described, index, progress)
         for index in dataset.indexes(*dict.fromkeys((mode.query, split)))
     }
     everyone, entries = both[mode.query], both[split]
-    chosen = by_key(everyone, images) if images else some(everyone, entries, mode)
-    return entries, taken(everyone, chosen), mode
+    chosen = by_key(everyone, images) if images else default_queries(everyone, entries, mode)
+    return entries, subset(everyone, chosen), mode
 
 
 def is_mirrored(located: Located, protocol: Protocol | None) -> bool:
-    """Whether descriptors add the mirror image's: as evaluated; those of clips never do."""
+    """Whether descriptors add the mirror image's embedding: as evaluated, never for clips."""
     is_video = protocol is not None and protocol.sample == "tracklet"
     return bool(located.checkpoint.experiment["evaluate"]["flip"]) and not is_video
 
@@ -150,23 +150,23 @@ def check_keys(dataset: Dataset, mode: Mode, images: Sequence[str]) -> None:
     keys = dataset.index(mode.query).keys() if images else []
     if missing := [image for image in images if image not in set(keys)]:
         raise RequestError(
-            f"image {missing[0]}: no such file, and no key of split {mode.query!r} in {dataset.address}, whose keys look "
-            f"like {keys[0]}."
+            f"image {missing[0]}: neither a file nor a key of split {mode.query!r} in {dataset.address}. An example of a key "
+            f"is {keys[0]}."
         )
 
 
 def by_key(everyone: Entries, images: Sequence[str]) -> list[int]:
-    """Raises: RequestError for a frame that does not stand for its tracklet."""
+    """The entries of some keys. Raises: RequestError for a frame that is not the middle of its tracklet."""
     at = {name: number for number, name in enumerate(everyone.names)}
     if missing := [image for image in images if image not in at]:
         raise RequestError(
-            f"image {missing[0]} does not stand for a tracklet: those that do look like {everyone.names[0]}."
+            f"image {missing[0]} does not represent a tracklet. Expected the key of a middle frame, like {everyone.names[0]}."
         )
     return [at[image] for image in images]
 
 
-def some(everyone: Entries, entries: Entries, mode: Mode) -> list[int]:
-    """A query of each of a few people who are in the gallery, the same ones at every call."""
+def default_queries(everyone: Entries, entries: Entries, mode: Mode) -> list[int]:
+    """A query each of a few people who are in the gallery, the same at every call. Raises: RequestError."""
     assert everyone.labels is not None
     assert entries.labels is not None
     first: dict[int, int] = {}
@@ -174,40 +174,40 @@ def some(everyone: Entries, entries: Entries, mode: Mode) -> list[int]:
     for at in np.flatnonzero(is_valid).tolist():
         first.setdefault(int(everyone.labels.person[at]), at)
     if not first:
-        raise RequestError(f"no query has a match in the gallery by mode {mode.name!r}: name images to search for.")
+        raise RequestError(f"no query has a match in the gallery in mode {mode.name!r}. Name images to search for.")
     people = list(first.values())
     return [people[at] for at in np.linspace(0, len(people) - 1, min(QUERIES, len(people))).round().astype(int)]
 
 
-def taken(everyone: Entries, chosen: Sequence[int]) -> Entries:
+def subset(everyone: Entries, chosen: Sequence[int]) -> Entries:
     assert everyone.labels is not None
     return Entries(
         [everyone.names[at] for at in chosen],
         everyone.features[list(chosen)],
         lambda at: everyone.image(chosen[at]),
-        lambda at: everyone.told(chosen[at]),
+        lambda at: everyone.facts(chosen[at]),
         everyone.labels.take(np.array(chosen)),
     )
 
 
-def judged(queries: Entries, entries: Entries, at: int, mode: Mode) -> tuple[np.ndarray, np.ndarray]:
-    """bool [N] each: entries that count for a query, and those of its person."""
+def valid_entries(queries: Entries, entries: Entries, at: int, mode: Mode) -> tuple[np.ndarray, np.ndarray]:
+    """The entries that are valid for a query, and those of its person: bool [N] each."""
     assert queries.labels is not None
     assert entries.labels is not None
     one = queries.labels.take(np.array([at]))
     if not protocols.valid_queries(mode.rule, one, entries.labels)[0]:
         return entries.labels.person != one.person[0], np.zeros(len(entries), dtype=bool)
-    asking, there = (RankingLabels(of.person, of.camera, of.clothes) for of in (one, entries.labels))
-    valid, matches = valid_and_match(asking, there, mode.rule)
+    asked, there = (RankingLabels(of.person, of.camera, of.clothes) for of in (one, entries.labels))
+    valid, matches = valid_and_match(asked, there, mode.rule)
     return valid[0], matches[0]
 
 
 def nearest(entries: Entries, queries: Entries, at: int, top: int, mode: Mode | None) -> Found:
-    """Ties in the order of the gallery."""
+    """The `top` nearest valid entries of a query; ties in the order of the gallery."""
     similarity = (entries.features @ queries.features[at]).numpy()
     valid, is_match = np.ones(len(entries), dtype=bool), None
     if mode:
-        valid, is_match = judged(queries, entries, at, mode)
+        valid, is_match = valid_entries(queries, entries, at, mode)
     order = np.argsort(np.where(valid, -similarity, np.inf), kind="stable")
     order = order[valid[order]][:top]
     return Found(at, order, similarity[order], None if is_match is None else is_match[order])
@@ -219,11 +219,11 @@ def result(entries: Entries, queries: Entries, found: Found) -> dict[str, Any]:
         facts: dict[str, Any] = {"rank": rank, "similarity": round(similarity, 6), "image": entries.names[at]}
         if found.is_match is not None:
             facts["is_match"] = bool(found.is_match[rank - 1])
-        listed.append(facts | entries.told(at))
-    return {"image": queries.names[found.query], **queries.told(found.query), "found": listed}
+        listed.append(facts | entries.facts(at))
+    return {"image": queries.names[found.query], **queries.facts(found.query), "found": listed}
 
 
-def draw(
+def render(
     names: tuple[str, str], entries: Entries, queries: Entries, found: Sequence[Found], mode: Mode | None
 ) -> bytes:
     """names: the model's and the gallery's."""
@@ -248,7 +248,7 @@ def draw(
 
 
 def caption(entries: Entries, at: int, first: str) -> str:
-    """A second line says who the labels say it is, or else the file's name."""
-    person = entries.told(at).get("person")
+    """`first`, and below it the labelled person or else the file's name."""
+    person = entries.facts(at).get("person")
     name = f"person {person}" if person else Path(entries.names[at]).stem
     return f"{first}\n{name if len(name) <= NAME_LENGTH else '…' + name[1 - NAME_LENGTH :]}"

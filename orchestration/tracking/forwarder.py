@@ -1,8 +1,9 @@
-"""From a run's storage to MLflow: each record once, in order, whenever the tracking server can be reached.
+"""Delivery of a run's records from its storage to MLflow: each once and in order, whenever the tracking server is available.
 
-Three kinds of lists lie in the storage: the journal (one record a step), `system/<node>` (one a sample) and the outbox
-(everything else that the driver has to say: evaluations, files, tags, the end). The first two count upwards, so what
-MLflow has of them follows from its newest point per metric; of the outbox the storage keeps how many were delivered.
+The storage has three kinds of lists: the journal (a record per step), `system/<node>` (a record per sample) and the outbox
+(other messages of the driver: evaluations, files, tags, the final status). The steps of the first two increase, so the
+newest point of each metric in MLflow tells what was delivered; for the outbox, the storage holds the number of delivered
+messages.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ OnRecords = Callable[[Sequence[Record]], None]
 
 
 class Stream:
-    """One list of numbered records and those of it that MLflow does not have yet."""
+    """A list of numbered records, and those that are not delivered to MLflow yet."""
 
     def __init__(self, store: Store, folder: str) -> None:
         self.reader = SegmentReader(store, folder)
@@ -54,11 +55,11 @@ class Stream:
 
 
 class Delivery:
-    """Brings a run's records to MLflow. Not a thread: `Forwarder` and `redress runs sync` call `deliver`."""
+    """Delivers a run's records to MLflow. Not a thread: `Forwarder` and `redress runs sync` call `deliver`."""
 
     def __init__(self, store: Store, run_id: str, client: MlflowClient, on_records: OnRecords | None = None) -> None:
         self.store, self.run_id, self.client, self.on_records = store, run_id, client, on_records
-        self.delivered = 0  # records of which this object brought something over
+        self.delivered = 0  # records that this object delivered, at least in part
         self._steps = Stream(store, journal.FOLDER)
         self._streams = {journal.FOLDER: self._steps}
         self._outbox = SegmentReader(store, OUTBOX)
@@ -70,11 +71,11 @@ class Delivery:
 
     @property
     def pending(self) -> int:
-        """Records read and not delivered."""
+        """The number of records read and not delivered."""
         return sum(len(stream.waiting) for stream in self._streams.values()) + len(self._messages)
 
     def read(self) -> None:
-        """Take up what was written since the last call."""
+        """Read the records written since the last call."""
         if time.monotonic() - self._discovered >= DISCOVER_S:
             self.discover()
         for stream in self._streams.values():
@@ -88,14 +89,14 @@ class Delivery:
                 self._messages.append(message)
 
     def discover(self) -> None:
-        """Find the machines whose samples are in the storage."""
+        """Find the machines that have samples in the storage."""
         self._discovered = time.monotonic()
         for path in self.store.list(system_metrics.FOLDER):
             node = Path(path).parent.name
             self._streams.setdefault(node, Stream(self.store, f"{system_metrics.FOLDER}/{node}"))
 
     def deliver(self) -> None:
-        """Send everything read. What raises (any of MLflow's errors) leaves the rest for the next call."""
+        """Send all records read. An error of MLflow is raised, and the remaining records stay for the next call."""
         try:
             for stream in self._streams.values():
                 self._deliver_stream(stream)
@@ -106,7 +107,7 @@ class Delivery:
                 self.delivered += 1
                 self.store.write(CURSOR, json.dumps({"outbox": self._done}).encode())
         except Exception:
-            self._newest = None  # a call that failed may have arrived all the same
+            self._newest = None  # a failed call may still have reached the server
             raise
 
     def _deliver_stream(self, stream: Stream) -> None:
@@ -161,7 +162,7 @@ def as_metrics(record: Record) -> list[Metric]:
 
 
 def batches(records: Sequence[Record]) -> Iterator[list[Record]]:
-    """Runs of records with at most BATCH metrics together (a larger record stands alone)."""
+    """Split records into batches of at most BATCH metrics; a larger record is a batch of its own."""
     batch: list[Record] = []
     size = 0
     for record in list(records):
@@ -175,7 +176,7 @@ def batches(records: Sequence[Record]) -> Iterator[list[Record]]:
 
 
 def newest_points(client: MlflowClient, run_id: str) -> dict[str, tuple[int, int]]:
-    """(step, time) of the newest point of every metric that MLflow has of the run: one call, whatever their number."""
+    """(step, time) of the newest point of every metric of the run in MLflow, in a single call."""
     return {metric.key: (metric.step, metric.timestamp) for metric in client.get_run(run_id).data._metric_objs}
 
 
@@ -192,7 +193,7 @@ class Forwarder:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; what it had not delivered stays in the storage and with `delivery`."""
+        """End the thread. Undelivered records stay in the storage and in `delivery`."""
         self._stopped.set()
         self._thread.join()
 
@@ -216,7 +217,7 @@ class Forwarder:
 
 
 def drain(delivery: Delivery, deadline_s: float) -> Exception | None:
-    """Deliver everything, trying for `deadline_s` seconds; the last error where that was not enough."""
+    """Deliver all records, retrying for `deadline_s` seconds; returns the last error, None on success."""
     deadline, pause = time.monotonic() + deadline_s, 0.2
     while True:
         try:

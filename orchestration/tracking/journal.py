@@ -1,7 +1,7 @@
-"""The journal of a run: every step's numbers, in the run's storage before they go anywhere else.
+"""The journal of a run: the metrics of every step, written to the run's storage before they are sent elsewhere.
 
-After a crash the loop trains the steps since the last checkpoint again. Each of them must give the numbers that the
-journal has: that is how a run notices that it is not the run it was. Such steps are not written twice.
+After a crash the loop repeats the steps since the last checkpoint. Each repeated step must give the metrics in the
+journal; a difference means that data, code or machine changed. Repeated steps are not written twice.
 """
 
 from __future__ import annotations
@@ -29,24 +29,23 @@ LIBRARIES = ("torch", "torchvision", "numpy", "pyarrow")
 
 
 class JournalError(RuntimeError):
-    """The journal does not fit the checkpoint, or the steps that are reported to it."""
+    """The journal does not match the checkpoint or the reported steps."""
 
 
-class ReplayMismatch(RuntimeError):  # noqa: N818 — said as one says it
-    """A step trained again after a crash gave other numbers than the first time."""
+class ReplayMismatch(RuntimeError):  # noqa: N818 — the name says what happened
+    """A step repeated after a crash gave other metrics than the first time."""
 
     def __init__(self, step: int, metric: str, recorded: object, replayed: object, rule: str) -> None:
         super().__init__(
-            f"step {step}, trained again after a restart, gives {metric} = {replayed!r}; the journal has {recorded!r} "
-            f"({rule}). The data, the code or the machine differ from those of the first time. Go on from the last "
-            "checkpoint only where they are the same, or start a new run with --init-from."
+            f"step {step}, repeated after a restart, gives {metric} = {replayed!r}; the journal has {recorded!r} ({rule}). "
+            "The data, the code or the machine changed. Resume where they are unchanged, or start a new run with --init-from."
         )
         self.step, self.metric, self.recorded, self.replayed = step, metric, recorded, replayed
 
 
 def environment(experiment: Experiment) -> dict[str, Any]:
-    """What has to be the same for a replayed step to give the same bits; call it in the process that trains."""
-    import torch  # the forwarder reads journals without it
+    """Everything that must be equal for a repeated step to be bit-identical. Call it in the training process."""
+    import torch  # not at the top: the forwarder reads journals without it
 
     return {
         "workers": experiment.workers,
@@ -75,11 +74,11 @@ def installed(library: str) -> str:
 
 
 class Journal:
-    """Writer of the steps of one run. The first step it is told of is where training goes on.
+    """Writer of the steps of one run. Training starts or continues with the first step recorded.
 
-    A step that the journal has already is compared, bit for bit where the environment is the one in which it was
-    written and its device is the CPU. Elsewhere (another number of workers, another processor, a GPU) the losses of the
-    first replayed step must agree to 1e-3; later ones drift apart by rounding, and `largest_difference` says how far.
+    A step that the journal has already is compared: bit for bit on the CPU in the environment in which it was written.
+    Otherwise (another number of workers, another processor, a GPU) the losses of the first repeated step must agree to
+    1e-3. Later ones drift apart by rounding; `largest_difference` is the largest relative difference.
     """
 
     def __init__(self, store: Store, environment: Mapping[str, Any], *, flush_s: float = FLUSH_S) -> None:
@@ -92,8 +91,8 @@ class Journal:
         self._writer: SegmentWriter | None = None
 
     def record(self, report: StepReport) -> bool:
-        """Take a finished step and stamp it with the time (ms since the epoch). True where it is new, False where it
-        was recorded before the restart and agrees.
+        """Record a finished step with the time (ms since the epoch). Returns True for a new step, False for one that was
+        recorded before the restart and agrees.
 
         Raises: ReplayMismatch; JournalError where steps are missing; StoreError where the store kept failing.
         """
@@ -122,8 +121,8 @@ class Journal:
                 self._recorded[last] = previous, record
         if last < step - 1:
             raise JournalError(
-                f"the journal at {self.store.join(FOLDER)} ends with step {last}, and training goes on with step "
-                f"{step}: steps are missing. Put the journal's files back, or start a new run with --init-from."
+                f"the journal at {self.store.join(FOLDER)} ends with step {last}, and training continues with "
+                f"step {step}: steps are missing. Restore the journal's files, or start a new run with --init-from."
             )
         self._next_step = step
         self.changes = changes(previous, self.environment)
@@ -132,7 +131,7 @@ class Journal:
         return self._writer
 
     def flush(self) -> None:
-        """Return when every appended step is in the store; call it before a checkpoint is declared complete."""
+        """Write every recorded step to the store. Call it before a checkpoint is declared complete."""
         if self._writer:
             self._writer.flush()
 
@@ -162,12 +161,12 @@ class Journal:
 
 
 def read_steps(store: Store) -> list[tuple[Record, Record]]:
-    """(header, record) of every step once, in order."""
+    """(header, record) of every step, each once and in order."""
     return in_order(SegmentReader(store, FOLDER).read_new(), -1)
 
 
 def in_order(entries: list[tuple[Record, Record]], last: int) -> list[tuple[Record, Record]]:
-    """The entries of steps after `last`, each step once: a second process may have added some before it was stopped."""
+    """The entries of steps after `last`, each step once: a second process may have appended steps before it was stopped."""
     kept = []
     for header, record in entries:
         if record["step"] > last:
@@ -177,7 +176,7 @@ def in_order(entries: list[tuple[Record, Record]], last: int) -> list[tuple[Reco
 
 
 def changes(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """What of the environment is not what it was: name → [before, now]."""
+    """The changes of the environment: name → [before, now]."""
     if before is None:
         return {}
     return {k: [before.get(k), now.get(k)] for k in {**before, **now} if before.get(k) != now.get(k)}
@@ -188,12 +187,12 @@ def compare_bits(step: int, recorded: Mapping[str, float], replayed: Mapping[str
         if name.startswith(MEASURED):
             continue
         before, now = recorded.get(name), replayed.get(name)
-        if repr(before) != repr(now):  # repr tells every two float64 apart, and NaN equals NaN
+        if repr(before) != repr(now):  # repr differs for any two float64, and NaN equals NaN
             raise ReplayMismatch(step, name, before, now, "compared bit for bit: the same environment")
 
 
 def compare_losses(step: int, recorded: Mapping[str, float], replayed: Mapping[str, float], tolerance: float) -> float:
-    """The largest relative difference of the losses."""
+    """The largest relative difference of the losses. Raises: ReplayMismatch where one exceeds `tolerance`."""
     largest = 0.0
     for name in sorted(n for n in {*recorded, *replayed} if n.startswith(LOSSES)):
         before, now = recorded.get(name), replayed.get(name)

@@ -1,4 +1,4 @@
-"""The way to MLflow: a client of a server that answers, or of a SQLite file made for it, and the experiment runs lie in."""
+"""Connecting to MLflow: a client of a reachable server or of a SQLite file, and the MLflow experiment of runs."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def default_tracking_uri() -> str:
 
 
 def connect(tracking_uri: str | None = None) -> MlflowClient:
-    """A client of a tracking server that answers, and the fluent API pointed at it. A new SQLite file is initialised.
+    """A client of a reachable tracking server, which the fluent API then uses, too. A new SQLite file is initialised.
 
-    Raises: RequestError naming the address and the mend; of a server that cannot be reached UnreachableError.
+    Raises: RequestError with the address and the remedy; UnreachableError where the server cannot be reached.
     """
     uri = tracking_uri or default_tracking_uri()
     quieten()
     try:
         if uri.startswith(("http://", "https://")):
-            ask_health(uri)
+            check_health(uri)
         with initialisation_lock(uri):
             mlflow.set_tracking_uri(uri)
             client = MlflowClient(uri)
@@ -43,7 +43,7 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
     except Exception as error:
         status = error.get_http_status_code() if isinstance(error, MlflowException) else None
         if status in (401, 403):
-            raise RequestError(refusal(uri, error)) from error
+            raise RequestError(unauthorised(uri, error)) from error
         raise UnreachableError(
             f"MLflow at {without_secret(uri)} cannot be used: {first_line(error)}. Start it (`mlflow "
             "server`), correct MLFLOW_TRACKING_URI, or unset that to keep runs in ./mlflow.db."
@@ -51,46 +51,46 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
     return client
 
 
-def refusal(uri: str, error: Exception) -> str:
-    """What a person does about a server that answers 401 or 403."""
-    who = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
+def unauthorised(uri: str, error: Exception) -> str:
+    """The message about a server that answers 401 or 403."""
+    names = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN)"
     given = (
         "wrong" if os.environ.get("MLFLOW_TRACKING_USERNAME") or os.environ.get("MLFLOW_TRACKING_TOKEN") else "missing"
     )
     return (
-        f"MLflow at {without_secret(uri)} does not let us in ({first_line(error)}). Who we are is {given}: set {who} in the "
-        "environment of this process; whoever runs the server makes users."
+        f"MLflow at {without_secret(uri)} denied access ({first_line(error)}). Credentials are {given}: set {names} in the "
+        "environment of this process. The server's administrator creates users."
     )
 
 
-def ask_health(uri: str) -> None:
-    """A quick look whether anything answers, before a client that tries for minutes."""
+def check_health(uri: str) -> None:
+    """Check quickly that a server answers: MLflow's client would retry for minutes."""
     address = without_secret(uri).rstrip("/")
     try:
         urllib.request.urlopen(f"{address}/health", timeout=ANSWER_S).close()
     except urllib.error.HTTPError:
-        return  # it answers; whether it lets us in, the client will see
+        return  # it answers; the client checks access
 
 
 @contextmanager
 def initialisation_lock(uri: str) -> Iterator[None]:
-    """One process at a time creates the tables of a SQLite file: two that do it at once break it."""
+    """One process at a time creates the tables of a SQLite file: two at once would corrupt it."""
     if not uri.startswith("sqlite:"):
         yield
         return
     name = f"redress-{os.getuid()}-{hashlib.sha256(uri.encode()).hexdigest()[:16]}.lock"
     path = Path(tempfile.gettempdir(), name)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)  # others may write to that folder, too
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)  # other users may write to that folder
     with open(descriptor, "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def quieten() -> None:
-    """MLflow tells of migrations, retries and addresses; we say what matters ourselves."""
+    """Silence MLflow's messages on migrations, retries and addresses: redress reports what matters."""
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # a call that arrived all the same would be made twice
+    # a retry would repeat a call that reached the server although its answer was lost
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -99,7 +99,10 @@ def quieten() -> None:
 
 
 def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
-    """The MLflow experiment of that name, made where there is none. Beside a SQLite file, artifacts go to ./mlartifacts."""
+    """The id of the MLflow experiment `name`, created if missing; beside a SQLite file its artifacts go to ./mlartifacts.
+
+    Raises: RequestError where it was deleted or cannot be created.
+    """
     for _ in range(2):
         found = client.get_experiment_by_name(name)
         if found is None:
@@ -109,10 +112,10 @@ def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
                 continue  # another process was first
         if found.lifecycle_stage != "active":
             raise RequestError(
-                f"the MLflow experiment {name!r} was deleted. Restore it in the UI or set experiment to another name."
+                f"the MLflow experiment {name!r} was deleted. Restore it in the UI, or set `experiment` to another name."
             )
         return found.experiment_id
-    raise RequestError(f"MLflow at {without_secret(uri)} neither finds nor creates the experiment {name!r}.")
+    raise RequestError(f"MLflow at {without_secret(uri)} can neither find nor create the experiment {name!r}.")
 
 
 def artifact_location(uri: str) -> str | None:

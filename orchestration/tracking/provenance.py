@@ -1,4 +1,4 @@
-"""Which code a run ran: a digest of the source tree, and the commit where one can tell."""
+"""The code of a run: a digest of the source tree, and the commit where it is known."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SOURCES = (".py", ".yaml", ".cpp", ".cu")
 
 
 def source_digest(root: Path = ROOT) -> str:
-    """SHA-256 (hex) over names and contents of the source files; the same in a checkout and in a job's working directory."""
+    """SHA-256 (hex) over names and contents of the source files; equal in a checkout and in a job's working directory."""
     digest = hashlib.sha256()
     files = [path for folder in FOLDERS for path in (root / folder).rglob("*") if path.suffix in SOURCES]
     for path in sorted(files):
@@ -24,9 +24,9 @@ def source_digest(root: Path = ROOT) -> str:
 
 
 def commit(root: Path = ROOT) -> str | None:
-    """REDRESS_COMMIT where it is set (a job's working directory has no git), else git's, with `-dirty` where files differ."""
-    if told := os.environ.get("REDRESS_COMMIT"):
-        return told
+    """REDRESS_COMMIT if it is set (a job's working directory has no git), else git's, with `-dirty` for changed files."""
+    if given := os.environ.get("REDRESS_COMMIT"):
+        return given
     if not (root / ".git").exists():
         return None
     try:

@@ -1,4 +1,4 @@
-"""What a run is found and compared by in MLflow: tags, parameters and its data set. No secret of an address is in them."""
+"""The description of a run in MLflow: tags, parameters and its data set, without secrets of addresses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIGEST_LIMIT = 36
 
 
 def describe(experiment: Mapping[str, Any], fingerprint: str) -> dict[str, str]:
-    """The tags by which runs are found and compared."""
+    """The tags of a run, for search and comparison."""
     tags = {
         "data.address": experiment.get("data"),
         "data.fingerprint": fingerprint,
@@ -42,7 +42,7 @@ def dataset_input(experiment: Mapping[str, Any], fingerprint: str) -> DatasetInp
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted names → text within MLflow's limits, secrets in addresses left out."""
+    """Dotted names → text within MLflow's limits, without secrets of addresses."""
     flat: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:

@@ -1,4 +1,4 @@
-"""`redress runs list | show`: what MLflow has of our runs, as plain data."""
+"""`redress runs list | show`: the runs in MLflow, as plain data."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ def list_runs(
     experiments = {e.experiment_id: e.name for e in client.search_experiments(view_type=ViewType.ACTIVE_ONLY)}
     chosen = [key for key, name in experiments.items() if experiment in (None, name)]
     if experiment is not None and not chosen:
-        raise RequestError(f"no MLflow experiment {experiment!r}; there are {', '.join(sorted(experiments.values()))}.")
+        raise RequestError(
+            f"no MLflow experiment {experiment!r}. Expected one of {', '.join(sorted(experiments.values()))}."
+        )
     runs = client.search_runs(chosen, max_results=limit, order_by=["attributes.start_time DESC"])
     return [summary(run, experiments[run.info.experiment_id]) for run in runs if "storage" in run.data.tags]
 
 
 def show_run(run: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
-    """Everything MLflow has of one run (its id, or its storage's address): settings, numbers, tags, files, models."""
+    """All that MLflow holds on one run (its id, or its storage's address): settings, metrics, tags, files, models."""
     tracked = tracked_run.open_run(run, tracking_uri=tracking_uri)
     client = MlflowClient(tracked.tracking_uri)
     found = client.get_run(tracked.run_id)

@@ -1,7 +1,7 @@
-"""Append-only lists of JSON records in a store, which has no append: `<folder>/<n>.jsonl`, the newest of which grows.
+"""Append-only lists of JSON records in a store without append: segments `<folder>/<n>.jsonl`, of which the newest grows.
 
-A segment opens with a header line, then one record a line. It is written again as a whole (atomically) while it is
-small, so a reader never sees half a line, and what it has read of a segment never changes.
+A segment has a header line, then a record per line. While it is small, it is rewritten as a whole and atomically, so a
+reader never sees half a line, and lines that were read never change.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Record = dict[str, Any]
 
 
 class SegmentTakenError(RuntimeError):
-    """Another process writes the same list of records."""
+    """Another process writes to the same list of records."""
 
 
 def segment_path(folder: str, number: int) -> str:
@@ -32,9 +32,9 @@ def encode(record: Record) -> bytes:
 
 
 class SegmentWriter:
-    """Appends records and writes them from a thread of its own within `flush_s` seconds, or at once with `flush`.
+    """Appends records and writes them from its own thread within `flush_s` seconds, or at once with `flush`.
 
-    A new writer opens a new segment: it never touches those of an earlier process.
+    A new writer opens a new segment and never changes those of an earlier process.
 
     Raises (append, flush, close): StoreError where the store kept failing beyond its retries, SegmentTakenError where
     another process opened the next segment first. What was appended stays buffered, so a later `flush` may succeed.
@@ -47,7 +47,7 @@ class SegmentWriter:
         self._header = encode(header)
         self._number = len(store.list(folder))
         self._content = bytearray(self._header)
-        self._saved = len(self._header)  # bytes of the content that the store has, or need not have
+        self._saved = len(self._header)  # bytes of the content that are in the store (a lone header need not be)
         self._opened = False
         self._failure: Exception | None = None
         self._guard = threading.Lock()
@@ -67,7 +67,7 @@ class SegmentWriter:
             self._thread.start()
 
     def flush(self) -> None:
-        """Return when everything appended so far is in the store."""
+        """Write everything appended so far to the store."""
         self._failure = None
         self._write()
 
@@ -88,7 +88,7 @@ class SegmentWriter:
             try:
                 self._write()
             except Exception as error:
-                self._failure = error  # told to whoever appends next
+                self._failure = error  # raised by the next `append`
 
     def _write(self) -> None:
         with self._writing:  # one writer at a time: an older content must not overwrite a newer one
@@ -99,8 +99,8 @@ class SegmentWriter:
             path = segment_path(self.folder, self._number)
             if not self._opened and self.store.exists(path):
                 raise SegmentTakenError(
-                    f"{self.store.join(path)} was written by another process while this one was writing before it. "
-                    "Only one process may train a run: end the other, then resume."
+                    f"{self.store.join(path)} was written by another process during this run. Only one process may train a "
+                    "run: end the other, then resume."
                 )
             self.store.write(path, data)
             self._opened, self._saved = True, len(data)
@@ -111,7 +111,7 @@ class SegmentWriter:
 
 
 class SegmentReader:
-    """Reads a list of records from its start, and then what was added since."""
+    """Reads a list of records from its start, and then the records added since the last call."""
 
     def __init__(self, store: Store, folder: str) -> None:
         self.store, self.folder = store, folder
@@ -122,7 +122,7 @@ class SegmentReader:
         """(header of its segment, record) of every record added since the last call, in order."""
         found = self._read_segment()
         while self.store.exists(segment_path(self.folder, self._number + 1)):
-            found += self._read_segment()  # it may have grown between the two looks; now it is final
+            found += self._read_segment()  # it may have grown in between; now it is final
             self._number, self._offset = self._number + 1, 0
             found += self._read_segment()
         return found

@@ -1,7 +1,7 @@
-"""What a run takes from the machine, sampled into the run's storage: the forwarder delivers it like everything else.
+"""The machine's load during a run, sampled into the run's storage and delivered by the forwarder.
 
-MLflow's own monitor thread ends for good when the server does not answer once, so only its gauges are used here; their
-names are what the UI groups under system metrics.
+MLflow's own monitor thread ends when the server fails to answer once, so only its gauges are used here. Their names are
+those that the UI groups as system metrics.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SAMPLE_S = 10.0
 
 
 class SystemMonitor:
-    """Samples this machine every `sample_s` seconds between `start` and `stop`. `node` tells machines apart."""
+    """Samples this machine every `sample_s` seconds between `start` and `stop`. `node`: the machine's name in the metrics."""
 
     def __init__(self, store: Store, node: str = "driver", *, sample_s: float = SAMPLE_S) -> None:
         folder = f"{FOLDER}/{node}"
@@ -45,12 +45,12 @@ class SystemMonitor:
     def stop(self) -> None:
         self._stopped.set()
         self._thread.join()
-        with contextlib.suppress(StoreError):  # a run does not fail for the last sample of its memory use
+        with contextlib.suppress(StoreError):  # a missing last sample does not fail a run
             self._writer.close()
 
     def _sample_regularly(self) -> None:
         while not self._stopped.is_set():
-            with contextlib.suppress(StoreError, psutil.Error):  # a gap in the samples, no more
+            with contextlib.suppress(StoreError, psutil.Error):  # a missing sample does not fail a run
                 self.sample()
             self._stopped.wait(self.sample_s)
 
@@ -70,5 +70,5 @@ def gauges() -> list[BaseMetricsMonitor]:
     try:
         found.append(GPUMonitor())
     except (ImportError, RuntimeError):
-        return found  # no GPU, or no library to ask it
+        return found  # no GPU, or no library to query it
     return found

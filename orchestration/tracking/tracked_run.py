@@ -1,6 +1,6 @@
-"""Runs in MLflow. A run is created before its workers start; everything after that goes through the run's storage.
+"""Runs in MLflow. A run is created before its workers start; everything logged later goes through the run's storage.
 
-`TrackedRun` writes what the driver has to say to the outbox there and `forward` carries journal, samples and outbox to
+`TrackedRun` writes the driver's messages to the outbox there, and `forward` delivers journal, samples and outbox to
 MLflow, so that an unavailable tracking server delays delivery and nothing else.
 """
 
@@ -43,20 +43,20 @@ log = logging.getLogger(__name__)
 
 
 class TrackedRun:
-    """One MLflow run and its storage. Whatever is logged is in the storage when the call returns."""
+    """One MLflow run and its storage. A log call returns after its data are in the storage."""
 
     def __init__(self, run_id: str, storage: str, tracking_uri: str) -> None:
         self.run_id, self.storage, self.tracking_uri = run_id, storage, tracking_uri
         self.store = open_store(storage)
-        self._said = [record for _, record in SegmentReader(self.store, OUTBOX).read_new()]
+        self._written = [record for _, record in SegmentReader(self.store, OUTBOX).read_new()]
         self._outbox = SegmentWriter(self.store, OUTBOX, {"run_id": run_id})
         self.delivery = Delivery(self.store, run_id, MlflowClient(tracking_uri))
 
     @contextmanager
     def forward(self, on_records: OnRecords | None = None, *, system_metrics: bool = True) -> Iterator[Delivery]:
-        """While this is open, what workers write is delivered and this machine is sampled.
+        """Within this context the workers' records are delivered and this machine is sampled.
 
-        on_records is called with every new step (the journal's records, in order), whether or not MLflow answers.
+        on_records: called with every new step (the journal's records, in order), whether or not MLflow is available.
         """
         self.delivery.on_records = on_records
         forwarder = Forwarder(self.delivery)
@@ -74,28 +74,30 @@ class TrackedRun:
             self.delivery.on_records = None
 
     def log_evaluation(self, metrics: Mapping[str, float | None], step: int) -> None:
-        """Metrics by the protocol's names, as fractions; None (rank k of too small a gallery) is left out."""
+        """Metrics by the protocol's names, as fractions; None (rank k beyond the gallery's size) is omitted."""
         numbers = {name: float(value) for name, value in metrics.items() if value is not None}
-        said = {(r["step"], json.dumps(r["metrics"], sort_keys=True)) for r in self._said if r["kind"] == "metrics"}
-        if (step, json.dumps(numbers, sort_keys=True)) not in said:
-            self._say({"kind": "metrics", "step": step, "metrics": numbers})
+        written = {
+            (r["step"], json.dumps(r["metrics"], sort_keys=True)) for r in self._written if r["kind"] == "metrics"
+        }
+        if (step, json.dumps(numbers, sort_keys=True)) not in written:
+            self._write({"kind": "metrics", "step": step, "metrics": numbers})
 
     def log_file(self, data: bytes, path: str) -> None:
         """`path` is the artifact's path in MLflow."""
         self.store.write(f"{FILES}/{path}", data)
-        self._say({"kind": "file", "path": path})
+        self._write({"kind": "file", "path": path})
 
     def log_picture(self, picture: bytes | Path, name: str) -> None:
         self.log_file(picture if isinstance(picture, bytes) else picture.read_bytes(), f"pictures/{name}")
 
     def log_table(self, rows: Sequence[Mapping[str, Any]], name: str) -> None:
-        """Rows of equal keys, in the form that MLflow's table view reads."""
+        """Rows with equal keys, in the format of MLflow's table view."""
         columns = list(rows[0]) if rows else []
         table = {"columns": columns, "data": [[row[c] for c in columns] for row in rows]}
         self.log_file(json.dumps(table).encode(), f"tables/{name}.json")
 
     def log_training_curves(self, name: str = "training.png") -> None:
-        """A panel for each of the journal's metrics."""
+        """A picture with a panel for each of the journal's metrics."""
         from orchestration import figures
 
         points: dict[str, tuple[list[int], list[float]]] = {}
@@ -113,30 +115,33 @@ class TrackedRun:
         return found.info.status in ("RUNNING", "SCHEDULED")
 
     def set_tags(self, tags: Mapping[str, object]) -> None:
-        self._say({"kind": "tags", "tags": {key: str(value) for key, value in tags.items()}})
+        self._write({"kind": "tags", "tags": {key: str(value) for key, value in tags.items()}})
 
     def finish(self, status: str, *, deadline_s: float = FINISH_S) -> bool:
-        """Deliver the rest and end the MLflow run with FINISHED, FAILED or KILLED. False where MLflow did not take it all
-        within `deadline_s` seconds: it stays in the storage, and a warning says how to deliver it."""
-        self._say({"kind": "status", "status": status})
+        """Deliver the remaining records and end the MLflow run with FINISHED, FAILED or KILLED.
+
+        Returns False where MLflow did not accept all within `deadline_s` seconds: the rest stays in the storage, and a
+        warning says how to deliver it.
+        """
+        self._write({"kind": "status", "status": status})
         return self.deliver(deadline_s=deadline_s)
 
     def deliver(self, *, deadline_s: float = FINISH_S) -> bool:
-        """As `finish`, of a run that has ended already: its status stays. Nothing can be logged afterwards."""
+        """As `finish`, for a run that has ended: its status stays. Nothing can be logged afterwards."""
         self._outbox.close()
         error = drain(self.delivery, deadline_s)
         if error is not None:
             log.warning(
-                "MLflow at %s did not take everything of run %s (%s). Nothing is lost: `redress runs sync %s` delivers "
-                "the %d waiting records when it is back.",
+                "MLflow at %s did not accept all records of run %s (%s). Nothing is lost: `redress runs sync %s` delivers "
+                "the %d pending records when MLflow is available.",
                 *(without_secret(self.tracking_uri), self.run_id, first_line(error), self.storage),
                 self.delivery.pending,
             )
         return error is None
 
-    def _say(self, message: Record) -> None:
+    def _write(self, message: Record) -> None:
         message = message | {"time": now_ms()}
-        self._said.append(message)
+        self._written.append(message)
         self._outbox.append(message)
         self._outbox.flush()
 
@@ -144,7 +149,7 @@ class TrackedRun:
 def start_run(
     experiment: Experiment, fingerprint: str, *, resume: str | None = None, tags: Mapping[str, str] | None = None
 ) -> TrackedRun:
-    """Create the MLflow run of an experiment, or take up an earlier one (`resume`: its id or its storage's address).
+    """Create the MLflow run of an experiment, or resume an earlier one (`resume`: its id or its storage's address).
 
     Raises: RequestError where MLflow or the storage cannot be reached, or there is no such run.
     """
@@ -161,7 +166,7 @@ def create_run(
     tags: Mapping[str, str] | None = None,
     tracking_uri: str | None = None,
 ) -> TrackedRun:
-    """A new MLflow run that carries the resolved experiment, the data's fingerprint and the code's digest.
+    """A new MLflow run with the resolved experiment, the data's fingerprint and the code's digest.
 
     experiment: the resolved tree (plain data). Its `name`, `experiment` (MLflow's experiment), `storage`, `data`, `seed`,
     `threads`, `select` and `select_on_test` also become tags.
@@ -183,24 +188,26 @@ def create_run(
         open_store(storage).write(DESCRIPTION, json.dumps(description, indent=1).encode())
     except StoreError as error:
         client.set_terminated(run_id, "FAILED")
-        raise RequestError(f"storage {storage} cannot be written: {error}. Set storage to a place that can.") from error
+        raise RequestError(
+            f"storage {storage} cannot be written: {error}. Set `storage` to a writable address."
+        ) from error
     tracked = TrackedRun(run_id, storage, uri)
     tracked.log_file(json.dumps(redact(experiment), indent=1).encode(), "experiment.json")
     return tracked
 
 
 def created(client: MlflowClient, experiment: str, run_name: str, tags: Mapping[str, str]) -> str:
-    """The id of a new run; of the one of that name where an earlier call made it and its answer was lost."""
-    digest = run_name.rpartition("-")[2]  # unlike a name it needs no quoting
-    there = client.search_runs([experiment], f"attributes.run_name LIKE '%-{digest}'")
-    run = there[0] if there else client.create_run(experiment, run_name=run_name, tags=dict(tags))
+    """The id of a new run, or of the existing one where an earlier call created it and its answer was lost."""
+    digest = run_name.rpartition("-")[2]  # unlike the name it needs no quoting
+    existing = client.search_runs([experiment], f"attributes.run_name LIKE '%-{digest}'")
+    run = existing[0] if existing else client.create_run(experiment, run_name=run_name, tags=dict(tags))
     return str(run.info.run_id)
 
 
 def describe_run(
     client: MlflowClient, run_id: str, experiment: Mapping[str, Any], fingerprint: str, storage: str
 ) -> None:
-    """Parameters, data set and storage of a new run; the same as often as it is said."""
+    """Log parameters, data set and storage of a new run. Idempotent."""
     parameters = [Param(key, value) for key, value in flatten(experiment).items()]
     for start in range(0, len(parameters), PARAMETER_BATCH):
         client.log_batch(run_id, params=parameters[start : start + PARAMETER_BATCH])
@@ -209,20 +216,20 @@ def describe_run(
 
 
 def resume_run(run: str, fingerprint: str | None = None, *, tracking_uri: str | None = None) -> TrackedRun:
-    """The run of that id, or in that storage, going on. RequestError where there is none or the data are not its data."""
+    """Resume the run of that id or in that storage. Raises: RequestError where there is none, or its data differ."""
     tracked = open_run(run, tracking_uri=tracking_uri)
     known = json.loads(tracked.store.read(DESCRIPTION))["fingerprint"]
     if fingerprint is not None and fingerprint != known:
         raise RequestError(
             f"run {tracked.run_id} was trained on data with fingerprint {known[:12]}…, these have {fingerprint[:12]}…. "
-            "Resume with the data it began with, or start a new run with --init-from."
+            "Resume with the data of the run, or start a new run with --init-from."
         )
-    tracked._say({"kind": "status", "status": "RUNNING"})
+    tracked._write({"kind": "status", "status": "RUNNING"})
     return tracked
 
 
 def open_run(run: str, *, tracking_uri: str | None = None) -> TrackedRun:
-    """The tracked run of that id or in that storage, as it is."""
+    """The tracked run of that id or in that storage. Raises: RequestError."""
     uri = tracking_uri or default_tracking_uri()
     client = connect(uri)
     storage = run
@@ -232,10 +239,10 @@ def open_run(run: str, *, tracking_uri: str | None = None) -> TrackedRun:
         description = json.loads(open_store(absolute(storage)).read(DESCRIPTION)) if storage else None
     except (StoreError, FileNotFoundError) as error:
         raise RequestError(
-            f"no run at {storage}: {first_line(error)}. `redress runs list` shows where runs lie."
+            f"no run at {storage}: {first_line(error)}. `redress runs list` shows the storage of each run."
         ) from error
     if description is None:
-        raise RequestError(f"run {run} was not made by redress: it has no tag `storage`.")
+        raise RequestError(f"run {run} was not created by redress: it has no tag `storage`.")
     find_run(client, description["run_id"], uri)
     return TrackedRun(description["run_id"], absolute(storage), uri)
 
@@ -246,12 +253,12 @@ def find_run(client: MlflowClient, run_id: str, uri: str) -> mlflow.entities.Run
     except MlflowException as error:
         raise RequestError(
             f"MLflow at {without_secret(uri)} has no run {run_id} ({first_line(error)}). "
-            "`redress runs list` shows those it has; MLFLOW_TRACKING_URI says where to look."
+            "`redress runs list` lists its runs. MLFLOW_TRACKING_URI sets the server."
         ) from error
 
 
 def absolute(address: str) -> str:
-    """Workers run elsewhere: a plain path is made absolute, other addresses stay."""
+    """An address that is valid in workers, too: a plain path is made absolute, others stay."""
     return address if "://" in address else str(Path(address).absolute())
 
 

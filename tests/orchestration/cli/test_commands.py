@@ -124,7 +124,7 @@ def test_a_run_preferred_for_its_test_results_is_registered_as_chosen_on_test(tr
     made = [trained["checkpoint"], "of-tests", trained["run_id"], trained["metrics"]]
     told = [show_model(register.register_checkpoint(*made, chosen_on_test=flag)) for flag in (False, True)]
     assert [version["tags"]["select_on_test"] for version in told] == ["false", "true"]
-    assert ["chosen on the test set" in version["card"] for version in told] == [False, True]
+    assert ["selected on the test set" in version["card"] for version in told] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -171,11 +171,12 @@ def test_cues_that_the_data_cannot_show_are_a_wrong_request_before_work(place: P
     without, footless = bare(tmp_path / "bare", None), bare(tmp_path / "footless", "pascal7")
     model = checkpoint_of(wanted("baseline-demo", without, place), str(tmp_path / "model"), seed=1)
     with pytest.raises(
-        RequestError, match=r"evaluate.cues = head, body: .* without one in gallery, query\. .*take head-rows"
+        RequestError,
+        match=r"evaluate.cues = head, body: .* images in gallery, query of data .* have none\. .*use head-rows",
     ):
         evaluate(model, wanted("baseline-demo", without, place, "evaluate.cues=[head,body]"), str(tmp_path / "no"))
     with pytest.raises(
-        RequestError, match=r"evaluate.cues = body: .*'pascal7' .*does not tell feet from legs .*body-rows"
+        RequestError, match=r"evaluate.cues = body: .*'pascal7' .*does not separate feet from legs .*body-rows"
     ):
         evaluate(model, wanted("baseline-demo", footless, place, "evaluate.cues=[head,body]"), str(tmp_path / "no"))
     assert not (tmp_path / "no").exists()

@@ -193,7 +193,7 @@ def test_a_method_of_single_images_is_refused_before_work(video: Video, monkeypa
         RequestError, match=r"'ccvid' ranks tracklets by their clips, and method 'baseline' takes single im"
     ):
         score(video.model)
-    with pytest.raises(RequestError, match="Take a data set of images, or a model of cal"):
+    with pytest.raises(RequestError, match="Choose a data set of images, or a model of cal"):
         train(video.experiment)
 
 

@@ -168,7 +168,7 @@ def test_the_version_carries_its_evidence(version: register.Version, provenance:
     for said in (
         "12.3",
         "for research only",
-        "chosen on the test set",
+        "selected on the test set",
         "may run code in a service that loads from it",
         "tau",
     ):

@@ -260,7 +260,9 @@ def test_data_that_do_not_suit_one_of_the_two_are_told_before_anything_is_embedd
     words = ["registry", "compare", f"models:/{NAME}/2", "--with", with_masks, "--data", bare]
     assert main(words) == 2
     told = capfd.readouterr().err
-    assert re.search(rf"version \d+ \({with_masks}\): data .*bare: method 'ifd' needs each image's parsing mask", told)
+    assert re.search(
+        rf"version \d+ \({with_masks}\): data .*bare: method 'ifd' needs a parsing mask for each image", told
+    )
 
 
 def test_on_data_that_were_asked_for_the_gate_says_that_they_are_others(

@@ -144,21 +144,24 @@ def test_a_model_that_needs_masks_takes_them_from_a_folder(with_masks: str, sear
 WRONG = {
     "no image": (["{folder}"], "Name one or more image files"),
     "not there": (["{folder}", "nowhere.jpg"], "nowhere.jpg cannot be read: No such file"),
-    "a folder": (["{folder}", "{folder}"], "is a folder: name files"),
-    "no picture": (["{folder}", "{folder}/broken.jpg"], "broken.jpg is none that can be decoded"),
+    "a folder": (["{folder}", "{folder}"], "is a folder. Expected files"),
+    "no picture": (["{folder}", "{folder}/broken.jpg"], "broken.jpg cannot be decoded"),
     "an empty gallery": (["{place}/empty", "{query}"], "neither a data set"),
-    "only broken files": (["{place}/broken", "{query}"], "none of its 1 files is an image"),
+    "only broken files": (["{place}/broken", "{query}"], "none of its 1 images can be decoded"),
     "a split of a folder": (["{folder}", "{query}", "--split", "val"], "has no splits"),
     "no such split": (["{data}", "{query}", "--split", "val"], "val"),
-    "no such key": (["{data}", "query/nobody.jpg"], "no key of split 'query'"),
-    "a file and a key": (["{data}", "{query}", "query/nobody.jpg"], "not both"),
-    "no PNG": (["{folder}", "{query}", "--out", "found.jpg"], "the picture is a PNG"),
+    "no such key": (["{data}", "query/nobody.jpg"], "neither a file nor a key of split 'query'"),
+    "a file and a key": (
+        ["{data}", "{query}", "query/nobody.jpg"],
+        "Name either files or keys of the data set's queries",
+    ),
+    "no PNG": (["{folder}", "{query}", "--out", "found.jpg"], "expected a name that ends in .png"),
     "none found": (["{folder}", "{query}", "--top", "0"], "at least 1"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_cannot_be_searched_is_told(
+def test_invalid_requests_are_reported(
     case: str, searched: Searched, data: str, place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (place / "empty").mkdir(exist_ok=True)
@@ -170,13 +173,13 @@ def test_what_cannot_be_searched_is_told(
     assert told in capfd.readouterr().err
 
 
-def test_masks_that_are_missing_are_told_with_the_mend(
+def test_missing_masks_are_reported_with_the_remedy(
     with_masks: str, searched: Searched, place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["search", with_masks, str(searched.folder), str(searched.query)]
     assert main(words) == 2
     told = capfd.readouterr().err
-    assert "needs each image's parsing mask" in told
+    assert "needs a parsing mask for each image" in told
     assert "--parsing MASKS" in told
     assert "lip20" in told
     assert main([*words, "--parsing", str(place / "empty")]) == 2

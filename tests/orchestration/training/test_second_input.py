@@ -145,8 +145,11 @@ def with_masks_in(masked: tuple[str, ...], address: Path, label_map: str = "lip2
     ("masked", "told"),
     [
         (("query", "gallery"), r"method 'ifd' needs parsing masks and this data set has none"),
-        (("train",), r"'ifd' needs each image's parsing mask at test time, too, .*in gallery, query\. Convert with"),
-        (("train", "query"), r"without one in gallery\. .*or make masks with `redress data parse`"),
+        (
+            ("train",),
+            r"'ifd' needs a parsing mask for each image at test time, .*in gallery, query have none\. Convert with",
+        ),
+        (("train", "query"), r"images in gallery have none\. .*or create masks with `redress data parse`"),
     ],
 )
 def test_a_split_without_masks_is_a_wrong_request_before_training(
@@ -160,5 +163,5 @@ def test_a_split_without_masks_is_a_wrong_request_before_training(
 def test_masks_by_another_label_map_are_not_what_a_model_knows(trained: dict[str, Any], tmp_path: Path) -> None:
     other = with_masks_in(("train", "query", "gallery"), tmp_path / "other", label_map="atr18")
     experiment = wanted(other, tmp_path)
-    with pytest.raises(RequestError, match=r"by label map 'atr18', and the model was trained on 'lip20'"):
+    with pytest.raises(RequestError, match=r"its masks have label map 'atr18', and the model was trained with 'lip20'"):
         evaluate(trained["checkpoint"], experiment, str(tmp_path / "evaluation"))

@@ -299,7 +299,7 @@ def test_a_run_is_not_taken_up_as_another(undisturbed: dict[str, Any], data: str
     tracked = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     with pytest.raises(RequestError, match=r"(?s)another experiment.*batch.images: began with 2, now 3.*--init-from"):
         train(load("cal-demo", [*settings(data, storage), "batch.images=3"]), resume=undisturbed["run_id"])
-    with pytest.raises(RequestError, match=r"fingerprint.*Resume with the data it began with"):
+    with pytest.raises(RequestError, match=r"fingerprint.*Resume with the data of the run"):
         train(load("cal-demo", settings(held, storage)), resume=undisturbed["run"])
     with pytest.raises(RequestError, match="has no run 0123"):
         train(load("cal-demo", settings(data, storage)), resume="0123456789abcdef" * 2)
