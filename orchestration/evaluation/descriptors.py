@@ -45,7 +45,7 @@ def cached_descriptors(
     for name in (AFTER_TRAINING, folder):
         if found := stored(run.sub(name), key, protocol, indexes):
             return found
-    with progress.bar(f"embedding by {PurePosixPath(located.run).name}", "images") as bar:
+    with progress.bar(f"embedding with run {PurePosixPath(located.run).name}", "images") as bar:
         evaluate(located.checkpoint.address, experiment, run.join(folder), render_pictures=False, progress=bar)
     found = stored(run.sub(folder), key, protocol, indexes)
     assert found is not None, "an evaluation leaves the descriptors of every row"

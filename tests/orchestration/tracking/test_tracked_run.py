@@ -24,7 +24,7 @@ from orchestration.registry import pending
 from orchestration.tracking import forwarder, mlflow_retry, runs, tracked_run
 from orchestration.tracking.forwarder import Delivery, drain
 from orchestration.tracking.journal import Journal, read_steps
-from orchestration.tracking.provenance import commit, source_digest
+from orchestration.tracking.provenance import source_digest
 from orchestration.tracking.system_metrics import SystemMonitor
 from tests.servers.mlflow_server import mlflow_server
 from tests.servers.process import free_port
@@ -346,20 +346,6 @@ def test_processes_that_start_at_once_share_a_new_database(tmp_path: Path) -> No
     assert MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_experiment_by_name("e").artifact_location == (
         (tmp_path / "mlartifacts").as_uri()
     )
-
-
-def test_the_source_digest_follows_the_source_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "methods").mkdir()
-    source = tmp_path / "methods" / "a.py"
-    source.write_text("a = 1")
-    first = source_digest(tmp_path)
-    (tmp_path / "methods" / "a.pyc").write_text("compiled")
-    assert source_digest(tmp_path) == first
-    source.write_text("a = 2")
-    assert source_digest(tmp_path) != first
-    assert commit(tmp_path) is None
-    monkeypatch.setenv("REDRESS_COMMIT", "abc")
-    assert commit(tmp_path) == "abc"
 
 
 @pytest.fixture(autouse=True)
