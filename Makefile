@@ -49,7 +49,7 @@ tables: setup
 	done
 
 lock: setup
-	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group dev --group system-test -o requirements.lock
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group dev --group docs --group system-test -o requirements.lock
 
 clean:
 	rm -rf build demo .mypy_cache .ruff_cache .hypothesis
