@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
 BENCH_HELPERS := benchmarks/data/libraries.py benchmarks/papers/ablation.py
 
-.PHONY: setup demo test test-system lint bench tables lock clean
+.PHONY: setup demo test test-system coverage lint hooks docs bench tables lock clean
 
 setup: $(VENV)/.ready
 
@@ -30,10 +30,18 @@ test: setup
 test-system: setup
 	$(BIN)/python -m pytest -m system
 
+coverage: setup
+	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+
 lint: setup
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/mypy
+	$(BIN)/prek run --all-files --show-diff-on-failure
+
+hooks: setup
+	$(BIN)/prek install
+
+docs: setup
+	$(BIN)/python -m sphinx -b html -W --keep-going -q -c docs . build/docs
+	@echo "the pages are in build/docs/index.html"
 
 bench: setup
 	@for file in $(filter-out %/__init__.py $(BENCH_HELPERS),$(wildcard benchmarks/*/*.py)); do \
