@@ -56,7 +56,7 @@ def wanted_experiment(words: Namespace) -> Experiment:
 
 
 def tune(words: Namespace) -> Answer:
-    from orchestration.cli.tune_options import wanted
+    from orchestration.cli.tune import wanted
     from orchestration.tuning.tune import tune as run
 
     experiment, settings = wanted(words)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from datasets.errors import DataError
-from orchestration.cli.parser import common_options, parse
+from orchestration.cli.command import common_options, parse
 from orchestration.errors import RequestError, without_secret
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130

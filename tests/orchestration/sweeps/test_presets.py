@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from methods import METHODS
-from orchestration.cli.parser import parse
-from orchestration.cli.tune_options import wanted
+from orchestration.cli.command import parse
+from orchestration.cli.tune import wanted
 from orchestration.config.load import load, recipes
 from orchestration.errors import RequestError
 from orchestration.sweeps.presets import FOLDER, KEYS, read_sweep, sweeps

@@ -6,7 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from orchestration.cli import data_options, registry_options, tune_options
+from orchestration.cli import data as data_options
+from orchestration.cli import registry as registry_options
+from orchestration.cli import tune as tune_options
 from orchestration.cli.argument_types import positive
 from orchestration.errors import RequestError
 
