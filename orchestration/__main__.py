@@ -5,17 +5,17 @@ import sys
 
 
 def run() -> int:
-    """With --json, stdout is for the one object: what anything else prints there (Ray, MLflow, workers) goes to stderr.
+    """With --json, stdout carries one object. What others print there (Ray, MLflow, workers) goes to stderr.
 
-    So the descriptor is moved before those are imported.
+    So the descriptor is moved before these are imported.
     """
-    answer = None
+    json_descriptor = None
     if "--json" in sys.argv:
-        answer = os.dup(1)
+        json_descriptor = os.dup(1)
         os.dup2(2, 1)
     from orchestration.cli.main import main
 
-    return main(sys.argv[1:], answer)
+    return main(sys.argv[1:], json_descriptor)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,20 @@
-"""What a single word of the command line may be: a size, three numbers, a count, a share."""
+"""Text of the command line → a size, three numbers, a count, a share. Each raises argparse.ArgumentTypeError."""
 
 from __future__ import annotations
 
 import argparse
 
 
-def size(text: str) -> tuple[int, int]:
+def image_size(text: str) -> tuple[int, int]:
+    """HEIGHTxWIDTH in pixels."""
     height, _, width = text.partition("x")
     if not (height.isdigit() and width.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: expected HEIGHTxWIDTH in pixels, such as 128x64")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected HEIGHTxWIDTH in pixels, such as 128x64")
     return int(height), int(width)
 
 
-def channels(text: str) -> tuple[float, float, float]:
+def three_numbers(text: str) -> tuple[float, float, float]:
+    """R,G,B."""
     try:
         red, green, blue = map(float, text.split(","))
     except ValueError:
@@ -20,16 +22,15 @@ def channels(text: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def positive(text: str) -> int:
+def positive_int(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number of at least 1")
     return int(text)
 
 
-def share(text: str) -> int | float:
+def share_or_count(text: str) -> int | float:
+    """An int is a count, a float a share."""
     try:
         return int(text) if text.isdigit() else float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no number: expected a share such as 0.1, or people such as 12"
-        ) from None
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a share such as 0.1, or a number such as 12") from None

@@ -1,23 +1,129 @@
-"""The commands and their words. What each takes is told by `redress COMMAND --help`."""
+"""A command as one typed object over argparse: its name, its help, its options, its call and its view."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import Any, NoReturn
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
-from orchestration.cli import data as data_options
-from orchestration.cli import registry as registry_options
-from orchestration.cli import tune as tune_options
-from orchestration.cli.argument_types import positive
+from orchestration.cli.options import CommonOptions, Options
 from orchestration.errors import RequestError
 
-MODEL = "a run's id or storage, a checkpoint, models:/NAME/VERSION or models:/NAME@ALIAS"
-OVERRIDES = "settings to change, such as batch.people=16; values are YAML"
+Answer = dict[str, Any]
+OptionsT = TypeVar("OptionsT", bound=Options)
+
+
+class Command(NamedTuple, Generic[OptionsT]):
+    """call: options → plain data, the JSON answer. show: prints that answer for people.
+
+    Both import what is heavy when they run: `redress --help` reads every command.
+    """
+
+    name: str
+    help: str
+    options: type[OptionsT]
+    call: Callable[[OptionsT], Answer]
+    show: Callable[[Answer], None]
+
+    def parse(self, args: Sequence[str], path: str = "") -> OptionsT:
+        """args: without the common options and the command's own name. path: the full name, such as "data synth".
+
+        Raises: RequestError where an argument is unknown, missing or malformed; SystemExit after --help.
+        """
+        path = path or self.name
+        parser = self.parser(path)
+        declared = self.options.arguments()
+        flags = [argument.flag_of(name) for name, argument in declared.items() if not argument.is_positional]
+        several = next((name for name, argument in declared.items() if argument.takes_several), None)
+        check_flags(args, [*flags, *HELP], parser, takes_settings=several == "overrides")
+        found, rest = parser.parse_known_args(args)
+        values = {name: getattr(found, name) for name in declared}
+        if rest and several is None:
+            parser.error(f"unexpected argument {rest[0]!r}")
+        if rest and several:  # argparse takes those before the first option only
+            values[several] = [*values[several], *rest]
+        return self.options(**values)
+
+    def parser(self, path: str) -> Parser:
+        parser = Parser(prog=f"redress {path}", description=sentence(self.help))
+        for name, argument in self.options.arguments().items():
+            argument.add_to(parser, name)
+        add_common(parser)
+        return parser
+
+
+class Group(NamedTuple):
+    """Commands under one name, as in `redress data synth`. default: what the name alone runs."""
+
+    name: str
+    help: str
+    commands: tuple[Command[Any] | Group, ...]
+    default: Command[Any] | None = None
+    description: str = ""
+
+    def find(self, args: Sequence[str], path: str = "") -> tuple[str, Command[Any], Sequence[str]]:
+        """The full name of the command that `args` start with, the command, and the arguments left to it.
+
+        Raises: RequestError where there is none; SystemExit after --help.
+        """
+        name = args[0] if args else None
+        parser = self.parser(path)
+        if name in HELP:
+            parser.print_help()
+            raise SystemExit(0)
+        if self.default and (name is None or name.startswith("-")):
+            return path, self.default, args
+        if name is None:
+            parser.error(f"which command? {', '.join(self.subcommands())}")
+        check_flags(args[:1], [*HELP, *self.flags()], parser)
+        entry = next((entry for entry in self.commands if entry.name == name), None)
+        if entry is None:
+            parser.error(f"unknown command {name!r}{self.suggestion(name)}")
+        below = f"{path} {name}".strip()
+        return entry.find(args[1:], below) if isinstance(entry, Group) else (below, entry, args[1:])
+
+    def subcommands(self) -> list[str]:
+        return [entry.name for entry in self.commands if not entry.name.startswith("-")]
+
+    def flags(self) -> list[str]:
+        """Commands that are typed as an option, as in `redress --version`."""
+        return [entry.name for entry in self.commands if entry.name.startswith("-")]
+
+    def walk(self, path: str = "") -> Iterator[tuple[str, Command[Any]]]:
+        """Every command below this group with its full name."""
+        if self.default:
+            yield path, self.default
+        for entry in self.commands:
+            below = f"{path} {entry.name}".strip()
+            yield from entry.walk(below) if isinstance(entry, Group) else [(below, entry)]
+
+    def suggestion(self, name: str) -> str:
+        """A close name of this group, else the full names of commands further down that are called so, else all names."""
+        close = closest(name, self.subcommands())
+        further = [path for path, command in self.walk() if command.name == name]
+        return did_you_mean([close] if close else further) or f". There are {', '.join(self.subcommands())}"
+
+    def parser(self, path: str) -> Parser:
+        parser = Parser(prog=f"redress {path}".strip(), description=self.description or sentence(self.help))
+        listed = parser.add_subparsers(
+            metavar="[COMMAND]" if self.default else "COMMAND", title="commands", prog=parser.prog
+        )
+        for entry in self.commands:
+            if entry.name.startswith("-"):
+                parser.add_argument(entry.name, action="store_true", help=entry.help)
+            else:
+                listed.add_parser(entry.name, help=entry.help, add_help=False)
+        add_common(parser)
+        return parser
+
+
+HELP = ("-h", "--help")
 
 
 class Parser(argparse.ArgumentParser):
-    """Tells mistakes like everything else does: one message, exit status 2."""
+    """An error is one message and exit status 2, as everywhere else; no option may be abbreviated."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
@@ -26,102 +132,66 @@ class Parser(argparse.ArgumentParser):
         raise RequestError(f"{message}\n{self.format_usage().strip()}\nMore: {self.prog} --help")
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
-    """The command and its words. Overrides may stand before, between and behind options."""
-    arguments, rest = parser().parse_known_args(words)
-    strange = [word for word in rest if word.startswith("-") or not hasattr(arguments, "overrides")]
-    if strange:
-        raise RequestError(f"redress {arguments.command_name} knows no {' '.join(strange)}. See its --help")
-    if rest:
-        arguments.overrides = [*arguments.overrides, *rest]
-    return arguments
+def add_common(parser: Parser) -> None:
+    group = parser.add_argument_group("options of every command")
+    for name, argument in CommonOptions.arguments().items():
+        argument.add_to(group, name)
 
 
-def common_options() -> Parser:
-    common = Parser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
-    common.add_argument(
-        "--result", metavar="ADDRESS", help="write the same object to a path or s3://…, also on failure"
-    )
-    common.add_argument("--debug", action="store_true", help="show tracebacks")
-    return common
+def parse_common(args: Sequence[str]) -> tuple[CommonOptions, list[str]]:
+    """The options of every command, and the other arguments in their order. Raises: RequestError."""
+    parser = Parser(prog="redress", usage="redress COMMAND … [--json] [--result ADDRESS] [--debug]", add_help=False)
+    add_common(parser)
+    found, rest = parser.parse_known_args(args)
+    return CommonOptions(**vars(found)), rest
 
 
-def parser() -> Parser:
-    top = Parser(prog="redress", description="Train networks that recognise a person whatever they wear.")
-    commands = top.add_subparsers(metavar="COMMAND", required=True)
-    common = common_options()
+def check_flags(args: Sequence[str], known: Sequence[str], parser: Parser, takes_settings: bool = False) -> None:
+    """Report an unknown option before argparse does, which reports a missing argument first, and suggests nothing."""
+    for arg in args:
+        flag, is_setting, _ = arg.partition("=")
+        if arg == "--":
+            return
+        if looks_like_flag(flag) and flag not in known:
+            common = [argument.flag_of(name) for name, argument in CommonOptions.arguments().items()]
+            close = closest(flag, [*known, *common])
+            hint = did_you_mean([close] if close else [])
+            if takes_settings and is_setting and not close:
+                hint = f". A setting is written without dashes: {arg.lstrip('-')}"
+            parser.error(f"unknown option {flag}{hint}")
 
-    def add(group: Any, name: str, run: str, help: str, show: str | None = None, path: str = "") -> Parser:
-        made: Parser = group.add_parser(name, help=help, description=help, parents=[common])
-        made.set_defaults(function=run, show=show or run, command_name=f"{path} {name}".strip())
-        return made
 
-    train = add(commands, "train", "train", "train, evaluate, keep the run in MLflow")
-    train.add_argument(
-        "overrides", nargs="*", metavar="EXPERIMENT [key=value …]", help=f"a recipe or YAML file; {OVERRIDES}"
-    )
-    train.add_argument("--resume", metavar="RUN", help="go on with a run: its id, or its storage's address")
-    train.add_argument(
-        "--init-from", metavar="ADDRESS", help="the checkpoint or run whose weights training starts from"
-    )
+def looks_like_flag(arg: str) -> bool:
+    """As argparse decides it: a dash and a number, or text with spaces, is a value."""
+    return arg.startswith("-") and len(arg) > 1 and " " not in arg and not re.fullmatch(r"-\d*\.?\d+", arg)
 
-    tune_options.add_options(
-        add(commands, "tune", "tune", "many trainings over a space of settings, the best to the registry"),
-        positive,
-        OVERRIDES,
-    )
 
-    evaluate = add(commands, "evaluate", "evaluate", "score a model by its data set's protocol")
-    evaluate.add_argument("model", metavar="MODEL", help=MODEL)
-    evaluate.add_argument("overrides", nargs="*", metavar="key=value", help="such as data=ADDRESS, evaluate.rerank={}")
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that begins with `name`, or the one most like it. Dashes in front do not make names alike."""
+    import difflib
 
-    search = add(commands, "search", "search", "who in a gallery is nearest to these images, as a picture")
-    search.add_argument("model", metavar="MODEL", help=MODEL)
-    search.add_argument("gallery", metavar="GALLERY", help="a data set, or a folder of images")
-    search.add_argument(
-        "images",
-        nargs="*",
-        metavar="IMAGE",
-        help="files; of a data set also keys of its queries, and without any some of these",
-    )
-    search.add_argument("--split", help="of the data set that is searched (default: its gallery)")
-    search.add_argument("--parsing", metavar="MASKS", help="a folder of the images' masks, for a model that needs them")
-    search.add_argument("--top", type=positive, default=10, help="how many of the nearest (default: 10)")
-    search.add_argument("--out", metavar="PNG", default="search.png", help="the picture (default: search.png)")
+    bare = {other.lstrip("-"): other for other in known}
+    name = name.lstrip("-")
+    longer = [other for other in bare if name and other.startswith(name)]
+    found = longer or difflib.get_close_matches(name, bare, n=1)
+    return bare[found[0]] if found else None
 
-    data = commands.add_parser("data", help="make and look at data sets").add_subparsers(
-        metavar="COMMAND", required=True
-    )
-    data_options.add_commands(data, add)
 
-    runs = commands.add_parser("runs", help="what MLflow has of our runs").add_subparsers(
-        metavar="COMMAND", required=True
-    )
-    listed = add(runs, "list", "runs_list", "the newest runs", path="runs")
-    listed.add_argument("--experiment", help="of one MLflow experiment")
-    listed.add_argument("--limit", type=int, default=50)
-    shown = add(runs, "show", "runs_show", "everything of one run", path="runs")
-    shown.add_argument("run", metavar="RUN")
-    sync = add(runs, "sync", "runs_sync", "deliver what a run's storage has and MLflow lacks", path="runs")
-    sync.add_argument("run", metavar="RUN")
+def did_you_mean(names: Sequence[str]) -> str:
+    return f". Did you mean {' or '.join(names)}?" if names else ""
 
-    registry = commands.add_parser("registry", help="registered models").add_subparsers(
-        metavar="COMMAND", required=True
-    )
-    registry_options.add_commands(registry, add)
 
-    experiments = commands.add_parser("experiments", help="the recipes that come with redress", parents=[common])
-    experiments.set_defaults(function="experiments_list", show="experiments_list", command_name="experiments")
-    recipes = experiments.add_subparsers(metavar="COMMAND")
-    recipe = add(
-        recipes, "show", "experiments_show", "every setting of an experiment, as it would run", path="experiments"
-    )
-    recipe.add_argument("name", metavar="EXPERIMENT", help="a recipe or YAML file")
-    recipe.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+def sentence(help: str) -> str:
+    return f"{help[:1].upper()}{help[1:]}."
 
-    demo = add(commands, "demo", "demo", "the whole of it in minutes: render, train, evaluate, register, load back")
-    demo.add_argument(
-        "directory", nargs="?", default="demo", metavar="FOLDER", help="where everything lands (default: demo)"
-    )
-    return top
+
+@contextmanager
+def opening() -> Iterator[None]:
+    """What cannot be opened before the work starts is a wrong request; the same error during the work is a failure."""
+    from datasets.errors import DataError
+    from datasets.storage.store import StoreError
+
+    try:
+        yield
+    except (DataError, StoreError) as error:
+        raise RequestError(str(error)) from error

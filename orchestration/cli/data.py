@@ -1,83 +1,299 @@
-"""The words of `redress data`: rendering, converting, parsing and looking at data sets."""
+"""`redress data`: data sets are rendered, converted, parsed, inspected, verified and divided."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestration.cli.argument_types import channels, positive, share, size
+from orchestration.cli.argument_types import image_size, positive_int, share_or_count, three_numbers
+from orchestration.cli.command import Answer, Command, Group, opening
+from orchestration.cli.options import Options, argument, option, repeated, required, switch
+from orchestration.cli.tables import percent, print_facts, print_table
 
+if TYPE_CHECKING:
+    from datasets.format.manifest import Manifest
 
-def add_commands(data: Any, add: Callable[..., ArgumentParser]) -> None:
-    """data: the group they are added to, by `add`."""
-    synth = add(data, "synth", "data_synth", "render a data set of people who do not exist", path="data")
-    synth.add_argument("address", metavar="ADDRESS")
-    synth.add_argument("--preset", default="default", help="how many people and images: default, demo, tiny")
-    synth.add_argument("--splits", default="ltcc", help="whose logic divides the test people: ltcc or prcc")
-    synth.add_argument("--seed", type=int, default=1)
-    synth.add_argument("--size", metavar="HxW", type=size, help="pixels, such as 128x64, instead of the preset's")
-    synth.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
-    add_convert(data, add)
-    add_parse(data, add)
-    inspect = add(data, "inspect", "data_inspect", "counts, sizes, clothes per person, a contact sheet", path="data")
-    inspect.add_argument("address", metavar="ADDRESS")
-    inspect.add_argument("--sheet", metavar="PNG", help="write a contact sheet with masks overlaid")
-    verify = add(data, "verify", "data_verify", "read everything and check it against its digests", path="data")
-    verify.add_argument("address", metavar="ADDRESS")
-    holdout = add(data, "holdout", "data_holdout", "move train people to a validation set", path="data")
-    holdout.add_argument("address", metavar="SOURCE")
-    holdout.add_argument("destination", metavar="DESTINATION")
-    holdout.add_argument("--persons", type=share, default=0.1, help="a share of train's people, or their number")
-    holdout.add_argument("--seed", type=int, default=1)
-    holdout.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
+LABEL_MAPS = "lip20, atr18, pascal7 or six"
+OVERWRITE = switch("replace the data set at the destination")
+MAX_QUARANTINED_SHOWN = 10
 
 
-def add_convert(data: Any, add: Callable[..., ArgumentParser]) -> None:
-    convert = add(
-        data,
-        "convert",
-        "data_convert",
-        "a public data set to shards, checked first; after a kill the same line goes on",
-        path="data",
+def written(address: str, manifest: Manifest) -> Answer:
+    return {
+        "address": address,
+        "name": manifest.name,
+        "version": manifest.version,
+        "fingerprint": manifest.fingerprint,
+        "images": {name: split.rows for name, split in manifest.splits.items()},
+    }
+
+
+def show_written(answer: Answer) -> None:
+    images = ", ".join(f"{split} {count}" for split, count in answer["images"].items())
+    print_facts({"data set": answer["address"], "images": images, "fingerprint": answer["fingerprint"]})
+
+
+class SynthOptions(Options):
+    address: str = argument("ADDRESS", "the folder or s3://… to write the data set to")
+    preset: str = option("default", "number of people and images: default, demo or tiny")
+    splits: str = option("ltcc", "protocol that divides the test people: ltcc (default) or prcc")
+    seed: int = option(1, "seed of the people and their clothes (default: 1)", parse=int)
+    size: tuple[int, int] | None = option(
+        None, "image size in pixels, such as 128x64; default: the preset's", metavar="HxW", parse=image_size
     )
-    convert.add_argument("layout", metavar="LAYOUT", help="prcc, ltcc, … (an unknown one lists them all)")
-    convert.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="the directory as its authors hand it out, or an archive of it (.zip, .tar, .tar.gz …)",
-    )
-    convert.add_argument("address", metavar="DESTINATION")
-    convert.add_argument("--parsing", metavar="MASKS", help="a folder or an archive of masks: the same tree, .png")
-    convert.add_argument("--labels", default="lip20", help="the masks' label map: lip20, atr18, pascal7, six")
-    convert.add_argument("--quarantine", action="store_true", help="set offenders aside and record them")
-    convert.add_argument("--resize-masks", action="store_true", help="bring masks to their images' sizes, nearest")
-    convert.add_argument("--without", action="append", default=[], metavar="SPLIT", help="a split to leave out")
-    convert.add_argument("--dry-run", action="store_true", help="check and count, write nothing")
-    convert.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
+    overwrite: bool = OVERWRITE
 
 
-def add_parse(data: Any, add: Callable[..., ArgumentParser]) -> None:
-    parse = add(data, "parse", "data_parse", "make parsing masks for a data set that has none", path="data")
-    parse.add_argument("address", metavar="SOURCE")
-    parse.add_argument(
-        "destination", metavar="DESTINATION", help="the new data set; an interrupted run is taken up there"
+def synth(options: SynthOptions) -> Answer:
+    from datasets.storage.store import open_store
+    from datasets.synthetic.dataset import num_images, render_dataset
+    from orchestration.progress import Progress
+
+    with opening():
+        total = num_images(options.preset, options.splits, options.seed)
+        open_store(options.address).exists("manifest.json")
+    with Progress().bar("rendering people", "images") as bar:
+        manifest = render_dataset(
+            options.address,
+            preset=options.preset,
+            splits=options.splits,
+            seed=options.seed,
+            size=options.size,
+            overwrite=options.overwrite,
+            progress=lambda done: bar(done, total),
+        )
+    return written(options.address, manifest)
+
+
+class ConvertOptions(Options):
+    layout: str = argument("LAYOUT", "the layout of the source: prcc, ltcc, …; an unknown name lists them all")
+    source: str = argument("SOURCE", "the directory as its authors distribute it, or an archive of it (.zip, .tar …)")
+    address: str = argument("DESTINATION", "the folder or s3://… to write the data set to")
+    parsing: str | None = option(
+        None, "folder or archive of parsing masks: the same tree of files, as .png", metavar="MASKS"
     )
-    parse.add_argument(
-        "--model", required=True, metavar="WEIGHTS", help="a published SCHP checkpoint, or a graph: .onnx, .pt2"
+    labels: str = option("lip20", f"label map of the masks: {LABEL_MAPS} (default: lip20)")
+    quarantine: bool = switch("leave damaged files out and record them in the manifest")
+    resize_masks: bool = switch("resize masks to their images by nearest neighbour")
+    without: list[str] = repeated("leave this split out; may be repeated", metavar="SPLIT")
+    dry_run: bool = switch("check and count the source, write nothing")
+    overwrite: bool = OVERWRITE
+
+
+def convert(options: ConvertOptions) -> Answer:
+    from datasets.conversion.convert import ConversionSettings, convert
+    from datasets.storage.store import open_store
+    from orchestration.progress import Progress
+
+    with opening():
+        open_store(options.address).exists("manifest.json")
+    stages = {
+        "read": ("reading the archive", "bytes"),
+        "check": ("checking", "images"),
+        "resume": ("verifying finished shards", "images"),
+        "write": ("converting", "images"),
+    }
+    settings = ConversionSettings(
+        parsing=options.parsing,
+        labels=options.labels,
+        quarantine=options.quarantine,
+        resize_masks=options.resize_masks,
+        without=tuple(options.without),
+        dry_run=options.dry_run,
+        overwrite=options.overwrite,
     )
-    parse.add_argument("--labels", metavar="MAP", help="what a graph's outputs mean: lip20, atr18, pascal7, six")
-    parse.add_argument("--size", metavar="HxW", type=size, help="of a graph's input, where it does not say itself")
-    parse.add_argument(
-        "--mean",
-        metavar="R,G,B",
-        type=channels,
-        help="a graph's input is (RGB / 255 - mean) / std; default: ImageNet's",
+    with Progress().stages(stages) as progress:
+        done = convert(options.layout, options.source, options.address, settings, progress=progress)
+    report = {
+        "layout": done.layout,
+        "notes": done.lines(),
+        "warnings": done.warnings,
+        "passed_over": done.passed_over,
+        "quarantined": [str(offender) for offender in done.quarantined],
+    }
+    return report | (written(options.address, done.manifest) if done.manifest else {"address": None})
+
+
+def show_conversion(answer: Answer) -> None:
+    for note in answer["notes"]:
+        print(note)
+    if answer["address"]:
+        show_written(answer)
+    else:
+        print("dry run: nothing was written")
+
+
+class ParseOptions(Options):
+    address: str = argument("SOURCE", "the data set to parse")
+    destination: str = argument("DESTINATION", "the new data set; an interrupted job continues there")
+    model: str = required("a published SCHP checkpoint, or an exported graph (.onnx, .pt2)", metavar="WEIGHTS")
+    labels: str | None = option(None, f"label map of a graph's output: {LABEL_MAPS}", metavar="MAP")
+    size: tuple[int, int] | None = option(
+        None, "input size of a graph that does not state it", metavar="HxW", parse=image_size
     )
-    parse.add_argument("--std", metavar="R,G,B", type=channels, help="see --mean")
-    parse.add_argument("--workers", type=positive, help="actors; default: as many as the Ray cluster has room for")
-    parse.add_argument("--cpus", type=positive, default=2, help="cores of each worker (default: 2)")
-    parse.add_argument("--batch", type=positive, default=8, help="images at once (default: 8)")
-    parse.add_argument("--gpu", choices=["auto", "true", "false"], default="auto", help="a GPU for each worker")
-    parse.add_argument("--overwrite", action="store_true", help="replace a data set that is there")
-    parse.add_argument("--overwrite-masks", action="store_true", help="new masks for a data set that has some")
+    mean: tuple[float, float, float] | None = option(
+        None, "a graph's input is (RGB / 255 - mean) / std; default: ImageNet's", metavar="R,G,B", parse=three_numbers
+    )
+    std: tuple[float, float, float] | None = option(None, "see --mean", metavar="R,G,B", parse=three_numbers)
+    workers: int | None = option(
+        None, "number of workers; default: as many as the Ray cluster has resources for", parse=positive_int
+    )
+    cpus: int = option(2, "CPU cores of each worker (default: 2)", parse=positive_int)
+    batch: int = option(8, "images per forward pass (default: 8)", parse=positive_int)
+    gpu: str = option("auto", "give each worker a GPU (default: auto)", choices=("auto", "true", "false"))
+    overwrite: bool = OVERWRITE
+    overwrite_masks: bool = switch("replace the masks that the source has")
+
+
+def parse(options: ParseOptions) -> Answer:
+    from orchestration.parsing.job import ParseSettings, parse
+    from orchestration.parsing.models import find_parser
+    from orchestration.progress import Progress
+
+    model = find_parser(options.model, labels=options.labels, size=options.size, mean=options.mean, std=options.std)
+    settings = ParseSettings(
+        workers=options.workers,
+        cpus=options.cpus,
+        batch=options.batch,
+        gpu=None if options.gpu == "auto" else options.gpu == "true",
+        overwrite=options.overwrite,
+        overwrite_masks=options.overwrite_masks,
+    )
+    with Progress().bar("parsing", unit="images") as bar:
+        done = parse(options.address, options.destination, model, settings, progress=bar)
+    shards = {"made": done.made, "kept": done.kept}
+    return written(options.destination, done.manifest) | {"parser": model.record(), "shards": shards}
+
+
+def show_parsing(answer: Answer) -> None:
+    show_written(answer)
+    parser, shards = answer["parser"], answer["shards"]
+    kept = f", {shards['kept']} kept from an earlier run" if shards["kept"] else ""
+    masks = f"{parser['label_map']} by {parser['kind']} {parser['sha256'][:8]}: {shards['made']} shards{kept}"
+    print_facts({"masks": masks, "to see them": f"redress data inspect {answer['address']} --sheet masks.png"})
+
+
+class InspectOptions(Options):
+    address: str = argument("ADDRESS", "the data set")
+    sheet: str | None = option(None, "write a contact sheet of images and their masks", metavar="PNG")
+
+
+def inspect(options: InspectOptions) -> Answer:
+    from datasets.inspection.inspect import inspect
+    from datasets.shards.dataset import Dataset
+
+    with opening():
+        Dataset.open(options.address)
+    return inspect(options.address, sheet=options.sheet)
+
+
+def show_inspection(answer: Answer) -> None:
+    keys = ("address", "name", "version", "licence", "clothes", "fingerprint", "label_map", "protocol")
+    print_facts({key: answer[key] for key in keys} | {"quarantined": quarantined(answer)})
+    columns = ["split", "images", "persons", "clothes", "cameras", "masks", "sizes", "outfits: people"]
+    print_table("", columns, [split_line(name, split) for name, split in answer["splits"].items()])
+    scores = [
+        [mode, kind, percent(score["rank1"]), percent(score.get("random"))]
+        for mode, kinds in answer["trivial"].items()
+        for kind, score in kinds.items()
+    ]
+    if scores:
+        print_table("colour baselines, %", ["mode", "nearest by", "rank-1", "random"], scores)
+    print_facts({"contact sheet": answer["sheet"]})
+
+
+def quarantined(answer: Answer) -> str:
+    lines = [f"{entry['path']}: {entry['problem']}" for entry in answer["quarantined"]]
+    if (hidden := len(lines) - MAX_QUARANTINED_SHOWN) > 0:
+        lines = [*lines[:MAX_QUARANTINED_SHOWN], f"and {hidden} more (all of them with --json)"]
+    return "\n".join(lines)
+
+
+def split_line(name: str, split: dict[str, Any]) -> list[Any]:
+    sizes = ", ".join(f"{size} ({count})" for size, count in split["sizes"].items())
+    outfits = ", ".join(f"{number}: {people}" for number, people in (split["clothes_per_person"] or {}).items())
+    counts = [split[key] for key in ("images", "persons", "clothes", "cameras", "masks")]
+    return [name, *counts, sizes, outfits]
+
+
+class VerifyOptions(Options):
+    address: str = argument("ADDRESS", "the data set")
+
+
+def verify(options: VerifyOptions) -> Answer:
+    from datasets.shards.dataset import Dataset
+    from orchestration.progress import Progress
+
+    with opening():
+        dataset = Dataset.open(options.address)
+    with Progress().bar("verifying", "bytes") as bar:
+        problems = dataset.verify(bar)
+    return {
+        "status": 1 if problems else 0,
+        "address": options.address,
+        "fingerprint": dataset.fingerprint,
+        "problems": problems,
+    }
+
+
+def show_verification(answer: Answer) -> None:
+    for problem in answer["problems"]:
+        print(problem)
+    count = len(answer["problems"])
+    found = f"{count} problem{'s' if count > 1 else ''}" if count else "every byte matches its digest"
+    print(f"{answer['address']}: {found}")
+
+
+class HoldoutOptions(Options):
+    address: str = argument("SOURCE", "the data set")
+    destination: str = argument("DESTINATION", "the folder or s3://… to write the new data set to")
+    persons: int | float = option(
+        0.1, "share of train's people to hold out, or their number (default: 0.1)", parse=share_or_count
+    )
+    seed: int = option(1, "seed of the draw of people (default: 1)", parse=int)
+    overwrite: bool = OVERWRITE
+
+
+def holdout(options: HoldoutOptions) -> Answer:
+    from datasets.conversion.holdout import holdout
+    from datasets.shards.dataset import Dataset
+    from orchestration.progress import Progress
+
+    with opening():
+        dataset = Dataset.open(options.address)
+    total = sum(len(dataset.index(split)) for split in dataset.splits)
+    with Progress().bar("writing", "images") as bar:
+        manifest = holdout(
+            options.address,
+            options.destination,
+            persons=options.persons,
+            seed=options.seed,
+            overwrite=options.overwrite,
+            progress=lambda done: bar(done, total),
+        )
+    return written(options.destination, manifest)
+
+
+DATA = Group(
+    "data",
+    "make, convert, parse and inspect data sets",
+    (
+        Command("synth", "render a data set of synthetic people", SynthOptions, synth, show_written),
+        Command(
+            "convert",
+            "check a public data set and convert it to shards; the same line continues an interrupted conversion",
+            ConvertOptions,
+            convert,
+            show_conversion,
+        ),
+        Command("parse", "make parsing masks for a data set that has none", ParseOptions, parse, show_parsing),
+        Command(
+            "inspect",
+            "show counts, image sizes, clothes per person and colour baselines",
+            InspectOptions,
+            inspect,
+            show_inspection,
+        ),
+        Command("verify", "read every byte and compare it with its digest", VerifyOptions, verify, show_verification),
+        Command("holdout", "move people from train to a validation set", HoldoutOptions, holdout, show_written),
+    ),
+)

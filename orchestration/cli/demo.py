@@ -1,35 +1,32 @@
-"""`make demo`: rendered people → shards → training on Ray → evaluation → MLflow → a registered model that loads without us.
+"""`redress demo`, or `make demo`: render people, train on Ray, evaluate, register in MLflow, load the model without redress.
 
-Everything lands below one folder. `experiments/demo.txt` names the recipes; the model registered is the one with the
-higher clothes-changing mAP on the test people, and its tags and model card say so.
+Everything is below one folder. `experiments/demo.txt` names the recipes. The registered model is the one with the
+higher clothes-changing mAP on the test people; its tags and its model card say so.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-
-from datasets.synthetic.dataset import num_images, render_dataset
-from orchestration.config import recipes
-from orchestration.config.load import load
+from orchestration.cli.command import Answer, Command
+from orchestration.cli.options import Options, argument
+from orchestration.cli.tables import percent, print_facts, print_table
 from orchestration.errors import RequestError
-from orchestration.progress import Progress
-from orchestration.registry import register
-from orchestration.tracking import mlflow_client
-from orchestration.training.train import train
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from orchestration.config.load import Experiment
+    from orchestration.progress import Progress
 
 PRESET, PROTOCOL = "demo", "ltcc"
 MODEL = "demo"
-METRICS = ("rank-1", "mAP")
+MEASURES = ("rank-1", "mAP")
 CHOSEN_BY = "clothes-changing/mAP"
 LOAD_ALONE = """
 import importlib.util, json, sys
@@ -46,32 +43,44 @@ print(json.dumps({"shape": list(features.shape), "norms": numpy.linalg.norm(feat
 """
 
 
-def demo(directory: str = "demo", *, overrides: Sequence[str] = (), progress: Progress | None = None) -> dict[str, Any]:
-    """Run the whole of it below `directory` (emptied first); returns the table, the runs, the model, the pictures.
+class DemoOptions(Options):
+    directory: str = argument("FOLDER", "where everything is written (default: demo)", default="demo")
 
-    Raises: RequestError where `directory` holds something that is not an earlier demo.
+
+def run_demo(options: DemoOptions) -> Answer:
+    return demo(options.directory)
+
+
+def demo(directory: str = "demo", *, overrides: Sequence[str] = (), progress: Progress | None = None) -> dict[str, Any]:
+    """Run all of it below `directory`, which is emptied first. Returns the table, the runs, the model, the pictures.
+
+    Raises: RequestError if `directory` holds something that is not an earlier demo.
     """
+    from pathlib import Path
+
+    from orchestration.config.load import load
+    from orchestration.progress import Progress
+    from orchestration.registry import register
+    from orchestration.training.train import train
+
     progress = progress or Progress()
     started = time.monotonic()
     root = empty_folder(Path(directory))
     os.environ["MLFLOW_TRACKING_URI"] = tracking_uri = f"sqlite:///{root / 'mlflow.db'}"
-    data = str(root / "data")
-    total = num_images(PRESET, PROTOCOL)
-    with progress.bar("rendering people") as bar:
-        render_dataset(data, preset=PRESET, splits=PROTOCOL, progress=lambda done: bar(done, total))
+    data = render(root / "data", progress)
     runs = {}
     for recipe in demo_recipes():
         experiment = load(recipe, [f"data={data}", f"storage={root / 'runs'}", *overrides])
         progress.say(f"\n{recipe}: {experiment.workers} workers, {experiment.epochs} epochs")
         runs[recipe] = train(experiment, progress=progress)
-    better = max(runs, key=lambda recipe: runs[recipe]["metrics"][CHOSEN_BY])
-    progress.say(f"\nregistering the better by {CHOSEN_BY}: {better}")
-    chosen = runs[better]
+    best = max(runs, key=lambda recipe: runs[recipe]["metrics"][CHOSEN_BY])
+    progress.say(f"\nregistering the best by {CHOSEN_BY}: {best}")
+    chosen = runs[best]
     model = register.register_checkpoint(
         chosen["checkpoint"], MODEL, chosen["run_id"], chosen["metrics"], chosen_on_test=True
     )
-    progress.say("loading it back in a process that cannot import redress")
-    loaded = load_alone(model, load(better, [f"data={data}"]), root)
+    progress.say("loading it in a process that cannot import redress")
+    loaded = load_alone(model, load(best, [f"data={data}"]), root)
     return {
         "table": {recipe: run["metrics"] for recipe, run in runs.items()},
         "runs": {recipe: run["run_id"] for recipe, run in runs.items()},
@@ -84,31 +93,49 @@ def demo(directory: str = "demo", *, overrides: Sequence[str] = (), progress: Pr
     }
 
 
+def render(folder: Path, progress: Progress) -> str:
+    """The address of the demo's data set."""
+    from datasets.synthetic.dataset import num_images, render_dataset
+
+    total = num_images(PRESET, PROTOCOL)
+    with progress.bar("rendering people") as bar:
+        render_dataset(str(folder), preset=PRESET, splits=PROTOCOL, progress=lambda done: bar(done, total))
+    return str(folder)
+
+
 def demo_recipes() -> list[str]:
-    """What the demo trains, in turn."""
+    """The recipes that the demo trains, in order."""
+    from orchestration.config import recipes
+
     lines = (recipes.FOLDER / "demo.txt").read_text().splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def experiment_of(run_id: str) -> str:
     """MLflow's id of the experiment that a run is in."""
+    from orchestration.tracking import mlflow_client
+
     return str(mlflow_client.connect().get_run(run_id).info.experiment_id)
 
 
 def empty_folder(root: Path) -> Path:
-    """`root` made new. A folder without the mark of an earlier demo is not touched."""
+    """`root`, created or emptied. Raises RequestError if it is not empty and lacks the mark of an earlier demo."""
+    import shutil
+
     root = root.resolve()
     mark = root / ".redress-demo"
     if root.exists() and any(root.iterdir()) and not mark.exists():
-        raise RequestError(f"{root} holds something that is no earlier demo. Name another folder, or empty this one.")
+        raise RequestError(f"{root} is not empty and not from an earlier demo. Name another folder, or empty this one.")
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     mark.touch()
     return root
 
 
-def load_alone(uri: str, experiment: Any, root: Path) -> dict[str, Any]:
+def load_alone(uri: str, experiment: Experiment, root: Path) -> dict[str, Any]:
     """Load the registered model with MLflow alone, in an isolated process outside the repository, and embed four images."""
+    import subprocess
+
     size = (str(experiment.augment.height), str(experiment.augment.width))
     command = [sys.executable, "-I", "-c", LOAD_ALONE, uri, *size]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
@@ -117,14 +144,30 @@ def load_alone(uri: str, experiment: Any, root: Path) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def table(result: dict[str, Any]) -> Table:
-    """Method × mode × {rank-1, mAP} in percent."""
-    modes = list(dict.fromkeys(name.split("/")[0] for run in result["table"].values() for name in run))
-    shown = Table(title="rendered people, LTCC's protocol, %", title_justify="left")
-    shown.add_column("recipe")
-    for mode in modes:
-        for metric in METRICS:
-            shown.add_column(f"{mode}\n{metric}", justify="right")
-    for recipe, metrics in result["table"].items():
-        shown.add_row(recipe, *(f"{100 * metrics[f'{mode}/{metric}']:.1f}" for mode in modes for metric in METRICS))
-    return shown
+def show_demo(answer: Answer) -> None:
+    print_comparison(answer["table"])
+    print_facts(
+        {
+            "model": answer["model"],
+            "pictures": "\n".join(answer["pictures"]),
+            "to see the runs": f"{answer['mlflow_ui']}\nthen open {answer['mlflow_page']}",
+            "seconds": round(answer["seconds"]),
+        }
+    )
+
+
+def print_comparison(table: Mapping[str, Mapping[str, float]]) -> None:
+    """Recipes down, modes and measures across, in percent. table: recipe → metric → fraction."""
+    modes = list(dict.fromkeys(name.split("/")[0] for metrics in table.values() for name in metrics))
+    names = [(mode, measure) for mode in modes for measure in MEASURES]
+    columns = [f"{mode}\n{measure}" for mode, measure in names]
+    lines = [
+        [recipe, *(percent(metrics[f"{mode}/{measure}"]) for mode, measure in names)]
+        for recipe, metrics in table.items()
+    ]
+    print_table("rendered people, LTCC's protocol, %", ["recipe", *columns], lines, numbers=columns)
+
+
+DEMO = Command(
+    "demo", "render people, train, evaluate, register and load back, in minutes", DemoOptions, run_demo, show_demo
+)

@@ -1,47 +1,79 @@
-"""The command line: words → one call of `orchestration.cli.commands` → a table or JSON, and an exit status.
+"""The command line: arguments → one call of a command → its view or JSON, and an exit status.
 
-0 done, 1 failed while working, 2 the request was wrong, 130 interrupted. Imports of weight happen in the commands.
+0 done, 1 failed while working, 2 the request was wrong, 130 interrupted. A new command is an object in one of the files
+below and an entry of its group; a new group is a line in `REDRESS`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from datasets.errors import DataError
-from orchestration.cli.command import common_options, parse
+from orchestration.cli.command import Answer, Command, Group, opening, parse_common
+from orchestration.cli.data import DATA
+from orchestration.cli.demo import DEMO
+from orchestration.cli.evaluate import EVALUATE
+from orchestration.cli.experiments import EXPERIMENTS
+from orchestration.cli.options import CommonOptions, Options
+from orchestration.cli.registry import REGISTRY
+from orchestration.cli.runs import RUNS
+from orchestration.cli.search import SEARCH
+from orchestration.cli.train import TRAIN
+from orchestration.cli.tune import TUNE
 from orchestration.errors import RequestError, without_secret
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
 
-def main(words: Sequence[str] | None = None, answer: int | None = None) -> int:
-    """Run one command and return its exit status. answer: the descriptor that takes the JSON (stdout where None)."""
-    words = list(sys.argv[1:] if words is None else words)
-    common = argparse.Namespace(json="--json" in words, debug="--debug" in words, result=None)
-    result: dict[str, Any] = {"status": DONE, "command": None}
-    show: Callable[[dict[str, Any]], None] = print
+def version(options: Options) -> Answer:
+    """The version stands in pyproject.toml alone, which a job's working directory and the image have too."""
+    import tomllib
+    from pathlib import Path
+
+    file = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    return {"version": tomllib.loads(file.read_text(encoding="utf-8"))["project"]["version"]}
+
+
+def show_version(answer: Answer) -> None:
+    print(f"redress {answer['version']}")
+
+
+VERSION = Command("--version", "show the version and exit", Options, version, show_version)
+
+REDRESS = Group(
+    "redress",
+    "clothes-changing person re-identification",
+    (TRAIN, TUNE, EVALUATE, SEARCH, DATA, RUNS, REGISTRY, EXPERIMENTS, DEMO, VERSION),
+    description="Train networks that recognise a person whatever they wear.",
+)
+
+
+def main(args: Sequence[str] | None = None, json_descriptor: int | None = None) -> int:
+    """Run one command and return its exit status. json_descriptor: the file that takes the JSON; None: stdout."""
+    args = list(sys.argv[1:] if args is None else args)
+    common = CommonOptions(json="--json" in args, debug="--debug" in args, result=None)
+    answer: Answer = {"status": DONE, "command": None}
+    show: Callable[[Answer], None] = print
     try:
-        common, _ = common_options().parse_known_args(words)
-        arguments = parse(words)
-        result["command"] = arguments.command_name
+        common, args = parse_common(args)
+        answer["command"], command, args = REDRESS.find(args)
+        options = command.parse(args, answer["command"])
         check_result(common.result)
-        show = show_with(arguments.show)
-        result |= call(arguments)
+        show = command.show
+        answer |= command.call(options)
     except (Exception, KeyboardInterrupt) as error:
-        result |= failure(error)
+        answer |= failure(error)
         if common.debug:
             traceback.print_exc()
-    return tell(result, common, show, answer)
+    return deliver(answer, common, show, json_descriptor)
 
 
-def failure(error: BaseException) -> dict[str, Any]:
-    """The part of the answer that says what went wrong, and whose fault it was."""
+def failure(error: BaseException) -> Answer:
+    """The part of the answer that says what went wrong, and the exit status that says whose fault it was."""
     if isinstance(error, RequestError | DataError):
         status = WRONG
     else:
@@ -52,43 +84,38 @@ def failure(error: BaseException) -> dict[str, Any]:
     }
 
 
-def tell(
-    result: dict[str, Any], common: argparse.Namespace, show: Callable[[dict[str, Any]], None], answer: int | None
-) -> int:
-    """The result to where it was asked for; returns the exit status."""
-    if error := result.get("error"):
-        unexpected = result["status"] == FAILED and not common.debug
-        kind = "" if result["status"] == WRONG else f"{error['type']}: "
-        hint = "\n(--debug shows where)" if unexpected else ""
+def deliver(answer: Answer, common: CommonOptions, show: Callable[[Answer], None], json_descriptor: int | None) -> int:
+    """Write the answer where it was asked for: stderr, --result, stdout. Returns the exit status."""
+    if error := answer.get("error"):
+        kind = "" if answer["status"] == WRONG else f"{error['type']}: "
+        hint = "\n(--debug shows where)" if answer["status"] == FAILED and not common.debug else ""
         print(f"{kind}{error['message']}{hint}", file=sys.stderr)
-    text = json.dumps(result, indent=1, default=str, ensure_ascii=False)
     if common.result:
         try:
-            write_result(common.result, text)
+            write_result(common.result, json.dumps(answer, indent=1, default=str, ensure_ascii=False))
         except (OSError, RequestError) as error:
             print(f"--result {common.result} cannot be written: {error}", file=sys.stderr)
-            result["status"] = result["status"] or FAILED
+            answer["status"] = answer["status"] or FAILED
     if common.json:
-        line = f"{json.dumps(result, default=str, ensure_ascii=False)}\n".encode()
+        line = f"{json.dumps(answer, default=str, ensure_ascii=False)}\n".encode()
         sys.stdout.flush()
-        with os.fdopen(os.dup(1) if answer is None else answer, "wb") as stream:
+        with os.fdopen(os.dup(1) if json_descriptor is None else json_descriptor, "wb") as stream:
             stream.write(line)
-    elif "error" not in result:
+    elif "error" not in answer:
         try:
-            show(result)
+            show(answer)
             sys.stdout.flush()
         except BrokenPipeError:  # `redress … | head`: the reader has enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return int(result["status"])
+    return int(answer["status"])
 
 
 def check_result(address: str | None) -> None:
-    """A result that can be written nowhere is found out before the work, not after it."""
+    """An address that cannot be written to is reported before the work, not after it."""
     if address:
         from datasets.storage.store import open_store
-        from orchestration.cli.commands import before_work
 
-        with before_work():
+        with opening():
             open_store(address)
 
 
@@ -97,19 +124,3 @@ def write_result(address: str, text: str) -> None:
 
     folder, _, name = address.rpartition("/")
     open_store(folder or ("/" if address.startswith("/") else ".")).write(name, text.encode())
-
-
-def call(arguments: argparse.Namespace) -> dict[str, Any]:
-    from orchestration.cli import commands
-
-    command: Callable[[argparse.Namespace], dict[str, Any]] = getattr(commands, arguments.function)
-    return command(arguments)
-
-
-def show_with(name: str) -> Callable[[dict[str, Any]], None]:
-    def show(result: dict[str, Any]) -> None:
-        from orchestration.cli import tables
-
-        getattr(tables, name)(result)
-
-    return show

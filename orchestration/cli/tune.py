@@ -1,102 +1,184 @@
-"""The words of `redress tune`: its options, and the experiment and settings that they ask for."""
+"""`redress tune`."""
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
+from orchestration.cli.argument_types import positive_int
+from orchestration.cli.command import Answer, Command
+from orchestration.cli.options import SETTINGS, Options, arguments, option, repeated, switch
+from orchestration.cli.tables import percent, print_facts, print_table
 from orchestration.errors import RequestError
 
 if TYPE_CHECKING:
     from orchestration.config.load import Experiment
     from orchestration.sweeps.settings import SweepSettings
 
-OPTIONS = ("over", "search", "points", "seeds", "objective", "stop", "every", "grace")  # what a sweep keeps as it began
-CHANGEABLE = ("retries", "concurrent")
 
+class TuneOptions(Options):
+    """An option that is not given has the value of the preset sweep, else that of `SweepSettings`."""
 
-def add_options(parser: ArgumentParser, positive: Any, overrides: str) -> None:
-    """Nothing has a default here: what is left out is the ready-made sweep's, or that of `SweepSettings`."""
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="EXPERIMENT|SWEEP [key=value …]",
-        help=f"a recipe, a YAML file, or a ready-made sweep; {overrides}",
+    overrides: list[str] = arguments(
+        "EXPERIMENT|SWEEP [key=value …]", f"a recipe, a YAML file, or a preset sweep; {SETTINGS}"
     )
-    parser.add_argument(
-        "--over",
-        action="append",
+    over: list[str] = repeated(
+        "vary a setting: [a, b, …], log(low, high), uniform(low, high), int(low, high) or choice(…); log(low, high, n) "
+        "gives n values; may be repeated",
         metavar="KEY=VALUES",
-        help="vary a setting: [a, b, …], log(low, high), uniform(low, high), int(low, high), choice(…); log(low, high, n) are "
-        "n values of it",
     )
-    parser.add_argument("--sweep", metavar="SWEEP", help="the ready-made sweep, on another experiment than its own")
-    parser.add_argument(
-        "--search",
-        help="grid, random, or bayes (Optuna); default: grid where every key has a list of values, else bayes",
+    sweep: str | None = option(None, "run this preset sweep on another experiment than its own", metavar="SWEEP")
+    search: str | None = option(
+        None, "grid, random or bayes (Optuna); default: grid if every key has a list of values, else bayes"
     )
-    parser.add_argument("--points", type=positive, help="how many to try; default: the whole grid, else 20")
-    parser.add_argument(
-        "--seeds", type=positive, help="trainings of each point, from the experiment's seed on (default: 1)"
+    points: int | None = option(
+        None, "number of configurations to try; default: the whole grid, else 20", parse=positive_int
     )
-    parser.add_argument(
-        "--objective", metavar="MODE/METRIC", help="on the validation set (default: clothes-changing/mAP)"
+    seeds: int | None = option(
+        None,
+        "number of trainings of each configuration, with consecutive seeds from the experiment's (default: 1)",
+        parse=positive_int,
     )
-    parser.add_argument("--stop", help="stop what does not look worth it: asha, median, or none (default)")
-    parser.add_argument(
-        "--every",
-        type=positive,
+    objective: str | None = option(
+        None, "metric to maximise on the validation set (default: clothes-changing/mAP)", metavar="MODE/METRIC"
+    )
+    stop: str | None = option(None, "stop trials early: asha, median or none (default)")
+    every: int | None = option(
+        None,
+        "epochs between validations; default: all epochs, or with --stop a twentieth of them",
         metavar="EPOCHS",
-        help="between scores; default: only at the end, or a twentieth with --stop",
+        parse=positive_int,
     )
-    parser.add_argument(
-        "--grace", type=positive, metavar="EPOCHS", help="before which nothing is stopped; default: a ninth"
+    grace: int | None = option(
+        None,
+        "stop no trial before this many epochs; default: a ninth of all epochs",
+        metavar="EPOCHS",
+        parse=positive_int,
     )
-    parser.add_argument("--retries", type=int, help="of a trial that failed (default: 1)")
-    parser.add_argument(
-        "--concurrent", type=positive, help="trials at once, at most; default: what the cluster can train"
+    retries: int | None = option(None, "number of retries of a failed trial (default: 1)", parse=int)
+    concurrent: int | None = option(
+        None,
+        "maximum number of concurrent trials; default: as many as the cluster has resources for",
+        parse=positive_int,
     )
-    parser.add_argument("--register", metavar="NAME", help="for the best, as candidate (default: the experiment's)")
-    parser.add_argument("--no-register", action="store_true", help="register nothing")
-    parser.add_argument("--resume", metavar="SWEEP", help="go on with a sweep that was ended; trials done stay done")
+    register: str | None = option(
+        None, "register the best model as candidate of this name (default: the experiment's)", metavar="NAME"
+    )
+    no_register: bool = switch("register no model")
+    resume: str | None = option(None, "continue this sweep; trials that have ended are not repeated", metavar="SWEEP")
+
+    def fixed(self) -> dict[str, Any]:
+        """What was given of the settings that a sweep keeps as it was started."""
+        return given(
+            over=tuple(self.over) or None,
+            search=self.search,
+            points=self.points,
+            seeds=self.seeds,
+            objective=self.objective,
+            stop=self.stop,
+            every=self.every,
+            grace=self.grace,
+        )
+
+    def changeable(self) -> dict[str, Any]:
+        """What was given of the settings that may change when the sweep is resumed."""
+        return given(retries=self.retries, concurrent=self.concurrent)
 
 
-def wanted(words: Namespace) -> tuple[Experiment, SweepSettings]:
+def given(**settings: Any) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def tune(options: TuneOptions) -> Answer:
+    from orchestration.tuning.tune import tune
+
+    experiment, settings = requested_sweep(options)
+    return tune(experiment, settings, resume=options.resume)
+
+
+def requested_sweep(options: TuneOptions) -> tuple[Experiment, SweepSettings]:
     """Raises: RequestError."""
+    return resumed_sweep(options, options.resume) if options.resume else new_sweep(options)
+
+
+def resumed_sweep(options: TuneOptions, sweep: str) -> tuple[Experiment, SweepSettings]:
     from dataclasses import replace
 
-    given = {name: value for name in (*OPTIONS, *CHANGEABLE) if (value := getattr(words, name)) is not None}
-    if words.resume:
-        from orchestration.tuning.tune import going_on
+    from orchestration.tuning.tune import going_on
 
-        if wrong := [f"--{name}" for name in OPTIONS if name in given] + list(words.overrides):
-            raise RequestError(f"a sweep goes on as it began: leave out {' '.join(wrong)}, or start a new one.")
-        experiment, settings = going_on(words.resume)
-        if words.no_register or words.register:
-            given["register"] = None if words.no_register else words.register
-        return experiment, replace(settings, **given)
-    return begun(words, given)
+    if unchangeable := [*(f"--{name}" for name in options.fixed()), *options.overrides]:
+        raise RequestError(
+            f"a resumed sweep keeps its settings: leave out {' '.join(unchangeable)}, or start a new sweep."
+        )
+    experiment, settings = going_on(sweep)
+    settings = replace(settings, **options.changeable())
+    if options.no_register or options.register:
+        settings = replace(settings, register=None if options.no_register else options.register)
+    return experiment, settings
 
 
-def begun(words: Namespace, given: dict[str, Any]) -> tuple[Experiment, SweepSettings]:
+def new_sweep(options: TuneOptions) -> tuple[Experiment, SweepSettings]:
+    """The experiment is named first, by itself or by the preset sweep."""
     from orchestration.config.load import load, recipes
     from orchestration.sweeps.presets import read_sweep, sweeps
     from orchestration.sweeps.settings import SweepSettings
 
-    overrides = list(words.overrides)
+    overrides = list(options.overrides)
     name = overrides.pop(0) if overrides and "=" not in overrides[0] else None
-    ready: dict[str, Any] = {}
-    if words.sweep or (name in sweeps() and name not in recipes()):
-        ready = read_sweep(str(words.sweep or name))
-        own = ready.pop("experiment", None)
-        name = name if words.sweep and name else own
+    preset: dict[str, Any] = {}
+    if options.sweep or (name in sweeps() and name not in recipes()):
+        preset = read_sweep(str(options.sweep or name))
+        own = preset.pop("experiment", None)
+        name = name if options.sweep and name else own
     if name is None:
         raise RequestError(
-            "sweep over which experiment? redress tune EXPERIMENT [key=value …] --over KEY=VALUES, or a ready-made sweep: "
+            "tune which experiment? redress tune EXPERIMENT [key=value …] --over KEY=VALUES, or a preset sweep: "
             f"{', '.join(sweeps())}; `redress experiments` lists the experiments."
         )
     experiment = load(name, overrides)
-    if "over" in given:
-        given["over"] = tuple(given["over"])
-    register = None if words.no_register else words.register or experiment.register_as or experiment.name
-    return experiment, SweepSettings(**{"over": (), **ready, **given, "register": register})
+    register = None if options.no_register else options.register or experiment.register_as or experiment.name
+    settings = {"over": (), **preset, **options.fixed(), **options.changeable(), "register": register}
+    return experiment, SweepSettings(**settings)
+
+
+def show_sweep(answer: Answer) -> None:
+    from orchestration.sweeps.space import format_value
+
+    print_configurations(answer)
+    best = answer["best"]
+    print_facts(
+        {
+            "sweep": answer["sweep"],
+            "best": ", ".join(f"{key} = {format_value(value)}" for key, value in best["values"].items()),
+            "run of the best": best["run_id"],
+            "model": answer["model"],
+            "in MLflow": "\n".join([*(f"pictures/{name}" for name in answer["pictures"]), *answer["pages"]]),
+        }
+    )
+
+
+def print_configurations(answer: Answer) -> None:
+    """A line for each configuration; the column of failures only where there is one."""
+    from orchestration.sweeps.space import format_value, short_names
+
+    points = answer["points"]
+    names = short_names(points[0]["values"])
+    columns = [*names.values(), f"{answer['objective']}, %", "seeds", "epochs", "state", "failure"]
+    lines = [
+        [
+            *(format_value(value) for value in point["values"].values()),
+            percent(point["score"]) + ("" if point["spread"] is None else f" ± {percent(point['spread'])}"),
+            len(point["seeds"]),
+            point["epochs"],
+            point["state"],
+            "; ".join(dict.fromkeys(point["failures"].values())),
+        ]
+        for point in points
+    ]
+    if not any(line[-1] for line in lines):
+        columns, lines = columns[:-1], [line[:-1] for line in lines]
+    print_table("validation, best first", columns, lines)
+
+
+TUNE = Command(
+    "tune", "train many configurations of an experiment and register the best", TuneOptions, tune, show_sweep
+)

@@ -121,7 +121,7 @@ def test_the_example_environment_holds_no_secret() -> None:
 def test_what_the_image_copies_is_there() -> None:
     sources = re.findall(r"^COPY (.+) \S+$", (INFRA / "Dockerfile").read_text(), re.MULTILINE)
     names = {name for line in sources for name in line.split()}
-    assert {"datasets", "methods", "orchestration", "requirements.lock"} <= names
+    assert {"datasets", "methods", "orchestration", "requirements.lock", "pyproject.toml"} <= names
     allowed = (INFRA / "Dockerfile.dockerignore").read_text()
     for name in names:
         assert (ROOT / name).exists(), name

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from methods import METHODS
-from orchestration.cli.command import parse
-from orchestration.cli.tune import wanted
+from orchestration.cli.tune import TUNE, requested_sweep
 from orchestration.config.load import load, recipes
 from orchestration.errors import RequestError
 from orchestration.sweeps.presets import FOLDER, KEYS, read_sweep, sweeps
@@ -29,12 +28,14 @@ def test_a_ready_made_sweep_fits_its_experiment(name: str) -> None:
 
 
 def test_a_ready_made_sweep_is_named_in_place_of_an_experiment_or_beside_one() -> None:
-    experiment, settings = wanted(parse(["tune", "cal", "data=not://given", "--seeds", "5"]))
+    experiment, settings = requested_sweep(TUNE.parse(["cal", "data=not://given", "--seeds", "5"]))
     assert (experiment.name, settings.seeds, settings.register) == ("cal-ltcc", 5, "cal-ltcc")
     assert set(read_space(settings.over)) == {"method.tau", "method.epsilon"}
-    experiment, settings = wanted(parse(["tune", "cal-demo", "data=not://given", "--sweep", "cal", "--no-register"]))
+    experiment, settings = requested_sweep(
+        TUNE.parse(["cal-demo", "data=not://given", "--sweep", "cal", "--no-register"])
+    )
     assert (experiment.name, settings.seeds, settings.register) == ("cal-demo", 3, None)
-    _, settings = wanted(parse(["tune", "cal-demo", "data=not://given", "--over", "method.tau=[1/4, 1/16]"]))
+    _, settings = requested_sweep(TUNE.parse(["cal-demo", "data=not://given", "--over", "method.tau=[1/4, 1/16]"]))
     assert settings.over == ("method.tau=[1/4, 1/16]",)
     assert settings.register == "cal-demo"
 
@@ -42,7 +43,7 @@ def test_a_ready_made_sweep_is_named_in_place_of_an_experiment_or_beside_one() -
 def test_a_sweep_of_ones_own_is_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("experiment: cal-demo\nover: {method.epsilon: [0, 0.1], precision: [null, x]}\nstop: median\n")
-    experiment, settings = wanted(parse(["tune", "data=not://given", "--sweep", str(file)]))
+    experiment, settings = requested_sweep(TUNE.parse(["data=not://given", "--sweep", str(file)]))
     assert (experiment.name, settings.stop) == ("cal-demo", "median")
     assert settings.over == ("method.epsilon=[0, 0.1]", 'precision=[null, "x"]')
     for mistake, told in (("seeds: three", "seeds = 'three': expected a whole number"), ("stop: [asha]", "stop = ")):
@@ -57,11 +58,11 @@ def test_words_that_name_no_sweep_are_refused_with_what_there_is(tmp_path: Path)
     for words, told in (
         (["--sweep", "call", "data=x"], r"no sweep 'call'. Did you mean cal\?"),
         (["--sweep", str(file), "data=x"], f"no setting overr; it has {KEYS[0]}"),
-        (["data=x"], "sweep over which experiment"),
-        (["--resume", "0" * 32, "--over", "a=[1, 2]"], "goes on as it began: leave out --over"),
+        (["data=x"], "tune which experiment"),
+        (["--resume", "0" * 32, "--over", "a=[1, 2]"], "keeps its settings: leave out --over"),
     ):
         with pytest.raises(RequestError, match=told):
-            wanted(parse(["tune", *words]))
+            requested_sweep(TUNE.parse(words))
 
 
 def test_the_files_say_what_they_are_and_how_they_are_run() -> None:

@@ -1,0 +1,57 @@
+"""`redress train`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestration.cli.command import Answer, Command, opening
+from orchestration.cli.options import SETTINGS, Options, arguments, option
+from orchestration.cli.tables import print_facts, print_metrics
+from orchestration.errors import RequestError
+
+if TYPE_CHECKING:
+    from orchestration.config.load import Experiment
+
+
+class TrainOptions(Options):
+    overrides: list[str] = arguments("EXPERIMENT [key=value …]", f"a recipe or a YAML file; {SETTINGS}")
+    resume: str | None = option(None, "continue this run: its id, or the address of its storage", metavar="RUN")
+    init_from: str | None = option(None, "start from the weights of this checkpoint or run", metavar="ADDRESS")
+
+
+def train(options: TrainOptions) -> Answer:
+    from orchestration.training.train import train
+
+    experiment = requested_experiment(options)
+    return train(experiment, resume=options.resume, init_from=experiment.init_from)
+
+
+def requested_experiment(options: TrainOptions) -> Experiment:
+    """The experiment named first. With --resume it may be left out: then it is the run's own."""
+    from orchestration.config.load import load, override
+
+    overrides = list(options.overrides)
+    name = overrides.pop(0) if overrides and "=" not in overrides[0] else None
+    if options.init_from:
+        overrides.append(f"init_from={options.init_from}")
+    if name is not None:
+        return load(name, overrides)
+    if not options.resume:
+        raise RequestError(
+            "train which experiment? redress train EXPERIMENT [key=value …]; `redress experiments` lists them."
+        )
+    from orchestration.engine import checkpoint
+    from orchestration.tracking import tracked_run
+
+    with opening():
+        found = checkpoint.find(tracked_run.open_run(options.resume).storage)
+    return override(found.experiment, overrides)
+
+
+def show_training(answer: Answer) -> None:
+    print_metrics("evaluation", answer["metrics"])
+    pictures = "\n".join(answer["pictures"])
+    print_facts({"run": answer["run_id"], "storage": answer["run"], "model": answer["model"], "pictures": pictures})
+
+
+TRAIN = Command("train", "train, evaluate and record the run in MLflow", TrainOptions, train, show_training)
