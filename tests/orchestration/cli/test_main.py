@@ -97,7 +97,10 @@ def test_an_experiment_is_shown_as_yaml_that_can_be_run(capfd: pytest.CaptureFix
         (["data", "verify", "/nowhere/at/all"], "no data set at /nowhere/at/all"),
         (["data", "inspect", "/nowhere/at/all"], "no data set at /nowhere/at/all"),
         (["data", "holdout", "/nowhere/at/all", "x"], "no data set at /nowhere/at/all"),
-        (["data", "holdout", "a", "b", "--persons", "few"], "'few': expected a share such as 0.1, or a number such as 12"),
+        (
+            ["data", "holdout", "a", "b", "--persons", "few"],
+            "'few': expected a share such as 0.1, or a number such as 12",
+        ),
         (["data", "synth", "x", "--preset", "hugh"], "no preset 'hugh'"),
         (["data", "synth", "x", "--splits", "mine"], "mine"),
         (["data", "synth", "x", "--size", "128"], "expected HEIGHTxWIDTH in pixels, such as 128x64"),

@@ -1,0 +1,125 @@
+"""`redress data`: what its commands show of their answers. What they do is tested in test_main and with each room."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestration.cli.data import (
+    DATA,
+    show_conversion,
+    show_inspection,
+    show_parsing,
+    show_verification,
+    show_written,
+)
+from tests.orchestration.printed_table import cells
+
+WRITTEN = {
+    "address": "s3://reid/small", "name": "small", "version": "1", "fingerprint": "f00d", "images": {"train": 8, "query": 2},
+}  # fmt: skip
+SHOWN = "data set     s3://reid/small\nimages       train 8, query 2\nfingerprint  f00d\n"
+
+
+def test_a_written_data_set(capsys: pytest.CaptureFixture[str]) -> None:
+    show_written(WRITTEN)
+    assert capsys.readouterr().out == SHOWN
+
+
+def test_a_conversion_shows_its_notes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    show_conversion({"notes": ["train  official 9  read 9", "2 files passed over"]} | WRITTEN)
+    assert capsys.readouterr().out == f"train  official 9  read 9\n2 files passed over\n{SHOWN}"
+    show_conversion({"notes": ["a note"], "address": None})
+    assert capsys.readouterr().out == "a note\ndry run: nothing was written\n"
+
+
+@pytest.mark.parametrize(("kept", "shown"), [(0, "3 shards"), (2, "3 shards, 2 kept from an earlier run")])
+def test_parsing_names_the_parser_and_how_to_see_its_masks(
+    kept: int, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = {"label_map": "lip20", "kind": "schp", "sha256": "0123456789abcdef"}
+    show_parsing(WRITTEN | {"parser": parser, "shards": {"made": 3, "kept": kept}})
+    told = capsys.readouterr().out.removeprefix(SHOWN)
+    assert told == (
+        f"masks        lip20 by schp 01234567: {shown}\n"
+        "to see them  redress data inspect s3://reid/small --sheet masks.png\n"
+    )
+
+
+def inspection(**changes: Any) -> dict[str, Any]:
+    split = {"images": 8, "persons": 2, "clothes": 3, "cameras": 2, "masks": 8, "sizes": {"64x128": 6, "32x64": 2}}
+    answer = {
+        "address": "data", "name": "small", "version": "1", "licence": "research", "clothes": True, "fingerprint": "f00d",
+        "label_map": None, "protocol": "ltcc", "quarantined": [], "sheet": None, "trivial": {},
+        "splits": {
+            "train": split | {"clothes_per_person": {"1": 1, "2": 1}},
+            "query": split | {"clothes": None, "clothes_per_person": None},
+        },
+    }  # fmt: skip
+    return answer | changes
+
+
+def test_an_inspection_shows_a_line_for_each_split(capsys: pytest.CaptureFixture[str]) -> None:
+    show_inspection(inspection())
+    shown = capsys.readouterr().out
+    assert "licence      research\n" in shown
+    assert "label_map" not in shown
+    assert cells(shown) == [
+        ["split", "images", "persons", "clothes", "cameras", "masks", "sizes", "outfits: people"],
+        ["train", "8", "2", "3", "2", "8", "64x128 (6), 32x64 (2)", "1: 1, 2: 1"],
+        ["query", "8", "2", "", "2", "8", "64x128 (6), 32x64 (2)", ""],
+    ]
+    assert "colour baselines" not in shown
+    assert "contact sheet" not in shown
+
+
+def test_an_inspection_shows_colour_baselines_and_the_sheet(capsys: pytest.CaptureFixture[str]) -> None:
+    baselines = {"general": {"mean colour": {"rank1": 0.25, "random": 0.125}, "histogram": {"rank1": 0.5}}}
+    show_inspection(inspection(trivial=baselines, sheet="sheet.png"))
+    shown = capsys.readouterr().out
+    assert "colour baselines, %" in shown
+    assert cells(shown)[3:] == [
+        ["mode", "nearest by", "rank-1", "random"],
+        ["general", "mean colour", "25.0", "12.5"],
+        ["general", "histogram", "50.0", ""],
+    ]
+    assert shown.endswith("contact sheet  sheet.png\n")
+
+
+@pytest.mark.parametrize("count", [10, 12])
+def test_an_inspection_names_ten_quarantined_files_at_most(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+    show_inspection(inspection(quarantined=[{"path": f"{n}.png", "problem": "is empty"} for n in range(count)]))
+    shown = capsys.readouterr().out
+    assert "quarantined  0.png: is empty\n             1.png: is empty\n" in shown
+    assert shown.count("is empty") == 10
+    assert ("and 2 more (all of them with --json)" in shown) == (count == 12)
+
+
+@pytest.mark.parametrize(
+    ("problems", "shown"),
+    [
+        ([], "data: every byte matches its digest\n"),
+        (["train/0 differs"], "train/0 differs\ndata: 1 problem\n"),
+        (["a", "b"], "a\nb\ndata: 2 problems\n"),
+    ],
+)
+def test_a_verification(problems: list[str], shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+    show_verification({"address": "data", "problems": problems})
+    assert capsys.readouterr().out == shown
+
+
+def test_options_are_read_into_their_types() -> None:
+    synth, convert, parse = DATA.commands[:3]
+    options = synth.parse(["there", "--size", "384x192", "--seed", "7"])
+    assert (options.size, options.seed, options.preset, options.overwrite) == ((384, 192), 7, "default", False)
+    options = convert.parse(["prcc", "here", "there", "--without", "val", "--without", "gallery", "--dry-run"])
+    assert (options.without, options.dry_run, options.labels, options.parsing) == (
+        ["val", "gallery"],
+        True,
+        "lip20",
+        None,
+    )
+    options = parse.parse(["here", "there", "--model", "m.onnx", "--mean", "0,0.5,1", "--gpu", "false"])
+    assert (options.mean, options.std, options.gpu, options.workers) == ((0.0, 0.5, 1.0), None, "false", None)
+    assert (options.cpus, options.batch) == (2, 8)

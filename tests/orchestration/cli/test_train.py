@@ -1,0 +1,51 @@
+"""`redress train` and `redress evaluate`: which experiment is meant, and what is shown of a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestration.cli.evaluate import show_evaluation
+from orchestration.cli.train import TRAIN, requested_experiment, show_training
+from orchestration.errors import RequestError
+from tests.orchestration.printed_table import cells
+
+
+def test_the_experiment_is_named_first_and_settings_follow_anywhere() -> None:
+    options = TRAIN.parse(["cal-demo", "--init-from", "weights", "data=not://given", "epochs=30"])
+    experiment = requested_experiment(options)
+    assert (experiment.name, experiment.epochs, experiment.data) == ("cal-demo", 30, "not://given")
+    assert experiment.init_from is not None
+    assert experiment.init_from.endswith("weights")
+    assert options.overrides == ["cal-demo", "data=not://given", "epochs=30"], "options are not changed"
+
+
+@pytest.mark.parametrize("args", [[], ["epochs=3"], ["--init-from", "x"]])
+def test_without_an_experiment_it_says_how_to_name_one(args: list[str]) -> None:
+    with pytest.raises(RequestError, match="train which experiment"):
+        requested_experiment(TRAIN.parse(args))
+
+
+def test_a_run_that_is_not_there_cannot_be_resumed(place: Path) -> None:
+    with pytest.raises(RequestError, match=r"no run at .*nothing"):
+        requested_experiment(TRAIN.parse(["--resume", str(place / "nothing")]))
+
+
+def test_a_training_shows_metrics_and_where_everything_is(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = {"metrics": {"general/mAP": 0.25}, "run_id": "r", "run": "runs/r", "model": None, "pictures": ["a", "b"]}
+    show_training(answer)
+    shown = capsys.readouterr().out
+    assert shown.startswith("evaluation, %")
+    assert cells(shown) == [["mode", "mAP"], ["general", "25.0"]]
+    assert shown.endswith("run       r\nstorage   runs/r\npictures  a\n          b\n")
+
+
+def test_an_evaluation_names_model_and_data(capsys: pytest.CaptureFixture[str]) -> None:
+    show_evaluation(
+        {"model": "models:/m/1", "data": "d", "metrics": {"general/rank-1": 1.0}, "checkpoint": "c", "pictures": ["p"]}
+    )
+    shown = capsys.readouterr().out
+    assert shown.startswith("models:/m/1 on d, %")
+    assert cells(shown) == [["mode", "rank-1"], ["general", "100.0"]]
+    assert shown.endswith("checkpoint  c\npictures    p\n")
