@@ -1,4 +1,4 @@
-"""PCB, MGN and HPM: the papers' shapes and sizes, pooling against plain loops, what is shared and what is not."""
+"""All bodies: the papers' shapes and sizes, pooling against plain loops, what is shared and what is not."""
 
 from __future__ import annotations
 
@@ -9,20 +9,18 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from methods.backbones.bodies import BODIES, BodySettings, build_body
-from methods.backbones.body import Body, Triplet, classify
+from methods.backbones.body import classify
 from methods.backbones.hpm import HPM
 from methods.backbones.mgn import MGN
-from methods.backbones.pcb import PARTS, PCB
 from methods.backbones.pooling import bounds, stripes
 from methods.backbones.resnet import ResNet
 from methods.baseline import Baseline, BaselineSettings
-from methods.losses.triplet import triplet_euclidean_loss
+from tests.methods.backbones.small import images, refined, small
 from tests.methods.variants import SMALL, batch, facts
 
-SMALL_IMAGES = (4, 3, 96, 48)  # maps of 6 × 3
 RESNET50, REDUCTION = (
     23_508_032,
     2048 * 256 + 2 * 256,
@@ -33,15 +31,6 @@ LAYER4 = 14_964_736
 
 def size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def small(body: str, **settings: object) -> Body:
-    torch.manual_seed(3)
-    return build_body(BodySettings(**SMALL, body=body, **settings)).double()
-
-
-def images(seed: int = 0) -> Tensor:
-    return torch.randn(SMALL_IMAGES, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize(
@@ -96,21 +85,6 @@ def test_stripes_are_those_of_adaptive_pooling(height: int, parts: int) -> None:
     assert all(before[1] >= after[0] for before, after in pairwise(edges)), "a row that is in no stripe"
 
 
-def test_pcb_pools_each_stripes_average_and_shares_one_reduction() -> None:
-    body = small("pcb").eval()
-    assert isinstance(body, PCB)
-    maps = body.maps(images())
-    found = body.embeddings_of(maps)
-    weight, norm = body.reduction.convolution.weight, body.reduction.norm
-    for part in range(PARTS):
-        g = maps[:, :, part].mean(2)  # a stripe is one row of six
-        torch.testing.assert_close(found.features[:, part * body.channels : (part + 1) * body.channels], g)
-        h = norm(g @ weight.T).clamp(min=0)
-        torch.testing.assert_close(found.classified[part], h)
-    other = small("pcb", descriptor="H").eval()
-    torch.testing.assert_close(other(images()), torch.cat(found.classified, 1))
-
-
 def test_hpm_adds_average_and_maximum_of_each_stripe_of_each_level() -> None:
     body = small("hpm").eval()
     assert isinstance(body, HPM)
@@ -123,33 +97,6 @@ def test_hpm_adds_average_and_maximum_of_each_stripe_of_each_level() -> None:
     for at, (top, bottom) in enumerate(levels):
         stripe = rows[:, :, top:bottom].reshape(4, body.channels, -1)
         np.testing.assert_allclose(pooled[:, at], stripe.mean(2) + stripe.max(2), rtol=1e-12)
-
-
-def test_mgn_learns_identities_from_whole_vectors_and_reduced_stripes_and_compares_reduced_whole_ones() -> None:
-    body = small("mgn").eval()
-    assert isinstance(body, MGN)
-    shared = body.trunk(images())
-    branches = [branch(shared) for branch in body.branches]
-    assert [one.shape[2:] for one in branches] == [(3, 2), (6, 3), (6, 3)]
-    whole = [one.amax((2, 3)) for one in branches]
-    parts = [one.amax((2, 3)) for one in (*branches[1].chunk(2, 2), *branches[2].chunk(3, 2))]
-    reduced = [reduce(vector) for reduce, vector in zip(body.reductions, (*whole, *parts), strict=True)]
-    found = body.embeddings(images())
-    torch.testing.assert_close(found.features, torch.cat(reduced, 1))
-    torch.testing.assert_close(list(found.classified), [*whole, *reduced[3:]])
-    torch.testing.assert_close(list(found.compared), reduced[:3])
-
-
-def test_mgn_trains_with_the_triplet_loss_of_its_paper_unless_told_otherwise() -> None:
-    assert BaselineSettings(body="mgn").triplet == Triplet(1.0, 1.2, "euclidean")
-    assert BaselineSettings(body="mgn", triplet_margin=0.5).triplet == Triplet(1.0, 0.5, "euclidean")
-    assert BaselineSettings().triplet == BaselineSettings(body="hpm").triplet == Triplet(0.0, 0.3, "cosine")
-    method, whole = Baseline(BaselineSettings(**SMALL, body="mgn", label_smoothing=0), facts()).double(), batch()
-    update = next(method.updates(whole))
-    found = method.encoder.embeddings(whole.images)
-    expected = sum(triplet_euclidean_loss(one, whole.person, one, whole.person, 1.2) for one in found.compared)
-    torch.testing.assert_close(update.logs["loss/triplet"], torch.as_tensor(expected))
-    torch.testing.assert_close(update.loss.detach(), update.logs["loss/identity"] + expected)
 
 
 @pytest.mark.parametrize("body", ["pcb", "mgn", "hpm"])
@@ -170,68 +117,6 @@ def test_each_part_has_a_classifier_of_its_own_and_their_losses_add_up(body: str
     settings = settings.model_copy(update={"part_losses": "mean"})
     method.settings = settings
     torch.testing.assert_close(next(method.updates(whole)).loss, expected / len(log_p))
-
-
-def refined(epoch: int) -> PCB:
-    body = small("pcb", refine_from_epoch=2, finetune_from_epoch=4)
-    assert isinstance(body, PCB)
-    body.epoch = epoch
-    return body
-
-
-def test_refined_parts_average_all_places_by_how_likely_they_are_of_the_part() -> None:
-    body = refined(4)
-    maps = body.maps(images()).detach()
-    logits = torch.einsum("pc,bchw->bphw", body.part_classifier.weight[:, :, 0, 0], maps)
-    weights = logits.exp() / logits.exp().sum(1, keepdim=True)  # Eq. 4
-    expected = torch.stack([(weights[:, [part]] * maps).mean((2, 3)) * PARTS for part in range(PARTS)], 1)
-    torch.testing.assert_close(body.pooled(maps), expected)
-
-
-def test_a_part_classifier_that_says_just_the_stripes_pools_as_the_stripes() -> None:
-    """Of six rows each its own part: the maps' first channels tell the row, and the classifier believes them."""
-    plain, body = small("pcb"), refined(4)
-    maps = images().new_zeros(2, body.channels, 6, 3)
-    maps[:, :6] = torch.eye(6, dtype=torch.float64)[:, :, None]
-    with torch.no_grad():
-        body.part_classifier.weight.zero_()
-        body.part_classifier.weight[torch.arange(6), torch.arange(6), 0, 0] = 1e4
-    torch.testing.assert_close(body.pooled(maps), plain.pooled(maps))
-
-
-@pytest.mark.parametrize("height", [96, 160])  # six rows, and ten: stripes that overlap
-def test_at_test_time_parts_are_pooled_as_in_the_last_training_step(height: int) -> None:
-    given = torch.randn(4, 3, height, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    before, plain = refined(1), small("pcb")
-    assert isinstance(plain, PCB)
-    maps = before.maps(given)
-    before.pooled(maps)
-    torch.testing.assert_close(before.eval().pooled(maps), plain.pooled(maps))
-    after = refined(2)
-    trained = after.pooled(maps)
-    fresh = refined(0).eval()
-    fresh.load_state_dict(after.state_dict())
-    torch.testing.assert_close(fresh.pooled(maps), trained)
-    assert not torch.allclose(trained, plain.pooled(maps))
-
-
-def test_while_the_part_classifier_is_induced_nothing_else_has_a_gradient() -> None:
-    settings = BaselineSettings(**SMALL, body="pcb", refine_from_epoch=2, finetune_from_epoch=4)
-    method, whole = Baseline(settings, facts()).double(), batch()
-    assert [(stage.title, stage.first_epoch) for stage in method.stages()] == [
-        ("identity, stripes", 0),
-        ("identity, part classifier", 2),
-        ("identity, refined parts", 4),
-    ]
-    reached = {}
-    for epoch in (0, 1, 2, 3, 4):
-        method.begin_epoch(epoch)
-        method.zero_grad()
-        next(method.updates(whole)).loss.backward()
-        reached[epoch] = {name for name, parameter in method.named_parameters() if parameter.grad is not None}
-    alone = {"encoder.part_classifier.weight"}
-    everything = {name for name, _ in method.named_parameters()}
-    assert reached == {0: everything - alone, 1: everything - alone, 2: alone, 3: alone, 4: everything}
 
 
 def test_a_body_of_the_same_weights_starts_all_branches_alike_from_a_resnet() -> None:
