@@ -15,14 +15,14 @@ from methods.matches import Pairs
 from methods.similarity import Tile, by_tile
 
 
-class Differs(Exception):  # noqa: N818
+class InconsistentTile(Exception):  # noqa: N818
     """A pair's similarity in its tile is not what the first pass found."""
 
 
 def count_before(pairs: Pairs, tiles: Iterable[Tile], span: int, width: int) -> np.ndarray:
     """For each pair, the gallery entries that come before it in its row's stable order, junk included: int64 [N].
 
-    pairs: nearest first. Raises: Differs when a tile holds another similarity for a pair.
+    pairs: nearest first. Raises: InconsistentTile when a tile holds another similarity for a pair.
     """
     just_below = np.nextafter(pairs.similarity, -np.inf, dtype=pairs.similarity.dtype)
     offsets = np.searchsorted(pairs.row, np.arange(len(pairs.queries) + 1))
@@ -63,7 +63,7 @@ def _count_on_host(
     """
     values, num = tile.numpy(), tile.shape[1]
     if not np.array_equal(values[own.row, own.column], above[own.pair]):
-        raise Differs
+        raise InconsistentTile
     count = np.zeros(len(above), dtype=np.int64)
     ordered = np.empty_like(values)
 
@@ -101,7 +101,7 @@ def _count_on_device(tile: Tensor, above: np.ndarray, offsets: np.ndarray, own: 
     for few in torch.arange(len(own.pair)).split(1024):
         pair, own_row, column = (torch.from_numpy(x[few.numpy()]).to(device) for x in (own.pair, own.row, own.column))
         if not torch.equal(tile[own_row, column], threshold[pair]):
-            raise Differs
+            raise InconsistentTile
         is_equal = tile[own_row] == threshold[pair, None]
         count[pair] += (is_equal & (columns < column[:, None])).sum(1)
     return count.cpu().numpy()

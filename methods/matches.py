@@ -73,14 +73,14 @@ def pairs_of(query: Labels, gallery: Labels, rules: Sequence[str]) -> Pairs:
     Raises: NoValidQuery where a rule has none. ValueError for an unknown rule.
     """
     everything = _same_person_pairs(query, gallery)
-    kept = [judge_pairs(everything, query, gallery, rule)[1] for rule in rules]
+    kept = [apply_rule(everything, query, gallery, rule)[1] for rule in rules]
     if len(rules) == 1:
-        return judge_pairs(everything, query, gallery, rules[0])[0]
+        return apply_rule(everything, query, gallery, rules[0])[0]
     return _keep(everything, np.logical_or.reduce(kept))
 
 
 def _same_person_pairs(query: Labels, gallery: Labels) -> Pairs:
-    """Those of every query whose person is in the gallery, none of them judged yet."""
+    """Those of every query whose person is in the gallery; `is_match` is False throughout."""
     queries = np.argsort(query.person, kind="stable")  # neighbours share gallery rows, and with them products
     entries = np.argsort(gallery.person, kind="stable")
     persons, wanted = gallery.person[entries], query.person[queries]
@@ -92,8 +92,8 @@ def _same_person_pairs(query: Labels, gallery: Labels) -> Pairs:
     return Pairs(queries, row, entry, np.zeros(len(row), dtype=bool), len(query), len(gallery))
 
 
-def judge_pairs(pairs: Pairs, query: Labels, gallery: Labels, rule: str) -> tuple[Pairs, np.ndarray]:
-    """The pairs of the queries that have a match under a rule, judged by it, and which pairs these are, bool [N].
+def apply_rule(pairs: Pairs, query: Labels, gallery: Labels, rule: str) -> tuple[Pairs, np.ndarray]:
+    """The pairs of the queries that have a match under a rule, with its `is_match`; and which pairs these are, bool [N].
 
     Raises: NoValidQuery; ValueError for an unknown rule.
     """

@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.counting import Differs, count_before
-from methods.matches import Labels, Pairs, judge_pairs, pairs_of
+from methods.counting import InconsistentTile, count_before
+from methods.matches import Labels, Pairs, apply_rule, pairs_of
 from methods.similarity import Gallery, Tile, dot_products, gallery_blocks, pair_similarities, refuse_infinite
 
 RANKS = (1, 5, 10, 20)
@@ -128,9 +128,9 @@ def rank_by_rules(
         found = pairs.nearest_first(pair_similarities(pairs, query, blocks(), span, width, whole))
         try:
             before = count_before(found, tiles(span), span, width)
-            judged = {rule: judge_pairs(found, query_labels, gallery_labels, rule) for rule in rules}
-            return {rule: _summary(by_rule, before[kept], ranks) for rule, (by_rule, kept) in judged.items()}
-        except Differs:
+            by_rule = {rule: apply_rule(found, query_labels, gallery_labels, rule) for rule in rules}
+            return {rule: _summary(kept, before[is_kept], ranks) for rule, (kept, is_kept) in by_rule.items()}
+        except InconsistentTile:
             continue
     raise ValueError("the gallery gave other features in the second pass than in the first")
 
