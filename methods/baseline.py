@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from methods.backbones.bodies import BodySettings, build_body
 from methods.backbones.body import Body, Embeddings, Triplet, classify
-from methods.distributed import gather
+from methods.distributed import gather, rank
+from methods.losses.arcface import arcface_loss
+from methods.losses.circle import circle_loss
+from methods.losses.contrastive import contrastive_loss
+from methods.losses.cosface import cosface_loss
+from methods.losses.cosine import cosines
 from methods.losses.identity import identity_loss
+from methods.losses.pairwise import pairwise_circle_loss, pairwise_cosface_loss
 from methods.losses.triplet import triplet_cosine_loss, triplet_euclidean_loss
 from methods.method import Batch, DataFacts, Method, Stage, Update, with_phases
 
 DISTANCES = {"cosine": triplet_cosine_loss, "euclidean": triplet_euclidean_loss}
+COSINE_LOSSES: dict[str, Callable[[Tensor, Tensor, float, float], Tensor]] = {  # of a classifier of cosines
+    "cosface": cosface_loss,
+    "arcface": arcface_loss,
+    "circle": circle_loss,
+}
+PAIR_LOSSES: dict[str, Callable[..., Tensor]] = {"cosface": pairwise_cosface_loss, "circle": pairwise_circle_loss}
 
 
 class BaselineSettings(BodySettings, extra="forbid", frozen=True):
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    identity_loss: Literal["cross-entropy", "cosface", "arcface", "circle"] = (
+        "cross-entropy"  # CAL's code: LOSS.CLA_LOSS
+    )
+    identity_scale: float = Field(16.0, gt=0)  # LOSS.CLA_S; this and the margin are not of the cross-entropy
+    identity_margin: float = Field(0.0, ge=0)  # LOSS.CLA_M
+    label_smoothing: float = Field(0.1, ge=0, lt=1)  # of the cross-entropy
     part_losses: Literal["sum", "mean"] = "sum"  # over a body's embeddings, as the bodies' papers add them up
+    pair_loss: Literal["triplet", "contrastive", "cosface", "circle"] = (
+        "triplet"  # LOSS.PAIR_LOSS; triplet_weight counts it
+    )
+    pair_scale: float = Field(16.0, gt=0)  # LOSS.PAIR_S; not of the triplet loss
     # Where these are left out, they are as the body's paper has them: no triplet loss, but of MGN 1, 1.2, euclidean.
     triplet_weight: float | None = Field(None, ge=0)  # Tables 3 and 4, with triplet loss: 1
     triplet_margin: float | None = Field(None, ge=0)  # 0.3
@@ -55,7 +77,7 @@ class Baseline(Method):
         super().__init__(facts)
         self.settings = settings
         self.encoder = build_body(settings)
-        self.classifier = identity_classifiers(self.encoder, facts.num_persons)
+        self.classifier = identity_classifiers(self.encoder, facts.num_persons, settings)
 
     def stages(self) -> tuple[Stage, ...]:
         return with_phases(super().stages(), self.encoder.phases())
@@ -66,10 +88,27 @@ class Baseline(Method):
         yield Update("model", loss, logs)
 
 
-def identity_classifiers(body: Body, num_persons: int, bias: bool = True) -> nn.Module:
-    """What `classify` takes: a classifier for each of the body's embeddings that has one."""
-    made = [identity_classifier(width, num_persons, bias) for width in body.widths]
+def identity_classifiers(body: Body, num_persons: int, settings: BaselineSettings, bias: bool = True) -> nn.Module:
+    """What `classify` takes: a classifier for each of the body's embeddings that has one, as the identity loss needs it.
+
+    bias: of linear classifiers; those of cosines have none.
+    """
+    if settings.identity_loss == "cross-entropy":
+        made: list[nn.Module] = [identity_classifier(width, num_persons, bias) for width in body.widths]
+    else:
+        made = [CosineClassifier(width, num_persons) for width in body.widths]
     return made[0] if len(made) == 1 else nn.ModuleList(made)
+
+
+class CosineClassifier(nn.Module):
+    """Cosine to each class's weight: [B, dim] → [B, num_classes]. No bias; weights start as random directions."""
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(F.normalize(torch.empty(num_classes, dim).uniform_(-1, 1), dim=1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return cosines(features, self.weight)
 
 
 def identity_classifier(dim: int, num_persons: int, bias: bool = True) -> nn.Linear:
@@ -84,20 +123,40 @@ def identity_classifier(dim: int, num_persons: int, bias: bool = True) -> nn.Lin
 def identification(
     embeddings: Embeddings, classifiers: nn.Module, person: Tensor, settings: BaselineSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """L_ID, plus the triplet loss over the global batch where the settings give it weight; and what to log of them.
+    """L_ID, plus the pair loss over the global batch where the settings give it weight; and what to log of them.
 
     classifiers: as `identity_classifiers` makes them. person: int64 [B].
     """
     logits = classify(classifiers, embeddings)
-    identity = together([identity_loss(one, person, settings.label_smoothing) for one in logits], settings)
+    identity = together([classification_loss(one, person, settings) for one in logits], settings)
     logs = {"loss/identity": identity.detach(), "accuracy/person": accuracy(sum_of_log_p(logits), person)}
     triplet = settings.triplet
     if triplet.weight == 0:
         return identity, logs
-    distance, persons = DISTANCES[triplet.distance], gather(person)
-    each = [distance(one, person, gather(one), persons, triplet.margin) for one in embeddings.compared]
-    loss = together(each, settings)
-    return identity + triplet.weight * loss, logs | {"loss/triplet": loss.detach()}
+    persons = gather(person)
+    loss = together([compared_loss(one, person, persons, settings) for one in embeddings.compared], settings)
+    return identity + triplet.weight * loss, logs | {f"loss/{settings.pair_loss}": loss.detach()}
+
+
+def classification_loss(logits: Tensor, person: Tensor, settings: BaselineSettings) -> Tensor:
+    """L_ID of one classifier: scalar, mean over B. logits: [B, persons], cosines for COSINE_LOSSES. person: int64 [B]."""
+    if settings.identity_loss == "cross-entropy":
+        return identity_loss(logits, person, settings.label_smoothing)
+    return COSINE_LOSSES[settings.identity_loss](logits, person, settings.identity_scale, settings.identity_margin)
+
+
+def compared_loss(features: Tensor, person: Tensor, persons: Tensor, settings: BaselineSettings) -> Tensor:
+    """The pair loss of this worker's features [B, D] against those of the global batch: scalar, mean over B.
+
+    person: int64 [B]. persons: int64 [workers × B], of the global batch.
+    """
+    triplet, first = settings.triplet, rank() * len(features)
+    pairs = features, person, gather(features), persons
+    if settings.pair_loss == "triplet":
+        return DISTANCES[triplet.distance](*pairs, triplet.margin)
+    if settings.pair_loss == "contrastive":
+        return contrastive_loss(*pairs, settings.pair_scale, first)
+    return PAIR_LOSSES[settings.pair_loss](*pairs, settings.pair_scale, triplet.margin, first)
 
 
 def together(losses: list[Tensor], settings: BaselineSettings) -> Tensor:

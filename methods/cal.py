@@ -11,16 +11,15 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import Parameter
 
 from methods.backbones.bodies import build_body
-from methods.baseline import BaselineSettings, accuracy, identification, identity_classifiers
+from methods.baseline import BaselineSettings, CosineClassifier, accuracy, identification, identity_classifiers
 from methods.distributed import gather
 from methods.losses.cal import clothes_adversarial_loss, clothes_classification_loss
-from methods.losses.clothes_memory import remember
+from methods.losses.clothes_memory import update_memory
 from methods.losses.cosine import cosines
 from methods.method import Batch, DataFacts, Method, Stage, Update, trainable, with_phases
 
@@ -71,10 +70,10 @@ class CAL(Method):
 
     objective: "cal" is Eqs. 2-6. "clothes-classifier" is Table 3's "w/ clothes classifier": the clothes loss trains the
     backbone as well, in turns as in CAL. "negative" is Table 3's CAL (−L_C).
-    proxies: "memory" puts the mean feature of each clothes class, remembered with memory_momentum, in the place of the
-    classifier (published code, not in the paper); then there is no clothes classifier, and no optimizer for one.
-    While PCB's part classifier learns alone it learns identities alone: there is neither a clothes classifier's step nor an
-    adversarial loss, and no clothes are remembered.
+    proxies: "memory" replaces the classifier by a memory bank of each clothes class's mean feature, updated with
+    memory_momentum (published code, not in the paper). Then there is no clothes classifier and no optimizer for one.
+    While PCB's part classifier trains alone, it learns identities only: the clothes classifier takes no step, there is no
+    adversarial loss, and the memory bank is not updated.
     """
 
     Settings = CALSettings
@@ -82,13 +81,13 @@ class CAL(Method):
     takes_clips = True
     own_clothes: Tensor  # bool [persons, C], S⁺ of each person
     memory: Tensor  # float [C, D]
-    seen: Tensor  # bool [C]
+    seen: Tensor  # bool [C], the initialised classes; checkpoints hold it by this name
 
     def __init__(self, settings: CALSettings, facts: DataFacts) -> None:
         super().__init__(facts)
         self.settings = settings
         self.encoder = build_body(settings)
-        self.classifier = identity_classifiers(self.encoder, facts.num_persons)
+        self.classifier = identity_classifiers(self.encoder, facts.num_persons, settings)
         if settings.proxies == "classifier":
             self.clothes_classifier = CosineClassifier(self.encoder.dim, facts.num_clothes)
         else:
@@ -135,7 +134,7 @@ class CAL(Method):
         """What the clothes proxies, as they are now and held fixed, ask of the features."""
         own = self.own_clothes[batch.person]  # [B, C]
         if self.settings.proxies == "memory":
-            self.remember(features, batch.clothes)
+            self.update_memory(features, batch.clothes)
             logits = cosines(features, self.memory) / self.settings.tau
             return clothes_adversarial_loss(logits, batch.clothes, own, self.settings.epsilon, self.seen)
         logits = cosines(features, self.clothes_classifier.weight.detach()) / self.settings.tau
@@ -145,19 +144,8 @@ class CAL(Method):
             return -clothes_classification_loss(logits, batch.clothes)
         return clothes_adversarial_loss(logits, batch.clothes, own, self.settings.epsilon)  # Eqs. 3, 5
 
-    def remember(self, features: Tensor, clothes: Tensor) -> None:
-        """Every worker remembers the whole global batch, so that all banks are the same."""
-        self.memory, self.seen = remember(
+    def update_memory(self, features: Tensor, clothes: Tensor) -> None:
+        """Every worker adds the whole global batch, so that all banks are equal."""
+        self.memory, self.seen = update_memory(
             self.memory, self.seen, gather(features.detach()), gather(clothes), self.settings.memory_momentum
         )
-
-
-class CosineClassifier(nn.Module):
-    """Cosine to each class's weight: [B, dim] → [B, num_classes]. No bias; weights start as random directions."""
-
-    def __init__(self, dim: int, num_classes: int) -> None:
-        super().__init__()
-        self.weight = Parameter(F.normalize(torch.empty(num_classes, dim).uniform_(-1, 1), dim=1))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return cosines(features, self.weight)

@@ -34,11 +34,6 @@ def gather(local: Tensor) -> Tensor:
     return _Gather.apply(local) if world_size() > 1 else local
 
 
-def all_reduce_sum(local: Tensor) -> Tensor:
-    """The sum of `local` over the workers, on each of them; so is its gradient."""
-    return _AllReduceSum.apply(local) if world_size() > 1 else local
-
-
 def synchronise(module: nn.Module) -> nn.Module:
     """Replace every BatchNorm1d/2d/3d by one whose statistics are those of the global batch; returns the module.
 
@@ -76,11 +71,11 @@ class SyncBatchNorm(_BatchNorm):
         self._check_input_dim(input)
         output, mean, variance, count = _GlobalBatchNorm.apply(input, self.weight, self.bias, self.eps)
         if self.track_running_stats:
-            self._remember(mean, variance * count / (count - 1).clamp(min=1))
+            self._update_running(mean, variance * count / (count - 1).clamp(min=1))
         return output
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running(self, mean: Tensor, variance: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
@@ -159,14 +154,3 @@ class _Gather(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         return _gathered(grad).sum(0).chunk(dist.get_world_size())[dist.get_rank()]
-
-
-class _AllReduceSum(Function):
-    @staticmethod
-    def forward(ctx: Any, local: Tensor) -> Tensor:
-        return _gathered(local).sum(0)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _gathered(grad).sum(0)

@@ -16,10 +16,17 @@ from torch import Tensor, nn
 
 from methods.backbones.bodies import build_body
 from methods.backbones.body import classify
-from methods.baseline import BaselineSettings, accuracy, identification, identity_classifiers, sum_of_log_p, together
+from methods.baseline import (
+    BaselineSettings,
+    accuracy,
+    classification_loss,
+    identification,
+    identity_classifiers,
+    sum_of_log_p,
+    together,
+)
 from methods.distributed import gather, rank
 from methods.losses.cosine import cosines
-from methods.losses.identity import identity_loss
 from methods.losses.ifd import clothing_contrastive_loss
 from methods.losses.supervised_contrastive import supervised_contrastive_loss
 from methods.masking import Fill, grown, label_table, masked_out
@@ -90,11 +97,11 @@ class IFD(Method):
         super().__init__(facts)
         self.settings = settings
         self.main = build_body(settings)
-        self.classifier = identity_classifiers(self.main, facts.num_persons)
+        self.classifier = identity_classifiers(self.main, facts.num_persons, settings)
         if settings.knowledge_transfer:
             self.inputs = ("images", "parsing")
             self.attention = build_body(settings)
-            self.attention_classifier = identity_classifiers(self.attention, facts.num_persons)
+            self.attention_classifier = identity_classifiers(self.attention, facts.num_persons, settings)
             self.knowledge_transfer = KnowledgeTransfer(settings.kernel)
         if settings.clothing_loss != "none":
             self.bias_diminishing = BiasDiminishing(self.main.channels, settings.mask_resize)
@@ -146,7 +153,7 @@ class IFD(Method):
 
     def attention_identification(self, maps: Tensor, person: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         logits = classify(self.attention_classifier, self.attention.embeddings_of(maps))
-        loss = together([identity_loss(one, person, self.settings.label_smoothing) for one in logits], self.settings)
+        loss = together([classification_loss(one, person, self.settings) for one in logits], self.settings)
         found = accuracy(sum_of_log_p(logits), person)
         return loss, {"loss/attention-identity": loss.detach(), "accuracy/attention-person": found}
 

@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from methods.backbones.bodies import build_body
+from methods.backbones.bodies import Pooling, build_body
 from methods.baseline import BaselineSettings, identification, identity_classifiers
 from methods.losses.pixel_sampling import feature_consistency_loss, saturating_consistency_loss
 from methods.method import Batch, DataFacts, Method, MethodError, Stage, Update, with_phases
@@ -21,7 +21,7 @@ CONSISTENCIES = {"norm": feature_consistency_loss, "sigmoid": saturating_consist
 
 
 class PixelSamplingSettings(BaselineSettings, extra="forbid", frozen=True):
-    pooling: Literal["max-average", "max", "average"] = "average"  # the strong baseline of Luo et al. (BoT)
+    pooling: Pooling = "average"  # the strong baseline of Luo et al. (BoT)
     neck_bias: bool = False  # BoT
     triplet_before_neck: bool = True  # BoT
     label_smoothing: float = Field(0.0, ge=0, lt=1)  # Eq. 4; the published code has 0.1
@@ -53,7 +53,7 @@ class PixelSampling(Method):
         self.settings = settings
         self.pairs_for = "consistency_weight" if settings.consistency_weight > 0 else ""
         self.encoder = build_body(settings)
-        self.classifier = identity_classifiers(self.encoder, facts.num_persons, bias=False)
+        self.classifier = identity_classifiers(self.encoder, facts.num_persons, settings, bias=False)
 
     def stages(self) -> tuple[Stage, ...]:
         return with_phases(super().stages(), self.encoder.phases())

@@ -13,6 +13,7 @@ from methods.backbones.mgn import MGN
 from methods.backbones.pcb import PCB
 
 BODIES: dict[str, type[Body]] = {"global": ImageEncoder, "pcb": PCB, "mgn": MGN, "hpm": HPM}
+Pooling = Literal["max-average", "max", "average", "generalised-mean"]  # the names of POOLINGS
 OWN_SETTINGS: dict[str, tuple[str, ...]] = {  # those that not all bodies have
     "global": ("last_stride", "pooling", "neck_bias", "triplet_before_neck"),
     "pcb": ("last_stride", "descriptor", "refine_from_epoch", "finetune_from_epoch"),
@@ -28,7 +29,7 @@ class BodySettings(BaseModel, extra="forbid", frozen=True):
     body: Literal["global", "pcb", "mgn", "hpm"] = "global"
     width: float = Field(1.0, ge=1 / 16, le=4)  # factor on every layer's channels; pre-trained weights need 1
     last_stride: Literal[1, 2] = 1  # CAL, Sec. 5.2; PCB, Sec. 3.1: the last down-sampling is removed
-    pooling: Literal["max-average", "max", "average"] = "max-average"  # CAL, Sec. 5.2; its code has "max" for video
+    pooling: Pooling = "max-average"  # CAL, Sec. 5.2; its code has "max" for video
     neck_bias: bool = True
     triplet_before_neck: bool = False  # behind it, as CAL's code; before it, as the strong baseline of Luo et al.
     descriptor: Literal["G", "H"] = "G"  # of PCB, Sec. 3.1: its parts before or after they are reduced

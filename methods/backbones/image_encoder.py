@@ -35,7 +35,8 @@ class ImageEncoder(Body):
     ) -> None:
         super().__init__(backbone, width)
         self.backbone = ResNet(backbone, width=width, last_stride=last_stride)
-        self.pool, vectors = POOLINGS[pooling]
+        pool, vectors = POOLINGS[pooling]
+        self.pool = pool() if isinstance(pool, type) else pool
         self.channels = self.backbone.channels
         self.dim = vectors * self.channels
         self.widths = (self.dim,)

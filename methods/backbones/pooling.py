@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def max_and_average(maps: Tensor) -> Tensor:
@@ -28,6 +28,17 @@ def generalised_mean(maps: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -
     return maps.clamp(min=eps).pow(p).mean((2, 3)).pow(1 / p)
 
 
+class GeneralisedMean(nn.Module):
+    """`generalised_mean` with a trained exponent that starts at `p`: maps [B, C, H, W] → [B, C] in the exponent's dtype."""
+
+    def __init__(self, p: float = 3.0) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor([p]))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return generalised_mean(maps.to(self.p.dtype), self.p)  # a power of a bfloat16 has too few digits
+
+
 def bounds(height: int, parts: int) -> list[tuple[int, int]]:
     """Top and bottom (one past the last row) of `parts` horizontal stripes of equal height.
 
@@ -42,8 +53,9 @@ def stripes(maps: Tensor, parts: int) -> list[Tensor]:
     return [maps[:, :, top:bottom] for top, bottom in bounds(maps.shape[2], parts)]
 
 
-POOLINGS: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {  # and how many vectors of C it gives
+POOLINGS: dict[str, tuple[Callable[[Tensor], Tensor] | type[nn.Module], int]] = {  # and how many vectors of C it gives
     "max-average": (max_and_average, 2),
     "max": (maximum, 1),
     "average": (average, 1),
+    "generalised-mean": (GeneralisedMean, 1),
 }

@@ -1,1 +1,1 @@
-"""Losses: pure functions of tensors, one idea a file. Batch means; nothing is gathered or kept here."""
+"""Losses: pure functions of tensors, one idea a file. They are batch means, gather nothing and keep no state."""

@@ -19,18 +19,18 @@ def clothes_classification_loss(logits_BC: Tensor, clothes_B: Tensor) -> Tensor:
 
 
 def clothes_adversarial_loss(
-    logits_BC: Tensor, clothes_B: Tensor, own_BC: Tensor, epsilon: float, seen_C: Tensor | None = None
+    logits_BC: Tensor, clothes_B: Tensor, own_BC: Tensor, epsilon: float, initialised_C: Tensor | None = None
 ) -> Tensor:
     """L_CA, Eqs. 3 and 5: scalar, mean over B as in the published code (the paper sums).
 
     logits_BC: cosine similarity to each clothes class, over τ (float). clothes_B: each sample's clothes (int64).
     own_BC: True where the clothes belong to the sample's person, the paper's S⁺ (bool).
-    seen_C: False for classes to leave out of S⁺ and S⁻ alike (bool; a memory bank knows no proxy of them yet).
+    initialised_C: False for classes that S⁺ and S⁻ both leave out (bool): those without a proxy in a memory bank.
     Finite for any finite logits. ε = 1 is Eq. 4.
     """
     absent_BC = own_BC
-    if seen_C is not None:
-        own_BC, absent_BC = own_BC & seen_C, own_BC | ~seen_C
+    if initialised_C is not None:
+        own_BC, absent_BC = own_BC & initialised_C, own_BC | ~initialised_C
     others_B1 = logits_BC.masked_fill(absent_BC, -torch.inf).logsumexp(1, keepdim=True)
     log_p_BC = F.logsigmoid(logits_BC - others_B1)  # Eq. 3, divided through by its numerator
     own_BC = own_BC.to(logits_BC.dtype)  # bool × float would be float32 whatever the logits are

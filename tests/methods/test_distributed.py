@@ -15,7 +15,7 @@ from torch.nn.utils import parameters_to_vector
 from torch.optim import Adam
 
 from methods.clothes_sampling import ClothesSampling, draw_clothes, in_other_clothes
-from methods.distributed import SyncBatchNorm, all_reduce_sum, gather, rank, synchronise, world_size
+from methods.distributed import SyncBatchNorm, gather, rank, synchronise, world_size
 from methods.losses.contrastive import contrastive_loss
 from methods.losses.triplet import triplet_cosine_loss
 from methods.method import Method
@@ -59,12 +59,16 @@ def pair_results() -> dict[int, list[dict[str, Any]]]:
 
 def gathering() -> dict[str, Tensor]:
     local = torch.arange(6.0).view(2, 3) + 10 * rank()
-    rows, total = local.clone().requires_grad_(), local.clone().requires_grad_()
-    everybodys, summed = gather(rows), all_reduce_sum(total)
+    rows = local.clone().requires_grad_()
+    everybodys = gather(rows)
     (everybodys * weights(everybodys)).sum().backward()
-    (summed * weights(summed)).sum().backward()
     labels = gather(torch.tensor([rank()]))
-    return {"rows": everybodys.detach(), "sum": summed.detach(), "labels": labels, "d": rows.grad, "d_sum": total.grad}
+    return {"rows": everybodys.detach(), "labels": labels, "d": rows.grad}
+
+
+def summed(local: Tensor) -> Tensor:
+    """Over the workers, on each of them."""
+    return gather(local[None]).sum(0)
 
 
 def weights(like: Tensor) -> Tensor:
@@ -91,7 +95,7 @@ def run_norms(norms: nn.Module, images: Tensor, output_weights: Tensor) -> dict[
 
 
 def parameter_gradients(module: nn.Module) -> dict[str, Tensor]:
-    return {f"grad of {n}": all_reduce_sum(p.grad) for n, p in module.named_parameters() if p.grad is not None}
+    return {f"grad of {n}": summed(p.grad) for n, p in module.named_parameters() if p.grad is not None}
 
 
 def batch_norm(dtype: torch.dtype) -> dict[str, Tensor]:
@@ -156,7 +160,7 @@ def backward(method: Method, seed: int, optimizers: dict[str, Adam]) -> dict[str
         method.zero_grad()
         update.loss.backward()
         reached = {name: p for name, p in method.named_parameters() if p.grad is not None}
-        means = all_reduce_sum(parameters_to_vector(p.grad for p in reached.values())) / world_size()
+        means = summed(parameters_to_vector(p.grad for p in reached.values())) / world_size()
         for (name, parameter), mean in zip(
             reached.items(), means.split([p.numel() for p in reached.values()]), strict=True
         ):
@@ -221,14 +225,11 @@ def test_gather_holds_all_rows_in_rank_order_and_sums_their_gradients(results: R
         assert torch.equal(found["rows"], rows)
         assert found["labels"].tolist() == list(range(workers))
         assert torch.equal(found["d"], factor * torch.arange(1.0, 6 * workers + 1).view(-1, 3)[2 * worker :][:2])
-        assert torch.equal(found["sum"], rows.view(workers, 2, 3).sum(0))
-        assert torch.equal(found["d_sum"], factor * torch.arange(1.0, 7.0).view(2, 3))
 
 
 def test_one_worker_gathers_itself() -> None:
     x = torch.randn(2, 3)
     assert gather(x) is x
-    assert all_reduce_sum(x) is x
     assert (rank(), world_size()) == (0, 1)
 
 

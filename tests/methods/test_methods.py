@@ -115,6 +115,31 @@ def test_two_dozen_steps_lower_the_identity_loss(variant: str) -> None:
 
 
 @variants
+def test_the_stage_is_looked_up_once_an_epoch_also_where_training_resumes(
+    variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, resumed = build(variant), build(variant)
+    last = epochs_of(method)[-1]
+    assert method.stage == method.stages()[0]
+    for epoch in range(last + 2):
+        method.begin_epoch(epoch)
+        assert method.stage == method.stage_at(epoch)
+    resumed.begin_epoch(last + 1)
+    assert resumed.stage == method.stage == method.stages()[-1]
+    calls: list[None] = []
+    stages = method.stages()
+    monkeypatch.setattr(method, "stages", lambda: calls.append(None) or stages)
+    losses = [[update.loss.item() for update in one.updates(batch())] for one in (method, resumed)]
+    assert losses[0] == losses[1]
+    assert not calls
+
+
+def test_called_as_a_module_a_method_is_its_embed() -> None:
+    for method in METHODS.values():
+        assert method.forward is method.embed, f"{method.__name__} overrides embed: repeat `forward = embed` behind it"
+
+
+@variants
 def test_state_comes_back_whole_from_a_state_dict(variant: str) -> None:
     method = build(variant)
     steps(method, epochs_of(method)[-1], batch())

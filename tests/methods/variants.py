@@ -19,6 +19,19 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
         "baseline",
         SMALL | {"triplet_weight": 1.0, "triplet_distance": "euclidean", "triplet_before_neck": True},
     ),
+    "baseline with generalised mean": ("baseline", SMALL | {"pooling": "generalised-mean"}),
+    "baseline with CosFace and contrastive loss": (
+        "baseline",
+        SMALL | {"identity_loss": "cosface", "identity_margin": 0.2, "pair_loss": "contrastive", "triplet_weight": 1.0},
+    ),
+    "baseline on PCB with ArcFace and pairwise CosFace": (
+        "baseline",
+        PARTS | {"body": "pcb", "identity_loss": "arcface", "pair_loss": "cosface", "triplet_weight": 0.5},
+    ),
+    "ifd with circle losses": (
+        "ifd",
+        SMALL | {"joint_from_epoch": 0, "identity_loss": "circle", "pair_loss": "circle", "triplet_weight": 1.0},
+    ),
     "baseline on PCB": ("baseline", PARTS | {"body": "pcb", "triplet_weight": 1.0}),
     "baseline on PCB with refined parts": ("baseline", PCB_REFINED | {"descriptor": "H"}),
     "baseline on MGN": ("baseline", PARTS | {"body": "mgn"}),

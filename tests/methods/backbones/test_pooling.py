@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from methods.backbones.pooling import generalised_mean, max_and_average
+from methods.backbones.pooling import GeneralisedMean, generalised_mean, max_and_average
 from methods.distributed import SyncBatchNorm
 from tests import golden
 
@@ -36,3 +36,18 @@ def check_neck(case: golden.Case, dtype: torch.dtype) -> None:
         case.check("train", neck.train()(given["x"]))
         case.check("running_mean_after", neck.running_mean)
         case.check("running_var_after", neck.running_var)
+
+
+def test_a_generalised_mean_trains_its_exponent() -> None:
+    pool = GeneralisedMean().double()
+    maps = torch.rand(2, 3, 4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.1
+    assert pool.p.item() == 3
+    torch.testing.assert_close(pool(maps), (maps**3).mean((2, 3)) ** (1 / 3))
+    torch.autograd.gradcheck(lambda p: generalised_mean(maps, p), pool.p)
+    assert pool.float()(maps.bfloat16()).dtype == torch.float32
+
+
+def test_a_generalised_mean_lies_between_average_and_maximum() -> None:
+    maps = torch.rand(2, 3, 4, 2, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(generalised_mean(maps, 1.0), maps.mean((2, 3)))
+    torch.testing.assert_close(generalised_mean(maps.double(), 400.0), maps.double().amax((2, 3)), rtol=1e-2, atol=0)
