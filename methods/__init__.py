@@ -1,4 +1,4 @@
-"""What is learned: one paper, one file, one class. METHODS is the table of them."""
+"""Methods of re-identification: one paper, one file, one class. METHODS is the table of them."""
 
 from methods.baseline import Baseline
 from methods.cal import CAL

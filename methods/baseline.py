@@ -89,9 +89,9 @@ class Baseline(Method):
 
 
 def identity_classifiers(body: Body, num_persons: int, settings: BaselineSettings, bias: bool = True) -> nn.Module:
-    """What `classify` takes: a classifier for each of the body's embeddings that has one, as the identity loss needs it.
+    """A classifier for each of the body's embeddings that has one: linear, or of cosines, as the identity loss needs.
 
-    bias: of linear classifiers; those of cosines have none.
+    bias: whether linear classifiers have one; classifiers of cosines have none. Returns what `classify` takes.
     """
     if settings.identity_loss == "cross-entropy":
         made: list[nn.Module] = [identity_classifier(width, num_persons, bias) for width in body.widths]
@@ -123,7 +123,7 @@ def identity_classifier(dim: int, num_persons: int, bias: bool = True) -> nn.Lin
 def identification(
     embeddings: Embeddings, classifiers: nn.Module, person: Tensor, settings: BaselineSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """L_ID, plus the pair loss over the global batch where the settings give it weight; and what to log of them.
+    """(loss, logs): L_ID, plus the pair loss over the global batch where its weight is not 0. The loss is a scalar.
 
     classifiers: as `identity_classifiers` makes them. person: int64 [B].
     """
@@ -160,16 +160,16 @@ def compared_loss(features: Tensor, person: Tensor, persons: Tensor, settings: B
 
 
 def together(losses: list[Tensor], settings: BaselineSettings) -> Tensor:
-    """One loss of those of a body's embeddings: scalar."""
+    """Sum or mean of the losses of a body's embeddings, as `part_losses` says: scalar."""
     total = torch.stack(losses).sum()
     return total if settings.part_losses == "sum" else total / len(losses)
 
 
 def sum_of_log_p(logits: list[Tensor]) -> Tensor:
-    """What all classifiers say together: [B, persons], highest at the likeliest person."""
+    """Sum of the classifiers' log-probabilities: [B, persons], highest at the likeliest person."""
     return torch.stack([one.detach().log_softmax(1) for one in logits]).sum(0)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Share of the batch whose highest logit is its label's."""
+    """Share of the batch whose highest logit is that of its label: float64 scalar."""
     return (logits.detach().argmax(1) == labels).double().mean()

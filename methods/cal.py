@@ -131,7 +131,7 @@ class CAL(Method):
         return Update("clothes_classifier", loss, {"accuracy/clothes": accuracy(logits, batch.clothes)})
 
     def adversarial_loss(self, features: Tensor, batch: Batch) -> Tensor:
-        """What the clothes proxies, as they are now and held fixed, ask of the features."""
+        """The loss of the features against the clothes proxies, which are held fixed: scalar."""
         own = self.own_clothes[batch.person]  # [B, C]
         if self.settings.proxies == "memory":
             self.update_memory(features, batch.clothes)

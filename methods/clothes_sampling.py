@@ -27,11 +27,11 @@ SPAWN_KEY = (1,)  # what makes these draws others than those of crop and flip, f
 
 @dataclass(frozen=True)
 class ClothesSampling:
-    """How images get other clothes.
+    """The settings of pixel sampling.
 
-    part_of_label: uint8 [256], which of the six parts each label of a mask belongs to. parts: changed in a step; "both"
-    is what the published code does, "random" draws one of the other three for each step. probability: that an image gets
-    other clothes. beside: the images as they are stay in the batch, too, which has twice the samples then: first these,
+    part_of_label: uint8 [256], which of the six parts each label of a mask belongs to. parts: the parts changed in a step;
+    "both" as the published code, "random" draws one of the other three for each step. probability: that an image gets
+    other clothes. beside: the original images stay in the batch, which then has twice the samples: the originals first,
     then the same in other clothes, the paper's 2B.
     """
 
@@ -43,10 +43,10 @@ class ClothesSampling:
 
 @dataclass(frozen=True)
 class ClothesDraws:
-    """Of a global batch of `num` samples, on the host.
+    """The random draws for a global batch of `num` samples, on the host.
 
     order: for each part that is changed, the a_i of Eq. 1: int64 [num], the order in which samples fill the bank.
-    is_changed: bool [num], which samples get other clothes.
+    is_changed: bool [num], True where a sample gets other clothes.
     """
 
     order: Mapping[int, Tensor]

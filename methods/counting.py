@@ -1,4 +1,4 @@
-"""How many gallery entries come before each pair, counted tile by tile on a processor or a GPU. Nothing is sorted whole."""
+"""Counts of the gallery entries that come before each pair, tile by tile, on a processor or a GPU. Nothing is sorted whole."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def count_before(pairs: Pairs, tiles: Iterable[Tile], span: int, width: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where a tile's own pairs are: number among the pairs of its rows, row and column in the tile. int64 [n] each."""
+    """The pairs inside a tile: number among the pairs of its rows, row and column in the tile. int64 [n] each."""
 
     pair: np.ndarray
     row: np.ndarray

@@ -1,4 +1,4 @@
-"""What several workers must share inside a method: gathered samples, sums, batch-norm statistics.
+"""What workers share inside a method: gathered samples and batch-norm statistics.
 
 Everything is an identity where there is one worker. Collectives run on torch.distributed's default group, on any
 backend, and their sums are taken in rank order, so that all workers hold the same bits. A loss on worker r is L_r;
@@ -52,7 +52,7 @@ def synchronise(module: nn.Module) -> nn.Module:
 class SyncBatchNorm(_BatchNorm):
     """Batch norm over the global batch: [B, C, …] of each worker; sizes may differ between workers.
 
-    As torch's SyncBatchNorm, but on the CPU, too, and in float64; the running variance is unbiased by the global count.
+    As torch's SyncBatchNorm, but also on the CPU and in float64; the running variance is unbiased by the global count.
     """
 
     @classmethod

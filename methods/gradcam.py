@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al., ICCV 2017) for descriptors: which places of an image make it similar to another one."""
+"""Grad-CAM (Selvaraju et al., ICCV 2017) for descriptors: the places of an image that make it similar to another one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from methods.method import Method
 
 
 def gradcam(method: Method, inputs: Sequence[Tensor], partner: Tensor) -> Tensor:
-    """Where each image has what makes it similar to its partner: maps [B, h, w], at least 0, at the size of `method.maps`.
+    """Maps [B, h, w] of the places that make each image similar to its partner: at least 0, of the size of `method.maps`.
 
-    inputs: what `method.embed` takes, of B images. partner: int64 [B], which of them an image is compared with; itself
-    shows what its descriptor is made of. The method is in eval mode; it keeps no gradient of this.
+    inputs: what `method.embed` takes, of B images. partner: int64 [B], the image that each is compared with; an image
+    compared with itself shows what its descriptor is made of. The method must be in eval mode; its gradients stay as they
+    are.
 
     Sec. 3: the gradient of a score with respect to each channel of the last maps, averaged over places (Eq. 1), weighs
     the channels, and of their sum what is positive stays (Eq. 2). The score may be anything that is differentiable. People

@@ -1,7 +1,7 @@
 """IFD: Xu et al., Identity-aware Feature Decoupling Learning for Clothing-change Person Re-identification.
 
-What is unusual: a second network sees the person without clothes, and tells the first one, which sees everything, where to
-look; what the first one then sees in the clothes is pulled together over all outfits of a person.
+What is unusual: a second network sees the person without clothes, and weighs the places of the first network's maps, which
+sees everything. A contrastive loss pulls together the first network's features of all outfits of a person.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class IFDSettings(BaselineSettings, extra="forbid", frozen=True):
     count_anchors_without_positives: bool = False  # in the N of Eq. 4
     kernel: int = Field(7, ge=1)  # Eq. 1; no number given: that of the spatial attention of Woo et al. (CBAM)
     main_trains_attention: bool = True  # the gradient of the main stream's losses through W_I
-    mask_fill: Fill = "zero"  # what the attention stream sees in the place of clothes
+    mask_fill: Fill = "zero"  # what the attention stream sees instead of clothes
     mask_margin: int = Field(1, ge=0)  # pixels around them that it does not see either
     mask_resize: Resize = "nearest"  # of ψ to the maps' size, before Eq. 3 is applied to them
 
@@ -148,7 +148,7 @@ class IFD(Method):
         return self.attention.maps(self.without_clothes(images, clothing))
 
     def without_clothes(self, images: Tensor, clothing: Tensor) -> Tensor:
-        """What the attention stream sees of images [B, 3, H, W]."""
+        """The images [B, 3, H, W] as the attention stream sees them."""
         return masked_out(images, grown(clothing, self.settings.mask_margin), self.settings.mask_fill)
 
     def attention_identification(self, maps: Tensor, person: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -163,7 +163,7 @@ class IFD(Method):
         return maps if attention_maps is None else self.knowledge_transfer(attention_maps) * maps  # Eq. 2
 
     def clothing_loss(self, features: Tensor, batch: Batch) -> Tensor:
-        """L_CCL or what stands in its place, of this worker's f_c [B, C] against those of the global batch."""
+        """L_CCL, or the supervised contrastive loss, of this worker's f_c [B, C] against those of the global batch."""
         settings, first = self.settings, rank() * len(features)
         logits = cosines(features, gather(features)) / settings.tau
         count_all = settings.count_anchors_without_positives
@@ -176,7 +176,7 @@ class IFD(Method):
         )
 
     def maps(self, images: Tensor, parsing: Tensor | None = None) -> Tensor:
-        """What is pooled into the descriptor: F_rg [B, C, h, w]."""
+        """The maps that are pooled into the descriptor: F_rg [B, C, h, w]."""
         if not self.settings.knowledge_transfer:
             return self.refined(images, None)
         return self.refined(images, self.attention_maps(images, self.clothing(parsing)))

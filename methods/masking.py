@@ -1,4 +1,4 @@
-"""Masking out: what a network shall not see of an image."""
+"""Masks that hide parts of an image from a network."""
 
 from __future__ import annotations
 

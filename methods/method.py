@@ -1,7 +1,7 @@
-"""What every method is.
+"""The base of all methods, and what passes between a method and the training loop.
 
-A method says which networks it trains, in which stages, by which updates, and what it gives at test time. The training
-loop, optimizers, workers, files and tracking are not its business.
+A method defines the networks it trains, the stages and updates of its training, and its descriptor at test time. The
+loop, optimizers, workers, files and tracking are outside of it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class MethodError(ValueError):
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a method may know of the training set.
+    """The facts about the training set that a method may use.
 
     own_clothes: bool [num_persons, num_clothes], True where the clothes class is one of the person's.
     clothing_labels: label numbers of the parsing maps that are clothing; empty where there is no parsing.
@@ -44,7 +44,8 @@ class Batch:
 
     images: float [B, 3, H, W], normalised; clips of T frames are [B, T, 3, H, W]. person, clothes: int64 [B], classes of
     the training set. parsing: uint8 [B, H, W] or [B, T, H, W], the data set's label map, where the method needs it.
-    is_paired: the second half of the samples are those of the first half, in their order, in other clothes; labels are kept.
+    is_paired: the second half of the samples repeats the first half, in the same order and with the same labels, in other
+    clothes.
     """
 
     images: Tensor
@@ -56,10 +57,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Update:
-    """One optimizer step to be made: `loss` is back-propagated, then `optimizer` steps.
+    """One optimizer step: the loop back-propagates `loss`, then steps `optimizer`.
 
-    loss: scalar, mean over the local batch; depends on no other optimizer's parameters.
-    logs: scalars worth keeping, means over the local batch as well.
+    loss: scalar, mean over the local batch; it depends on the parameters of no other optimizer.
+    logs: scalars to log, also means over the local batch.
     """
 
     optimizer: str
@@ -69,9 +70,9 @@ class Update:
 
 @dataclass(frozen=True)
 class Stage:
-    """From `first_epoch` on (counted from 0), until the next stage begins, these optimizers step.
+    """The optimizers that step from `first_epoch` (counted from 0) until the next stage begins.
 
-    phase: that of the method's body, where its training has several (PCB's refined part pooling).
+    phase: the phase of the method's body, where the body's training has several (PCB's refined part pooling).
     """
 
     name: str
@@ -95,8 +96,10 @@ class Method(nn.Module, ABC):
     encoder: the body between the images and the descriptor.
     needs_clothes, needs_parsing: whether the training set must have clothes labels, parsing maps.
     takes_clips: whether images may be clips of video.
-    pairs_for: the setting, a weight, for which batches must be paired; empty where nothing needs that.
-    inputs: names of the arguments of `embed`; settings may make them fewer.
+    pairs_for: name of the setting, a weight, that needs paired batches; empty where none does.
+    inputs: names of the arguments of `embed`; settings may reduce them.
+
+    Raises: MethodError where the facts about the training set do not fit the method.
     """
 
     Settings: ClassVar[type[BaseModel]]
@@ -138,19 +141,19 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def updates(self, batch: Batch) -> Iterator[Update]:
-        """The updates of one step. Each is back-propagated and stepped before the generator goes on."""
+        """The updates of one step. The loop back-propagates and steps each before it asks for the next."""
 
     def embed(self, images: Tensor) -> Tensor:
         """images [B, 3, H, W], or clips [B, T, 3, H, W] → descriptor [B, D], not normalised.
 
-        In eval mode; no label of test data comes in.
+        It is called in eval mode and receives no label of the test data.
         """
         return self.encoder(images)
 
     forward = embed
 
     def maps(self, images: Tensor) -> Tensor:
-        """What is pooled into the descriptor, as `embed` makes it of the same inputs: images → maps [B, C, h, w]."""
+        """The maps that `embed` pools into the descriptor, from the same inputs: images → maps [B, C, h, w]."""
         return self.encoder.maps(images)
 
     def describe(self, maps: Tensor) -> Tensor:
@@ -175,9 +178,9 @@ class Method(nn.Module, ABC):
 
 
 def with_phases(stages: Sequence[Stage], phases: Sequence[Phase]) -> tuple[Stage, ...]:
-    """A method's stages, cut where its body's phases begin. Those that another follows in the same epoch are left out.
+    """A method's stages, cut where its body's phases begin. A stage or phase of no epoch is left out.
 
-    Where the body learns alone no optimizer steps but its own, "model".
+    Where the body trains alone, only its own optimizer steps: "model".
     """
     if not phases:
         return tuple(stages)

@@ -38,8 +38,8 @@ class PixelSampling(Method):
     of several embeddings consistency is of the whole descriptor.
 
     Where paper and published code differ, the default is the paper. Here: label smoothing (0.1 in the code) and the
-    consistency loss, which in the code is a sigmoid that saturates. In the recipe: the learning rate, and flip in the
-    place of colour jitter. Mended in both: masks are cropped with their images.
+    consistency loss, which in the code is a sigmoid that saturates. In the recipe: the learning rate, and flip instead of
+    colour jitter. Corrected in both: masks are cropped with their images.
 
     The other clothes come with the batch (experiment setting augment.clothes_sampling). Table II: "baseline" has none of
     them and consistency_weight 0; "PS" consistency_weight 0; "PS + MSE" the defaults; "RE" is augment.erase.

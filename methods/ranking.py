@@ -28,7 +28,7 @@ from methods.matches import Labels, Pairs, apply_rule, pairs_of
 from methods.similarity import Gallery, Tile, dot_products, gallery_blocks, pair_similarities, refuse_infinite
 
 RANKS = (1, 5, 10, 20)
-RECALLS = np.arange(21) / 20  # at which precision is told
+RECALLS = np.arange(21) / 20  # at which precision is given
 BLOCK = 8192  # gallery entries per tile: a row of it sorts in the second-level cache
 HOST_QUERIES, DEVICE_QUERIES = 128, 1024  # queries per tile
 
@@ -99,7 +99,7 @@ def rank_by_rules(
     ranks: Sequence[int] = RANKS,
     block: int = BLOCK,
 ) -> dict[str, Ranking]:
-    """As `rank`, by several rules at once: how many entries come before one is the same whatever a rule then strikes out.
+    """As `rank`, by several rules at once: one count of the entries before each pair serves every rule.
 
     Raises: as `rank`; NoValidQuery of the first rule that has none.
     """
@@ -208,6 +208,6 @@ def _summary(pairs: Pairs, before: np.ndarray, ranks: Sequence[int]) -> Ranking:
 
 
 def _highest_from_here(values: np.ndarray, row: np.ndarray) -> np.ndarray:
-    """Of each value (0…1), the highest among it and those after it in its row; rows ascend."""
+    """The highest of each value (0…1) and those after it in its row; rows ascend."""
     apart = 2.0 * (row[-1] - row)  # so that a row's lowest is above the highest of the rows behind it
     return np.maximum.accumulate((values + apart)[::-1])[::-1] - apart

@@ -23,7 +23,7 @@ from methods.ranking import BLOCK
 from methods.similarity import dot_products
 
 TILE = 1 << 22  # elements of the largest arrays made at a time
-SMALLEST = np.finfo(np.float64).tiny  # in place of 0, where all entries are the same
+SMALLEST = np.finfo(np.float64).tiny  # instead of 0, where all entries are equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def neighbours(features: Tensor, k: int, progress: Callable[[int, int], None] | 
 
 
 def _nearest(tile: Tensor, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of similarities [b, N]: columns (int32) and values of the k largest [b, k] in stable order; largest distance [b]."""
+    """Columns (int32) and values of the k largest similarities [b, k] of [b, N] in stable order; largest distance [b]."""
     value, column = (x.cpu().numpy() for x in tile.topk(min(k + 1, tile.shape[1]), dim=1))
     farthest = (2 - 2 * tile.amin(1).double()).clamp(min=SMALLEST).cpu().numpy()
     if value.shape[1] > k:

@@ -54,7 +54,7 @@ class BodySettings(BaseModel, extra="forbid", frozen=True):
         if (first is None) != (then is None):
             raise ValueError(
                 "refined part pooling needs both refine_from_epoch, where the part classifier begins to learn alone, and "
-                "finetune_from_epoch, where everything else goes on: set both, or neither"
+                "finetune_from_epoch, where everything else resumes training: set both, or neither"
             )
         if first is not None and then is not None and then < first:
             raise ValueError(
@@ -65,10 +65,11 @@ class BodySettings(BaseModel, extra="forbid", frozen=True):
 
     @property
     def own_triplet(self) -> Triplet:
-        """How the body's own paper uses a triplet loss."""
+        """The triplet loss of the body's own paper."""
         return BODIES[self.body].triplet
 
 
 def build_body(settings: BodySettings) -> Body:
+    """The body of the settings, with random weights from torch's global generator."""
     own = {name: getattr(settings, name) for name in OWN_SETTINGS[settings.body]}
     return BODIES[settings.body](settings.backbone, width=settings.width, **own)

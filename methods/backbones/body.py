@@ -1,7 +1,7 @@
-"""What every body is: the part of a method between an image and its descriptor, and what it offers to losses.
+"""The base of all bodies: the networks between an image and its descriptor, and the embeddings they offer to losses.
 
-Some have one embedding, others one for each part of a person. A method asks for nothing else than what stands here, so any
-method takes any body.
+Some bodies have one embedding, others one for each part of a person. Methods use nothing else of a body than what is
+defined here, so any method takes any body.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from methods.backbones.resnet import weights_address
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What a body makes of B images.
+    """The embeddings of B images.
 
-    features: [B, dim], the descriptor. before_neck: the descriptor before its batch norm, where a body has such a neck, else
-    the features. classified: what identities are learnt from, each [B, width] with a classifier of
-    its own. compared: what a triplet loss compares, each [B, width]. trains_classifiers: False where everything behind
-    them is held fixed.
+    features: [B, dim], the descriptor. before_neck: [B, dim], the descriptor before its batch-norm neck; the features where
+    the body has no neck. classified: the embeddings that identities are learned from, each [B, width] with a classifier of
+    its own. compared: those that a pair loss compares, each [B, width]. trains_classifiers: False where the classifiers are
+    held fixed.
     """
 
     features: Tensor
@@ -36,7 +36,7 @@ class Embeddings:
 
 @dataclass(frozen=True)
 class Triplet:
-    """How the paper of a body trains it with a triplet loss; weight 0: not at all."""
+    """The triplet loss of a body's paper; weight 0 where the paper has none."""
 
     weight: float = 0.0
     margin: float = 0.3
@@ -45,7 +45,8 @@ class Triplet:
 
 @dataclass(frozen=True)
 class Phase:
-    """From `first_epoch` on, a body trains as `name` says. is_alone: everything behind it is held fixed."""
+    """A phase of a body's training, from `first_epoch` until the next one. is_alone: everything behind the body is held
+    fixed."""
 
     name: str
     first_epoch: int
@@ -55,10 +56,10 @@ class Phase:
 class Body(nn.Module, ABC):
     """images [B, 3, H, W], or clips [B, T, 3, H, W] of T frames → descriptor [B, dim].
 
-    A clip goes through the network frame by frame, is pooled over space, then averaged over time: CAL's C2D.
+    The frames of a clip pass the network one by one, are pooled over space, then averaged over time: CAL's C2D.
 
-    dim: of the descriptor. channels: of the maps. widths: of the embeddings that have a classifier.
-    epoch: set by the method, before the epoch's first update.
+    dim: width of the descriptor. channels: of the maps. widths: of the embeddings that have a classifier.
+    epoch: the current epoch; the method sets it before the epoch's first update.
     """
 
     dim: int
@@ -74,7 +75,7 @@ class Body(nn.Module, ABC):
 
     @abstractmethod
     def maps(self, images: Tensor) -> Tensor:
-        """What is pooled: images [B, 3, H, W] → maps [B, channels, h, w]."""
+        """The maps that are pooled: images [B, 3, H, W] → maps [B, channels, h, w]."""
 
     @abstractmethod
     def pooled(self, maps: Tensor) -> Tensor:
@@ -82,27 +83,32 @@ class Body(nn.Module, ABC):
 
     @abstractmethod
     def heads(self, pooled: Tensor) -> Embeddings:
-        """The rest: pooled [B, …] → embeddings."""
+        """Everything behind the pooling: pooled [B, …] → embeddings."""
 
     @abstractmethod
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over the weights of a ResNet. Raises: MethodError naming the keys that are missing or do not fit."""
+        """Load the weights of a ResNet, named as torchvision names them.
+
+        Raises: MethodError naming the keys that are missing or do not fit.
+        """
 
     def weights_address(self) -> str | None:
-        """Where the ImageNet weights that the body can start from are published; None where its width is not 1."""
+        """Address of the published ImageNet weights of the body's ResNet; None where its width is not 1."""
         return weights_address(self.resnet) if self.width == 1 else None
 
     def phases(self) -> tuple[Phase, ...]:
-        """In the order of their epochs, the first from epoch 0 on, the last for good; none where training never changes."""
+        """The phases in the order of their epochs, the first at epoch 0; none where the body trains alike throughout."""
         return ()
 
     def embeddings(self, images: Tensor) -> Embeddings:
+        """images [B, 3, H, W], or clips [B, T, 3, H, W] → embeddings of B images or clips."""
         if images.ndim == 4:
             return self.embeddings_of(self.maps(images))
         pooled = self.pooled(self.maps(images.flatten(0, 1)))
         return self.heads(pooled.unflatten(0, images.shape[:2]).mean(1))
 
     def embeddings_of(self, maps: Tensor) -> Embeddings:
+        """maps of images [B, channels, h, w] → embeddings."""
         return self.heads(self.pooled(maps))
 
     def forward(self, images: Tensor) -> Tensor:

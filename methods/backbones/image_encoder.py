@@ -16,11 +16,11 @@ from methods.backbones.weights import load_weights
 class ImageEncoder(Body):
     """images [B, 3, H, W], or clips [B, T, 3, H, W] of T frames → features [B, dim] behind the neck.
 
-    A clip goes through the network frame by frame, is pooled over space, then averaged over time: CAL's C2D. dim is
+    The frames of a clip pass the network one by one, are pooled over space, then averaged over time: CAL's C2D. dim is
     4,096 for a ResNet-50 with pooling "max-average" (CAL, Sec. 5.2), 2,048 with "max" (its code, for video).
 
     The neck's weight starts at N(1, 0.02), its bias at 0. neck_bias: whether that bias is trained. triplet_before_neck: a
-    triplet loss compares what the neck is given in the place of what it gives.
+    pair loss compares the neck's input instead of its output.
     """
 
     def __init__(

@@ -26,10 +26,10 @@ class PCB(Body):
     nothing, is not. descriptor: "G", all g in a row (12,288 numbers), slightly more accurate (Sec. 3.1) and what the
     published code ranks by; or "H", all h (1,536).
 
-    Refined part pooling (Sec. 3.3) puts in the place of the stripes a classifier that says of each place of the maps, by a
-    softmax over the parts, which part it belongs to (Eq. 4); that is its weight in the part's average. It comes by induced
-    training (Algorithm 1): PCB first; from `refine_from_epoch` on the part classifier alone, everything else held fixed;
-    from `finetune_from_epoch` on everything. Batch norms go on counting while they are fixed. As in the code, the average is
+    Refined part pooling (Sec. 3.3) replaces the stripes by a classifier of the places of the maps: its softmax over the
+    parts (Eq. 4) is a place's weight in each part's average. It is trained by induction (Algorithm 1): PCB first; from
+    `refine_from_epoch` on the part classifier alone, with everything else held fixed; from `finetune_from_epoch` on
+    everything. Batch norms keep updating their statistics while they are held fixed. As in the code, the average is
     over all places times the number of parts, which is a stripe's own average where the classifier says just the stripes.
     The code gives the part classifier centred means of eight channels each, with a bias; here it has the vectors f of
     Eq. 4. At test time the pooling is that of the last training step.
@@ -73,12 +73,12 @@ class PCB(Body):
 
     @property
     def refines(self) -> bool:
-        """Whether training has come to the part classifier."""
+        """True from `refine_from_epoch` on."""
         return self.refine_from_epoch is not None and self.epoch >= self.refine_from_epoch
 
     @property
     def induces(self) -> bool:
-        """Whether training is where the part classifier learns alone."""
+        """True in training while the part classifier trains alone."""
         return self.training and self.refines and self.epoch < (self.finetune_from_epoch or 0)
 
     def maps(self, images: Tensor) -> Tensor:

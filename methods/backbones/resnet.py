@@ -72,7 +72,7 @@ RESNETS = {
 
 
 def weights_address(name: str) -> str:
-    """Where torchvision publishes the ImageNet weights that the papers start from."""
+    """Address of torchvision's ImageNet weights, from which the papers start."""
     from torchvision.models import get_model_weights
 
     return str(get_model_weights(name)["IMAGENET1K_V1"].url)

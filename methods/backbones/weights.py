@@ -1,4 +1,4 @@
-"""Taking over pre-trained weights, with errors that say what does not fit."""
+"""Loading pre-trained weights, with errors that name what does not fit."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from methods.method import MethodError
 def load_weights(network: nn.Module, state: Mapping[str, Any], *, ignore: tuple[str, ...] = ("fc.",)) -> None:
     """Copy `state` into `network`, which changes only if everything fits.
 
-    Keys beginning with one of `ignore` (the classifier) are passed over; a missing count of batches, as in old files,
-    is left at 0. Raises: MethodError listing keys that are missing, unknown, or of another shape.
+    Keys that begin with one of `ignore` (the classifier) are skipped. A missing count of batches, as in old files, stays
+    at 0.
+
+    Raises: MethodError listing the keys that are missing, unknown, or of another shape.
     """
     own = network.state_dict()
     given = {key: value for key, value in state.items() if not key.startswith(ignore)}

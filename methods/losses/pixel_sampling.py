@@ -18,8 +18,8 @@ def feature_consistency_loss(features_BD: Tensor, changed_BD: Tensor) -> Tensor:
 
 
 def saturating_consistency_loss(features_BD: Tensor, changed_BD: Tensor) -> Tensor:
-    """What the published code has in the place of Eq. 3: mean over B of sigmoid(‖f − f′‖²), from 0.5 to 1. Scalar.
+    """The published code's replacement of Eq. 3: mean over B of sigmoid(‖f − f′‖²), from 0.5 to 1. Scalar.
 
-    Its gradient vanishes where features are more than a little apart.
+    Its gradient vanishes where the features are more than a little apart.
     """
     return (features_BD - changed_BD).square().sum(1).sigmoid().mean()

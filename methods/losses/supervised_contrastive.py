@@ -14,7 +14,7 @@ from methods.losses.contrastive import mean_over_anchors, pairs
 def supervised_contrastive_loss(
     logits_AG: Tensor, person_A: Tensor, person_G: Tensor, first: int = 0, count_all: bool = False
 ) -> Tensor:
-    """L_out, Eq. 2: scalar, mean over anchors. All others of the gallery, positives too, stand in each denominator.
+    """L_out, Eq. 2: scalar, mean over anchors. Each denominator sums over all others of the gallery, positives included.
 
     logits_AG: cosines over τ (float). person: int64. Anchors without a positive, and workers: as in
     `clothing_contrastive_loss`.
