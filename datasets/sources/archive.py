@@ -157,8 +157,8 @@ class BoundedReader:
         self._file, self._name, self._most = file, name, most
 
     def read(self, num_bytes: int = -1) -> bytes:
-        asked = num_bytes if num_bytes >= 0 else os.fstat(self._file.fileno()).st_size - self._file.tell()
-        if asked > self._most:
+        requested = num_bytes if num_bytes >= 0 else os.fstat(self._file.fileno()).st_size - self._file.tell()
+        if requested > self._most:
             raise DataError(
                 f"{self._name} has headers of more than {self._most:,} bytes; it is damaged, or made to exhaust memory. "
                 "Pack it again, or unpack it and give the folder as the source"

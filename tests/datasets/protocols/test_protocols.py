@@ -143,7 +143,7 @@ class TestTracklets:
     @pytest.mark.parametrize(
         ("gallery", "message"),
         [
-            ("1 k2 a -,1 k2 a s", "gallery has 1 images without a sequence, so no tracklets"),
+            ("1 k2 a -,1 k2 a s", "gallery has 1 images without a sequence, and tracklets need one"),
             ("1 k2 a s,1 k3 a s", "sequence 's' of gallery has several persons, outfits or cameras"),
             ("1 k2 a s,2 k2 a s", "sequence 's' of gallery has several persons, outfits or cameras"),
             ("1 k1 a s,2 k2 a t", "none of the 1 queries has an image of its person from another camera in gallery"),
@@ -159,7 +159,7 @@ class TestTracklets:
         content = {"query": [sample], "gallery": [sample]}
         about = {"name": "x", "version": "1", "licence": "none", "label_map": None, "protocol": "ccvid"}
         write_dataset(str(tmp_path), content, **about)
-        with pytest.raises(DataError, match="query has 1 images without a frame, so no order"):
+        with pytest.raises(DataError, match="query has 1 images without a frame, which orders"):
             check(PROTOCOLS["ccvid"], Dataset.open(str(tmp_path)))
 
 
@@ -186,7 +186,7 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("protocol", "query", "gallery", "message"),
         [
-            ("ltcc", "1 c1 a -", "2 c2 a -", "mode 'general' .*none of the persons of query is in gallery"),
+            ("ltcc", "1 c1 a -", "2 c2 a -", "mode 'general' .*no person of query is in gallery"),
             (
                 "ltcc",
                 "1 c1 a -",

@@ -264,12 +264,12 @@ def test_clips_of_a_data_set_without_tracklets_and_outfits_without_labels_are_re
 def test_lanes_that_do_not_divide_over_the_workers_are_refused() -> None:
     with pytest.raises(DataError, match=r"3 workers cannot share batch.lanes=4 equally.*one of 1, 2, 4"):
         plan(simulated(70)).share(0, 3)
-    with pytest.raises(DataError, match=r"no worker 2 among 2"):
+    with pytest.raises(DataError, match=r"no worker 2 of 2"):
         plan(simulated(70)).share(2, 2)
 
 
 def test_too_few_row_groups_for_the_lanes_are_refused() -> None:
     index = index_of(np.repeat(np.arange(8), 3), np.zeros(24))
-    with pytest.raises(DataError, match=r"1 row groups of 'train' fall into 1 units.*window=all or fewer lanes.*1, 2"):
+    with pytest.raises(DataError, match=r"1 row groups of 'train' form only 1 units.*window=all or fewer lanes.*1, 2"):
         plan(index)
     assert plan(index, window="all").num_batches == 1

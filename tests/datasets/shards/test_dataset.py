@@ -95,12 +95,12 @@ class TestOpening:
             "has no manifest.json",
             "interrupted",
             "address is wrong",
-            "There is gallery/, index.parquet, query/, train/",
+            "It contains gallery/, index.parquet, query/, train/",
         ):
             assert word in str(caught.value)
 
     def test_nothing_there_is_another_message(self, tmp_path):
-        with pytest.raises(DataError, match=r"there is no data set at .*/nowhere: nothing is there; check the address"):
+        with pytest.raises(DataError, match=r"there is no data set at .*/nowhere: it is empty; check the address"):
             Dataset.open(str(tmp_path / "nowhere"))
 
     def test_an_unreachable_endpoint_is_another_message(self, monkeypatch):

@@ -59,8 +59,8 @@ class TestGrouping:
     @pytest.mark.parametrize(
         ("order", "complaint"),
         [
-            ([("1", "a"), ("2", "a"), ("1", "a")], "person '1' comes back"),
-            ([("1", "a"), ("1", "b"), ("1", "a")], "clothes 'a' comes back"),
+            ([("1", "a"), ("2", "a"), ("1", "a")], "person '1' recurs"),
+            ([("1", "a"), ("1", "b"), ("1", "a")], "clothes 'a' recurs"),
         ],
     )
     def test_samples_out_of_order_are_refused(self, order, complaint):

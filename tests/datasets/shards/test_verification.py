@@ -32,7 +32,7 @@ class TestVerify:
             f"train/00000.parquet: row group 1 at offset {place.offset}",
             "train/00000.parquet: the file differs",
             "query/00000.parquet: missing",
-            "gallery/00007.parquet: manifest.json does not know it",
+            "gallery/00007.parquet: not in manifest.json",
         ]
         assert len(problems) == len(expected)
         for part in expected:

@@ -115,7 +115,7 @@ def test_a_wrong_layout_or_archive_is_told(fixtures: Callable[[str], tuple[Fixtu
     shutil.copytree(fixture.root, tmp_path / "two/a")
     shutil.copytree(fixture.root, tmp_path / "two/b")
     with pytest.raises(
-        DataError, match=r"several folders that could be vcclothes: a, b. Name the right one VC-Clothes"
+        DataError, match=r"several folders that could be vcclothes: a, b. Rename the right one to VC-Clothes"
     ):
         convert("vcclothes", pack(tmp_path / "two", tmp_path / "two.zip"), str(tmp_path / "out"))
     (tmp_path / "x.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(600))

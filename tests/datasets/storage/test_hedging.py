@@ -90,7 +90,7 @@ def test_when_both_fail_the_error_is_told() -> None:
 def test_a_read_that_does_not_end_is_given_up_at_its_deadline() -> None:
     let_go = threading.Event()
     began = time.monotonic()
-    with pytest.raises(TimeoutError, match=r"no whole answer within 0\.2 s"):
+    with pytest.raises(TimeoutError, match=r"no complete answer within 0\.2 s"):
         warm().read(lambda: let_go.wait(20), 0, 0.2)
     with pytest.raises(TimeoutError, match=r"no answer within 0\.1 s"):
         within(lambda: let_go.wait(20), 0.1)

@@ -170,7 +170,7 @@ def test_a_relative_path_is_the_same_one_in_another_folder(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("gs://bucket/x", "begins with gs://; known are plain paths, file:// and s3://"),
+        ("gs://bucket/x", "begins with gs://; supported are plain paths, file:// and s3://"),
         ("s3://", "names no bucket"),
         ("file://elsewhere/x", "names a host"),
     ],

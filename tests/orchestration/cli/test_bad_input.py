@@ -174,7 +174,7 @@ def test_a_split_without_a_valid_query(tmp_path: Path) -> None:
     people = {"train": "train", "query": "query", "gallery": "train"}  # the gallery holds none of the query's people
     splits = {name: [replace(s, parsing=None) for s in tiny_samples(of)] for name, of in people.items()}
     write(tmp_path / "strangers", splits, protocol="ltcc")
-    refused(r"'general'.*no valid query: none of the persons of query is in gallery", tmp_path / "strangers", tmp_path)
+    refused(r"'general'.*no valid query: no person of query is in gallery", tmp_path / "strangers", tmp_path)
 
 
 def test_a_selection_that_the_data_cannot_give(data: str, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def test_graphs_that_do_not_fit_are_refused_before_work(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"--labels lip: there is no such label map\. Expected one of lip20"):
         find_parser(good, labels="lip")
     with pytest.raises(
-        RequestError, match=r"good\.pt2: the graph answers .*It has 6 channels, label map lip20 20 labels"
+        RequestError, match=r"good\.pt2: the graph returns .*It has 6 channels, label map lip20 20 labels"
     ):
         find_parser(good, labels="lip20")
     with pytest.raises(RequestError, match=r"takes images of 64x32, not --size 128x64\. Omit --size"):

@@ -1,0 +1,100 @@
+"""A table of the user's own, as CSV or Parquet: rows become entries, and each wrong row is an offender with its number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from datasets.errors import DataError
+from datasets.layouts.layout import Entry
+from datasets.layouts.reading import Reading, read_layout
+from datasets.layouts.table import TABLE
+
+HEADER = "path,person,split,clothes,camera,sequence,frame"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    for name in ("1.jpg", "2.jpg", "3.png", "notes.txt"):
+        (tmp_path / "images" / name).write_bytes(b"x")
+    return tmp_path
+
+
+def read(root: Path, *lines: str, header: str = HEADER, given: bool = False) -> Reading:
+    (root / "table.csv").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return read_layout(TABLE, root / "table.csv" if given else root)
+
+
+def test_rows_are_entries_and_empty_labels_are_none(root: Path) -> None:
+    lines = ("images/1.jpg,7,train,a,c1,s1,12", "images/2.jpg,7,query,,,,", "images/2.jpg, 8 ,gallery,,c2,,")
+    for given in (False, True):
+        reading = read(root, *lines, given=given)
+        assert reading.entries == [
+            Entry("train", "images/1.jpg", "7", "a", "c1", "s1", "12"),
+            Entry("query", "images/2.jpg", "7"),
+            Entry("gallery", "images/2.jpg", "8", None, "c2"),
+        ]
+        assert (reading.offenders, reading.warnings) == ([], [])
+
+
+def test_parquet_says_the_same_as_csv(root: Path) -> None:
+    columns = {
+        "path": ["images/1.jpg", "images/2.jpg"],
+        "person": [7, 8],
+        "split": ["train", "query"],
+        "camera": [None, "c2"],
+    }
+    pq.write_table(pa.table(columns), root / "table.parquet")
+    expected = [Entry("train", "images/1.jpg", "7"), Entry("query", "images/2.jpg", "8", None, "c2")]
+    assert read_layout(TABLE, root).entries == expected
+    (root / "table.parquet").rename(root / "other.parquet")
+    assert read_layout(TABLE, root / "other.parquet").entries == expected
+
+
+OFFENDERS = {
+    "no person": ("images/1.jpg,,train,,,,", "table.csv, row 3", "person is empty"),
+    "no split": ("images/1.jpg,1,,,,,", "table.csv, row 3", "split is empty"),
+    "split": ("images/1.jpg,1,Train,,,,", "table.csv, row 3", "split 'Train'"),
+    "absolute": ("/images/1.jpg,1,train,,,,", "table.csv, row 3", "path '/images/1.jpg'"),
+    "out": ("images/../../1.jpg,1,train,,,,", "table.csv, row 3", "path 'images/../../1.jpg'"),
+    "not plain": ("images//1.jpg,1,train,,,,", "table.csv, row 3", "path 'images//1.jpg'"),
+    "missing": ("images/9.jpg,1,train,,,,", "images/9.jpg", "listed in table.csv, row 3, but missing or no image"),
+    "no image": ("images/notes.txt,1,train,,,,", "images/notes.txt", "but missing or no image"),
+    "twice": ("images/3.png,1,train,,,,", "table.csv, row 3", "images/3.png is in split train already"),
+}
+
+
+@pytest.mark.parametrize("name", OFFENDERS)
+def test_a_wrong_row_is_an_offender_and_the_others_are_read(root: Path, name: str) -> None:
+    line, path, problem = OFFENDERS[name]
+    reading = read(root, "images/3.png,3,train,,,,", line)
+    assert [entry.path for entry in reading.entries] == ["images/3.png"]
+    assert [offender.path for offender in reading.offenders] == [path]
+    assert problem in reading.offenders[0].problem
+
+
+def test_columns_are_checked_by_name(root: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"table.csv has no column person and no split; it has path, who\. Required are"
+    ):
+        read(root, "images/1.jpg,1", header="path,who")
+    reading = read(root, "train,1,images/1.jpg,blue", header="split,person,path,mood")
+    assert reading.entries == [Entry("train", "images/1.jpg", "1")]
+    assert reading.warnings == ["table.csv has columns that are ignored: mood"]
+
+
+def test_a_root_has_one_table_and_it_can_be_read(root: Path) -> None:
+    with pytest.raises(DataError, match=r"has neither table\.csv nor table\.parquet; give the table's own path"):
+        read_layout(TABLE, root)
+    (root / "table.parquet").write_bytes(b"text")
+    with pytest.raises(DataError, match=r"table\.parquet cannot be read as Parquet"):
+        read_layout(TABLE, root)
+    (root / "table.csv").write_bytes(b"path,person,split\n\xff,1,train\n")
+    with pytest.raises(DataError, match=r"has both table\.csv and table\.parquet"):
+        read_layout(TABLE, root)
+    with pytest.raises(DataError, match=r"table\.csv cannot be read as CSV in UTF-8"):
+        read_layout(TABLE, root / "table.csv")
