@@ -4,7 +4,7 @@ UV_VERSION := 0.13.8
 VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
-BENCH_HELPERS := benchmarks/data/libraries.py benchmarks/papers/ablation.py
+BENCH_HELPERS := benchmarks/data/libraries.py $(addprefix benchmarks/papers/,ablation.py bodies.py ifd.py pixel_sampling.py)
 
 .PHONY: setup demo test test-system coverage lint hooks docs bench tables lock clean
 
@@ -53,7 +53,7 @@ bench: setup
 tables: setup
 	@for name in pixel_sampling ifd bodies; do \
 		printf '\n== %s\n' "$$name"; \
-		$(BIN)/python -m "benchmarks.methods.$$name" --train || exit 1; \
+		$(BIN)/python -m "benchmarks.papers.$$name" || exit 1; \
 	done
 
 lock: setup

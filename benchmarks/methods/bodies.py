@@ -1,18 +1,13 @@
-"""Table III of pixel sampling: what each body costs beside ResNet-50, and how it fares with and without pixel sampling.
+"""What each body costs beside ResNet-50, as far as Table III of pixel sampling compares them.
 
     python -m benchmarks.methods.bodies [--bodies global pcb mgn hpm ...] [--backbone resnet50] [--size 384 128]
         [--batch 8] [--steps 3]
-    python -m benchmarks.methods.bodies --train [--rows pcb pcb+PS ...] [--seeds 1 ...] [--jobs 1]
-        [--set key=value ...] [--data FOLDER]
 
 Each body trains the baseline for a few steps on noise, one thread, in a process of its own; time is the CPU's, of the median
 step, memory the peak above what there was before the network. "pcb refined" is PCB with refined part pooling in its last
-phase. Parameters are counted without the classifiers, as they are used at test time. Expected: of MGN, which has most of a
-ResNet three times, no more than three times the baseline's time; of the others, which add heads alone, a fifth more at most.
-
-With --train, the preset `default` is rendered and each body trained by pixel sampling's recipe for the demo, without and with
-(+PS) changed clothes, one thread each, and scored on the test people; more than an hour of CPU for a seed, which can be
-stopped at any time and goes on where it was. Expected: more with pixel sampling, whatever the body, where clothes change.
+phase. Parameters are counted without the classifiers, as they are used at test time. Expected: MGN, which has most of a
+ResNet three times, at most three times the baseline's time; the others, which add heads only, at most a fifth more. The table
+itself is `benchmarks.papers.bodies`.
 """
 
 from __future__ import annotations
@@ -24,13 +19,10 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.methods.pixel_sampling import EPOCHS, PLAIN, SHARED, lasting
-from benchmarks.papers.ablation import Ablation, arguments, finish_trial, report, train_rows
 from methods.baseline import Baseline, BaselineSettings
 from methods.method import Batch, DataFacts
 
@@ -42,13 +34,6 @@ BODIES: dict[str, dict[str, Any]] = {
     "hpm": {"body": "hpm"},
 }
 PERSONS = 150  # of PRCC
-# At 96 × 48 the maps have six rows: HPM's finest stripes then overlap.
-ROWS = {
-    f"{body}{'' if plain else '+PS'}": [*SHARED, *lasting(EPOCHS), f"method.body={body}", *plain]
-    for body in ("global", "pcb", "mgn", "hpm")
-    for plain in (PLAIN, [])
-}
-TABLE = Ablation("benchmarks.methods.bodies", "pixel-sampling-demo", Path("build/bodies"), ROWS)
 AT_MOST = {"pcb": 1.2, "pcb refined": 1.2, "hpm": 1.2, "mgn": 3.0}
 
 
@@ -107,21 +92,16 @@ def report_costs(words: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = arguments(TABLE, __doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bodies", nargs="+", choices=BODIES, default=list(BODIES))
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--size", nargs=2, type=int, default=[384, 128], metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--body", choices=BODIES, help=argparse.SUPPRESS)
-    parser.set_defaults(seeds=[1])
     words = parser.parse_args()
     if words.body:
         print(json.dumps(cost(words)))
-    elif words.trial:
-        finish_trial(TABLE, words)
-    elif words.train:
-        report(train_rows(TABLE, words))
     else:
         report_costs(words)
 

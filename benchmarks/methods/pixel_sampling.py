@@ -1,53 +1,21 @@
-"""Table II of pixel sampling on rendered people: what each part adds; and how fast pixels are sampled.
+"""How fast pixels are sampled: `python -m benchmarks.methods.pixel_sampling`.
 
-    python -m benchmarks.methods.pixel_sampling
-    python -m benchmarks.methods.pixel_sampling --train [--seeds 1 2 3] [--rows baseline PS PS+MSE RE PS+MSE+RE ...] [--jobs 1]
-                                                [--set key=value ...] [--data FOLDER]
-
-The sampler against a loop over images that does the same. With --train the preset `default` is rendered, each row trained
-with each seed by the recipe pixel-sampling-demo, one thread each, and scored on the test people by LTCC's protocol. A
-step on images and changed images costs twice a plain one: "baseline-2x" has the time of PS + MSE, not its steps. It can be
-stopped at any time: what is finished is kept below build/pixel-sampling, and a row in the middle goes on from its last epoch.
-`--validation` trains on 90 of the 120 people and scores on the other 30 instead: for choosing settings (`--set`, as for
-`redress train`) without looking at the test people. About 80 minutes of CPU in all.
-
-Expected: PS + MSE at least 8 points of clothes-changing rank-1 and 5 of mAP above the baseline of equal steps.
+The sampler against a loop over images that computes the same. The paper's table is `benchmarks.papers.pixel_sampling`.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmarks.papers.ablation import Ablation, arguments, finish_trial, report, train_rows
 from methods.clothes_sampling import TROUSERS, UPPER, sample_pixels
 
-EPOCHS = 24  # 44 steps each: 1,056
-SHARED = ["batch.lanes=1", "workers=1"]
-PLAIN = ["augment.clothes_sampling=null", "method.consistency_weight=0"]
-ERASING = ["augment.erase=0.5"]
-
-
-def lasting(epochs: int) -> list[str]:
-    return [f"epochs={epochs}", f"optimizers.model.schedule.milestones=[{round(0.7 * epochs)}]"]
-
-
-ROWS = {
-    "baseline": [*SHARED, *lasting(EPOCHS), *PLAIN],
-    "PS": [*SHARED, *lasting(EPOCHS), "method.consistency_weight=0"],
-    "PS+MSE": [*SHARED, *lasting(EPOCHS)],
-    "RE": [*SHARED, *lasting(EPOCHS), *PLAIN, *ERASING],
-    "PS+MSE+RE": [*SHARED, *lasting(EPOCHS), *ERASING],
-    "baseline-2x": [*SHARED, *lasting(2 * EPOCHS), *PLAIN],
-}
-ABLATION = Ablation("benchmarks.methods.pixel_sampling", "pixel-sampling-demo", Path("build/pixel-sampling"), ROWS)
-TARGETS = {"clothes-changing/rank-1": 8.0, "clothes-changing/mAP": 5.0}
 BATCH, SIZE, REPEATS = 64, (256, 128), 7  # the paper's
 
 
@@ -101,26 +69,11 @@ def report_speed(device: str) -> None:
     )
 
 
-def report_gain(means: dict[str, dict[str, float]]) -> None:
-    if not {"baseline", "PS+MSE"} <= means.keys():
-        return
-    for metric, target in TARGETS.items():
-        more = means["PS+MSE"][metric] - means["baseline"][metric]
-        print(
-            f"{metric}, PS+MSE above the baseline of equal steps: {more:+.1f} points (expected: at least {target:+.0f})"
-        )
-
-
 def main() -> None:
-    words = arguments(ABLATION, __doc__).parse_args()
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     torch.set_num_threads(1)
-    if words.trial:
-        finish_trial(ABLATION, words)
-    elif words.train:
-        report_gain(report(train_rows(ABLATION, words)))
-    else:
-        for device in ["cpu"] + (["cuda"] if torch.cuda.is_available() else []):
-            report_speed(device)
+    for device in ["cpu"] + (["cuda"] if torch.cuda.is_available() else []):
+        report_speed(device)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Rows of an ablation trained on rendered people with several seeds, one process each, and the table of their scores.
+"""Ablation tables of papers on rendered people: each row is trained with several seeds, in one process each, and scored.
 
-It can be stopped at any time: what is finished is kept below `build`, and a row in the middle goes on from its last epoch.
+A table can be interrupted at any time: finished trials are kept below `build`, unfinished ones resume from their last epoch.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,8 @@ from datasets.protocols import protocols
 from datasets.shards.dataset import Dataset
 from datasets.storage.store import open_store
 from datasets.synthetic.dataset import render_dataset
-from orchestration.config import build as assembly
-from orchestration.config import load as experiment
-from orchestration.config.load import Experiment
+from orchestration.config.build import describe_data
+from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.evaluation.embed import Embedder, EmbeddingJob, load_features
 from orchestration.evaluation.modes import rank_modes
@@ -46,6 +45,7 @@ class Ablation:
     recipe: str
     build: Path
     rows: Mapping[str, Sequence[str]]
+    seeds: Sequence[int] = (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Trial:
 
 def plan(ablation: Ablation, row: str, seed: int, data: Path, overrides: Sequence[str], validation: bool) -> Trial:
     settings = [f"data={data}", f"seed={seed}", "checkpoint.keep=1", *ablation.rows[row], *overrides]
-    wanted = experiment.load(ablation.recipe, settings)
+    wanted = load(ablation.recipe, settings)
     cache_key = json.dumps([wanted.resolved(), Dataset.open(str(data)).fingerprint], sort_keys=True)
     digest = hashlib.sha256(cache_key.encode()).hexdigest()[:8]
     return Trial(row, seed, wanted, ablation.build / f"{row}-{seed}-{digest}", validation)
@@ -86,7 +86,7 @@ def finish(trial: Trial) -> None:
     """Train from the newest checkpoint on, score, and leave the result."""
     torch.set_num_threads(1)
     dataset = Dataset.open(trial.experiment.data)
-    facts = assembly.describe_data(dataset.index("train"), dataset.manifest.label_map)
+    facts = describe_data(dataset.index("train"), dataset.manifest.label_map)
     before = time.process_time()
     store = open_store(str(trial.folder))
     end = run(WorkerConfig(trial.experiment.resolved(), str(trial.folder), facts), store, torch.device("cpu"))
@@ -166,10 +166,9 @@ def report(trials: Sequence[Trial]) -> dict[str, dict[str, float]]:
 
 def arguments(ablation: Ablation, description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--train", action="store_true", help="train each row and score it, in the place of the costs")
     parser.add_argument("--set", nargs="+", default=[], metavar="key=value", dest="overrides", help="of every row")
     parser.add_argument("--rows", nargs="+", choices=ablation.rows, default=list(ablation.rows))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(ablation.seeds))
     parser.add_argument("--jobs", type=int, default=1, help="rows that are trained at the same time")
     parser.add_argument("--validation", action="store_true", help="score on people held out of train")
     parser.add_argument("--data", type=Path, help="people rendered before; otherwise they are rendered")
@@ -190,6 +189,21 @@ def train_rows(ablation: Ablation, words: argparse.Namespace) -> list[Trial]:
         words_of = [[*shared, "--trial", trial.row, str(trial.seed)] for trial in missing]
         list(pool.map(in_child, [ablation.module] * len(missing), words_of, missing))
     return trials
+
+
+Means = dict[str, dict[str, float]]  # row → metric → percent
+
+
+def run_table(ablation: Ablation, description: str | None, report_gain: Callable[[Means], None] | None = None) -> None:
+    """The command line of a table: train what is missing, print the table and then the gain."""
+    words = arguments(ablation, description).parse_args()
+    torch.set_num_threads(1)
+    if words.trial:
+        finish_trial(ablation, words)
+        return
+    means = report(train_rows(ablation, words))
+    if report_gain:
+        report_gain(means)
 
 
 def finish_trial(ablation: Ablation, words: argparse.Namespace) -> None:
