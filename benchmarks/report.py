@@ -1,12 +1,45 @@
-"""What benchmarks share: figures printed beside their targets, and the peak memory of a process."""
+"""The frame of a benchmark: options, figures printed beside their targets, and the peak memory of a process."""
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+import torch
 
 Targets = Mapping[str, tuple[str, float]]  # by a figure's name: ">=" or "<=", and the bound
+
+
+def options(description: str | None) -> argparse.ArgumentParser:
+    """A parser with --json whose help is a module's docstring."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true")
+    return parser
+
+
+def run(
+    parser: argparse.ArgumentParser,
+    targets: Targets,
+    measure: Callable[[argparse.Namespace], Mapping[str, float]],
+    child: Callable[..., Any] | None = None,
+    threads: int | None = 1,
+) -> None:
+    """Parse the options, measure, show the figures. threads: of torch, None for its default.
+
+    child: what a process that `measure` starts with `--child WORDS…` computes from the words and prints as JSON.
+    """
+    if child is not None:
+        parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if child is not None and args.child:
+        print(json.dumps(child(*args.child)))
+    else:
+        show(measure(args), targets, as_json=args.json)
 
 
 def show(results: Mapping[str, float], targets: Targets, *, as_json: bool, before: str = "") -> None:

@@ -56,8 +56,12 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [entry, variant] = re.findall(r"`(\"normface\": .*?)` in `(?:METHODS|VARIANTS)`", PAGE)
     [row] = re.findall(r"```markdown\n(\| `normface` .*?)```", PAGE, re.DOTALL)
     insert(root / "methods/__init__.py", "METHODS: dict[str, type[Method]] = {", f"{entry}, ")
-    insert(root / "methods/__init__.py", "from methods.method import Method\n", "from methods.normface import NormFace\n")
-    insert(root / "tests/methods/variants.py", "VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {\n", f"    {variant},\n")
+    insert(
+        root / "methods/__init__.py", "from methods.method import Method\n", "from methods.normface import NormFace\n"
+    )
+    insert(
+        root / "tests/methods/variants.py", "VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {\n", f"    {variant},\n"
+    )
     insert(root / "methods/README.md", "|---|---|---|---|---|---|\n", row)
     return root
 

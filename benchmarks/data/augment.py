@@ -7,7 +7,6 @@ augmentation runs on the device.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import time
@@ -19,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms
 
+from benchmarks.report import options
 from datasets.images.augment import IMAGENET_MEAN, IMAGENET_STD, Augmentation, augment, draw
 from datasets.images.decode import decode_image
 
@@ -41,8 +41,7 @@ USUAL = transforms.Compose(
 
 def main() -> None:
     """Print images/s of each way and its ratio to the usual one."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
+    parser = options(__doc__)
     args = parser.parse_args()
     torch.set_num_threads(1)
     files = crops(BATCH)

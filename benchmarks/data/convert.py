@@ -25,10 +25,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from PIL import Image
 
-from benchmarks.report import peak_gib, show
+from benchmarks.report import options, peak_gib, run
 from datasets.conversion.convert import ConversionSettings, convert
 from datasets.images.decode import decode_image, decode_parsing
 from datasets.shards.dataset import Dataset
@@ -45,19 +44,13 @@ TARGETS: dict[str, tuple[str, float]] = {
 
 
 def main() -> None:
-    """Print each figure beside its target."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    if args.child:
-        print(json.dumps(CHILDREN[args.child[0]](*args.child[1:])))
-        return
+    run(options(__doc__), TARGETS, figures, child=lambda name, *words: CHILDREN[name](*words))
+
+
+def figures(_: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         small, large = (draw(Path(folder) / str(num), num) for num in (SMALL, LARGE))
-        results = rates(large) | memory(small, large) | resuming(large)
-    show(results, TARGETS, as_json=args.json)
+        return rates(large) | memory(small, large) | resuming(large)
 
 
 def draw(root: Path, num: int) -> Path:

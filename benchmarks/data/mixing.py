@@ -7,7 +7,6 @@ datasets/README.md.
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from benchmarks.report import options
 from datasets.format.index import SplitIndex
 from datasets.sampling.chunks import num_chunks
 from datasets.sampling.mixing import effective_partners, mixing, people_of
@@ -46,8 +46,7 @@ class Point:
 
 def main() -> None:
     """Print a row for each window, and draw them where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
+    parser = options(__doc__)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="a PNG")
     args = parser.parse_args()
     points = [point for images, people in SIZES.items() for lanes in LANES for point in measure(images, people, lanes)]

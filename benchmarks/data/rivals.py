@@ -44,6 +44,7 @@ from PIL import Image
 from torch.nn import functional
 
 from benchmarks.data.libraries import FILES, LIBRARIES, MODULES, NUM, SIZE, Way, samples
+from benchmarks.report import options
 
 REQUIRED = ("mosaicml-streaming==0.13.0", "webdataset==1.0.2")
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,8 +62,7 @@ FIGURES: dict[str, Callable[[Iterator[float]], float]] = {
 
 def main() -> None:
     """Print each library's figures and the ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
+    parser = options(__doc__)
     parser.add_argument("--lock", action="store_true", help="pin the rivals' packages anew in rivals.txt")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -17,7 +17,7 @@ from itertools import islice
 import numpy as np
 import torch
 
-from benchmarks.report import peak_gib, show
+from benchmarks.report import options, peak_gib, show
 from datasets.format.index import SplitIndex
 from datasets.sampling.chunks import num_chunks
 from datasets.sampling.plan import Plan, plan_epoch
@@ -39,8 +39,7 @@ TARGETS: dict[str, tuple[str, float]] = {
 
 def main() -> None:
     """Print each figure beside its target."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
+    parser = options(__doc__)
     parser.add_argument("--part", type=int, default=64, help="stream 1 / N of the epoch with each number of workers")
     parser.add_argument("--child", choices=SAMPLERS, help=argparse.SUPPRESS)
     args = parser.parse_args()

@@ -20,10 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
-from benchmarks.report import peak_gib, show
+from benchmarks.report import options, peak_gib, run
 from datasets.format.schema import Sample
 from datasets.sampling.plan import Plan, plan_epoch
 from datasets.shards.dataset import Dataset, write_dataset
@@ -47,16 +46,12 @@ TARGETS: dict[str, tuple[str, float]] = {
 
 
 def main() -> None:
-    """Print each figure beside its target."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
+    parser = options(__doc__)
     parser.add_argument("--images", type=int, default=NUM)
-    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    if args.child:
-        print(json.dumps(epoch(*args.child)))
-        return
+    run(parser, TARGETS, figures, child=epoch)
+
+
+def figures(args: argparse.Namespace) -> dict[str, float]:
     results: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         here = write(str(Path(folder) / "here"), args.images)
@@ -68,7 +63,7 @@ def main() -> None:
             results |= rates(here, there)
             results |= counts_with_cache(scattered, Path(folder) / "cache")
             results |= counts(store, there)
-    show(results, TARGETS, as_json=args.json)
+    return results
 
 
 def write(address: str, num: int, row_group_bytes: int = ROW_GROUP_BYTES) -> str:

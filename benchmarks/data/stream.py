@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks.data.augment import PAD, crops, usual
-from benchmarks.report import peak_gib, show
+from benchmarks.report import options, peak_gib, run
 from datasets.format.schema import Sample
 from datasets.images.augment import augment, draw
 from datasets.sampling.plan import Plan, plan_epoch
@@ -45,15 +45,10 @@ TARGETS: dict[str, tuple[str, float]] = {
 
 
 def main() -> None:
-    """Print each figure beside its target."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    if args.child:
-        print(json.dumps(CHILDREN[args.child[0]](*args.child[1:])))
-        return
+    run(options(__doc__), TARGETS, figures, child=lambda name, *words: CHILDREN[name](*words))
+
+
+def figures(_: argparse.Namespace) -> dict[str, float]:
     results: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         small, large = (write(Path(folder) / str(num), num) for num in (SMALL, LARGE))
@@ -61,7 +56,7 @@ def main() -> None:
         results |= memory(small, large)
         results |= reads(small)
         results |= waiting(small)
-    show(results, TARGETS, as_json=args.json)
+    return results
 
 
 def write(path: Path, num: int) -> str:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.report import peak_gib, show
+from benchmarks.report import options, peak_gib, run
 from methods.matches import Labels
 from methods.ranking import rank
 
@@ -33,18 +33,19 @@ TARGETS = {
 
 
 def main() -> None:
-    """Print seconds, ratios and peak memory."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--queries", type=int, default=1_000)
     parser.add_argument("--gallery", type=int, default=100_000)
     parser.add_argument("--large", type=int, default=1_000_000, help="entries in the file; 0 leaves this part out")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    run(parser, TARGETS, figures)
+
+
+def figures(args: argparse.Namespace) -> dict[str, float]:
+    """Seconds, ratios and peak memory."""
     torch.set_num_threads(args.threads)
     results = large(args.queries, args.large) if args.large else {}  # first: a process's peak never falls
-    results |= against_usual(args.queries, args.gallery)
-    show(results, TARGETS, as_json=args.json)
+    return results | against_usual(args.queries, args.gallery)
 
 
 def against_usual(num_queries: int, num_gallery: int) -> dict[str, float]:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.report import peak_gib, show
+from benchmarks.report import options, peak_gib, run
 from methods.matches import Labels
 from methods.ranking_parts import rank_blocks
 from methods.reranking import rerank
@@ -30,13 +30,15 @@ TARGETS = {
 
 
 def main() -> None:
-    """Print seconds, ratios and peak memory."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--queries", type=int, default=3_000)
     parser.add_argument("--gallery", type=int, default=20_000)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    run(parser, TARGETS, figures)
+
+
+def figures(args: argparse.Namespace) -> dict[str, float]:
+    """Seconds, ratios and peak memory."""
     results: dict[str, float] = {}
     measured = {
         "large": apart(ours, args.queries, args.gallery, args.threads),
@@ -56,7 +58,7 @@ def main() -> None:
     results["dense form's memory over ours"] = (slow["peak GiB"] - idle["peak GiB"]) / (
         small["peak GiB"] - idle["peak GiB"]
     )
-    show(results, TARGETS, as_json=args.json)
+    return results
 
 
 Way = Callable[[Tensor, Tensor], Iterable[Tensor]]

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 
-from benchmarks.report import show
+from benchmarks.report import options, run
 from datasets.format.schema import Sample
 from datasets.shards.dataset import Dataset, write_dataset
 from datasets.storage.store import open_store
@@ -48,12 +48,14 @@ TARGETS = {"all of compare, s": ("<=", 10.0)}
 
 
 def main() -> None:
-    """Print seconds by part."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--queries", type=int, default=3_000)
     parser.add_argument("--gallery", type=int, default=7_000)
-    parser.add_argument("--json", action="store_true")
-    args = parser.parse_args()
+    run(parser, TARGETS, figures, threads=None)
+
+
+def figures(args: argparse.Namespace) -> dict[str, float]:
+    """Seconds by part."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
         data = render(Path(folder), args.queries, args.gallery)
@@ -61,8 +63,7 @@ def main() -> None:
             register(Path(folder), data, noise, seed)
         client = mlflow_client.connect()
         client.set_registered_model_alias("model", "champion", "1")
-        results = measure(args.queries)
-    show(results, TARGETS, as_json=args.json)
+        return measure(args.queries)
 
 
 def measure(num_queries: int) -> dict[str, float]:
