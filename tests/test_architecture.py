@@ -250,12 +250,9 @@ COVERED_BY = {
     "orchestration/review/svg.py": "orchestration/review/test_review.py: through page",
     "orchestration/review/thumbnails.py": "orchestration/review/test_review.py: through review",
     "orchestration/search/gallery.py": "orchestration/search/test_search.py: through search",
-    "orchestration/sweeps/early_stopping.py": "orchestration/sweeps/test_points.py",
     "orchestration/sweeps/plots.py": "system/test_sweep_page.py: through report",
     "orchestration/sweeps/report.py": "system/test_sweep_page.py",
-    "orchestration/sweeps/search_algorithms.py": "orchestration/sweeps/test_points.py",
     "orchestration/sweeps/settings.py": "orchestration/sweeps/test_presets.py",
-    "orchestration/sweeps/state.py": "orchestration/sweeps/test_points.py",
     "orchestration/tracking/forwarder.py": "orchestration/tracking/test_tracked_run.py",
     "orchestration/tracking/mlflow_client.py": "orchestration/registry/test_decisions.py",
     "orchestration/tracking/mlflow_retry.py": "orchestration/tracking/test_tracked_run.py",
@@ -267,7 +264,6 @@ COVERED_BY = {
     "orchestration/training/worker.py": "orchestration/training/test_train.py",
     "orchestration/tuning/ray_tune.py": "orchestration/tuning/test_trial.py",
     "orchestration/tuning/sweep_runs.py": "orchestration/tuning/test_tune.py",
-    "orchestration/tuning/trial_queue.py": "orchestration/sweeps/test_points.py",
     "orchestration/tuning/trial_runners.py": "orchestration/tuning/test_trial.py: through trial",
 }
 
