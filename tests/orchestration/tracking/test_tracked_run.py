@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -329,23 +327,6 @@ def test_a_run_that_does_not_exist_and_a_storage_that_cannot_be_written_are_requ
         tracked_run.create_run(experiment | {"storage": str(tmp_path / "file")}, FINGERPRINT, tracking_uri=database)
     with pytest.raises(RequestError, match="no MLflow experiment 'nosuch'"):
         runs.list_runs("nosuch", tracking_uri=database)
-
-
-def test_processes_that_start_at_once_share_a_new_database(tmp_path: Path) -> None:
-    lines = [
-        f"import sys; sys.path.insert(0, {str(Path(tracked_run.__file__).parents[2])!r})",
-        "from orchestration.tracking.mlflow_client import connect, default_tracking_uri, experiment_id",
-        "print(experiment_id(connect(), 'e', default_tracking_uri()))",
-    ]
-    command = [sys.executable, "-c", "\n".join(lines)]
-    started = [subprocess.Popen(command, cwd=tmp_path, stdout=-1, stderr=-1, text=True) for _ in range(2)]
-    answers = [p.communicate() for p in started]
-    assert [p.returncode for p in started] == [0, 0], answers
-    assert answers[0][0] == answers[1][0]
-    assert not any(err for _, err in answers), "no noise of migrations"
-    assert MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_experiment_by_name("e").artifact_location == (
-        (tmp_path / "mlartifacts").as_uri()
-    )
 
 
 @pytest.fixture(autouse=True)

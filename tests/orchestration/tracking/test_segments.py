@@ -1,0 +1,115 @@
+"""Segments: append-only lists of records that a reader follows, whatever the store and other processes do."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datasets.storage.store import Store, StoreError, open_store
+from orchestration.tracking.segments import SegmentReader, SegmentTakenError, SegmentWriter, encode, segment_path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "run"))
+
+
+@settings(max_examples=200)
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_every_float_comes_back_bit_for_bit(value: float) -> None:
+    back = json.loads(encode({"value": value}))["value"]
+    assert math.isnan(back) if math.isnan(value) else struct.pack("<d", back) == struct.pack("<d", value)
+
+
+def test_a_reader_that_follows_sees_each_record_once_over_many_segments(store: Store) -> None:
+    writer = SegmentWriter(store, "list", {"who": 1}, segment_bytes=200)
+    reader = SegmentReader(store, "list")
+    seen = []
+    for number in range(60):
+        writer.append({"step": number})
+        if number % 3 == 0:
+            writer.flush()
+        if number % 7 == 0:
+            seen += reader.read_new()
+    writer.close()
+    seen += reader.read_new()
+    assert [record["step"] for _, record in seen] == list(range(60))
+    assert all(header == {"who": 1} for header, _ in seen)
+    assert len(store.list("list")) > 3
+    assert reader.read_new() == []
+
+
+def test_a_second_writer_of_the_same_segment_is_stopped(store: Store) -> None:
+    first, second = (SegmentWriter(store, "list", {}, flush_s=60) for _ in range(2))
+    first.append({"step": 0})
+    first.flush()
+    second.append({"step": 0})
+    with pytest.raises(SegmentTakenError, match="Only one process"):
+        second.flush()
+
+
+def test_records_wait_while_the_store_fails_and_are_written_when_it_is_back(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    store = open_store(str(folder))
+    writer = SegmentWriter(store, "list", {}, flush_s=60)
+    writer.append({"step": 0})
+    folder.write_text("a file where the folder should be")
+    with pytest.raises(StoreError):
+        writer.flush()
+    folder.unlink()
+    writer.append({"step": 1})
+    writer.flush()
+    assert [record["step"] for _, record in SegmentReader(store, "list").read_new()] == [0, 1]
+
+
+def test_a_new_writer_opens_a_new_segment(store: Store) -> None:
+    for number in range(2):
+        writer = SegmentWriter(store, "list", {"writer": number})
+        writer.append({"step": number})
+        writer.close()
+    assert store.list("list") == ["list/000000.jsonl", "list/000001.jsonl"]
+    found = SegmentReader(store, "list").read_new()
+    assert [(header["writer"], record["step"]) for header, record in found] == [(0, 0), (1, 1)]
+
+
+def test_a_writer_without_records_leaves_no_file(store: Store) -> None:
+    SegmentWriter(store, "list", {"who": 1}).close()
+    assert store.list("list") == []
+    assert SegmentReader(store, "list").read_new() == []
+
+
+def test_half_a_line_is_read_when_it_is_whole(store: Store) -> None:
+    """A store that is not atomic may show a part of the newest segment."""
+    header, first, second = (encode(one) for one in ({"who": 1}, {"step": 0}, {"step": 1}))
+    reader, path = SegmentReader(store, "list"), segment_path("list", 0)
+    store.write(path, header + first + second[:5])
+    assert reader.read_new() == [({"who": 1}, {"step": 0})]
+    assert reader.read_new() == []
+    store.write(path, header + first + second)
+    assert reader.read_new() == [({"who": 1}, {"step": 1})]
+
+
+def test_a_failed_write_in_the_background_is_raised_by_the_next_append(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    store = open_store(str(folder))
+    writer = SegmentWriter(store, "list", {}, flush_s=0.01)
+    folder.write_text("a file where the folder should be")
+
+    def append_for(seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            writer.append({"step": 0})
+            time.sleep(0.01)
+
+    with pytest.raises(StoreError):
+        append_for(20)
+    folder.unlink()
+    writer.close()
+    assert SegmentReader(store, "list").read_new()[0][1] == {"step": 0}
