@@ -58,8 +58,9 @@ def existing(client: MlflowClient, name: str) -> str:
         )
     versions = sorted(int(version.version) for version in client.search_model_versions(f"name = {quoted(name)}"))
     aliases = ", ".join(f"@{alias} (version {number})" for alias, number in sorted(model.aliases.items()))
-    listed = ", ".join(map(str, versions)) or "no version"
-    return f"{name} has version{'s' if len(versions) > 1 else ''} {listed} and {aliases or 'no alias'}"
+    numbers = ", ".join(map(str, versions))
+    listed = f"version{'s' if len(versions) > 1 else ''} {numbers}" if versions else "no version"
+    return f"{name} has {listed} and {aliases or 'no alias'}"
 
 
 def aliases(client: MlflowClient, name: str) -> Aliases:
