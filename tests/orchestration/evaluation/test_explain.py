@@ -102,17 +102,6 @@ def test_the_mode_in_which_clothes_change_is_shown_where_there_is_one() -> None:
     assert shown["market1501"] == shown["last"] == "general"
 
 
-def test_hotter_is_brighter_on_any_image() -> None:
-    """By luminance, so that it is seen in every kind of colour vision and in print."""
-    heat = np.linspace(0, 1, 11)[None]
-    for grey in (0, 90, 255):
-        drawn = heatmaps.overlay(np.full((1, 11, 3), grey, dtype=np.uint8), heat)[0]
-        luminance = drawn @ np.array([0.2126, 0.7152, 0.0722])
-        if grey < 255:  # a white image is darkened where it is cold
-            assert (np.diff(luminance) > 0).all()
-        assert luminance[-1] > luminance[0]
-
-
 def test_a_flat_map_is_cold_everywhere() -> None:
     assert (explain.stretched(torch.full((4, 2), 0.3), lowest=0.3) == 0).all()
     assert explain.stretched(torch.tensor([[1.0, 2.0], [0.0, 4.0]]), lowest=0.0).max() == 1
