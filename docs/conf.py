@@ -44,16 +44,19 @@ def setup(app: Any) -> None:
 
 
 def prose_to_markup(app: Any, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Our docstrings are plain text, `code` and lists of `- items`. Outside of code, what reStructuredText would read as
+    """Our docstrings are plain text, `code` and lists of - or * items. Outside of code, what reStructuredText would read as
     markup is escaped, and it wants blank lines around a list."""
     shown: list[str] = []
     in_list = False
     for line in lines:
-        is_item = line.startswith("- ")
+        is_item = line.startswith(("- ", "* "))
         stays = is_item or (in_list and line.startswith(" "))
         if stays != in_list and shown and shown[-1]:
             shown.append("")
         in_list = stays
+        bullet, line = (line[:2], line[2:]) if is_item else ("", line)
         parts = re.split(r"(`[^`]*`)", line)
-        shown.append("".join(part if part.startswith("`") else re.sub(r"([*|_])", r"\\\1", part) for part in parts))
+        shown.append(
+            bullet + "".join(part if part.startswith("`") else re.sub(r"([*|_])", r"\\\1", part) for part in parts)
+        )
     lines[:] = shown

@@ -14,7 +14,8 @@ import pytest
 from datasets.shards.dataset import Dataset
 from orchestration.cli.main import main
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "tutorial.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 SECTIONS = {int(number): text for number, text in re.findall(r"^## (\d+)\. (.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.M)}
 
 
@@ -24,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("first")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setenv("PYTHONPATH", str(ROOT))  # a Ray that starts in this folder finds our packages
         patch.setenv("MLFLOW_TRACKING_URI", re.findall(r"^export MLFLOW_TRACKING_URI=(.*)$", PAGE, re.MULTILINE)[0])
         for section in (2, 3, 4, 5):
             follow(section)
