@@ -35,7 +35,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 # Heavy, and their part in signatures is none: the site is built without them in half the time.
 autodoc_mock_imports = ["ray", "mlflow", "optuna", "boto3", "botocore", "onnxruntime", "onnx", "matplotlib"]
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True, "exclude-members": "model_config, forward"}
 default_role = "code"  # `name` in a docstring is code
 
 
