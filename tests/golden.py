@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DEFAULT = ROOT.parent / "shared" / "golden"
 OURS = ("datasets", "methods", "orchestration")
 NOT_FINITE = {sign + word for sign in ("", "+", "-") for word in ("nan", "inf", "infinity")}
-F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 # Families, or operations as family/operation, whose code is not written yet. tests/test_golden.py holds the list.
 NOT_YET = {
@@ -110,8 +110,8 @@ class Case:
         """{"rtol", "atol"} for results in `dtype`: as the case says for float64 and float32, else 0."""
         return {"rtol": 0.0, "atol": 0.0, **self.tolerances.get(dtype, {})}
 
-    def choose(self, functions: Mapping[str, F], kind: str | None = None) -> F:
-        """The function for `kind` (default: the operation). Raises: GoldenError when there is none."""
+    def choose(self, functions: Mapping[str, T], kind: str | None = None) -> T:
+        """What `kind` (default: the operation) stands for. Raises: GoldenError when there is none."""
         kind = self.op if kind is None else kind
         if kind not in functions:
             raise GoldenError(f"{self}: unknown kind {kind!r}, known are {', '.join(functions)}")
@@ -145,10 +145,12 @@ class Case:
         assert actual.shape == wanted.shape, (
             f"{self}: {name} has shape {tuple(actual.shape)}, not {tuple(wanted.shape)}"
         )
+        tolerance = self.tolerance(dtype or actual.dtype)
         torch.testing.assert_close(
             actual.double(),
             wanted,
-            **self.tolerance(dtype or actual.dtype),
+            rtol=tolerance["rtol"],
+            atol=tolerance["atol"],
             equal_nan=True,
             msg=lambda text: f"{self}: {name}\n{text}",
         )

@@ -1,12 +1,14 @@
 """Samples as small as they can be, one by one or drawn by hypothesis, and what a data set of them says of itself."""
 
+from typing import Any
+
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from datasets.format.schema import Sample
 from datasets.shards.grouping import cluster_key
 
-ABOUT = {"name": "x", "version": "1", "licence": "none", "label_map": None, "protocol": "general"}
+ABOUT: dict[str, Any] = {"name": "x", "version": "1", "licence": "none", "label_map": None, "protocol": "general"}
 EXAMPLES = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 names = st.text(alphabet="0129_aé-", min_size=1, max_size=4)

@@ -95,7 +95,7 @@ class ObjectStore:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
-    def client(self):  # type: ignore[no-untyped-def]  # boto3 clients have no static type
+    def client(self):  # boto3 clients have no static type
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,

@@ -130,7 +130,7 @@ def test_every_held_out_person_is_asked_about_in_every_mode(tmp_path, protocol, 
 
 def test_captions_and_records_stay(tmp_path):
     content = {"train": list(Dataset.open(tiny_dataset(tmp_path / "tiny")).samples("train"))}
-    about = {"name": "x", "version": "1", "licence": "none", "label_map": "lip20", "protocol": "ltcc"}
+    about: dict[str, Any] = {"name": "x", "version": "1", "licence": "none", "label_map": "lip20", "protocol": "ltcc"}
     captions = {"persons": {"000": "tall"}, "clothes": {}}
     write_dataset(str(tmp_path / "source"), content, **about, captions=captions, extra={"note": 1})
     manifest = holdout(str(tmp_path / "source"), str(tmp_path / "held"), persons=2)

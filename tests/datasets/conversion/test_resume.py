@@ -248,7 +248,7 @@ samples = st.builds(
     key=st.text(alphabet="0123456789", min_size=3, max_size=5),
 )
 splits = st.lists(samples, min_size=1, max_size=40, unique_by=lambda s: s.key).map(lambda s: sorted(s, key=cluster_key))
-ABOUT = {"name": "x", "version": "1", "licence": "none", "label_map": None, "protocol": "general"}
+ABOUT: dict[str, Any] = {"name": "x", "version": "1", "licence": "none", "label_map": None, "protocol": "general"}
 
 
 @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,10 @@ from datasets.images.augment import Augmentation, Draws, augment, draw, preproce
 SMALL = Augmentation(height=24, width=12, pad=4)
 CAL = replace(SMALL, pad=0, enlarge=1.125, crop_probability=0.5)
 OFF = replace(SMALL, flip=0, pad=0, crop_probability=0, erase=0)
-AS_IS = {"mean": (0.0, 0.0, 0.0), "std": (1 / 255, 1 / 255, 1 / 255)}  # normalising then changes nothing
+AS_IS: dict[str, Any] = {
+    "mean": (0.0, 0.0, 0.0),
+    "std": (1 / 255, 1 / 255, 1 / 255),
+}  # normalising then changes nothing
 ODD_SIZES = [(256, 128), (128, 64), (301, 117), (500, 260), (384, 192)]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from datasets.parsing.parser import GraphInput, GraphParser, SCHPParser
 from datasets.parsing.schp import SCHP
 
 SIX = LABEL_MAPS["six"]
-PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+PLAIN: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
 def thirds(height: int, width: int) -> Tensor:

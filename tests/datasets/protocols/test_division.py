@@ -35,7 +35,7 @@ def index_of(rows: list[Row] | np.ndarray) -> SplitIndex:
         "train", person, np.where(worn < 0, -1, np.searchsorted(names, worn)), camera, sequence,
         np.zeros(len(rows), dtype=np.int64), np.arange(len(rows)), [str(p) for p in range(person.max() + 1)],
         [(str(name // 10), str(name % 10)) for name in names], list(CAMERAS), [], (), False,
-        lambda split, column: _Texts(frames),  # type: ignore[arg-type, return-value]
+        lambda split, column: _Texts(frames),
     )  # fmt: skip
 
 

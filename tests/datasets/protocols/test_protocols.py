@@ -1,5 +1,7 @@
 """The protocols' tables, which queries are valid, and what stops a run that could not be scored."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -157,7 +159,7 @@ class TestTracklets:
     def test_frames_in_no_order_are_no_tracklets(self, tmp_path):
         sample = Sample(b"image", None, "1", "a", "k1", "s", None, "x")
         content = {"query": [sample], "gallery": [sample]}
-        about = {"name": "x", "version": "1", "licence": "none", "label_map": None, "protocol": "ccvid"}
+        about: dict[str, Any] = {"name": "x", "version": "1", "licence": "none", "label_map": None, "protocol": "ccvid"}
         write_dataset(str(tmp_path), content, **about)
         with pytest.raises(DataError, match="query has 1 images without a frame, which orders"):
             check(PROTOCOLS["ccvid"], Dataset.open(str(tmp_path)))

@@ -66,7 +66,7 @@ def table(path: Path, gallery: str) -> Dataset:
         split: [Sample(b"i", None, person, "x", camera, None, None, f"{split}/{n}") for n, (person, camera) in rows]
         for split, rows in ((split, enumerate(map(str.split, rows))) for split, rows in content.items())
     }
-    about = {"name": "x", "version": "1", "licence": "none", "label_map": None, "protocol": "prcc"}
+    about: dict[str, Any] = {"name": "x", "version": "1", "licence": "none", "label_map": None, "protocol": "prcc"}
     write_dataset(str(path), samples, **about)
     return Dataset.open(str(path))
 

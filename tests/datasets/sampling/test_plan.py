@@ -41,6 +41,7 @@ def index_of(person: np.ndarray, group: np.ndarray, group_bytes: int = 1000) -> 
 def simulated(persons: int, seed: int = 0, persons_per_group: int = 3, largest: int = 9) -> SplitIndex:
     """Whole persons per row group; every seventh one alone has three row groups, as a large person does."""
     rng = np.random.default_rng(seed)
+    where: list[list[int]]
     who, where, group = [], [], 0
     for person in range(persons):
         pieces = 3 if person % 7 == 3 else 1

@@ -22,7 +22,7 @@ class TestGrouping:
     @EXAMPLES
     @given(splits, st.integers(1, 400))
     def test_a_group_holds_whole_persons_or_a_part_of_a_large_one_alone(self, clustered, target):
-        size = Counter()
+        size: Counter[str] = Counter()
         for one in clustered:
             size[one.person] += payload(one)
         groups = list(row_groups(clustered, target))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,9 @@ def test_golden_clothing_contrastive_loss(case: golden.Case, dtype: torch.dtype)
     loss_of(features, given, case, True, True).backward()
     if "grad_loss_l2" in case.expected:
         expected = torch.as_tensor(case.expected["grad_loss_l2"])
-        tolerance = {"rtol": 1e-6, "atol": 1e-6} if dtype == torch.float64 else {"rtol": 2e-4, "atol": 1e-4}
+        tolerance: dict[str, Any] = (
+            {"rtol": 1e-6, "atol": 1e-6} if dtype == torch.float64 else {"rtol": 2e-4, "atol": 1e-4}
+        )
         torch.testing.assert_close(features.grad.double(), expected, **tolerance)  # by central differences
 
 

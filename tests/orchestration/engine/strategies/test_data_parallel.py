@@ -1,5 +1,7 @@
 """Data-parallel gradients equal those of one process, in whatever order they arrive."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import nn
@@ -28,7 +30,7 @@ def build() -> TwoHeads:
     return TwoHeads().double()
 
 
-def owned(model: TwoHeads) -> dict[str, list[nn.Parameter]]:
+def owned(model: TwoHeads) -> dict[str, Sequence[nn.Parameter]]:
     other = list(model.other.parameters())
     return {"model": [p for p in model.parameters() if all(p is not o for o in other)], "other": other}
 
