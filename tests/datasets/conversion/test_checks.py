@@ -15,7 +15,7 @@ from datasets.conversion.masks import open_masks
 from datasets.images.label_maps import LABEL_MAPS
 from datasets.layouts.layout import Entry
 from datasets.sources import Folder
-from tests.datasets.damage import png
+from tests.datasets.conversion.damage import png
 
 ENTRY = Entry("train", "train/1.jpg", "1")
 SIZE = (6, 4)

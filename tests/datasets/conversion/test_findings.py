@@ -16,7 +16,7 @@ from datasets.conversion import findings
 from datasets.conversion.findings import Findings, check_all, duplicates, output_digest
 from datasets.layouts.layout import Entry
 from datasets.sources import Folder, Offender
-from tests.datasets.damage import png
+from tests.datasets.conversion.damage import png
 
 NUM = 70  # entries: more than two tasks
 LONG_AGO_NS = 10**18

@@ -13,8 +13,8 @@ from datasets.conversion.masks import Masks, in_size_of, mask_name, open_masks
 from datasets.errors import DataError
 from datasets.images.label_maps import LABEL_MAPS
 from datasets.sources import Folder, open_source
-from tests.datasets.damage import png
-from tests.datasets.packing import pack
+from tests.datasets.conversion.damage import png
+from tests.datasets.sources.packing import pack
 
 SIX = LABEL_MAPS["six"]
 MASK, IMAGE = png(np.ones((4, 3), np.uint8)), png(np.full((4, 3, 3), 9, np.uint8))

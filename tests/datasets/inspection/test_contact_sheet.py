@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from datasets.inspection.contact_sheet import GAP, TALL, TITLE, Row, contact_sheet, label_colours, overlay
-from tests.datasets.damage import png
+from tests.datasets.conversion.damage import png
 from tests.datasets.samples import sample
 
 
