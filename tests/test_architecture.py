@@ -208,7 +208,7 @@ COVERED_BY = {
     "datasets/layouts/market1501.py": "datasets/layouts/test_layouts.py: through LAYOUTS",
     "datasets/layouts/msmt17.py": "datasets/layouts/test_layouts.py: through LAYOUTS",
     "datasets/layouts/prcc.py": "datasets/layouts/test_layouts.py: through LAYOUTS",
-    "datasets/sources/source.py": "datasets/sources/test_hostile_archives.py",
+    "datasets/sources/source.py": "datasets/sources/test_folder.py",
     "datasets/synthetic/captions.py": "datasets/synthetic/test_dataset.py: through dataset",
     "datasets/synthetic/fabric.py": "datasets/synthetic/test_dataset.py: through render",
     "datasets/synthetic/figure.py": "datasets/synthetic/test_dataset.py",

@@ -289,7 +289,9 @@ def test_a_place_beyond_all_memory_is_refused_before_it_is_asked_for(
 ) -> None:
     table = pq.read_table(io.BytesIO(whole[INDEX]))
     table = with_column(table, name, [1 << 62] * len(table))
-    with pytest.raises(CorruptData, match=r"index\.parquet is inconsistent: .* is outside the shard; convert the data set again"):
+    with pytest.raises(
+        CorruptData, match=r"index\.parquet is inconsistent: .* is outside the shard; convert the data set again"
+    ):
         use(with_index(whole, index_of(table, whole)))
 
 
