@@ -27,7 +27,7 @@ from datasets.shards.unfinished import FOLDER, Unfinished
 from datasets.shards.writer import Resumption
 from datasets.storage.store import Store, open_store
 from tests import layouts
-from tests.datasets import damage
+from tests.datasets.conversion import damage
 from tests.layouts import Fixture
 from tests.servers.moto_s3 import BUCKET, moto_s3
 

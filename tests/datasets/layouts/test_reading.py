@@ -11,7 +11,7 @@ from datasets.errors import DataError
 from datasets.layouts.layout import Entry, Layout, name
 from datasets.layouts.reading import read_layout
 from datasets.layouts.tree import Tree
-from tests.datasets.packing import pack, tar_of
+from tests.datasets.sources.packing import pack, tar_of
 
 PLACES = {"train": ("train",), "query": ("query",)}
 

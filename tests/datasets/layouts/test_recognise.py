@@ -12,7 +12,7 @@ from datasets.layouts.recognise import check_root, find_root
 from datasets.layouts.table import TABLE
 from datasets.sources import Folder, open_source
 from datasets.sources.archive import Archive
-from tests.datasets.packing import pack
+from tests.datasets.sources.packing import pack
 
 
 def layout(title: str, root: str, regex: str, **places: tuple[str, ...]) -> Layout:

@@ -10,7 +10,7 @@ import pytest
 
 from datasets.sources import Folder
 from datasets.sources.archive import Archive
-from tests.datasets.packing import PACKED, files, opened, pack, refused
+from tests.datasets.sources.packing import PACKED, files, opened, pack, refused
 
 
 @pytest.fixture

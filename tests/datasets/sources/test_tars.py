@@ -14,7 +14,7 @@ import pytest
 
 from datasets.sources import tars
 from datasets.sources.source import walk
-from tests.datasets.packing import files, opened, pack, refused, tar_of
+from tests.datasets.sources.packing import files, opened, pack, refused, tar_of
 
 
 def test_a_tar_with_a_damaged_header_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from datasets.sources.source import walk
-from tests.datasets.packing import files, opened, refused
+from tests.datasets.sources.packing import files, opened, refused
 
 
 def test_a_zip_member_that_lies_about_its_size_is_found(tmp_path: Path) -> None:
