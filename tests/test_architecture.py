@@ -213,6 +213,7 @@ COVERED_BY = {
     "datasets/synthetic/fabric.py": "datasets/synthetic/test_dataset.py: through render",
     "datasets/synthetic/figure.py": "datasets/synthetic/test_dataset.py",
     "datasets/synthetic/head.py": "datasets/synthetic/test_dataset.py: through figure",
+    "datasets/synthetic/jobs.py": "datasets/synthetic/test_dataset.py",
     "datasets/synthetic/limbs.py": "datasets/synthetic/test_dataset.py: through figure",
     "datasets/synthetic/optics.py": "datasets/synthetic/test_dataset.py: through render",
     "datasets/synthetic/outfits.py": "datasets/synthetic/test_dataset.py",

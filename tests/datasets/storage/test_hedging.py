@@ -79,7 +79,7 @@ def test_the_delay_follows_latency_and_size() -> None:
 
 def test_a_failed_first_read_leaves_the_second_to_answer() -> None:
     known = warm()
-    assert known.read(scripted((0.05, OSError("reset")), (0.1, b"second")), 0, 10) == b"second"
+    assert known.read(scripted((0.5, OSError("reset")), (1.0, b"second")), 0, 10) == b"second"
 
 
 def test_when_both_fail_the_error_is_told() -> None:
