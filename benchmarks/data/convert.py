@@ -49,20 +49,20 @@ def main() -> None:
 
 def figures(_: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        small, large = (draw(Path(folder) / str(num), num) for num in (SMALL, LARGE))
+        small, large = (write_tree(Path(folder) / str(num), num) for num in (SMALL, LARGE))
         return rates(large) | memory(small, large) | resuming(large)
 
 
-def draw(root: Path, num: int) -> Path:
-    """A tree of `num` images, no two the same bytes, 40 of a person; made of 64 drawings."""
+def write_tree(root: Path, num: int) -> Path:
+    """Writes a tree of `num` images from 64 figures; no two images have the same bytes, and each person has 40."""
     rng = np.random.default_rng(0)
-    drawn = [drawing(rng) for _ in range(64)]
+    crops = [crop_and_mask(rng) for _ in range(64)]
     for number in range(num):
         split = ("train", "train", "query", "gallery")[number % 4]
         name = (
             f"{number // 40 + (0 if split == 'train' else 50_000):05d}-{number % 4 + 1}-{number // 20 % 2}-{number:06d}"
         )
-        image, mask = drawn[number % 64]
+        image, mask = crops[number % 64]
         comment = b"\xff\xfe\x00\x0a%08d" % number  # a comment before the end
         for place, data in (
             (f"VC-Clothes/{split}/{name}.jpg", image[:-2] + comment + image[-2:]),
@@ -73,7 +73,7 @@ def draw(root: Path, num: int) -> Path:
     return root
 
 
-def drawing(rng: np.random.Generator) -> tuple[bytes, bytes]:
+def crop_and_mask(rng: np.random.Generator) -> tuple[bytes, bytes]:
     """A figure of 128×256 pixels with noise, about 15 kB, and its mask."""
     mask = np.zeros((256, 128), np.uint8)
     left, right = sorted(rng.integers(20, 108, 2).tolist())

@@ -1,7 +1,7 @@
 """What a window costs in mixing and saves in memory: `python -m benchmarks.data.mixing [--json] [--plot FILE]`.
 
 Simulated data sets (20 images a person on average, row groups of 1,000 images that count as 16 MB), batches of 16 people ×
-4 images by `distinct`. Mixing is that of `datasets.sampling.mixing`, of two epochs. --plot draws the figure of
+4 images by `distinct`. Mixing is that of `datasets.sampling.mixing`, of two epochs. --plot writes the figure of
 datasets/README.md.
 """
 
@@ -45,13 +45,13 @@ class Point:
 
 
 def main() -> None:
-    """Print a row for each window, and draw them where asked."""
+    """Print a row for each window; --plot also plots them."""
     parser = options(__doc__)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="a PNG")
     args = parser.parse_args()
     points = [point for images, people in SIZES.items() for lanes in LANES for point in measure(images, people, lanes)]
     if args.plot:
-        draw(points, args.plot)
+        plot(points, args.plot)
     if args.json:
         print(json.dumps([asdict(point) for point in points]))
         return
@@ -102,7 +102,7 @@ def plan(index: SplitIndex, lanes: int, window: int | Literal["all"], epoch: int
     )  # fmt: skip
 
 
-def draw(points: list[Point], path: Path) -> None:
+def plot(points: list[Point], path: Path) -> None:
     """Mixing, and the share lost, over how many row groups are open in all."""
     import matplotlib
 

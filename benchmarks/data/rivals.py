@@ -79,7 +79,7 @@ def main() -> None:
 def compared(python: str) -> dict[str, dict[str, dict[str, Any]]]:
     """Figures of each library, without and with masks. python: the rivals' interpreter."""
     with tempfile.TemporaryDirectory() as folder:
-        draw_files(Path(folder))
+        write_files(Path(folder))
         hosts = {name: Host(name, sys.executable if name == "ours" else python, folder) for name in LIBRARIES}
         best = tune(
             hosts, {name: [Way(name, n) for n in ((1, 2) if name == "ours" else (0, 1, 2, 3))] for name in hosts}
@@ -247,7 +247,7 @@ def held_kib(process: psutil.Process) -> int:
 # The files, and the rivals' environment.
 
 
-def draw_files(folder: Path) -> None:
+def write_files(folder: Path) -> None:
     from benchmarks.data.augment import crops
 
     for n, file in enumerate(crops(FILES, quality=94)):

@@ -52,7 +52,8 @@ def convert(
 ) -> Conversion:
     """Converts a public data set to a data set at the address `destination`.
 
-    layout: a name of LAYOUTS. source: the folder as its authors distribute it, or an archive of it.
+    layout: a name of LAYOUTS. source: the folder as its authors distribute it, or an archive of it. settings: see
+    `ConversionSettings`.
     progress: called with the stage ("read" an archive, "check", "resume", "write"), the amount done and the total: bytes of
     the archive, else images.
 

@@ -37,8 +37,8 @@ def paint(body: Body) -> None:
         if outfit.bag != "handbag" and (seen_from_front or outfit.bag == "shoulder bag"):
             parts.append((0.02, partial(straps, body)))
     parts.sort(key=lambda part: part[0])
-    for _, draw in parts:
-        draw()
+    for _, paint_part in parts:
+        paint_part()
 
 
 def _skull(body: Body) -> Skull:

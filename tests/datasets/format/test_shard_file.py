@@ -34,8 +34,10 @@ def written(groups: list[list[Sample]]) -> tuple[bytes, Shard, pa.Table]:
 def places(index: pa.Table) -> list[GroupPlace]:
     firsts = [row for row in index.to_pylist() if row["row"] == 0]
     rows = [index.column("group").to_pylist().count(row["group"]) for row in firsts]
-    names = ("shard", "group", "offset", "length", "sha256")
-    return [GroupPlace(*(row[name] for name in names), num) for row, num in zip(firsts, rows, strict=True)]
+    return [
+        GroupPlace(row["shard"], row["group"], row["offset"], row["length"], row["sha256"], num)
+        for row, num in zip(firsts, rows, strict=True)
+    ]
 
 
 def read(data: bytes, place: GroupPlace, footer: bytes, columns: list[str] = COLUMNS) -> list[dict[str, Any]]:
