@@ -13,6 +13,8 @@ import pytest
 from datasets.conversion.convert import convert
 from datasets.layouts import LAYOUTS, Layout
 from datasets.shards.dataset import Dataset
+from orchestration import measures
+from orchestration.cli import command, options, tables
 from tests.tiny import tiny_dataset, tiny_samples
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -138,3 +140,21 @@ def test_the_layout_reports_a_name_that_it_cannot_read(campus: Layout, tmp_path:
         "train/0007_RED_c2_0031.jpg",
         "the name does not match <person>_<outfit>_c<camera>_<number>",
     )
+
+
+def test_the_command_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {**vars(command), **vars(options), **vars(tables)}
+    exec(compile(block("orchestration/cli/data.py"), "CONTRIBUTING.md", "exec"), names)
+    address = tiny_dataset(tmp_path / "data", persons=4, clothes=2, images=3)
+    count = names["COUNT"]
+    answer = count.call(count.parse([address, "--split", "train"], "data count"))
+    assert answer == {"images": 24, "persons": 4}
+    count.show(answer)
+    assert re.search(r"images +24", capsys.readouterr().out)
+
+
+def test_the_measure_is_an_entry_of_the_table() -> None:
+    [line] = re.findall(r"^# orchestration/measures.py\n(.*),$", PAGE, re.MULTILINE)
+    [(name, measure)] = eval(f"{{{line}}}", dict(vars(measures))).items()
+    assert name not in measures.MEASURES
+    assert measure.min_gallery == int(name.removeprefix("rank-"))
