@@ -223,10 +223,8 @@ COVERED_BY = {
     "datasets/synthetic/scenes.py": "datasets/synthetic/test_dataset.py: through render",
     "datasets/synthetic/trunk.py": "datasets/synthetic/test_dataset.py: through figure",
     "orchestration/config/build.py": "orchestration/config/test_load.py",
-    "orchestration/config/diagnostics.py": "orchestration/config/test_load.py: through load",
     "orchestration/config/settings.py": "orchestration/config/test_load.py",
     "orchestration/engine/checkpoint.py": "orchestration/engine/test_loop.py",
-    "orchestration/engine/weights.py": "orchestration/training/test_train.py: through train",
     "orchestration/evaluation/embed.py": "orchestration/evaluation/test_evaluate.py",
     "orchestration/figures.py": "orchestration/evaluation/test_explain.py: through explain",
     "orchestration/registry/locate.py": "orchestration/cli/test_commands.py",
@@ -235,12 +233,9 @@ COVERED_BY = {
     "orchestration/sweeps/plots.py": "system/test_sweep_page.py: through report",
     "orchestration/sweeps/report.py": "system/test_sweep_page.py",
     "orchestration/sweeps/settings.py": "orchestration/sweeps/test_presets.py",
-    "orchestration/training/stop_signal.py": "orchestration/tuning/test_trial.py",
-    "orchestration/training/validation.py": "orchestration/training/test_train.py: through the worker",
     "orchestration/training/worker.py": "orchestration/training/test_train.py",
     "orchestration/tuning/ray_tune.py": "orchestration/tuning/test_trial.py",
     "orchestration/tuning/sweep_runs.py": "orchestration/tuning/test_tune.py",
-    "orchestration/tuning/trial_runners.py": "orchestration/tuning/test_trial.py: through trial",
 }
 
 

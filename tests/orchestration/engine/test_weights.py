@@ -1,0 +1,91 @@
+"""State dicts from files of all kinds, and refusals of what is none."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from orchestration.engine import weights
+from orchestration.engine.weights import HUB, fetch, read_state
+from orchestration.errors import RequestError
+
+STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
+
+
+def saved(content: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("w.safetensors", safetensors.torch.save(STATE)),
+        ("w.pth", saved(STATE)),
+        ("w.pth", saved({"epoch": 3, "state_dict": STATE})),
+        ("w.pth", saved({"state_dict": {f"module.{key}": value for key, value in STATE.items()}})),
+    ],
+)
+def test_a_state_dict_is_read_from_a_path(name: str, data: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    found = fetch(str(tmp_path / name), None)
+    assert found.keys() == STATE.keys()
+    assert all(torch.equal(found[key], STATE[key]) for key in STATE)
+
+
+class Exploit:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (print, ("code of a stranger",))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("w.pth", pickle.dumps(Exploit(), protocol=2), "it is damaged or holds pickled code"),
+        ("w.pth", saved({"a": 1}), "holds no state dict"),
+        ("w.pth", saved([torch.ones(1)]), "holds no state dict"),
+        ("w.pth", b"", "cannot be read"),
+        ("w.safetensors", saved(STATE), "cannot be read"),
+        ("w.bin", safetensors.torch.save(STATE), "cannot be read"),
+    ],
+)
+def test_other_files_are_refused_by_name(
+    name: str, data: bytes, reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(RequestError, match=rf"^weights = {name}: .*{reason}"):
+        read_state(data, f"weights = {name}")
+    assert "stranger" not in capfd.readouterr().out, "pickled code never runs"
+
+
+def test_a_missing_file_and_a_missing_publication_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"none\.pth: cannot be read .*Expected 'imagenet', or the path"):
+        fetch(str(tmp_path / "none.pth"), None)
+    with pytest.raises(RequestError, match=r"no published weights have this backbone's shape\. Set weights=null"):
+        fetch(HUB, None)
+
+
+def test_the_hub_is_asked_for_the_published_address_and_its_failure_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def load(address: str, **options: Any) -> dict[str, torch.Tensor]:
+        asked.append(address)
+        assert options["check_hash"]
+        assert options["weights_only"]
+        if "gone" in address:
+            raise OSError("no route")
+        return STATE
+
+    monkeypatch.setattr(weights.torch.hub, "load_state_dict_from_url", load)
+    assert fetch(HUB, "https://here/x-abc.pth").keys() == STATE.keys()
+    with pytest.raises(RequestError, match=r"weights = imagenet: cannot be read \(no route\)"):
+        fetch(HUB, "https://gone/x-abc.pth")
+    assert asked == ["https://here/x-abc.pth", "https://gone/x-abc.pth"]
