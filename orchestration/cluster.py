@@ -30,7 +30,7 @@ SETTINGS = {
 
 
 def connect(say: Callable[[str], None] | None = None) -> None:
-    """Connect to Ray unless this process already is; `say` is told which one.
+    """Connect to Ray unless this process already is; `say` reports which one.
 
     Inside a job that is the job's cluster, which has this source tree already; with RAY_ADDRESS set it is the cluster
     there, and its workers get this source tree as working directory. Otherwise a local cluster starts, on loopback and
@@ -80,7 +80,7 @@ def stderr_unless_it_fails() -> Iterator[None]:
 
 
 def quiet_logs() -> None:
-    """Ray's controllers tell each change of state; a run's story is told by its progress and its journal."""
+    """Silence Ray's controllers, which log each change of state: progress and journal report on a run."""
     for name in ("ray", "ray.train", "ray.data", "ray.tune"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -101,7 +101,7 @@ def use_gpu(workers: int, resources: ResourceSettings) -> bool:
 def check_resources(workers: int, resources: ResourceSettings, say: Callable[[str], None]) -> None:
     """Raises RequestError where the connected cluster can never hold the workers: Ray itself would wait for ever.
 
-    A cluster that this process did not start may grow when it is asked: then `say` is told that training waits for it.
+    A cluster that this process did not start may grow on demand: then `say` reports that training waits for it.
     """
     needs = {"CPU": workers * resources.cpus}
     if use_gpu(workers, resources):

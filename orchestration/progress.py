@@ -1,4 +1,4 @@
-"""What long work shows on stderr: a bar that moves on a terminal, a line every few seconds elsewhere (job logs, CI)."""
+"""Progress on stderr: a bar on a terminal, a line every few seconds elsewhere (job logs, CI)."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Bar:
         self.pace = Pace()
         self.rich: RichProgress | None = None
         if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[told]}"))
+            columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
             self.rich = RichProgress(*columns, TimeElapsedColumn(), console=console)
             self.rich.start()
-            self.task = self.rich.add_task(label, total=None, told=note)
+            self.task = self.rich.add_task(label, total=None, text=note)
         else:
             self.line(f"{label} …")
 
@@ -39,12 +39,12 @@ class Bar:
         now = time.monotonic()
         self.pace.note(now, done)
         if self.rich:
-            self.rich.update(self.task, completed=done, total=total, told=self.told())
+            self.rich.update(self.task, completed=done, total=total, text=self.text())
         elif now - self.spoke >= LINE_EVERY_S:
             self.spoke = now
-            self.line(f"{self.label} {self.told()}")
+            self.line(f"{self.label} {self.text()}")
 
-    def told(self) -> str:
+    def text(self) -> str:
         """As in 12,000/17,000 (70 %)  2,310 images/s  2 s left."""
         done, total = amount(self.done, self.unit), amount(self.total, self.unit)
         parts = [f"{done}/{total} ({100 * self.done / max(self.total, 1):.0f} %)"]
@@ -68,7 +68,7 @@ class Bar:
 
 
 class Pace:
-    """How fast it went lately; what was there at the first call does not count."""
+    """The recent rate; work done before the first call does not count."""
 
     def __init__(self) -> None:
         self.seen: deque[tuple[float, int]] = deque()
@@ -80,7 +80,7 @@ class Pace:
                 self.seen.popleft()
 
     def rate(self) -> float | None:
-        """Per second; None before there is anything to go by."""
+        """Units per second; None until two counts are known."""
         if len(self.seen) < 2:
             return None
         (began, before), (now, done) = self.seen[0], self.seen[-1]
@@ -105,7 +105,7 @@ def duration(seconds: float) -> str:
 
 
 class Progress:
-    """The story of one command. `console` writes to stderr unless another is given."""
+    """Messages and bars of one command. `console` writes to stderr by default."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(file=sys.stderr)
@@ -125,10 +125,10 @@ class Progress:
 
     @contextmanager
     def stages(self, labels: Mapping[str, tuple[str, str]]) -> Iterator[Callable[[str, int, int], None]]:
-        """A bar after another, for work that goes through stages. labels: stage → label and unit."""
+        """One bar after another, for work in stages. labels: stage → label and unit."""
         bars: dict[str, Bar] = {}
 
-        def tell(stage: str, done: int, total: int) -> None:
+        def advance(stage: str, done: int, total: int) -> None:
             if stage not in bars:
                 for bar in list(bars.values())[-1:]:
                     bar.close()
@@ -137,14 +137,14 @@ class Progress:
             bars[stage](done, total)
 
         try:
-            yield tell
+            yield advance
         finally:
             for bar in list(bars.values())[-1:]:
                 bar.close()
 
     @contextmanager
     def training_bar(self, label: str, total_steps: int) -> Iterator[Callable[[Sequence[dict[str, Any]]], None]]:
-        """Yields what takes the journal's records as they arrive: the bar counts steps and shows loss and speed."""
+        """Yields a function of new journal records: its bar counts steps and shows loss and speed."""
         with self.bar(label) as bar:
 
             def on_records(records: Sequence[dict[str, Any]]) -> None:

@@ -143,7 +143,7 @@ def join(texts: Sequence[str]) -> str:
 
 
 def unknown(place: str, name: str, root: type[BaseModel], tree: dict[str, Any]) -> str:
-    """The settings that exist in the place of an unknown one, and the closest of them."""
+    """The settings that exist beside an unknown one, and the closest of them."""
     there = [key for key in fields_at(root, tree, place) if not (place and key == "name")]
     label = f'"{of}"' if (of := chosen_name(tree, place)) else place or "an experiment"
     elsewhere = [key for key in all_keys(root, tree) if key.rpartition(".")[2] == name][:2]

@@ -38,7 +38,7 @@ class NamedSettings(Settings):
 
 
 def method_settings() -> Any:
-    """Each method's own settings with its name, one of which an experiment has: a union told apart by `name`."""
+    """The union of all methods' settings, discriminated by `name`."""
     choices = []
     for name, method in METHODS.items():
         field: Any = (Literal[name], name)
@@ -171,7 +171,7 @@ class EvaluateSettings(Settings):
 
 
 class ResourceSettings(Settings):
-    """Of each worker."""
+    """Resources of each worker."""
 
     cpus: float = Field(default=1.0, gt=0)
     gpu: bool | Literal["auto"] = "auto"  # auto: where the cluster has one for every worker

@@ -1,4 +1,4 @@
-"""Everything a run needs to go on: safetensors and plain JSON under one folder, complete when `checkpoint.json` is there.
+"""Checkpoints: all that resuming a run needs, as safetensors and JSON in one folder, complete once `checkpoint.json` exists.
 
 `<run>/checkpoints/<step>/model.safetensors`   the method's parameters and buffers, by name
 `<run>/checkpoints/<step>/optimizers.safetensors`   `<optimizer>/<parameter>/<state>`
@@ -152,13 +152,13 @@ def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
     if hashlib.sha256(data).hexdigest() != checkpoint.digests[name]:
         raise CorruptCheckpointError(
             f"{checkpoint.store.join(path)}: the bytes differ from the digest in checkpoint.json. "
-            "Delete this checkpoint's folder to go on from the one before."
+            "Delete this checkpoint's folder to resume from the previous one."
         )
     return safetensors.torch.load(data)
 
 
 def restore(checkpoint: Checkpoint, method: Method, optimizers: dict[str, Optimizer]) -> TrainingProgress:
-    """Put parameters, buffers and optimizer states back in place; returns where training goes on."""
+    """Restore parameters, buffers and optimizer states in place; return the progress from which training resumes."""
     method.load_state_dict(load_tensors(checkpoint, FILES[0]))
     restore_optimizers(method, optimizers, load_tensors(checkpoint, FILES[1]))
     return checkpoint.progress
@@ -206,12 +206,12 @@ def load_initial_state(method: nn.Module, checkpoint: Checkpoint, class_counts: 
 
     What has one row per class (classifiers, memories) need not fit, nor be there on both sides: it keeps its new values.
     class_counts: numbers of persons and clothes classes of the new training set.
-    Returns the names that start anew. Raises: RequestError naming what else does not fit.
+    Returns the names of tensors that keep their initial values. Raises: RequestError naming other tensors that do not fit.
     """
     state, wanted = load_tensors(checkpoint, FILES[0]), method.state_dict()
     then = (checkpoint.facts["num_persons"], len(checkpoint.facts["clothes_owner"]))
-    anew = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
-    by_class = {name for name in anew if has_rows(wanted[name], class_counts) and has_rows(state.get(name), then)}
+    reset = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
+    by_class = {name for name in reset if has_rows(wanted[name], class_counts) and has_rows(state.get(name), then)}
     left_out = {name for name in state if name not in wanted and has_rows(state[name], then)}
     names = {*wanted, *state} - by_class - left_out
     shapes = {name: (shape(wanted.get(name)), shape(state.get(name))) for name in sorted(names)}

@@ -1,4 +1,4 @@
-"""Pictures of a sweep: what each parameter does to the score, and what pairs of them do. PNG bytes.
+"""Plots of a sweep: the score against each parameter and each pair of parameters. PNG bytes.
 
 The curve of a parameter is drawn as in Fig. 4 of CAL (Gu et al., CVPR 2022): score against the values of one parameter while
 the others stay, in each mode; here the others stay at the best point's values, every point is a dot, and seeds give bars.
@@ -26,7 +26,7 @@ LOG_FROM = 8  # times the smallest value that the largest is: then the axis is l
 def sensitivity(
     key: str, space: Space, configurations: Sequence[Configuration], best: Configuration | None, names: Sequence[str]
 ) -> bytes:
-    """Score against one parameter. names: metrics, the objective first; a line each, through the best point."""
+    """Score against one parameter. names: metrics, the objective first; one line each, through the best configuration."""
     figure, axes = plt.subplots(figsize=(7.6, 5.2))
     places = Places(space[key], [configuration.values[key] for configuration in configurations])
     lines = [
@@ -45,7 +45,7 @@ def sensitivity(
 
 
 class Places:
-    """Where the values of a parameter stand on an axis: numbers where they are, others side by side."""
+    """Positions of a parameter's values on an axis: numbers at their value, other values side by side."""
 
     def __init__(self, axis: Axis, values: Sequence[Any]) -> None:
         listed = list(axis.values) if isinstance(axis, Choice) else []
@@ -89,7 +89,7 @@ def draw_line(
     name: str,
     colour: str,
 ) -> bool:
-    """Mean with its spread, of the points that differ from the best in this parameter alone; False where it is alone."""
+    """Mean and spread of the configurations that differ from the best only in this parameter; False if there are none."""
     found: dict[float, Score] = {}
     for configuration in configurations:
         if not configuration.stopped and same_but(key, configuration, best) and (score := configuration.metric(name)):
@@ -107,7 +107,7 @@ def draw_line(
 def draw_points(
     axes: Axes, key: str, places: Places, configurations: Sequence[Configuration], name: str, colour: str
 ) -> None:
-    """Every point, and the mean over all of each value where values are few."""
+    """Every configuration, and for listed values the mean over the configurations with that value."""
     by_value: dict[float, list[float]] = {}
     for stopped in (True, False):
         drawn = [(places[p.values[key]], p.metric(name)) for p in configurations if p.stopped == stopped]
@@ -195,6 +195,6 @@ def draw_cells(
 
 
 def modes_of(objective: str, metrics: Mapping[str, Any]) -> list[str]:
-    """The objective, and the same measure in the other modes, as Fig. 4 shows them together."""
+    """The objective, and the same measure in the other modes, which Fig. 4 shows together."""
     measure = objective.rpartition("/")[2]
     return [objective, *(name for name in metrics if name.rpartition("/")[2] == measure and name != objective)]

@@ -1,4 +1,4 @@
-"""What people look at when a sweep is done: a plot per parameter, a map per pair, parallel coordinates, a table."""
+"""The report of a sweep: a plot per parameter, a heat map per pair, parallel coordinates, a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from orchestration.sweeps.space import Choice, Space, format_value, short_names
 from orchestration.sweeps.state import SweepState, state_of
 
 PAGE = Path(__file__).with_name("parallel_coordinates.html")
-MOST_PAIRS = 10
+MAX_PAIRS = 10
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Report:
     table: list[dict[str, Any]] = field(default_factory=list)
 
 
-def report(space: Space, sweep_state: SweepState, objective: str) -> Report:
+def build_report(space: Space, sweep_state: SweepState, objective: str) -> Report:
     configurations = [configuration for configuration in sweep_state.ranked() if configuration.score]
     made = Report(table=table(space, sweep_state))
     if not configurations:
@@ -36,14 +36,14 @@ def report(space: Space, sweep_state: SweepState, objective: str) -> Report:
     for key in space:
         picture = plots.sensitivity(key, space, configurations, sweep_state.best(), names)
         made.pictures[f"sensitivity-{key}.png"] = picture
-    for x, y in itertools.islice(itertools.combinations(space, 2), MOST_PAIRS):
+    for x, y in itertools.islice(itertools.combinations(space, 2), MAX_PAIRS):
         made.pictures[f"heat-map-{x}-{y}.png"] = plots.heat_map(x, y, space, configurations, objective)
     made.pages["parallel-coordinates.html"] = parallel_coordinates(space, sweep_state, objective)
     return made
 
 
 def table(space: Space, sweep_state: SweepState) -> list[dict[str, Any]]:
-    """A row for each point, the best first, for people: percent."""
+    """One row per configuration, best first; scores in percent."""
     names = short_names(space)
     rows: list[dict[str, Any]] = []
     for configuration in sweep_state.ranked():
@@ -56,7 +56,7 @@ def table(space: Space, sweep_state: SweepState) -> list[dict[str, Any]]:
 
 
 def parallel_coordinates(space: Space, sweep_state: SweepState, objective: str) -> bytes:
-    """One page that needs nothing else: an axis per parameter and one for the score, a line per point."""
+    """A self-contained HTML page: an axis per parameter and one for the score, a line per configuration."""
     names = short_names(space)
     axes = [
         {"key": names[key], "log": not isinstance(axis, Choice) and axis.log, "listed": isinstance(axis, Choice)}
@@ -83,7 +83,7 @@ def plain(value: Any) -> float | int | str:
 
 
 def for_script(data: Mapping[str, Any]) -> str:
-    """JSON that cannot end the element that it stands in."""
+    """JSON that cannot close the HTML element around it."""
     return json.dumps(data).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 

@@ -55,7 +55,7 @@ class Prepared:
 
 
 def prepare(experiment: Experiment) -> Prepared:
-    """Everything that can be found wrong before a worker starts. Raises RequestError with the mend."""
+    """Check everything that can be checked before a worker starts. Raises: RequestError with the fix."""
     dataset, protocol = open_for_evaluation(experiment.data)
     index = check_on_data(experiment, dataset, protocol)
     if experiment.select != "last":
@@ -120,7 +120,7 @@ def train(
 ) -> dict[str, Any]:
     """Train, evaluate and (where the experiment says so) register. Returns run_id, run, model, metrics, pictures ….
 
-    resume: the run (its id, or the address of its storage) to take up from its newest checkpoint.
+    resume: the run (its id, or the address of its storage) to resume from its newest checkpoint.
     init_from: a checkpoint or run whose weights training starts from.
     Raises: RequestError before any worker starts; TrainingFailedError afterwards.
     """
@@ -129,8 +129,8 @@ def train(
     backbone = fetch_backbone(prepared)
     init_from = init_from or experiment.init_from
     if init_from and not resume:
-        init_from, anew = check_initial_weights(prepared, init_from)
-        progress.say(f"weights of {init_from}; anew for these people: {', '.join(anew) or 'nothing'}")
+        init_from, reset = check_initial_weights(prepared, init_from)
+        progress.say(f"initial weights: {init_from}; not loaded: {', '.join(reset) or 'none'}")
     cluster.connect(progress.say)
     cluster.check_resources(experiment.workers, experiment.resources, progress.say)
     if resume:
@@ -197,7 +197,7 @@ def num_steps(experiment: Experiment, dataset: Dataset) -> int:
 
 def check_initial_weights(prepared: Prepared, model: str) -> tuple[str, list[str]]:
     """The checkpoint that training is to start from (of a run, at an address, of a registered version) and which of the
-    method's tensors start anew. Raises: RequestError where it is not there or does not fit the method.
+    method's tensors it does not set. Raises: RequestError if it does not exist or does not fit the method.
     """
     method = build.build_method(prepared.experiment, prepared.facts)
     try:
@@ -222,7 +222,7 @@ def fetch_backbone(prepared: Prepared) -> bytes | None:
 
 
 def check_same_experiment(experiment: Experiment, store: Store) -> None:
-    """A resumed run goes on with the experiment it began with; only what does not change the training may differ."""
+    """A resumed run keeps its experiment; only settings that do not change the training may differ."""
     found = checkpoint.latest(store)
     if found is None:
         return

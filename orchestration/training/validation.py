@@ -1,4 +1,4 @@
-"""The method in the midst of its training, scored on val_query and val_gallery by the workers that train it."""
+"""Validation during training: the workers that train a method score it on val_query and val_gallery."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def validate(
     )
     splits = sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)})
     if strategy.rank == 0:
-        scratch.delete_tree("")  # of an attempt that was cut short
+        scratch.delete_tree("")  # of an interrupted attempt
     wait_for_all()
     embedder = Embedder(job, (experiment, method))
     indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))
@@ -83,14 +83,14 @@ def keep(store: Store, record: Record) -> None:
 
 
 class Scores:
-    """What the workers of a trial found so far, each epoch once."""
+    """The validation scores of a trial so far, each epoch once."""
 
     def __init__(self, store: Store) -> None:
         self.reader = SegmentReader(store, f"{FOLDER}/scores")
         self.last = 0
 
     def read_new(self) -> list[dict[str, Any]]:
-        """Records of epochs after those read before: epoch, step, metrics."""
+        """Records (epoch, step, metrics) of epochs that were not read before."""
         new = []
         for _, record in self.reader.read_new():
             if record["epoch"] > self.last:

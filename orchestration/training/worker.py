@@ -1,4 +1,4 @@
-"""What one Ray Train worker does: build, take up the newest checkpoint, run the loop, keep journal and checkpoints."""
+"""One Ray Train worker: build, restore the newest checkpoint, run the loop, write the journal and checkpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from orchestration.training.milestones import milestones, remaining
 log = logging.getLogger(__name__)
 
 FAILURE = "failure.json"
-# Trying again cannot mend these: the run stops at once, however many restarts the experiment allows.
+# Restarts cannot fix these errors: the run stops at once, however many restarts the experiment allows.
 FINAL_ERRORS = (
     CorruptData,
     DataError,
@@ -155,7 +155,7 @@ def run(config: WorkerConfig, store: Store, device: torch.device) -> TrainingPro
 
 
 class Training:
-    """A run's training in this process, taken up at its newest checkpoint. Rank 0 keeps journal and checkpoints."""
+    """A run's training in this process, resumed from its newest checkpoint. Rank 0 writes the journal and checkpoints."""
 
     def __init__(self, config: WorkerConfig, store: Store, device: torch.device) -> None:
         self.config, self.store, self.device = config, store, device
@@ -216,7 +216,7 @@ class Training:
             self.recorder.journal.close()
         self.stream.close()
         if self.dataset.store.stats.retries:
-            log.warning("%s was read with trouble on the way: %s", self.dataset.address, self.dataset.store.stats)
+            log.warning("reads of %s needed retries: %s", self.dataset.address, self.dataset.store.stats)
 
 
 def worker_device() -> torch.device:

@@ -1,4 +1,4 @@
-"""The parts of Ray Tune that a sweep plugs into: where trials come from, whether they go on, who watches."""
+"""A sweep's plug-ins for Ray Tune: searcher, scheduler and callback."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DriverOnly:
 
 
 class Search(DriverOnly, Searcher):
-    """Hands out trials in their turn, and takes back what became of them."""
+    """Passes trials from the queue to Tune, and their results back."""
 
     def __init__(self, queue: TrialQueue, experiment: MakeExperiment, callback: ProgressCallback) -> None:
         super().__init__(metric="score", mode="max")
@@ -45,7 +45,7 @@ class Search(DriverOnly, Searcher):
         while (trial := self.queue.pop()) is not None:
             try:
                 experiment = self.experiment(trial.values, trial.seed)
-            except RequestError as error:  # drawn values that do not go together
+            except RequestError as error:  # a sampled combination that cannot be trained
                 self.queue.complete(trial, Result("failed", reason=str(error)))
                 continue
             self.callback.start(trial_id, trial)
@@ -62,7 +62,7 @@ class Search(DriverOnly, Searcher):
         self.callback.notify()
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: a sweep is taken up from MLflow."""
+        """Save nothing: a sweep resumes from MLflow."""
         Path(checkpoint_path).touch()
 
     def restore(self, checkpoint_path: str) -> None:
@@ -70,10 +70,10 @@ class Search(DriverOnly, Searcher):
 
 
 def to_result(result: Mapping[str, Any] | None) -> Result:
-    """What became of a trial. One that says that it is running, and is over, was stopped; of one whose process died Tune
-    has no result."""
+    """The result of a trial that ended. If its last report says running, it was stopped; if its process died, Tune has no
+    report."""
     if result is None or result.get("state") is None:
-        return Result("failed", reason="it could not begin, or its process died, again and again")
+        return Result("failed", reason="it could not start or its process died, in every attempt")
     return Result(
         state="stopped" if result["state"] == "running" else result["state"],
         epoch=result["epoch"],
@@ -103,7 +103,7 @@ class Scheduler(DriverOnly, FIFOScheduler):
         self.curves[name] = read_curve(result)
         if not self.rule(name, result["epoch"], self.curves):
             return TrialScheduler.CONTINUE
-        reason = f"{result['score']:.4f} after {result['epoch']} epochs is not worth going on"
+        reason = f"{result['score']:.4f} after {result['epoch']} epochs is below the threshold of --stop"
         stop_signal.send_stop(open_store(result["storage"]), result["epoch"], reason)
         return TrialScheduler.STOP
 

@@ -1,6 +1,6 @@
-"""A sweep in MLflow: a parent run, and a child for every point and seed, found by their tags sweep, point and seed.
+"""A sweep in MLflow: a parent run, and a child per configuration and seed, found by their tags sweep, point and seed.
 
-What a sweep knows of its earlier processes it reads from here, and never from files that Ray pickled.
+A resumed sweep reads its earlier trials from here, never from files that Ray pickled.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PAGE = 500
 
 
 def start_sweep(experiment: Experiment, fingerprint: str, settings: Mapping[str, Any]) -> tracked_run.TrackedRun:
-    """The parent run, with what it takes to go on with the sweep in its storage. Raises: RequestError."""
+    """Create the parent run; its storage holds all that resuming the sweep needs. Raises: RequestError."""
     tags = {"kind": "sweep", "sweep.over": "; ".join(settings["over"])[:TAG_LIMIT], "sweep.search": settings["search"]}
     run = tracked_run.create_run(experiment.resolved(), fingerprint, tags=tags)
     content = json.dumps({"experiment": experiment.resolved(), "settings": dict(settings)}, indent=1)
@@ -33,19 +33,19 @@ def start_sweep(experiment: Experiment, fingerprint: str, settings: Mapping[str,
 
 
 def read_settings(sweep: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The resolved experiment and the settings that a sweep began with. Raises: RequestError where that run is none."""
+    """The resolved experiment and the settings that a sweep started with. Raises: RequestError if the run is not a sweep."""
     run = tracked_run.open_run(sweep)
     if not run.store.exists(SETTINGS):
         raise RequestError(
-            f"run {run.run_id} is no sweep. `redress tune --resume SWEEP` takes a sweep's id, which `redress tune` tells; a "
-            "training goes on with `redress train --resume RUN`."
+            f"run {run.run_id} is not a sweep. `redress tune --resume SWEEP` takes the id that `redress tune` printed; to "
+            "resume a training run, use `redress train --resume RUN`."
         )
     content = json.loads(run.store.read(SETTINGS))
     return content["experiment"], content["settings"]
 
 
-def take_up(sweep: str, experiment: Experiment, fingerprint: str, trial: Trial) -> tracked_run.TrackedRun:
-    """The child of this point and seed: the one that an earlier attempt began, else a new one."""
+def create_or_resume(sweep: str, experiment: Experiment, fingerprint: str, trial: Trial) -> tracked_run.TrackedRun:
+    """The child run of a trial: that of an earlier attempt, else a new one."""
     client = mlflow_client.connect()
     for child in children(client, sweep, f"tags.point = '{trial.configuration_id}' and tags.seed = '{trial.seed}'"):
         if "storage" in child.data.tags:
@@ -61,7 +61,7 @@ def take_up(sweep: str, experiment: Experiment, fingerprint: str, trial: Trial) 
 
 
 def children(client: MlflowClient, sweep: str, condition: str = "") -> Iterator[Run]:
-    """The trials of a sweep, the oldest first."""
+    """The trials of a sweep, oldest first."""
     experiment = client.get_run(sweep).info.experiment_id
     wanted = f"tags.sweep = '{sweep}'" + (f" and {condition}" if condition else "")
     token = None
@@ -76,13 +76,13 @@ def children(client: MlflowClient, sweep: str, condition: str = "") -> Iterator[
 
 
 def end_tags(state: str, curve: Mapping[int, float], reason: str | None) -> dict[str, str]:
-    """What is read back of a trial's end; the score itself is a metric."""
+    """The tags from which a trial's result is read back; the score itself is a metric."""
     tags = {"sweep.state": state, "sweep.curve": thinned(curve)}
     return tags | ({"sweep.reason": reason[:TAG_LIMIT]} if reason else {})
 
 
 def thinned(curve: Mapping[int, float]) -> str:
-    """As JSON, in as many of its points as a tag holds."""
+    """The curve as JSON, with as many epochs as a tag can hold."""
     points = sorted(curve.items())
     while len(text := json.dumps({epoch: float(f"{score:.6g}") for epoch, score in points})) > TAG_LIMIT:
         points = points[::-2][::-1]
@@ -90,8 +90,8 @@ def thinned(curve: Mapping[int, float]) -> str:
 
 
 def read_back(client: MlflowClient, sweep: str, objective: str, sweep_state: SweepState) -> list[str]:
-    """Put what MLflow has of the sweep into the sweep state. Trials that failed or were cut short are to be trained again:
-    their points are known, their outcomes are not. Returns the ids of runs that seem to go on."""
+    """Read a sweep's trials from MLflow into the sweep state. Failed and interrupted trials are trained again: only their
+    configurations are recorded. Returns the ids of runs that MLflow shows as running."""
     open_runs = []
     for child in children(client, sweep):
         tags = child.data.tags
@@ -107,7 +107,7 @@ def read_back(client: MlflowClient, sweep: str, objective: str, sweep_state: Swe
 
 
 def result_of(child: Run, objective: str) -> Result | None:
-    """None where the trial did not come to an end of its own."""
+    """The result of a trial; None if it was interrupted."""
     tags = child.data.tags
     if "sweep.state" not in tags or child.info.status == "RUNNING":
         return None
@@ -125,12 +125,12 @@ def result_of(child: Run, objective: str) -> Result | None:
 
 
 def close_open_runs(client: MlflowClient, sweep: str, status: str) -> None:
-    """Of trials whose processes are gone: deliver what they left, and say that they ended."""
+    """Deliver what trials left whose processes have ended, and close their runs."""
     for child in children(client, sweep, "attributes.status = 'RUNNING'"):
         if "storage" in child.data.tags:
             tracked = tracked_run.open_run(child.info.run_id)
             tracked.deliver()
-            if tracked.is_running():  # what it left does not tell its end
+            if tracked.is_running():  # what it left does not contain its end
                 tracked_run.open_run(child.info.run_id).finish(status)
         else:
             client.set_terminated(child.info.run_id, status)

@@ -1,7 +1,7 @@
-"""One trial of a sweep as Ray Tune runs it: a training of one point from one seed, kept in MLflow as a run of its own.
+"""One trial of a sweep as Ray Tune runs it: one configuration trained from one seed, an MLflow run of its own.
 
-A step of the trial ends where it is scored. What trains is in `trial_runners`: with one worker the Tune actor itself, which
-takes the next trial when it is done; with several a Ray Train job.
+A step of the trial ends with a validation. `trial_runners` train: with one worker in the Tune actor itself, which is reused
+for the next trial; with several workers in a Ray Train job.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from orchestration.tracking.mlflow_retry import retry_while_unavailable
 from orchestration.training import stop_signal, train
 from orchestration.training.validation import PREFIX, Scores
 from orchestration.training.worker import FAILURE, FINAL_ERRORS, ValidationSchedule, WorkerConfig
-from orchestration.tuning.sweep_runs import end_tags, take_up
+from orchestration.tuning.sweep_runs import create_or_resume, end_tags
 from orchestration.tuning.trial_runners import FinalError, InProcessRunner, RayTrainRunner, TrialRunner
 
 AWAY_S = 3600.0  # that MLflow may be away before a trial begins: one that does not wait is lost, and the next in turn
@@ -58,7 +58,7 @@ class Job:
 
 
 class SweepTrial(Trainable):
-    """A tracked run from its beginning, or from where an earlier attempt left it, to its end."""
+    """A tracked run from its start, or from where an earlier attempt ended, to its end."""
 
     job: ClassVar[Job]
 
@@ -76,13 +76,13 @@ class SweepTrial(Trainable):
         self.end()
 
     def begin(self, config: Mapping[str, Any]) -> None:
-        """Open the run and start training. What another attempt cannot mend is kept for the first step."""
+        """Open the run and start training. Errors that another attempt cannot fix are kept for the first step."""
         trial = Trial(config["values"], config["seed"], config["is_first_seed"])
         self.failure: str | None = None
         self.runner: TrialRunner | None = None
         self.experiment = Experiment.from_resolved(config["experiment"])
         self.run = retry_while_unavailable(
-            lambda: take_up(self.job.sweep, self.experiment, self.job.fingerprint, trial),
+            lambda: create_or_resume(self.job.sweep, self.experiment, self.job.fingerprint, trial),
             f"trial {trial.name} was to begin",
             deadline_s=AWAY_S,
         )
@@ -136,7 +136,7 @@ class SweepTrial(Trainable):
         assert self.run is not None
         if (
             reason := stop_signal.stop_reason(self.store)
-        ) is not None:  # by an earlier process, which did not tell MLflow
+        ) is not None:  # by an earlier process, which did not report it to MLflow
             return self.done("stopped", reason)
         if self.failure is None:
             try:
@@ -158,7 +158,7 @@ class SweepTrial(Trainable):
         return self.done("finished") if epoch >= self.experiment.epochs else self.reached()
 
     def reached(self) -> dict[str, Any]:
-        """Where the trial stands, as Tune's searcher and scheduler are told: Tune flattens what is nested, so that is text."""
+        """The trial's progress as reported to Tune. Tune flattens nested values, so these are JSON text."""
         assert self.run is not None
         epoch = max(self.curve, default=0)
         return {
@@ -178,7 +178,7 @@ class SweepTrial(Trainable):
         return reached | {"done": True, "state": state, "reason": reason}
 
     def end(self) -> None:
-        """Close the run of a trial that is left before its end: it was stopped, or the sweep itself ends."""
+        """Close the run of a trial that ends early: it was stopped, or the sweep was interrupted."""
         if self.run is None:
             return
         if (reason := stop_signal.stop_reason(self.store)) is not None:
@@ -187,7 +187,7 @@ class SweepTrial(Trainable):
             self.close("KILLED")
 
     def finish(self, state: str, reason: str | None = None) -> None:
-        """The trial came to an end of its own, which its tags tell a sweep that goes on."""
+        """Record the trial's own end in tags, which a resumed sweep reads."""
         assert self.run is not None
         if not self.stop_runner():
             return self.close("KILLED")
@@ -210,13 +210,13 @@ class SweepTrial(Trainable):
         return failed <= self.job.retries
 
     def let_go(self) -> None:
-        """Leave the run as it is: another attempt takes it up."""
+        """Leave the run open: another attempt resumes it."""
         assert self.run is not None
         self.stop_runner()
         self.run = None
 
     def stop_runner(self) -> bool:
-        """False where it goes on, and only the end of this actor will end it."""
+        """Stop training; False if it continues until this actor ends."""
         return self.runner is None or self.runner.stop(failed=self.failure is not None)
 
 
@@ -226,5 +226,5 @@ def describe_failure(error: Exception) -> str:
 
 
 def trainable(job: Job) -> type[SweepTrial]:
-    """The class that Tune makes actors of. It carries the job, so that no trial's configuration has to."""
+    """The class of Tune's actors. It carries the job, so that trial configurations need not."""
     return type(SweepTrial.__name__, (SweepTrial,), {"job": job, "__module__": __name__})

@@ -1,4 +1,4 @@
-"""What trains a sweep's trial: the loop in the Tune actor itself, or a Ray Train job of several workers that it starts."""
+"""Trial runners: training in the Tune actor itself, or in a Ray Train job of several workers."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ POLL_S = 0.2
 
 
 class FinalError(RuntimeError):
-    """Another attempt would end in the same way."""
+    """The trial failed, and another attempt would fail in the same way."""
 
 
 class TrialRunner(Protocol):
     def next_score(self) -> dict[str, Any]:
-        """Train on to where the trial is scored next: epoch, step, metrics.
+        """Train to the next validation and return its epoch, step and metrics.
 
-        Raises: one of FINAL_ERRORS, or FinalError, where another attempt would end in the same way; what else goes wrong
-        another attempt may mend.
+        Raises: one of FINAL_ERRORS, or FinalError, if another attempt would fail in the same way. Other errors may not
+        occur again.
         """
 
     def stop(self, *, failed: bool) -> bool:
-        """End what trains; again, it does nothing. False where it goes on, and only the end of this actor will end it."""
+        """Stop training; idempotent. Returns False if training continues until this actor ends."""
 
 
 class InProcessRunner:
-    """The loop of every run in this process, to one milestone a step."""
+    """Trains in this process, one milestone per call."""
 
     def __init__(self, config: WorkerConfig, run: TrackedRun, *, gpu: bool) -> None:
         with ExitStack() as stack:
@@ -59,7 +59,7 @@ class InProcessRunner:
 
 
 class RayTrainRunner:
-    """A Ray Train job, whose rank 0 leaves the scores in the run's storage."""
+    """Trains in a Ray Train job, whose rank 0 writes scores to the run's storage."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class RayTrainRunner:
     ) -> None:
         """scores: read up to `earlier`, which an attempt before this one left."""
         self.store, self.scores = open_store(run.storage), scores
-        self.waiting = list(earlier[-1:])  # again: what the earlier attempt told nobody may have heard
+        self.waiting = list(earlier[-1:])  # again: the sweep may not have received it
         self.last, self.epoch = prepared.experiment.epochs, 0
         self.error: Exception | None = None
 
@@ -99,13 +99,13 @@ class RayTrainRunner:
         return found
 
     def explain(self) -> None:
-        """The job ended and there is no score: why."""
+        """Raise why the job ended without a score."""
         if self.error is not None and not self.store.exists(FAILURE):
             raise self.error
         raise FinalError(str(self.error or "training ended without a score"))
 
     def stop(self, *, failed: bool) -> bool:
-        """Workers that were stopped read so themselves."""
+        """Workers of a stopped trial end by themselves."""
         if not failed and self.epoch < self.last and stop_signal.stop_reason(self.store) is None:
             return not self.thread.is_alive()
         self.thread.join()

@@ -1,8 +1,8 @@
 """`redress tune`: many trainings of one experiment, over a space of its settings, scored on the validation set.
 
-Ray Tune runs the trials. Which comes next, which is stopped and what the scores are is decided by `turns`, `stopping` and
-`points`; what a sweep knows of its past it reads from MLflow, so it goes on after any process died, and `Tuner.restore`,
-which unpickles from storage, is never needed.
+Ray Tune runs the trials. `trial_queue`, `early_stopping` and `state` decide which trial is next, which stops and what the
+scores are. A sweep reads its past from MLflow: it resumes after any process died, without `Tuner.restore`, which unpickles
+from storage.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from orchestration.engine import checkpoint
 from orchestration.errors import RequestError, first_line, without_secret
 from orchestration.evaluation.evaluate import evaluate, open_for_evaluation
 from orchestration.progress import Progress
-from orchestration.registry import register as registry
-from orchestration.sweeps import report as sweep_report
+from orchestration.registry.register import register_checkpoint
+from orchestration.sweeps.report import build_report, encode
 from orchestration.sweeps.search_algorithms import SEARCH_ALGORITHMS
 from orchestration.sweeps.settings import Plan, SweepSettings, plan
 from orchestration.sweeps.space import shown
@@ -44,7 +44,7 @@ SETTINGS = {
 
 
 class SweepFailedError(RuntimeError):
-    """No point of the sweep was trained to its end."""
+    """No configuration of the sweep was trained to its last epoch."""
 
 
 def tune(
@@ -54,10 +54,10 @@ def tune(
     resume: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """Train every point, keep the sweep in MLflow, register the best. Returns sweep, best, points, model, pictures ….
+    """Train every configuration, keep the sweep in MLflow, register the best. Returns sweep, best, points, model, pictures ….
 
-    resume: the sweep (its id) whose trials are not to be repeated.
-    Raises: RequestError before any trial starts; KeyboardInterrupt where the sweep was told to end; SweepFailedError.
+    resume: the id of a sweep; its finished trials are not repeated.
+    Raises: RequestError before any trial starts; KeyboardInterrupt if the sweep was interrupted; SweepFailedError.
     """
     progress = progress or Progress()
     planned = plan(experiment, settings)
@@ -66,8 +66,8 @@ def tune(
         train.fetch_backbone(prepared)
     check_on_data(planned, prepared)
     if experiment.init_from:
-        address, anew = train.check_initial_weights(prepared, experiment.init_from)
-        progress.say(f"weights of {address}; anew for these people: {', '.join(anew) or 'nothing'}")
+        address, reset = train.check_initial_weights(prepared, experiment.init_from)
+        progress.say(f"initial weights: {address}; not loaded: {', '.join(reset) or 'none'}")
         experiment = experiment.model_copy(update={"init_from": address})  # for an alias or a run may move on meanwhile
         planned = replace(planned, experiment=experiment)
     cluster.connect(progress.say)
@@ -89,13 +89,13 @@ def tune(
 
 
 def going_on(sweep: str) -> tuple[Experiment, SweepSettings]:
-    """The experiment and the settings that a sweep began with. Raises: RequestError."""
+    """The experiment and the settings that a sweep started with. Raises: RequestError."""
     experiment, settings = sweep_runs.read_settings(sweep)
     return Experiment.from_resolved(experiment), SweepSettings.from_plain(settings)
 
 
 class Sweep:
-    """One process's part of a sweep."""
+    """A sweep as one process runs it."""
 
     def __init__(
         self, planned: Plan, prepared: train.Prepared, run: tracked_run.TrackedRun, progress: Progress
@@ -111,10 +111,10 @@ class Sweep:
         )
         self.queue = TrialQueue(self.sweep_state, search_algorithm, early_stopping=planned.rule is not None)
         if done := sum(len(configuration.results) for configuration in self.sweep_state):
-            progress.say(f"going on with sweep {run.run_id}: {done} trials are done")
+            progress.say(f"resuming sweep {run.run_id}: {done} trials are done")
 
     def run_trials(self) -> None:
-        """Until there is nothing more to train. Raises: KeyboardInterrupt where it was cut short."""
+        """Run trials until none is left. Raises: KeyboardInterrupt if the sweep was interrupted."""
         from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner, with_resources
 
         from orchestration.tuning.ray_tune import ProgressCallback, Scheduler, Search, named_by, placement
@@ -168,7 +168,7 @@ class Sweep:
             tuner.fit()
         if not self.queue.finished:
             raise KeyboardInterrupt(
-                f"the sweep was ended; what it found is kept. It goes on with: redress tune --resume {self.run.run_id}"
+                f"the sweep was interrupted; its results are kept. Resume it with: redress tune --resume {self.run.run_id}"
             )
         self.close_trials("FAILED")
 
@@ -183,19 +183,19 @@ class Sweep:
         if len(running) > len(notes):
             notes.append(f"{len(running) - len(notes)} more")
         best = self.sweep_state.best()
-        told = [f"running {' | '.join(notes)}"] if notes else []
+        lines = [f"running {' | '.join(notes)}"] if notes else []
         if best:
-            told.append(f"best {best.score} % at {shown(best.values)}")
-        bar(done, max(self.plan.num_trials, done), note="; ".join(told))
+            lines.append(f"best {best.score} % at {shown(best.values)}")
+        bar(done, max(self.plan.num_trials, done), note="; ".join(lines))
 
     def close_trials(self, status: str) -> None:
-        """Of trials whose processes are gone."""
+        """Close the runs of trials whose processes have ended."""
         retry_while_unavailable(
             lambda: sweep_runs.close_open_runs(self.client, self.run.run_id, status), "the sweep's trials were closed"
         )
 
     def give_up(self, status: str) -> None:
-        """Close what is open. Where MLflow cannot have that, it is said, and hides no other error."""
+        """Close open runs. A failure of MLflow is reported and hides no other error."""
         try:
             self.close_trials(status)
         except Exception as error:
@@ -203,10 +203,10 @@ class Sweep:
         self.run.finish(status)
 
     def finish(self) -> dict[str, Any]:
-        """Pictures and tables to the parent run; the best to the registry."""
+        """Log figures and tables to the parent run; register the best model."""
         settings = self.plan.settings
         best = self.sweep_state.best()
-        report = sweep_report.report(self.plan.space, self.sweep_state, settings.objective)
+        report = build_report(self.plan.space, self.sweep_state, settings.objective)
         for name, data in report.pictures.items():
             self.run.log_picture(data, name)
         for name, data in report.pages.items():
@@ -223,7 +223,7 @@ class Sweep:
             "pages": sorted(report.pages),
         }
         if best is None or best.score is None:
-            raise SweepFailedError(f"no point was trained to its end.{first_failure(self.sweep_state)}")
+            raise SweepFailedError(f"no configuration was trained to its last epoch.{first_failure(self.sweep_state)}")
         run_id = best.of("finished")[best.best_seed()].run_id
         answer["best"] = {
             "point": best.id, "values": best.values, "score": best.score.mean, "spread": best.score.spread,
@@ -236,12 +236,12 @@ class Sweep:
         if settings.register:
             answer["model"] = self.register(best, settings.register)
             self.run.set_tags({"sweep.model": answer["model"]})
-        self.run.store.write("result.json", sweep_report.encode(answer))
-        self.run.log_file(sweep_report.encode(answer), "result.json")
+        self.run.store.write("result.json", encode(answer))
+        self.run.log_file(encode(answer), "result.json")
         return answer
 
     def register(self, best: Configuration, name: str) -> str:
-        """The best point's best run, evaluated as every run is and registered as candidate; its version links the sweep."""
+        """Evaluate the best run of the best configuration and register it as candidate; its version links the sweep."""
         run_id = best.of("finished")[best.best_seed()].run_id
         assert run_id is not None
         child = tracked_run.open_run(run_id)
@@ -257,7 +257,7 @@ class Sweep:
         attempt = uuid.uuid5(
             uuid.NAMESPACE_OID, f"{self.run.run_id} {chosen.address} {name}"
         ).hex  # once, however often resumed
-        model = registry.register_checkpoint(chosen.address, name, run_id, result.metrics, attempt=attempt)
+        model = register_checkpoint(chosen.address, name, run_id, result.metrics, attempt=attempt)
         _, _, version = model.removeprefix("models:/").rpartition("/")
         score = best.score
         tags = {
@@ -270,7 +270,7 @@ class Sweep:
 
 
 def check_on_data(planned: Plan, prepared: train.Prepared) -> None:
-    """Each value by itself fits the data, as the experiment does. Raises: RequestError."""
+    """Check each value on the data, as the experiment is checked. Raises: RequestError."""
     _, protocol = open_for_evaluation(planned.experiment.data)
     for key, axis in planned.space.items():
         for value in axis.ends():
@@ -290,7 +290,7 @@ def first_failure(sweep_state: SweepState) -> str:
 
 
 def num_concurrent(experiment: Experiment, wanted: int | None, gpu: bool) -> int:
-    """How many trials the connected cluster can train at once; not more than were wanted, and at least one."""
+    """The number of trials that the connected cluster can train at once: at most `wanted`, at least one."""
     import ray
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]

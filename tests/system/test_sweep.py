@@ -151,7 +151,7 @@ def test_trials_of_two_workers_are_jobs_and_a_first_seed_behind_those_of_an_earl
     planned, fingerprint = plan(wanted, settings), prepare(wanted).dataset.fingerprint
     sweep = sweep_runs.start_sweep(wanted, fingerprint, asdict(planned.settings)).run_id
     better, behind = {"optimizers.model.lr": 3e-3}, {"optimizers.model.lr": 1e-3}
-    done = sweep_runs.take_up(sweep, planned.trial_experiment(better, 1), fingerprint, Trial(better, 1))
+    done = sweep_runs.create_or_resume(sweep, planned.trial_experiment(better, 1), fingerprint, Trial(better, 1))
     done.log_evaluation({f"validation/{OBJECTIVE}": 0.99}, step=1)
     done.set_tags(sweep_runs.end_tags("finished", {1: 0.98, 2: 0.99}, None))
     done.finish("FINISHED")
@@ -170,4 +170,4 @@ def test_trials_of_two_workers_are_jobs_and_a_first_seed_behind_those_of_an_earl
     }
     assert epochs[Trial(better, 2).configuration_id, "2"] == {0, 1}
     assert epochs[Trial(behind, 1).configuration_id, "1"] == {0}
-    assert "is not worth going on" in found[Trial(behind, 1).configuration_id, "1"].data.tags["sweep.reason"]
+    assert "is below the threshold of --stop" in found[Trial(behind, 1).configuration_id, "1"].data.tags["sweep.reason"]

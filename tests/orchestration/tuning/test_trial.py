@@ -137,7 +137,7 @@ def test_a_stopped_first_seed_stays_stopped_though_mlflow_does_not_know(experime
     actor, config, sweep = begin(experiment)
     first = actor(dict(config))
     result = first.train()
-    stop_signal.send_stop(open_store(result["storage"]), 1, "is not worth going on")
+    stop_signal.send_stop(open_store(result["storage"]), 1, "is below the threshold of --stop")
     first.let_go()  # its process is killed before it reads the stop signal
     second = actor(dict(config))
     result = second.train()
@@ -155,7 +155,7 @@ def test_an_actor_that_is_reused_leaves_the_earlier_trial_as_it_was_decided(expe
     actor, config, sweep = begin(experiment)
     trial = actor(dict(config))
     result = trial.train()
-    stop_signal.send_stop(open_store(result["storage"]), 1, "is not worth going on")
+    stop_signal.send_stop(open_store(result["storage"]), 1, "is below the threshold of --stop")
     other = {"method.epsilon": 0.1}
     resolved = (
         plan(experiment, SweepSettings(over=("method.epsilon=[0.1, 0.5]",))).trial_experiment(other, 1).resolved()
