@@ -25,7 +25,7 @@ demo: setup
 	$(BIN)/redress demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile --durations=25
 
 test-system: setup
 	$(BIN)/python -m pytest -m system

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import re
 import secrets
 import sys
 import tempfile
@@ -38,6 +40,24 @@ os.environ.pop("RAY_ADDRESS", None)
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # two processes of tests with a thread per core each stand in each other's way
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """As `--dist loadfile`, but one process runs every file that uses the Ray cluster: starting a second costs more."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneCluster(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = config.rootpath / nodeid.partition("::")[0]
+            return "ray" if uses_ray(file) else str(file)
+
+    return OneCluster(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+@functools.cache
+def uses_ray(file: Path) -> bool:
+    return bool(re.search(r'\bray_cluster: str|"ray_cluster"', file.read_text(encoding="utf-8")))
 
 
 @pytest.hookimpl(wrapper=True)
