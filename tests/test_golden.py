@@ -96,7 +96,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(place: Path, cases: list[Any], family: str = "doubles") -> None:
-    np.savez(place / f"{family}.npz", **{"a.x": np.array([1, 2, 3], np.float32)})
+    arrays: dict[str, Any] = {"a.x": np.array([1, 2, 3], np.float32)}
+    np.savez(place / f"{family}.npz", **arrays)
     (place / f"{family}.json").write_text(json.dumps({"family": family, "arrays": f"{family}.npz", "cases": cases}))
     golden._load.cache_clear()
 

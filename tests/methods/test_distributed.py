@@ -6,6 +6,7 @@ Processes are started once per number of workers; each test reads what it asks a
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,6 +25,10 @@ from tests.methods.variants import VARIANTS, batch, build, share
 from tests.orchestration.processes import in_processes
 
 PAIR_CASES = {case.id: case for (case,) in (p.values for p in golden.cases("distributed_pair_losses"))}
+PAIR_LOSSES: dict[str, Callable[..., Tensor]] = {
+    "triplet_cosine_hard": triplet_cosine_loss,
+    "contrastive": contrastive_loss,
+}
 WORKERS = (2, 4)
 STEPS = 10
 TRAINED = ("baseline with triplet loss", "cal", "cal with memory", "ifd", "pixel sampling")
@@ -115,7 +120,7 @@ def uneven_batch_norm() -> dict[str, Tensor]:
 def workers_of(case: golden.Case) -> int:
     """The number of workers that a golden case asks for, at most 8; else 0."""
     workers = case.params.get("world_size")
-    return workers if workers in range(1, 9) else 0
+    return workers if isinstance(workers, int) and 1 <= workers <= 8 else 0
 
 
 def pair_losses() -> dict[str, dict[torch.dtype, dict[str, Tensor]] | Exception]:
@@ -147,7 +152,7 @@ def loss_of_kind(case: golden.Case, features: Tensor, labels: Tensor) -> Tensor:
     """A kind is a loss and its setting: "contrastive scale 16"."""
     name, _, settings = case.params["kind"].partition(" ")
     first = rank() * len(features)
-    loss = case.choose({"triplet_cosine_hard": triplet_cosine_loss, "contrastive": contrastive_loss}, name)
+    loss = case.choose(PAIR_LOSSES, name)
     value = float(re.findall(r"[\d.]+", settings)[-1])
     setting = {"margin": value} if loss is triplet_cosine_loss else {"scale": value, "first": first}
     return loss(features, labels, gather(features), gather(labels), **setting)

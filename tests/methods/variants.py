@@ -9,7 +9,7 @@ import torch
 from methods import METHODS
 from methods.method import Batch, DataFacts, Method
 
-SMALL = {"backbone": "resnet18", "width": 1 / 16}
+SMALL: dict[str, Any] = {"backbone": "resnet18", "width": 1 / 16}
 PARTS = {"backbone": "resnet18", "width": 1 / 8}  # a part has 32 numbers
 PCB_REFINED = PARTS | {"body": "pcb", "refine_from_epoch": 1, "finetune_from_epoch": 3}
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {

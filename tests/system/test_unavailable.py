@@ -115,7 +115,7 @@ def delivered_run(client: MlflowClient) -> str | None:
     return found[0].info.run_id if found and "loss/model" in found[0].data.metrics else None
 
 
-def wait_for(look, timeout_s: float):  # type: ignore[no-untyped-def]
+def wait_for(look, timeout_s: float):
     deadline = time.monotonic() + timeout_s
     while not (found := look()):
         assert time.monotonic() < deadline, "nothing happened in time"
@@ -141,6 +141,7 @@ def test_a_server_killed_during_registration_has_one_version_in_the_end(
     after: str, server: Server, run: tuple[tracked_run.TrackedRun, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracked, address = run
+    killed: list[threading.Timer]
     name, real, killed = f"killed-{after}", getattr(MlflowClient, after), []
 
     def and_then_the_server_is_killed(*args: object, **kwargs: object) -> object:

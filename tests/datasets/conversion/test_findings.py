@@ -42,7 +42,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     paths: list[str] = []
     check = findings.check
 
-    def noting(source, entry, masks):  # type: ignore[no-untyped-def]
+    def noting(source, entry, masks):
         paths.append(entry.path)
         return check(source, entry, masks)
 

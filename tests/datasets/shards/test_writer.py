@@ -97,7 +97,7 @@ class TestWriting:
         assert manifest.extra == {"quarantined": ["a.jpg"]}
 
     def test_progress_counts_up_to_all_samples(self, tmp_path):
-        seen = []
+        seen: list[int] = []
         content = {split: tiny_samples(split, persons=1) for split in ("train", "query")}
         write_dataset(str(tmp_path), content, **ABOUT, progress=seen.append)
         assert seen == list(range(1, 17))
