@@ -63,6 +63,11 @@ def grown(path: Path) -> None:
     path.write_bytes(path.read_bytes() + bytes(2_000))
 
 
+def link_out(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/etc/hostname")
+
+
 FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "image gone": (lambda root: image_of(root).unlink(), "cannot be read", "check the file and its permissions"),
     "image empty": (lambda root: image_of(root).write_bytes(b""), "it is empty (0 bytes)", "copy it again"),
@@ -83,7 +88,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "--labels",
     ),
     "mask link": (
-        lambda root: (mask_of(root).unlink(), mask_of(root).symlink_to("/etc/hostname")),
+        lambda root: link_out(mask_of(root)),
         "mask train/1.png is a symbolic link that leads out of the tree",
         "put the file itself there",
     ),
