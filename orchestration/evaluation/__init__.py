@@ -1,1 +1,1 @@
-"""A model on a data set by its protocol: embed, rank, draw."""
+"""A model on a data set by its protocol: embed, rank, render."""

@@ -23,7 +23,7 @@ from orchestration.evaluation.explain import pixels
 from orchestration.figures import Panel
 
 PICTURE = "cues.png"
-SHOWN = 8  # people of each split that is drawn
+SHOWN = 8  # people of each split in the sheet
 
 
 def asked_cues(settings: EvaluateSettings) -> tuple[CueName, ...]:

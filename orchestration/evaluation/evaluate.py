@@ -195,10 +195,10 @@ def render(
     for mode in protocol.modes:
         for name, cue in names_of(mode, asked).items():
             if name in result.lists:
-                drawn = render_ranked_lists(
+                picture = render_ranked_lists(
                     dataset, mode, indexes, name, result, CueRenderer(dataset, augmentation, cue)
                 )
-                result.pictures[f"ranked-lists-{name}.png"] = drawn
+                result.pictures[f"ranked-lists-{name}.png"] = picture
     result.pictures.update(explain.render_triples(found, dataset, protocol, indexes, whole))
     if asked:
         result.pictures[cue_study.PICTURE] = cue_study.render_sheet(
