@@ -60,7 +60,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def job(data: str, store: Store, **changes: Any) -> EmbeddingJob:
-    plain = {"model": "", "batch": 3, "flip": True, "clip": None, "threads": 1, "gpu": False}
+    plain: dict[str, Any] = {"model": "", "batch": 3, "flip": True, "clip": None, "threads": 1, "gpu": False}
     return EmbeddingJob(data=data, destination=store.address, **(plain | changes))
 
 

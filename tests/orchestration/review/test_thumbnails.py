@@ -77,9 +77,8 @@ def test_a_case_shows_the_query_and_both_models_lists(data: tuple[Dataset, dict[
 def test_labels_that_are_missing_are_called_unknown_or_left_out(data: tuple[Dataset, dict[str, SplitIndex]]) -> None:
     _, indexes = data
     nothing = np.full(len(indexes["gallery"]), -1)
-    bare = SplitIndex(**{
-        name: getattr(indexes["gallery"], name) for name in SplitIndex.__dataclass_fields__
-    } | {"clothes": nothing, "camera": nothing})  # fmt: skip
+    facts: dict[str, Any] = {name: getattr(indexes["gallery"], name) for name in SplitIndex.__dataclass_fields__}
+    bare = SplitIndex(**(facts | {"clothes": nothing, "camera": nothing}))
     found = thumbnails.entries(listed(0, [2], [True], 1.0), bare, {2: "data:,"})
     assert found[0].wears == ""
     assert found[0].picture.alt == f"rank 1, right: person {found[0].person}, camera unknown"
