@@ -81,6 +81,7 @@ def test_maps_are_those_of_a_loop_over_images(variant: str) -> None:
         channels, height, width = maps[0].shape
         summed = torch.zeros(height, width, dtype=torch.float64)
         for channel in range(channels):
+            assert maps.grad is not None
             summed += maps.grad[0, channel].sum() / (height * width) * maps[0, channel].detach()
         torch.testing.assert_close(found[image], summed.clamp(min=0))
 

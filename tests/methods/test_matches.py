@@ -68,8 +68,12 @@ def test_the_pairs_of_several_rules_hold_those_of_each(seed: int, rules: list[st
         np.testing.assert_array_equal(together.gallery[is_kept], kept.gallery)
 
 
+def labels(person: list[int], clothes: list[int], camera: list[int]) -> Labels:
+    return Labels(np.array(person), np.array(clothes), np.array(camera))
+
+
 def test_pairs_are_ordered_as_by_a_stable_sort() -> None:
-    query, gallery = Labels([0, 1], [0, 0], [0, 0]), Labels([0, 0, 0, 1, 1], [1] * 5, [0] * 5)
+    query, gallery = labels([0, 1], [0, 0], [0, 0]), labels([0, 0, 0, 1, 1], [1] * 5, [0] * 5)
     pairs = pairs_of(query, gallery, ["general"])
     ordered = pairs.nearest_first(np.array([0.5, 0.9, 0.5, 0.1, 0.2]))
     assert ordered.gallery.tolist() == [1, 0, 2, 4, 3]
@@ -79,7 +83,7 @@ def test_pairs_are_ordered_as_by_a_stable_sort() -> None:
 
 def test_labels_of_different_lengths_and_unknown_rules_are_refused() -> None:
     with pytest.raises(ValueError, match="labels must be one integer per entry, all of the same number"):
-        Labels([0, 1], [0], [0, 1])
-    one = Labels([0], [0], [0])
+        labels([0, 1], [0], [0, 1])
+    one = labels([0], [0], [0])
     with pytest.raises(ValueError, match="unknown rule 'cc': it is one of general, same-clothes, clothes-changing"):
         pairs_of(one, one, ["cc"])

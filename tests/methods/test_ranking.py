@@ -207,7 +207,8 @@ def test_a_gpu_ranks_as_its_own_product_and_a_stable_sort_do(dtype: torch.dtype)
 
 
 def test_ranks_beyond_the_gallery_have_no_share() -> None:
-    labels = Labels([0, 1], [0, 0], [0, 1]), Labels([0, 1, 1], [1, 1, 1], [0, 1, 1])
+    columns = ([0, 1], [0, 0], [0, 1]), ([0, 1, 1], [1, 1, 1], [0, 1, 1])
+    labels = Labels(*map(np.array, columns[0])), Labels(*map(np.array, columns[1]))
     result = rank_distances(torch.tensor([[1.0, 0.0, 2.0], [2.0, 0.0, 1.0]]), *labels, "general", ranks=(1, 3, 5))
     assert result.cmc == {1: 0.5, 3: 1.0, 5: None}
     assert (result.mAP, result.mINP) == (0.75, 0.75)
@@ -250,7 +251,7 @@ def test_precision_at_a_recall_is_the_best_there_or_beyond(seed: int, rule: str)
         return
     curves = []
     for q, row in enumerate(distance):
-        position, hits = 0, []
+        position, hits = 0, list[float]()
         for g in np.argsort(row, kind="stable"):
             if query.person[q] == gallery.person[g]:
                 same_clothes = query.clothes[q] == gallery.clothes[g]

@@ -31,7 +31,9 @@ from tests.tiny import tiny_dataset
 
 def some_ranking() -> Ranking:
     """Two queries of a gallery of three: one match at position 1, two at positions 2 and 3."""
-    query, gallery = Labels([0, 1], [0, 0], [0, 1]), Labels([0, 1, 1], [1, 1, 1], [0, 1, 1])
+    query, gallery = (
+        Labels(*map(np.array, columns)) for columns in (([0, 1], [0, 0], [0, 1]), ([0, 1, 1], [1, 1, 1], [0, 1, 1]))
+    )
     return rank_distances(torch.tensor([[1.0, 2.0, 3.0], [1.0, 2.0, 3.0]]), query, gallery, "general", CMC_RANKS)
 
 
@@ -111,7 +113,7 @@ def test_a_new_measure_is_listed_of_a_run(new: str) -> None:
 
 
 def test_a_new_measure_is_shown_in_tables_and_on_the_model_card(new: str, capsys: pytest.CaptureFixture[str]) -> None:
-    tables.metrics_table("evaluation", {"general/mAP": 0.5, "general/rank-20": 0.75, f"general/{new}": 0.123})
+    tables.print_metrics("evaluation", {"general/mAP": 0.5, "general/rank-20": 0.75, f"general/{new}": 0.123})
     shown = capsys.readouterr().out
     assert new in shown
     assert "12.3" in shown

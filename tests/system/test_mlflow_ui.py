@@ -42,7 +42,7 @@ def seen(tracking_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         register_version(place, NAME, 0.9, seed=2)
         assert main(["registry", "compare", NAME]) == 0
         client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
-        run = client.get_run(client.get_model_version(NAME, "2").run_id)
+        run = client.get_run(client.get_model_version(NAME, "2").run_id or "")
         trials = []
         for number in (1, 2):
             tags = {"mlflow.parentRunId": run.info.run_id}

@@ -32,7 +32,7 @@ from tests.layouts import Fixture
 from tests.servers.moto_s3 import BUCKET, moto_s3
 
 ROOT = Path(__file__).resolve().parents[3]
-SMALL = {"row_group_bytes": 4 << 10, "shard_bytes": 12 << 10}
+SMALL: dict[str, Any] = {"row_group_bytes": 4 << 10, "shard_bytes": 12 << 10}
 CHILD = """
 import sys, time
 from datasets.conversion.convert import ConversionSettings, convert

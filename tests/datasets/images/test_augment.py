@@ -88,6 +88,7 @@ def test_resizing_is_within_one_level_of_torchvision(size: tuple[int, int]) -> N
     for result in (preprocess(images, how), augment(images, None, draw(how, 3, (0,)), how)[0]):
         assert (result - expected.float()).abs().max() <= 1 + 1e-4
     for labels in (preprocess_parsing(parsing, how), augment(images, parsing, draw(how, 3, (0,)), how)[1]):
+        assert labels is not None
         assert torch.equal(labels, expected_parsing)
 
 
@@ -129,6 +130,7 @@ def test_all_frames_of_a_clip_are_treated_alike(how: Augmentation) -> None:
     for frame in range(4):
         alone, label = augment(clips[:, frame], of_clips[:, frame], draws, how)
         assert torch.equal(result[:, frame], alone)
+        assert label is not None
         assert torch.equal(labels[:, frame], label)
     share, _ = augment(clips[2:5], None, draws.slice(2, 5), how)
     assert torch.equal(share, result[2:5])

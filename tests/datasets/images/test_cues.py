@@ -41,6 +41,7 @@ def test_names_of_cues_are_those_of_the_settings() -> None:
 def test_a_cue_by_masks_keeps_the_labels_of_its_regions(cue: CueName, labels: set[str]) -> None:
     images, masks = pictures()
     painted, parsing = show(CUES[cue], images, masks, LIP, COLOUR)
+    assert parsing is not None
     numbers = {number for number, name in enumerate(LIP.labels) if name in labels}
     for image, mask, result, left in zip(images, masks, painted, parsing, strict=True):
         for y, x in np.ndindex(*mask.shape):
@@ -58,6 +59,7 @@ def test_a_cue_by_rows_keeps_the_shares_of_cals_table(cue: CueName, rows: tuple[
     images, masks = pictures()
     assert kept_rows(CUES[cue], 21) == rows
     painted, parsing = show(CUES[cue], images, masks, None, COLOUR)
+    assert parsing is not None
     inside = slice(*rows)
     outside = [row for row in range(21) if not rows[0] <= row < rows[1]]
     assert torch.equal(painted[:, :, inside], images[:, :, inside])

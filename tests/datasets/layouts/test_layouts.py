@@ -94,7 +94,8 @@ def test_every_row_is_the_published_parsers(trees: dict[str, Fixture], name: str
 
 def chosen(entries: list[Entry], name: str, parser: dict[str, Any], split: str) -> dict[str, Entry]:
     """Our rows of what a parser calls `split`, by path."""
-    splits, cameras = {split}, None
+    splits: set[str] = {split}
+    cameras: tuple[str, ...] | None = None
     if (parser["source"], parser["parser"]) == ("CLIP-ReID", "MSMT17") and split == "train":
         splits = {"train", "val"}
     if parser["parser"] == "PRCC_GCN":

@@ -32,7 +32,7 @@ RECORD: dict[str, Any] = {"kind": "drawn", "sha256": "0123456789abcdef", "label_
 
 def drawn(samples: list[Sample]) -> list[bytes]:
     """A mask for each image that depends on its bytes alone."""
-    return [png(np.full(image_size(sample.image), sum(sample.image) % 6, np.uint8)) for sample in samples]
+    return [png(np.full(image_size(sample.image) or (), sum(sample.image) % 6, np.uint8)) for sample in samples]
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def write(path, protocol: str, **splits: str) -> Dataset:
     for split, text in splits.items():
         parts = [[None if part == "-" else part for part in row.split()] for row in text.split(",")]
         content[split] = [
-            Sample(b"image", None, person, clothes, camera, sequence, str(number), f"{split}/{number}")
+            Sample(b"image", None, str(person), clothes, camera, sequence, str(number), f"{split}/{number}")
             for number, (person, camera, clothes, sequence) in enumerate(parts)
         ]
     write_dataset(str(path), content, name="x", version="1", licence="none", label_map=None, protocol=protocol)

@@ -28,6 +28,7 @@ def test_images_of_several_sizes_are_resized_singly_with_their_masks(tmp_path: P
     batches = list(stream(dataset).epoch(found))
     for batch in batches:
         assert batch.images.shape == (24, 3, *SIZE)
+        assert batch.parsing is not None
         for place, row in enumerate(batch.rows.tolist()):
             image, mask = decode_image(samples[row].image), decode_parsing(samples[row].parsing or b"")
             wanted = v2.resize(image, list(SIZE), antialias=True)

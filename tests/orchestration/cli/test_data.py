@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orchestration.cli.command import Command
 from orchestration.cli.data import (
     DATA,
     show_conversion,
@@ -110,7 +111,7 @@ def test_a_verification(problems: list[str], shown: str, capsys: pytest.CaptureF
 
 
 def test_options_are_read_into_their_types() -> None:
-    synth, convert, parse = DATA.commands[:3]
+    synth, convert, parse = (command for command in DATA.commands[:3] if isinstance(command, Command))
     options = synth.parse(["there", "--size", "384x192", "--seed", "7"])
     assert (options.size, options.seed, options.preset, options.overwrite) == ((384, 192), 7, "default", False)
     options = convert.parse(["prcc", "here", "there", "--without", "val", "--without", "gallery", "--dry-run"])

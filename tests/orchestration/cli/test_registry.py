@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orchestration.cli.command import Command
 from orchestration.cli.registry import (
     REGISTRY,
     show_comparison,
@@ -129,7 +130,7 @@ def test_a_gate(target: str | None, shown: str, capsys: pytest.CaptureFixture[st
 
 
 def test_options_are_read_into_their_types() -> None:
-    commands = {command.name: command for command in REGISTRY.commands}
+    commands = {command.name: command for command in REGISTRY.commands if isinstance(command, Command)}
     options = commands["compare"].parse(["m", "--with", "models:/m/1", "--by", "ann"])
     assert (options.model, options.against, options.by, options.data) == ("m", "models:/m/1", "ann", None)
     options = commands["gate"].parse(["m", "--tolerance", "0.02"])

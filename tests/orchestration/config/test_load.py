@@ -22,7 +22,7 @@ from tests.orchestration.config.complaints import DATA, complaint, line
 def test_nothing_changes_after_validation() -> None:
     experiment = load("cal-demo", [DATA])
     with pytest.raises(ValidationError, match="frozen"):
-        experiment.epochs = 3
+        experiment.epochs = 3  # type: ignore[misc]
     with pytest.raises(ValidationError, match="frozen"):
         experiment.method.tau = 1.0  # type: ignore[attr-defined]
 

@@ -15,6 +15,7 @@ from orchestration.cli.demo import demo_recipes
 from orchestration.config import build
 from orchestration.config.load import Experiment, load, override, recipes
 from orchestration.config.recipes import FOLDER, summary
+from orchestration.config.settings import SGD
 from tests import golden
 from tests.orchestration.config.complaints import DATA
 
@@ -95,6 +96,7 @@ def test_the_recipe_of_pixel_sampling_has_the_papers_numbers_and_the_codes_sched
     assert (experiment.augment.height, experiment.augment.width, experiment.epochs) == (256, 128, 60)
     assert (experiment.batch.people, experiment.batch.images, experiment.weights) == (16, 4, "imagenet")
     model = experiment.optimizers["model"]
+    assert isinstance(model, SGD)
     assert (model.name, model.lr, model.momentum, model.weight_decay) == ("sgd", 3.5e-3, 0.9, 5e-4)
     if case := golden.find("schedules", "sps_schedule"):
         factors = [build.factor(model.schedule, epoch, 60) for epoch in range(60)]

@@ -65,7 +65,9 @@ def test_a_registration_whose_answers_are_lost_is_made_once(
     experiment = client.get_run(provenance.run_id).info.experiment_id
     logged = [model.model_id for model in client.search_logged_models([experiment]) if model.name == "lost-answers"]
     assert logged == [made.model_id]
-    outputs = [output.model_id for output in client.get_run(provenance.run_id).outputs.model_outputs]
+    made_by_run = client.get_run(provenance.run_id).outputs
+    assert made_by_run is not None
+    outputs = [output.model_id for output in made_by_run.model_outputs]
     assert outputs.count(made.model_id) == 1
     assert register.load(made.uri, tracking_uri=uri)
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 
 from orchestration.errors import RequestError
 from orchestration.registry.versions import aliases, existing, find, find_version, registered, uri
@@ -69,10 +70,10 @@ def test_an_alias_of_a_deleted_version_is_an_error_that_names_it(client: MlflowC
     client.set_registered_model_alias(model, "previous", "1")
     real = client.get_model_version
 
-    def without_the_first(name: str, number: str) -> object:  # a database may drop aliases of what is deleted
+    def without_the_first(name: str, number: str) -> ModelVersion:  # a database may drop aliases of what is deleted
         return real(name, "9" if number == "1" else number)
 
-    client.get_model_version = without_the_first  # type: ignore[method-assign]
+    client.get_model_version = without_the_first  # type: ignore[method-assign, assignment]
     with pytest.raises(RequestError, match="the alias champion points to version 1, which was deleted"):
         aliases(client, model)
 

@@ -49,7 +49,7 @@ def difference(low: float, high: float) -> Difference:
 def review(*modes: Any, **changes: Any) -> Review:
     champion, candidate = (page.ModelSummary(label, {}) for label in ("champion 1", "candidate 2"))
     facts = dict.fromkeys(Review.__dataclass_fields__, None) | {"champion": champion, "candidate": candidate}
-    return Review(**(facts | {"comparisons": modes, "checks": ()} | changes))  # type: ignore[arg-type]
+    return Review(**(facts | {"comparisons": modes, "checks": ()} | changes))
 
 
 def mode(name: str = "general", **differences: Difference) -> Any:

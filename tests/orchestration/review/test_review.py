@@ -105,6 +105,7 @@ def test_page_and_numbers_are_in_the_run_and_linked_from_the_version(second: dic
     version = client.get_model_version(NAME, "2")
     run = client.get_run(second["run_id"]).info
     link = f"(#/experiments/{run.experiment_id}/runs/{run.run_id}/artifacts/reviews/version-2-against-version-1/"
+    assert version.description is not None
     assert link in version.description
     assert version.description.count("## Review") == 1
     assert version.description.count(f"# {NAME}\n") == 1

@@ -169,6 +169,6 @@ def test_processes_that_start_at_once_share_a_new_database(tmp_path: Path) -> No
     assert [p.returncode for p in started] == [0, 0], answers
     assert answers[0][0] == answers[1][0]
     assert not any(err for _, err in answers), "no noise of migrations"
-    assert MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_experiment_by_name("e").artifact_location == (
-        (tmp_path / "mlartifacts").as_uri()
-    )
+    made = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_experiment_by_name("e")
+    assert made is not None
+    assert made.artifact_location == (tmp_path / "mlartifacts").as_uri()

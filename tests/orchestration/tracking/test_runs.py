@@ -35,7 +35,7 @@ def test_a_summary_has_evaluations_and_nothing_that_a_step_or_the_machine_measur
 
 
 def test_a_summary_says_when_it_began_how_long_it_took_and_where_it_lies() -> None:
-    tags = {"data.address": "s3://bucket/ltcc", "storage": "/runs/r"}
+    tags: dict[str, Any] = {"data.address": "s3://bucket/ltcc", "storage": "/runs/r"}
     found = summary(run({}, **tags), "redress")
     assert (found["started"], found["seconds"]) == ("1970-01-01T00:00:01+00:00", 60.0)
     assert (found["data"], found["storage"], found["experiment"]) == ("s3://bucket/ltcc", "/runs/r", "redress")
