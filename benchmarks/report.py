@@ -60,6 +60,6 @@ def verdict(name: str, value: float, targets: Targets) -> str:
 
 
 def peak_gib() -> float:
-    """Of this process since it began its program (getrusage would also count what forked it)."""
+    """The peak memory of this process since it began its program (getrusage would also count what forked it)."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 2**20

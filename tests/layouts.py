@@ -34,7 +34,7 @@ class Fixture:
 
     @property
     def paths(self) -> list[str]:
-        """Of all its images, as the truth lists them."""
+        """All its images, as the truth lists them."""
         return [image["path"] for image in self.expected["images"]]
 
 

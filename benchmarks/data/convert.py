@@ -44,7 +44,7 @@ TARGETS: dict[str, tuple[str, float]] = {
 
 
 def main() -> None:
-    run(options(__doc__), TARGETS, figures, child=lambda name, *words: CHILDREN[name](*words))
+    run(options(__doc__), TARGETS, figures, child=lambda name, *args: CHILDREN[name](*args))
 
 
 def figures(_: argparse.Namespace) -> dict[str, float]:
@@ -166,7 +166,7 @@ def memory(small: Path, large: Path) -> dict[str, float]:
 def resuming(root: Path) -> dict[str, float]:
     """Seconds of conversions in processes of their own: undisturbed, and the second run after a kill at two thirds."""
     whole = child("convert_once", str(root), str(root / "undisturbed"))["s"]
-    words = [
+    args = [
         sys.executable,
         "-m",
         "benchmarks.data.convert",
@@ -175,7 +175,7 @@ def resuming(root: Path) -> dict[str, float]:
         str(root),
         str(root / "killed"),
     ]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(args, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
         os.kill(process.pid, signal.SIGKILL)
@@ -190,8 +190,8 @@ def resuming(root: Path) -> dict[str, float]:
     }
 
 
-def child(*words: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.data.convert", "--child", *words]
+def child(*args: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.data.convert", "--child", *args]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     return json.loads(done.stdout)
 

@@ -63,7 +63,7 @@ FIGURES: dict[str, Callable[[Iterator[float]], float]] = {
 def main() -> None:
     """Print each library's figures and the ratios."""
     parser = options(__doc__)
-    parser.add_argument("--lock", action="store_true", help="pin the rivals' packages anew in rivals.txt")
+    parser.add_argument("--lock", action="store_true", help="pin the rivals' packages again in rivals.txt")
     parser.add_argument("--serve", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:

@@ -3,7 +3,7 @@
 The store is OpenStack Swift with its S3 API on loopback, one process per kind of server. It takes its CPU time (a row group
 passes through three of its processes) from the same cores that decode, so the ratio of wall times is the lowest that a
 network without cost could show. Requests and bytes are counted by a proxy in an epoch of their own, not the timed ones. Row
-groups have 16 MB and images 15 kB, as in real data; a consumer copies each batch and goes on.
+groups have 16 MB and images 15 kB, as in real data; a consumer copies each batch and continues.
 """
 
 from __future__ import annotations

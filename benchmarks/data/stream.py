@@ -45,7 +45,7 @@ TARGETS: dict[str, tuple[str, float]] = {
 
 
 def main() -> None:
-    run(options(__doc__), TARGETS, figures, child=lambda name, *words: CHILDREN[name](*words))
+    run(options(__doc__), TARGETS, figures, child=lambda name, *args: CHILDREN[name](*args))
 
 
 def figures(_: argparse.Namespace) -> dict[str, float]:
@@ -174,9 +174,9 @@ def waiting(address: str, steps: int = 25, step_s: float = 0.3) -> dict[str, flo
     return {"data wait, share of 0.3 s steps": waited / (time.perf_counter() - began)}
 
 
-def child(*words: str) -> dict[str, float]:
+def child(*args: str) -> dict[str, float]:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.data.stream", "--child", *words],
+        [sys.executable, "-m", "benchmarks.data.stream", "--child", *args],
         stdout=subprocess.PIPE,
         check=True,
         text=True,

@@ -37,18 +37,18 @@ PERSONS = 150  # of PRCC
 AT_MOST = {"pcb": 1.2, "pcb refined": 1.2, "hpm": 1.2, "mgn": 3.0}
 
 
-def cost(words: argparse.Namespace) -> dict[str, Any]:
+def cost(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    images = torch.randn(words.batch, 3, *words.size)
-    person = torch.arange(words.batch) // 2
+    images = torch.randn(args.batch, 3, *args.size)
+    person = torch.arange(args.batch) // 2
     before = peak_mib()
     facts = DataFacts(PERSONS, 0, torch.zeros(PERSONS, 0, dtype=torch.bool))
-    method = Baseline(BaselineSettings(backbone=words.backbone, **BODIES[words.body]), facts)
+    method = Baseline(BaselineSettings(backbone=args.backbone, **BODIES[args.body]), facts)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.01, momentum=0.9)
     method.begin_epoch(0)
     seconds = []
-    for _ in range(words.steps + 1):
+    for _ in range(args.steps + 1):
         began = time.process_time()
         for update in method.updates(Batch(images, person, person)):
             optimizer.zero_grad()
@@ -67,21 +67,21 @@ def peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def cost_in_child(body: str, words: argparse.Namespace) -> dict[str, Any]:
+def cost_in_child(body: str, args: argparse.Namespace) -> dict[str, Any]:
     """`cost` in a process of its own: a peak of memory is a process's."""
-    told = ["--body", body, "--backbone", words.backbone, "--size", *map(str, words.size)]
-    told += ["--batch", str(words.batch), "--steps", str(words.steps)]
+    options = ["--body", body, "--backbone", args.backbone, "--size", *map(str, args.size)]
+    options += ["--batch", str(args.batch), "--steps", str(args.steps)]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.methods.bodies", *told], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-m", "benchmarks.methods.bodies", *options], stdout=subprocess.PIPE, text=True, check=True
     )
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def report_costs(words: argparse.Namespace) -> None:
-    print(f"{words.backbone}, {words.batch} images {words.size[0]} × {words.size[1]}, one thread")
+def report_costs(args: argparse.Namespace) -> None:
+    print(f"{args.backbone}, {args.batch} images {args.size[0]} × {args.size[1]}, one thread")
     first: dict[str, Any] = {}
-    for body in dict.fromkeys(["global", *words.bodies]):
-        found = cost_in_child(body, words)
+    for body in dict.fromkeys(["global", *args.bodies]):
+        found = cost_in_child(body, args)
         first = first or found
         times, memory = found["step_s"] / first["step_s"], found["mib"] / first["mib"]
         over = "  more than expected" if times > AT_MOST.get(body, times) else ""
@@ -99,11 +99,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--body", choices=BODIES, help=argparse.SUPPRESS)
-    words = parser.parse_args()
-    if words.body:
-        print(json.dumps(cost(words)))
+    args = parser.parse_args()
+    if args.body:
+        print(json.dumps(cost(args)))
     else:
-        report_costs(words)
+        report_costs(args)
 
 
 if __name__ == "__main__":

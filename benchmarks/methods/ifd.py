@@ -71,11 +71,11 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--data", type=Path, help="people rendered before; otherwise they are rendered")
     parser.add_argument("--cost", metavar="ROW", help=argparse.SUPPRESS)
-    words = parser.parse_args()
-    if words.cost:
-        print(json.dumps(cost(words.cost, words.data)))
+    args = parser.parse_args()
+    if args.cost:
+        print(json.dumps(cost(args.cost, args.data)))
     else:
-        report_cost(words.rows, words.data or prepare_data(ABLATION.build, validation=False))
+        report_cost(args.rows, args.data or prepare_data(ABLATION.build, validation=False))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 3,000 queries × 7,000 gallery images × 512 dimensions from stored descriptors, in the three modes of LTCC's protocol: ranking,
 intervals of 2,000 resamples over queries and over persons, breakdowns, lists with their images, the page, tags, artifacts.
-Grad-CAM of two narrow networks is part of it; of wider ones it takes longer, so it is told apart. Wall time on all threads;
-beside it, what the same intervals take when resamples are drawn one by one.
+Grad-CAM of two narrow networks is part of it and listed separately, for wider networks take longer. Wall time on all
+threads; beside it, what the same intervals take when resamples are drawn one by one.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ def measure(num_queries: int) -> dict[str, float]:
         ):
             stack.enter_context(timed(*part, seconds, name))
         start, began = time.perf_counter(), time.process_time()
-        told = review.review("model")
+        answer = review.review("model")
         whole, cpu = time.perf_counter() - start, time.process_time() - began
-    assert told["differences"]["clothes-changing/mAP"]["low"] > 0, told
+    assert answer["differences"]["clothes-changing/mAP"]["low"] > 0, answer
     values = np.random.default_rng(0).normal(size=(2, num_queries))
     ours = clock(lambda: bootstrap.mean_intervals(values, confidence=0.95, seed=0))
     results = {f"{name}, s": took for name, took in seconds.items()}

@@ -72,13 +72,13 @@ def main() -> None:
         print("rendering", file=sys.stderr)
         render_dataset(f"{root}/data", preset="tiny")
         holdout(f"{root}/data", f"{root}/held", persons=2)
-        words = [f"data={root}/held", f"storage={Path(root, 'runs')}", *SMALL]
+        overrides = [f"data={root}/held", f"storage={Path(root, 'runs')}", *SMALL]
         cluster.connect()
         mlflow_client.connect()
         before = psutil.Process().memory_info().rss
-        overhead("one worker", load("baseline-demo", [*words, "workers=1"]), one, 5)
-        overhead("two workers", load("baseline-demo", [*words, "workers=2"]), several, 35)
-        swept(load("baseline-demo", [*words, "workers=1"]), many)
+        overhead("one worker", load("baseline-demo", [*overrides, "workers=1"]), one, 5)
+        overhead("two workers", load("baseline-demo", [*overrides, "workers=2"]), several, 35)
+        swept(load("baseline-demo", [*overrides, "workers=1"]), many)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
         print(
             f"driver's peak memory in a sweep of {many} trials: {peak / 2**30:.2f} GiB, of which {before / 2**30:.2f} were "

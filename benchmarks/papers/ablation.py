@@ -124,20 +124,20 @@ def score(trial: Trial, dataset: Dataset) -> dict[str, float]:
     return rank_modes(protocol, indexes, described, dataset.manifest).metrics
 
 
-def in_child(module: str, words: Sequence[str], trial: Trial | None = None) -> dict[str, Any]:
-    """What `module`, run with `words` in a process of its own, prints as its last line; tells a trial's epochs."""
-    child = subprocess.Popen([sys.executable, "-m", module, *words], stdout=subprocess.PIPE, text=True)
-    told = None
+def in_child(module: str, args: Sequence[str], trial: Trial | None = None) -> dict[str, Any]:
+    """What `module`, run with `args` in a process of its own, prints as its last line; tells a trial's epochs."""
+    child = subprocess.Popen([sys.executable, "-m", module, *args], stdout=subprocess.PIPE, text=True)
+    newest = None
     while trial is not None and child.poll() is None:
         folders = checkpoint.complete_folders(open_store(str(trial.folder))) if trial.folder.exists() else []
-        if folders and folders[-1] != told:
-            told = folders[-1]
+        if folders and folders[-1] != newest:
+            newest = folders[-1]
             epoch = checkpoint.find(str(trial.folder)).progress.epoch
             print(f"{trial.row}, seed {trial.seed}: epoch {epoch} of {trial.experiment.epochs}", file=sys.stderr)
         time.sleep(2)
     printed, _ = child.communicate()
     if child.returncode:
-        raise SystemExit(f"{module} {' '.join(words)} ended with status {child.returncode}")
+        raise SystemExit(f"{module} {' '.join(args)} ended with status {child.returncode}")
     return dict(json.loads(printed.splitlines()[-1])) if printed else {}
 
 
@@ -176,15 +176,15 @@ def arguments(ablation: Ablation, description: str | None) -> argparse.ArgumentP
     return parser
 
 
-def train_rows(ablation: Ablation, words: argparse.Namespace) -> list[Trial]:
+def train_rows(ablation: Ablation, args: argparse.Namespace) -> list[Trial]:
     """Every row with every seed: those that are not finished are trained, each in a process of its own."""
-    data = words.data.absolute() if words.data else prepare_data(ablation.build, words.validation)
+    data = args.data.absolute() if args.data else prepare_data(ablation.build, args.validation)
     trials = [
-        plan(ablation, row, seed, data, words.overrides, words.validation) for seed in words.seeds for row in words.rows
+        plan(ablation, row, seed, data, args.overrides, args.validation) for seed in args.seeds for row in args.rows
     ]
-    shared = ["--data", str(data), *(["--validation"] if words.validation else [])]
-    shared += ["--set", *words.overrides] if words.overrides else []
-    with ThreadPoolExecutor(words.jobs) as pool:
+    shared = ["--data", str(data), *(["--validation"] if args.validation else [])]
+    shared += ["--set", *args.overrides] if args.overrides else []
+    with ThreadPoolExecutor(args.jobs) as pool:
         missing = [trial for trial in trials if not trial.result.exists()]
         words_of = [[*shared, "--trial", trial.row, str(trial.seed)] for trial in missing]
         list(pool.map(in_child, [ablation.module] * len(missing), words_of, missing))
@@ -196,17 +196,17 @@ Means = dict[str, dict[str, float]]  # row → metric → percent
 
 def run_table(ablation: Ablation, description: str | None, report_gain: Callable[[Means], None] | None = None) -> None:
     """The command line of a table: train what is missing, print the table and then the gain."""
-    words = arguments(ablation, description).parse_args()
+    args = arguments(ablation, description).parse_args()
     torch.set_num_threads(1)
-    if words.trial:
-        finish_trial(ablation, words)
+    if args.trial:
+        finish_trial(ablation, args)
         return
-    means = report(train_rows(ablation, words))
+    means = report(train_rows(ablation, args))
     if report_gain:
         report_gain(means)
 
 
-def finish_trial(ablation: Ablation, words: argparse.Namespace) -> None:
+def finish_trial(ablation: Ablation, args: argparse.Namespace) -> None:
     """`--trial`: what `train_rows` starts as a process."""
-    row, seed = words.trial
-    finish(plan(ablation, row, int(seed), words.data, words.overrides, words.validation))
+    row, seed = args.trial
+    finish(plan(ablation, row, int(seed), args.data, args.overrides, args.validation))

@@ -2,7 +2,7 @@
 
 Trials that an earlier process started come first, those of configurations with results before the others. Then follow the
 other seeds of started configurations, then new configurations. With early stopping the first seed of a configuration runs
-alone; its other seeds are queued once it has ended. The search algorithm is told of a configuration once, when it is complete.
+alone; its other seeds are queued once it has ended. The search algorithm receives a configuration once, when it is complete.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Tiny(nn.Module):
 
 
 def provenance_of(home: Path, uri: str) -> Provenance:
-    """Of a run that was created for it; its storage is below `home`."""
+    """A run created for the test has its storage below `home`."""
     experiment = {"name": "tiny", "experiment": "registry", "storage": str(home / "runs"), "data": "somewhere/ltcc"}
     run = tracked_run.create_run(experiment, "f" * 64, tracking_uri=uri)
     return Provenance(

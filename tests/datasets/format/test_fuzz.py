@@ -219,7 +219,7 @@ VALUES: dict[pa.DataType, list[Any]] = {
 @EXAMPLES
 @given(data=st.data())
 def test_an_index_that_lies_is_refused_or_harmless(whole: Files, use: Any, rows: Rows, data: st.DataObject) -> None:
-    """Of every kind: places outside, memory without end, columns gone, rows in another order, labels of none."""
+    """Every kind of damage: places outside, memory without end, columns gone, rows in another order, labels of none."""
     table = pq.read_table(io.BytesIO(whole[INDEX]))
     how = data.draw(st.sampled_from(["value", "value", "value", "column", "drop", "cut", "type"]))
     name = data.draw(st.sampled_from(table.schema.names))

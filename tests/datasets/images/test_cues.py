@@ -55,7 +55,7 @@ def test_a_cue_by_masks_keeps_the_labels_of_its_regions(cue: CueName, labels: se
 
 @pytest.mark.parametrize(("cue", "rows"), [("head-rows", (0, 6)), ("body-rows", (6, 18)), ("head-body-rows", (0, 18))])
 def test_a_cue_by_rows_keeps_the_shares_of_cals_table(cue: CueName, rows: tuple[int, int]) -> None:
-    """Of 21 rows the top 2/7 are 6 and the bottom 1/7 are 3; masks are changed alike, and are not needed."""
+    """The top 2/7 of 21 rows are 6, the bottom 1/7 are 3; masks are changed alike, and are not needed."""
     images, masks = pictures()
     assert kept_rows(CUES[cue], 21) == rows
     painted, parsing = show(CUES[cue], images, masks, None, COLOUR)

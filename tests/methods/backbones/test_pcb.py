@@ -36,7 +36,7 @@ def test_refined_parts_average_all_places_by_how_likely_they_are_of_the_part() -
 
 
 def test_a_part_classifier_that_says_just_the_stripes_pools_as_the_stripes() -> None:
-    """Of six rows each its own part: the maps' first channels tell the row, and the classifier believes them."""
+    """Each of six rows is a part of its own: the maps' first channels tell the row, and the classifier believes them."""
     plain, body = small("pcb"), refined(4)
     maps = images().new_zeros(2, body.channels, 6, 3)
     maps[:, :6] = torch.eye(6, dtype=torch.float64)[:, :, None]

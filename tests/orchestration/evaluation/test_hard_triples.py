@@ -47,7 +47,7 @@ def entries_of(dataset: Dataset, seed: int = 0) -> tuple[ModeEntries, ModeEntrie
 
 
 def colours(dataset: Dataset, split: str) -> np.ndarray:
-    """Of every row, one by one: float64 [N, 6]."""
+    """One row after the other: float64 [N, 6]."""
     labels = LABEL_MAPS["lip20"]
     return np.stack(
         [

@@ -197,7 +197,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
 
 
 def test_masks_and_data_sets_are_replaced_where_that_is_asked_for(undisturbed: Undisturbed) -> None:
-    """Of the data set that stood there nothing is left: not its other splits either."""
+    """Nothing is left of the data set that stood there, and none of its other splits."""
     source, made = Dataset.open(undisturbed.data), Dataset.open(undisturbed.answer["address"])
     assert made.splits == ("train",)
     assert made.manifest.label_map == "six"

@@ -14,7 +14,7 @@ TICKS = [(0.0, "1"), (1.0, "5"), (2.0, "10")]
 
 
 def points(path: str) -> list[tuple[float, float]]:
-    """Of a path such as M1 2L3 4."""
+    """The points of a path such as M1 2L3 4."""
     return [(float(x), float(y)) for x, y in (pair.split() for pair in re.split("[ML]", path)[1:])]
 
 

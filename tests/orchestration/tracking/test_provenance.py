@@ -28,7 +28,7 @@ def sources_of(root: Path) -> list[str]:
 
 
 def digest_of(root: Path) -> str:
-    """Of each file: path, NUL, number of bytes, NUL, bytes."""
+    """Each file counts as path, NUL, number of bytes, NUL, bytes."""
     stream = b""
     for path in sources_of(root):
         content = (root / path).read_bytes()
