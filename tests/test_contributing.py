@@ -144,7 +144,7 @@ def test_the_layout_reports_a_name_that_it_cannot_read(campus: Layout, tmp_path:
 
 def test_the_command_answers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = {**vars(command), **vars(options), **vars(tables)}
-    exec(compile(block("orchestration/cli/data.py"), "CONTRIBUTING.md", "exec"), names)
+    exec(compile(block("orchestration/cli/commands/data.py"), "CONTRIBUTING.md", "exec"), names)
     address = tiny_dataset(tmp_path / "data", persons=4, clothes=2, images=3)
     count = names["COUNT"]
     answer = count.call(count.parse([address, "--split", "train"], "data count"))

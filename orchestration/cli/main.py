@@ -1,7 +1,7 @@
 """The command line: arguments → one call of a command → its view or JSON, and an exit status.
 
-0 done, 1 failed while working, 2 the request was wrong, 130 interrupted. A new command is an object in one of the files
-below and an entry of its group; a new group is a line in `REDRESS`.
+0 done, 1 failed while working, 2 the request was wrong, 130 interrupted. A new command is an object in a file of `commands/`
+and an entry of its group; a new group is a line in `REDRESS`.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from collections.abc import Callable, Sequence
 
 from datasets.errors import DataError
 from orchestration.cli.command import Answer, Command, Group, opening, parse_common
-from orchestration.cli.data import DATA
-from orchestration.cli.demo import DEMO
-from orchestration.cli.evaluate import EVALUATE
-from orchestration.cli.experiments import EXPERIMENTS
+from orchestration.cli.commands.data import DATA
+from orchestration.cli.commands.demo import DEMO
+from orchestration.cli.commands.evaluate import EVALUATE
+from orchestration.cli.commands.experiments import EXPERIMENTS
+from orchestration.cli.commands.registry import REGISTRY
+from orchestration.cli.commands.runs import RUNS
+from orchestration.cli.commands.search import SEARCH
+from orchestration.cli.commands.train import TRAIN
+from orchestration.cli.commands.tune import TUNE
 from orchestration.cli.options import CommonOptions, Options
-from orchestration.cli.registry import REGISTRY
-from orchestration.cli.runs import RUNS
-from orchestration.cli.search import SEARCH
-from orchestration.cli.train import TRAIN
-from orchestration.cli.tune import TUNE
 from orchestration.errors import RequestError, without_secret
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130

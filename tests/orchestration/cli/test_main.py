@@ -48,7 +48,7 @@ def test_help_is_there_at_once() -> None:
     assert "train, evaluate and record the run in MLflow" in done.stdout
     assert after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime < 2  # 0.08 s on an idle machine
     imported = {row.rpartition("| ")[2].strip() for row in done.stderr.splitlines()}
-    assert "orchestration.cli.tune" in imported
+    assert "orchestration.cli.commands.tune" in imported
     assert not imported & {
         "torch", "ray", "mlflow", "pyarrow", "pydantic", "rich", "yaml", "dataclasses", "pathlib", "subprocess", "difflib",
     }  # fmt: skip

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from methods import METHODS
-from orchestration.cli.demo import demo_recipes
+from orchestration.cli.commands.demo import demo_recipes
 from orchestration.config import build
 from orchestration.config.load import Experiment, load, override, recipes
 from orchestration.config.recipes import FOLDER, summary

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from methods import METHODS
-from orchestration.cli.tune import TUNE, requested_sweep
+from orchestration.cli.commands.tune import TUNE, requested_sweep
 from orchestration.config.load import load, recipes
 from orchestration.errors import RequestError
 from orchestration.sweeps.presets import FOLDER, KEYS, read_sweep, sweeps

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestration.cli.command import Command
-from orchestration.cli.registry import (
+from orchestration.cli.commands.registry import (
     REGISTRY,
     show_comparison,
     show_decision,

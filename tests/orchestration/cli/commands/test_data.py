@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestration.cli.command import Command
-from orchestration.cli.data import (
+from orchestration.cli.commands.data import (
     DATA,
     show_conversion,
     show_inspection,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration.cli.search import SEARCH, show_search
+from orchestration.cli.commands.search import SEARCH, show_search
 from tests.orchestration.printed_table import cells
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestration.cli.runs import show_run, show_runs, show_sync
+from orchestration.cli.commands.runs import show_run, show_runs, show_sync
 from tests.orchestration.printed_table import cells
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.cli.demo import DEMO, empty_folder, show_demo
+from orchestration.cli.commands.demo import DEMO, empty_folder, show_demo
 from orchestration.errors import RequestError
 
 METRICS = {

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.cli.evaluate import show_evaluation
-from orchestration.cli.train import TRAIN, requested_experiment, show_training
+from orchestration.cli.commands.evaluate import show_evaluation
+from orchestration.cli.commands.train import TRAIN, requested_experiment, show_training
 from orchestration.errors import RequestError
 from tests.orchestration.printed_table import cells
 

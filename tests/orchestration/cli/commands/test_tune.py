@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestration.cli.tune import TUNE, requested_sweep, show_sweep
+from orchestration.cli.commands.tune import TUNE, requested_sweep, show_sweep
 from orchestration.errors import RequestError
 from orchestration.sweeps.settings import SweepSettings
 from orchestration.tuning import tune

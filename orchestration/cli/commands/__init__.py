@@ -1,0 +1,1 @@
+"""The commands of `redress`, one file a group: options, call and view of each."""
