@@ -64,12 +64,13 @@ def uses_ray(file: Path) -> bool:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     """A test of a golden case runs inside `golden.judging`."""
     golden = sys.modules.get("tests.golden")  # loaded where a test uses it
-    parameters = pyfuncitem.callspec.params.values() if hasattr(pyfuncitem, "callspec") else ()
+    parameters = list(pyfuncitem.callspec.params.values()) if hasattr(pyfuncitem, "callspec") else []
     case = next((value for value in parameters if golden and isinstance(value, golden.Case)), None)
     if not golden or case is None:
         return (yield)
     result = True  # called, where an error was allowed
-    with golden.judging(case):
+    of_a_part = any(isinstance(value, str) and value in case.expected for value in parameters)
+    with golden.judging(case, of_a_part=of_a_part):
         result = yield
     return result
 

@@ -235,6 +235,8 @@ def test_a_finite_value_instead_of_nan_needs_notes_that_allow_it(place: Path) ->
         case.check("y", 1.0)
     with pytest.raises(AssertionError):
         case.check("y", math.inf)
+    with pytest.raises(AssertionError, match=r"y has shape \(3, 4\), not \(\)"):
+        case.check("y", torch.ones(3, 4))
 
 
 def test_null_is_not_compared(place: Path) -> None:
@@ -251,11 +253,18 @@ def raise_in_our_code() -> None:
 def test_an_error_passes_where_the_reference_raises_it_too(place: Path) -> None:
     case = only_case(place, {"y": "raises ValueError", "reference": "raises TypeError"})
     assert case.expected["y"] == golden.Raises("ValueError")
-    with golden.judging(case):
+    with (
+        pytest.warns(golden.GoldenWarning, match="single/c.*ValueError where the reference raises, too"),
+        golden.judging(case),
+    ):
         raise_in_our_code()
+    with pytest.raises(ValueError, match="0 frames"), golden.judging(case, of_a_part=True):
+        raise_in_our_code()  # another part of the case raises
     with pytest.raises(ValueError, match="of the test itself"), golden.judging(case):
         raise ValueError("of the test itself")
     case.check("grad", None)  # the reference got no further
+    with pytest.raises(golden.GoldenError, match="no 'mistyped'"):
+        case.check("mistyped", 1.0)
 
 
 @pytest.mark.parametrize("expected", [{"y": "raises IndexError"}, {"y": 1.0, "reference": "raises ValueError"}, {}])

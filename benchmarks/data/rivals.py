@@ -213,7 +213,7 @@ class Host:
         return self.answer()
 
     def peak_mib(self, way: Way) -> float:
-        """Of the host, the fork that reads an epoch and its workers, together."""
+        """The peak of the host, the fork that reads an epoch, and its workers together."""
         self.begin("measure", way)
         assert self.process.stdout
         peak = 0

@@ -2,7 +2,7 @@
 
 3,000 queries × 7,000 gallery images × 512 dimensions from stored descriptors, in the three modes of LTCC's protocol: ranking,
 intervals of 2,000 resamples over queries and over persons, breakdowns, lists with their images, the page, tags, artifacts.
-Grad-CAM of two narrow networks is part of it and listed separately, for wider networks take longer. Wall time on all
+Grad-CAM of two narrow networks is part of it and listed separately, because wider networks take longer. Wall time on all
 threads; beside it, what the same intervals take when resamples are drawn one by one.
 """
 
@@ -75,7 +75,7 @@ def measure(num_queries: int) -> dict[str, float]:
             ("images of ranked lists", (review, "render_cases")),
             ("Grad-CAM of two narrow networks", (review, "render_explanations")),
             ("the page", (review, "write_page")),
-            ("artifacts, tags, description", (review, "keep")),
+            ("artifacts, tags, description", (review, "store_review")),
         ):
             stack.enter_context(timed(*part, seconds, name))
         start, began = time.perf_counter(), time.process_time()

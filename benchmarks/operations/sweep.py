@@ -46,7 +46,7 @@ def swept(experiment: Experiment, trials: int) -> tuple[dict[str, Any], float]:
 
 
 def training_seconds(answer: dict[str, Any]) -> list[float]:
-    """Of each trial, the seconds of its steps."""
+    """The seconds of the steps of each trial."""
     found = []
     for child in sweep_runs.children(mlflow_client.connect(), answer["sweep"]):
         steps = read_steps(open_store(child.data.tags["storage"]))

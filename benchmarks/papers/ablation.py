@@ -125,7 +125,7 @@ def score(trial: Trial, dataset: Dataset) -> dict[str, float]:
 
 
 def in_child(module: str, args: Sequence[str], trial: Trial | None = None) -> dict[str, Any]:
-    """What `module`, run with `args` in a process of its own, prints as its last line; tells a trial's epochs."""
+    """What `module`, run with `args` in a process of its own, prints as its last line. Prints the epochs of a trial."""
     child = subprocess.Popen([sys.executable, "-m", module, *args], stdout=subprocess.PIPE, text=True)
     newest = None
     while trial is not None and child.poll() is None:
@@ -186,8 +186,8 @@ def train_rows(ablation: Ablation, args: argparse.Namespace) -> list[Trial]:
     shared += ["--set", *args.overrides] if args.overrides else []
     with ThreadPoolExecutor(args.jobs) as pool:
         missing = [trial for trial in trials if not trial.result.exists()]
-        words_of = [[*shared, "--trial", trial.row, str(trial.seed)] for trial in missing]
-        list(pool.map(in_child, [ablation.module] * len(missing), words_of, missing))
+        args_of = [[*shared, "--trial", trial.row, str(trial.seed)] for trial in missing]
+        list(pool.map(in_child, [ablation.module] * len(missing), args_of, missing))
     return trials
 
 

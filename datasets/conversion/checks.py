@@ -12,7 +12,7 @@ from datasets.sources import Offender, Source, TooLarge
 
 MAX_FILE_BYTES = 64 << 20  # a crop has kilobytes
 DIGEST_BYTES = 16
-_FIX_IMAGE = "copy it again from an undamaged one, or remove it"
+_FIX_IMAGE = "copy it again from an undamaged copy, or remove it"
 _FIX_MASK = "make the mask again"
 
 

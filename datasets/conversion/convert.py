@@ -137,7 +137,9 @@ class _Inputs:
 def _refuse_finished(store: Store) -> None:
     if store.exists(MANIFEST):
         forget(store)  # notes of a conversion that was killed between its manifest and its end
-        raise DataError(f"{store.address} holds a finished data set; choose another address, or overwrite it")
+        raise DataError(
+            f"{store.address} holds a finished data set; choose another address, or replace it with --overwrite"
+        )
 
 
 def _open_inputs(

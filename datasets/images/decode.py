@@ -162,7 +162,7 @@ def _nearest(length: int, wanted: int) -> np.ndarray:
 
 def _check_size(size: tuple[int, int] | None, key: str) -> None:
     if size is not None and size[0] * size[1] > MAX_PIXELS:
-        raise DecodeError(f"{key} declares {size[0]} × {size[1]} pixels, more than the {MAX_PIXELS} that are decoded")
+        raise DecodeError(f"{key} claims {size[0]} × {size[1]} pixels, more than the {MAX_PIXELS} that are decoded")
 
 
 def _unfiltered(png: bytes) -> np.ndarray | None:

@@ -31,7 +31,7 @@ def _read(tree: Tree) -> Iterator[Entry]:
     seen: dict[str, str] = {}
     for walk in walks:
         if walk.folder in seen:
-            problem = f"{walk.folder} is in {seen[walk.folder]} already"
+            problem = f"{walk.folder} stands in {seen[walk.folder]} already"
             tree.report(walk.where, problem, "list each tracklet once, in one list")
             continue
         seen[walk.folder] = walk.where

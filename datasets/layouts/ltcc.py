@@ -46,7 +46,7 @@ def _listed(tree: Tree, where: str, line: str, known: set[int], listed: Mapping[
     elif int(line) not in known:
         tree.report(where, f"person {line} has no image", "remove the line, or add the person's images")
     elif int(line) in listed:
-        tree.report(where, f"person {line} is in {listed[int(line)]} already", "list the person once, in one list")
+        tree.report(where, f"person {line} stands in {listed[int(line)]} already", "list the person once, in one list")
     else:
         return (int(line),)
     return None

@@ -240,7 +240,7 @@ def _no_manifest(store: Store) -> str:
     """Why there is no data set: the address is empty, or something else is there, which is listed."""
     found = store.children()
     if not found:
-        return f"there is no data set at {store.address}: it is empty; check the address"
+        return f"there is no data set at {store.address}: nothing is there; check the address"
     some = ", ".join(found[:8]) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
     return (
         f"{store.address} has no {MANIFEST}, which is written last: its conversion was interrupted, or the address is "

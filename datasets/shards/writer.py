@@ -121,7 +121,9 @@ def clear(store: Store, splits: Iterable[str], overwrite: bool, resumption: Resu
     folders = set(splits)
     if store.exists(MANIFEST):
         if not overwrite:
-            raise DataError(f"{store.address} holds a finished data set; choose another address, or overwrite it")
+            raise DataError(
+                f"{store.address} holds a finished data set; choose another address, or replace it with --overwrite"
+            )
         with contextlib.suppress(DataError):
             folders |= set(read_manifest(store.read(MANIFEST), store.join(MANIFEST)).splits)
         store.delete(MANIFEST)

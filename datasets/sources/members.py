@@ -55,7 +55,9 @@ class Members:
         folder, _, name = _plain(target).rpartition("/")
         number = self.folders.get(folder, {}).get(name, FOLDER)
         if number < 0:
-            self.add_bad(written, f"is a hard link to {target}, which is no earlier file", "put the file itself there")
+            self.add_bad(
+                written, f"is a hard link to {target}, no file that came before it", "put the file itself there"
+            )
         else:
             self._put(written, number)
 

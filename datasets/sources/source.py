@@ -11,7 +11,11 @@ LISTS_BYTES = 1 << 30  # at most, of a list or a table; images have a limit of t
 
 @dataclass(frozen=True, slots=True)
 class Offender:
-    """Something that cannot be converted. path: below the root, with its line where it is a line of a list."""
+    """Something that cannot be converted. path: below the root, with its line where it is a line of a list.
+
+    The manifest of a conversion with --quarantine records path and problem, and its digest is the data set's fingerprint:
+    another wording of a problem gives another plan of the same data.
+    """
 
     path: str
     problem: str

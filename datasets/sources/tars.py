@@ -46,11 +46,11 @@ def open_tar(path: Path, file: BinaryIO) -> Archive:
     except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{name} is damaged ({error}); copy it again from an undamaged one") from error
+        raise DataError(f"{name} is damaged ({error}); copy it again from an undamaged copy") from error
     if os.pread(file.fileno(), tarfile.BLOCKSIZE, end) != tarfile.NUL * tarfile.BLOCKSIZE:
         raise DataError(
-            f"{name} is damaged or truncated: after {len(members):,} files follows neither a file nor the archive's end; "
-            "copy it again from an undamaged one"
+            f"{name} is damaged or truncated: {len(members):,} files are followed by neither a file nor the archive's end; "
+            "copy it again from an undamaged copy"
         )
     members.resolve_links()
     return Archive(file, members, _TarReader(file))
@@ -80,7 +80,7 @@ def plain_tar(path: Path, file: BinaryIO, progress: Progress | None) -> BinaryIO
                 "cannot be read in place: set TMPDIR to a disk with more space, or unpack it and give the folder as the source"
             ) from error
         if isinstance(error, OSError | EOFError | lzma.LZMAError | zlib.error):
-            raise DataError(f"{name} is damaged ({error}); copy it again from an undamaged one") from error
+            raise DataError(f"{name} is damaged ({error}); copy it again from an undamaged copy") from error
         raise
     finally:
         file.close()

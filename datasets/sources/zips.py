@@ -35,7 +35,7 @@ def open_zip(path: Path, file: BinaryIO) -> Archive:
     except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OverflowError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{name} is damaged ({error}); copy it again from an undamaged one") from error
+        raise DataError(f"{name} is damaged ({error}); copy it again from an undamaged copy") from error
     members.resolve_links()
     return Archive(file, members, read)
 
@@ -51,7 +51,7 @@ def _add(members: Members, info: zipfile.ZipInfo, read: _ZipReader) -> None:
             info.filename, "is encrypted", "unpack the archive with its password and give the folder as the source"
         )
     elif info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        problem = f"is packed by method {info.compress_type} of ZIP; supported are 0 (stored) and 8 (deflate)"
+        problem = f"is packed by method {info.compress_type} of ZIP; read are 0 (stored) and 8 (deflate)"
         members.add_bad(info.filename, problem, "unpack the archive and give the folder as the source")
     elif kind == stat.S_IFLNK:
         try:
@@ -75,7 +75,7 @@ class _ZipReader:
     def __call__(self, noted: Sequence[int], most: int) -> bytes:
         size, offset, packed, method, crc = noted
         if size > most or packed > 2 * most + 1024:
-            raise BadMember(f"it declares {size} bytes, packed {packed}")
+            raise BadMember(f"it claims {size} bytes, packed {packed}")
         head = os.pread(self._descriptor, _LOCAL.size, offset)
         if len(head) < _LOCAL.size or head[:4] != b"PK\3\4":
             raise BadMember("its header in the archive is damaged")
@@ -89,7 +89,7 @@ class _ZipReader:
                 raise BadMember(f"its packed bytes are damaged ({error})") from error
         if len(data) != size:
             found = "more than" if len(data) > size else f"{len(data)} bytes, not"
-            raise BadMember(f"it unpacks to {found} the {size} declared")
+            raise BadMember(f"it unpacks to {found} the {size} promised")
         if zlib.crc32(data) != crc:
             raise BadMember("its bytes differ from the archive's checksum (CRC)")
         return data

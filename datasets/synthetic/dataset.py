@@ -26,7 +26,7 @@ PARALLEL_FROM = 60  # walks: below that, starting processes costs more than it s
 def samples(jobs: Iterable[Job], pool: ProcessPoolExecutor | None = None, ahead: int = 8) -> Iterator[Sample]:
     """The samples of the walks, in their order; the bytes do not depend on the number of processes.
 
-    pool: the processes that render, None for this one. ahead: tasks in progress at most.
+    pool: the processes that render, None for this one. ahead: tasks in progress beside the next one.
     """
     todo = list(jobs)
     chunks = (todo[i : i + CHUNK] for i in range(0, len(todo), CHUNK))

@@ -37,7 +37,7 @@ class Command(NamedTuple, Generic[OptionsT]):
         declared = self.options.arguments()
         flags = [argument.flag_of(name) for name, argument in declared.items() if not argument.is_positional]
         several = next((name for name, argument in declared.items() if argument.takes_several), None)
-        takes_settings = several is not None and "key=value" in declared[several].settings["metavar"]
+        takes_settings = several is not None and declared[several].takes_settings
         check_flags(args, [*flags, *HELP], parser, takes_settings)
         found, rest = parser.parse_known_args(args)
         values = {name: getattr(found, name) for name in declared}

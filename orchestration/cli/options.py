@@ -25,11 +25,13 @@ class Argument(NamedTuple):
     """What an attribute stands for on the command line.
 
     settings: of argparse's `add_argument`. flag: such as --with; None: the attribute's name with dashes.
+    takes_settings: whether its values may be key=value.
     """
 
     settings: dict[str, Any]
     is_positional: bool = False
     flag: str | None = None
+    takes_settings: bool = False
 
     @property
     def takes_several(self) -> bool:
@@ -65,9 +67,10 @@ def argument(metavar: str, help: str | None = None, *, default: str | None = Non
     return _declare(Argument({"metavar": metavar, "help": help, **optional}, is_positional=True))
 
 
-def arguments(metavar: str, help: str) -> list[str]:
+def arguments(metavar: str, help: str, *, takes_settings: bool = False) -> list[str]:
     """Any number of positional arguments, also between and after options."""
-    return _declare(Argument({"metavar": metavar, "help": help, "nargs": "*", "default": []}, is_positional=True))
+    settings = {"metavar": metavar, "help": help, "nargs": "*", "default": []}
+    return _declare(Argument(settings, is_positional=True, takes_settings=takes_settings))
 
 
 @overload

@@ -225,6 +225,14 @@ class Experiment(Settings):
             ) from error
 
 
+def completed(stored: dict[str, Any]) -> dict[str, Any]:
+    """A stored experiment with the defaults of the settings that came after it; as it is where its settings are gone."""
+    try:
+        return Experiment.from_resolved(stored).resolved()
+    except RequestError:
+        return stored
+
+
 def parse(tree: dict[str, Any]) -> Experiment:
     """Types as JSON has them: "8" and true are no numbers. Raises: ValidationError."""
     return Experiment.model_validate_json(json.dumps(tree, default=str), strict=True)

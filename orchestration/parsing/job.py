@@ -212,7 +212,7 @@ def undecodable(problems: list[str], data: str, destination: str) -> str:
     more = f"\n  and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
     return (
         f"{len(problems)} images of {data} cannot be decoded:\n{shown}{more}\n"
-        "Fix them at their source and convert it again (--quarantine sets them aside), then parse again. Finished shards "
+        "Fix them at their source and convert it again (--quarantine leaves them out), then parse again. Finished shards "
         f"at {destination} are kept."
     )
 

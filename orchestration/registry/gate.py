@@ -149,10 +149,11 @@ def no_worse(evidence: Mapping[str, Any], gate: Gate) -> Check:
         worse = ", ".join(f"{name} {format_pp(value)}" for name, value in beyond.items())
         return Check("no mode worse", False, f"worse by more than {format_pp(gate.tolerance, sign='')}: {worse}")
     name = min(change, key=lambda name: change[name])
+    limit = format_pp(gate.tolerance, sign="")
     return Check(
         "no mode worse",
         True,
-        f"no mode worse by more than {format_pp(gate.tolerance, sign='')}; the lowest change: {name} {format_pp(change[name])}",
+        f"no mode worse by more than {limit}; the smallest change: {name} {format_pp(change[name])}",
     )
 
 

@@ -24,7 +24,7 @@ def register_idempotent(store: Store, run_id: str, name: str, checkpoint: str, m
     """Register that checkpoint of the run in `store` under `name`; returns models:/name/version.
 
     An interrupted earlier call with the same arguments is resumed.
-    Raises: ServiceUnavailableError, and the registration stays pending; what `registry.register` raises.
+    Raises: ServiceUnavailableError, and the registration stays pending; what `register.register_checkpoint` raises.
     """
     wanted = {"name": name, "checkpoint": checkpoint, "metrics": dict(metrics)}
     pending = json.loads(store.read(FILE)) if store.exists(FILE) else {}

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
 from datasets.shards.dataset import Dataset
+from orchestration.config.settings import completed
 from orchestration.errors import RequestError, without_secret
 from orchestration.evaluation import descriptors
 from orchestration.evaluation.evaluate import open_for_evaluation
@@ -243,7 +244,7 @@ def summarise(client: MlflowClient, reviewed: ReviewedModel | None) -> ModelSumm
 
 def changes(champion: ReviewedModel, candidate: ReviewedModel) -> dict[str, tuple[str, str]]:
     """Settings that differ, without secrets."""
-    old, new = (flatten(one.located.checkpoint.experiment) for one in (champion, candidate))
+    old, new = (flatten(completed(one.located.checkpoint.experiment)) for one in (champion, candidate))
     return {
         key: (old.get(key, "–"), new.get(key, "–"))
         for key in sorted({*old, *new})

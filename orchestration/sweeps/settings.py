@@ -221,8 +221,8 @@ def with_defaults(settings: SweepSettings, experiment: Experiment, space: Space)
     if search == "grid" and not finite:
         open_keys = [key for key, axis in space.items() if spaces.listed(axis) is None]
         raise RequestError(
-            f"--search grid: {', '.join(open_keys)} is a range, and a grid needs a list. Give the number of values, as in "
-            "log(1/64, 1/4, 5), or use --search random or --search bayes."
+            f"--search grid: {' and '.join(open_keys)} {'is a range' if len(open_keys) == 1 else 'are ranges'}, and a grid "
+            "needs lists. Give the number of values, as in log(1/64, 1/4, 5), or use --search random or --search bayes."
         )
     if settings.stop not in (NONE, *RULES):
         raise RequestError(f"--stop {settings.stop}: expected {either([NONE, *RULES])}")

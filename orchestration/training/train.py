@@ -14,6 +14,7 @@ from methods.method import MethodError
 from orchestration import cluster
 from orchestration.config import build
 from orchestration.config.load import Experiment
+from orchestration.config.settings import completed
 from orchestration.engine import checkpoint, weights
 from orchestration.errors import RequestError, ServiceUnavailableError
 from orchestration.evaluation.cue_study import check_cues
@@ -68,7 +69,7 @@ def prepare(experiment: Experiment) -> Prepared:
 
 
 def check_on_data(experiment: Experiment, dataset: Dataset, protocol: Protocol) -> SplitIndex:
-    """What the experiment learns from, after the data set was seen to have all that it needs. Raises: RequestError."""
+    """The training split's index, if the data set has everything that the experiment needs. Raises: RequestError."""
     method = METHODS[experiment.method.name]
     check_method(experiment.method.name, protocol, experiment.data)
     try:
@@ -97,7 +98,7 @@ def check_on_data(experiment: Experiment, dataset: Dataset, protocol: Protocol) 
 
 
 def check_selection(experiment: Experiment) -> None:
-    """The data have the split, and their protocol the metric, that the checkpoint is to be chosen by."""
+    """Check that the data set has the split and the metric by which `select` chooses the checkpoint. Raises: RequestError."""
     split, metric = selection(experiment)
     dataset, protocol = open_for_evaluation(experiment.data, validation=split.startswith("val_"))
     check_inputs(experiment, dataset.manifest.label_map, dataset, protocol)
@@ -187,7 +188,7 @@ def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, p
 
 
 def num_steps(experiment: Experiment, dataset: Dataset) -> int:
-    """How many steps the run has; of large data about how many, for epochs differ by a few batches. Raises: DataError."""
+    """The number of steps of the run; an estimate for large data, whose epochs differ by a few batches. Raises: DataError."""
     feed, stream = build.build_feed(experiment, dataset, worker=0, workers=1)
     stream.close()
     if dataset.split("train").rows > EXACT_BELOW_ROWS:
@@ -226,7 +227,7 @@ def check_same_experiment(experiment: Experiment, store: Store) -> None:
     found = checkpoint.latest(store)
     if found is None:
         return
-    began, now = flatten(found.experiment), flatten(experiment.resolved())
+    began, now = flatten(completed(found.experiment)), flatten(experiment.resolved())
     changed = {
         key: (began.get(key), now.get(key))
         for key in sorted({*began, *now})
@@ -241,7 +242,7 @@ def check_same_experiment(experiment: Experiment, store: Store) -> None:
 
 
 def run_trainer(trainer: Any, store: Store) -> dict[str, str] | None:
-    """Ray's part; what a worker wrote down as final is the failure that counts."""
+    """Run Ray Train. Returns the failure, if any: one that a worker recorded as final comes before Ray's."""
     try:
         returned = trainer.fit().return_value
     except Exception as error:

@@ -206,7 +206,7 @@ class Training:
             raise
 
     def validate(self, epoch: int) -> dict[str, float]:
-        """Score the method as it is on the validation set; what came of it is in the run's storage as well."""
+        """Score the method as it is on the validation set. The scores are also written to the run's storage."""
         from orchestration.training.validation import validate  # plots and ranking, which training alone does without
 
         return validate(self.method, self.experiment, self.store, epoch, self.progress.step, self.strategy, self.device)

@@ -132,13 +132,16 @@ class ProgressCallback(DriverOnly, Callback):
 
 
 def placement(experiment: Experiment, gpu: bool) -> PlacementGroupFactory:
-    """What a trial's actor takes: all that training takes where it trains itself; where Ray Train asks for that, next to
-    nothing, for a placement group of nothing is refused, and a share of a core would be lacking elsewhere."""
+    """The resources of a trial's actor. An actor that trains in its own process takes what training takes.
+
+    With several workers, Ray Train asks for their resources. The actor then takes almost nothing: Ray refuses an empty
+    placement group, and a share of a core would be missing elsewhere.
+    """
     if experiment.workers > 1:
         return ray.tune.PlacementGroupFactory([{"memory": 1 << 20}])
     return ray.tune.PlacementGroupFactory([{"CPU": experiment.resources.cpus} | ({"GPU": 1.0} if gpu else {})])
 
 
 def named_by(sweep: str) -> Callable[[Any], str]:
-    """Trials are called after the sweep and themselves: Ray takes what has a known name for the same thing."""
+    """A trial's name holds the sweep's id: Ray Train would resume a run of the same name."""
     return lambda trial: f"{sweep[:8]}-{trial.trial_id}"

@@ -28,7 +28,7 @@ from orchestration.training.worker import FAILURE, FINAL_ERRORS, ValidationSched
 from orchestration.tuning.sweep_runs import create_or_resume, end_tags
 from orchestration.tuning.trial_runners import FinalError, InProcessRunner, RayTrainRunner, TrialRunner
 
-AWAY_S = 3600.0  # that MLflow may be away before a trial begins: one that does not wait is lost, and the next in turn
+AWAY_S = 3600.0  # a trial waits so long for MLflow before it starts: else it fails, and every trial after it
 ATTEMPTS = "attempts.json"
 
 
@@ -83,7 +83,7 @@ class SweepTrial(Trainable):
         self.experiment = Experiment.from_resolved(config["experiment"])
         self.run = retry_while_unavailable(
             lambda: create_or_resume(self.job.sweep, self.experiment, self.job.fingerprint, trial),
-            f"trial {trial.name} was to begin",
+            f"starting trial {trial.name}",
             deadline_s=AWAY_S,
         )
         self.run.set_tags({"sweep.process": f"{platform.node()}:{os.getpid()}"})

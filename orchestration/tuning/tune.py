@@ -88,7 +88,7 @@ def tune(
     return answer
 
 
-def going_on(sweep: str) -> tuple[Experiment, SweepSettings]:
+def stored_sweep(sweep: str) -> tuple[Experiment, SweepSettings]:
     """The experiment and the settings that a sweep started with. Raises: RequestError."""
     experiment, settings = sweep_runs.read_settings(sweep)
     return Experiment.from_resolved(experiment), SweepSettings.from_plain(settings)
@@ -191,7 +191,7 @@ class Sweep:
     def close_trials(self, status: str) -> None:
         """Close the runs of trials whose processes have ended."""
         retry_while_unavailable(
-            lambda: sweep_runs.close_open_runs(self.client, self.run.run_id, status), "the sweep's trials were closed"
+            lambda: sweep_runs.close_open_runs(self.client, self.run.run_id, status), "closing the sweep's trials"
         )
 
     def give_up(self, status: str) -> None:

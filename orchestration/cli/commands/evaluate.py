@@ -9,7 +9,9 @@ from orchestration.cli.tables import print_facts, print_metrics
 
 class EvaluateOptions(Options):
     model: str = argument("MODEL", MODEL)
-    overrides: list[str] = arguments("key=value", "settings to change, such as data=ADDRESS or evaluate.rerank={}")
+    overrides: list[str] = arguments(
+        "key=value", "settings to change, such as data=ADDRESS or evaluate.rerank={}", takes_settings=True
+    )
 
 
 def evaluate(options: EvaluateOptions) -> Answer:

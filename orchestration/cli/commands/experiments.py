@@ -19,7 +19,7 @@ def show_experiments(answer: Answer) -> None:
 
 class ShowOptions(Options):
     name: str = argument("EXPERIMENT", "a recipe or a YAML file")
-    overrides: list[str] = arguments("key=value", SETTINGS)
+    overrides: list[str] = arguments("key=value", SETTINGS, takes_settings=True)
 
 
 def resolve_experiment(options: ShowOptions) -> Answer:

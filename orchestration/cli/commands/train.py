@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 class TrainOptions(Options):
-    overrides: list[str] = arguments("EXPERIMENT [key=value …]", f"a recipe or a YAML file; {SETTINGS}")
+    overrides: list[str] = arguments(
+        "EXPERIMENT [key=value …]", f"a recipe or a YAML file; {SETTINGS}", takes_settings=True
+    )
     resume: str | None = option(None, "continue this run: its id, or the address of its storage", metavar="RUN")
     init_from: str | None = option(None, "start from the weights of this checkpoint or run", metavar="ADDRESS")
 

@@ -19,7 +19,9 @@ class TuneOptions(Options):
     """An option that is not given has the value of the preset sweep, else that of `SweepSettings`."""
 
     overrides: list[str] = arguments(
-        "EXPERIMENT|SWEEP [key=value …]", f"a recipe, a YAML file, or a preset sweep; {SETTINGS}"
+        "EXPERIMENT|SWEEP [key=value …]",
+        f"a recipe, a YAML file, or a preset sweep; {SETTINGS}",
+        takes_settings=True,
     )
     over: list[str] = repeated(
         "vary a setting: [a, b, …], log(low, high), uniform(low, high), int(low, high) or choice(…); log(low, high, n) "
@@ -103,13 +105,13 @@ def requested_sweep(options: TuneOptions) -> tuple[Experiment, SweepSettings]:
 def resumed_sweep(options: TuneOptions, sweep: str) -> tuple[Experiment, SweepSettings]:
     from dataclasses import replace
 
-    from orchestration.tuning.tune import going_on
+    from orchestration.tuning.tune import stored_sweep
 
     if unchangeable := [*(f"--{name}" for name in options.fixed()), *options.overrides]:
         raise RequestError(
             f"a resumed sweep keeps its settings: leave out {' '.join(unchangeable)}, or start a new sweep."
         )
-    experiment, settings = going_on(sweep)
+    experiment, settings = stored_sweep(sweep)
     settings = replace(settings, **options.changeable())
     if options.no_register or options.register:
         settings = replace(settings, register=None if options.no_register else options.register)

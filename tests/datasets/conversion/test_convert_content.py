@@ -82,9 +82,9 @@ def png_of(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
 
 ZEROS = zlib.compress(bytes(100 << 20))
 BOMBS: dict[str, tuple[bytes, str]] = {
-    "size": (png_of(100_000, 100_000, (b"IDAT", zlib.compress(b""))), "declares 100000 × 100000 pixels, more than"),
-    "jpeg": (b"\xff\xd8\xff\xc0\0\x0b\x08\xff\xdc\xff\xdc\1\1\x11\0\xff\xd9", "declares 65500 × 65500 pixels"),
-    "pixels": (png_of(40_000, 40_000, (b"IDAT", ZEROS)), "declares 40000 × 40000 pixels"),
+    "size": (png_of(100_000, 100_000, (b"IDAT", zlib.compress(b""))), "claims 100000 × 100000 pixels, more than"),
+    "jpeg": (b"\xff\xd8\xff\xc0\0\x0b\x08\xff\xdc\xff\xdc\1\1\x11\0\xff\xd9", "claims 65500 × 65500 pixels"),
+    "pixels": (png_of(40_000, 40_000, (b"IDAT", ZEROS)), "claims 40000 × 40000 pixels"),
     "text": (png_of(8, 8, (b"zTXt", b"x\0\0" + ZEROS), (b"IDAT", zlib.compress(bytes(72)))), "cannot be decoded"),
     "program": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "is no image"),
 }

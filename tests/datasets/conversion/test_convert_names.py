@@ -122,7 +122,7 @@ REPORTED: dict[str, tuple[str, Damage, str, str]] = {
         "ltcc",
         lambda f: add_line(f, "info/cloth-unchange_id_test.txt", first_line(f, "info/cloth-change_id_test.txt")),
         "info/cloth-unchange_id_test.txt, line",
-        "is in info/cloth-change_id_test.txt, line 1 already",
+        "stands in info/cloth-change_id_test.txt, line 1 already",
     ),
     "vcclothes-name": (
         "vcclothes",
@@ -134,7 +134,7 @@ REPORTED: dict[str, tuple[str, Damage, str, str]] = {
         "deepchange",
         lambda f: (f.root / first(f)).unlink(),
         "",
-        "but missing",
+        "but not there",
     ),
     "deepchange-no-tracklet": (
         "deepchange",
@@ -200,7 +200,7 @@ REPORTED: dict[str, tuple[str, Damage, str, str]] = {
         "ccvid",
         lambda f: add_line(f, "gallery.txt", first_line(f, "query.txt")),
         "gallery.txt, line",
-        "is in query.txt, line 1 already",
+        "stands in query.txt, line 1 already",
     ),
     "market-name": (
         "market1501",
@@ -230,7 +230,7 @@ REPORTED: dict[str, tuple[str, Damage, str, str]] = {
         "msmt17",
         lambda f: (f.root / first(f)).unlink(),
         "",
-        "but missing",
+        "but not there",
     ),
 }
 

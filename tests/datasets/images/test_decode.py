@@ -207,7 +207,7 @@ def test_decompression_bombs_are_refused_before_they_unfold() -> None:
     jpeg[at : at + 4] = side.to_bytes(2, "big") * 2
     png[16:24] = side.to_bytes(4, "big") * 2
     for data in (jpeg, png):
-        with pytest.raises(DecodeError, match=rf"k declares {side} × {side} pixels"):
+        with pytest.raises(DecodeError, match=rf"k claims {side} × {side} pixels"):
             decode_image(bytes(data), "k")
 
 

@@ -100,7 +100,7 @@ class TestOpening:
             assert word in str(caught.value)
 
     def test_nothing_there_is_another_message(self, tmp_path):
-        with pytest.raises(DataError, match=r"there is no data set at .*/nowhere: it is empty; check the address"):
+        with pytest.raises(DataError, match=r"there is no data set at .*/nowhere: nothing is there; check the address"):
             Dataset.open(str(tmp_path / "nowhere"))
 
     def test_an_unreachable_endpoint_is_another_message(self, monkeypatch):

@@ -120,7 +120,7 @@ class TestWriting:
 
 class TestRefusals:
     def test_a_finished_data_set_is_not_overwritten_unasked(self, tiny):
-        with pytest.raises(DataError, match="holds a finished data set; choose another address, or overwrite it"):
+        with pytest.raises(DataError, match=r"holds a finished data set; choose another.* replace it with --overwrite"):
             tiny_dataset(tiny)
         before = Dataset.open(tiny).fingerprint
         tiny_dataset(tiny, persons=7, overwrite=True)

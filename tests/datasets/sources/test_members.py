@@ -96,7 +96,7 @@ def test_a_hard_link_is_the_file_that_came_before_it() -> None:
     members.add_file("a.jpg", (1, 1))
     members.add_hard_link("late.jpg", "./a.jpg")
     assert members.folders[""] == {"early.jpg": BAD, "a.jpg": 0, "late.jpg": 0}
-    assert members.bad["early.jpg"].problem == "is a hard link to a.jpg, which is no earlier file"
+    assert members.bad["early.jpg"].problem == "is a hard link to a.jpg, no file that came before it"
 
 
 def test_too_many_files_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

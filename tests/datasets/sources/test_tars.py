@@ -22,7 +22,7 @@ def test_a_tar_with_a_damaged_header_is_refused(tmp_path: Path) -> None:
     altered = bytearray(path.read_bytes())
     altered[3 * 1024 + 148 : 3 * 1024 + 156] = b"00000000"  # of the fourth, its checksum
     path.write_bytes(altered)
-    assert "after 3 files follows neither a file nor the archive's end" in refused(path)
+    assert "3 files are followed by neither a file nor the archive's end" in refused(path)
 
 
 def test_a_header_that_would_fill_memory_is_refused(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_a_zip_member_that_lies_about_its_size_is_found(tmp_path: Path) -> None:
     for claimed in (49_999, 50_001):
         data[at + 24 : at + 28] = struct.pack("<I", claimed)
         (tmp_path / "x.zip").write_bytes(data)
-        with pytest.raises(OSError, match=f"it unpacks to (more than|50000 bytes, not) the {claimed} declared"):
+        with pytest.raises(OSError, match=f"it unpacks to (more than|50000 bytes, not) the {claimed} promised"):
             opened(tmp_path / "x.zip").read("a.jpg", 1 << 20)
 
 
@@ -49,7 +49,7 @@ def test_what_a_zip_cannot_be_read_of_is_an_offender(tmp_path: Path) -> None:
     assert files(source) == {"link.jpg": b"x", "plain.jpg": b"x"}
     told = {path: child.offender.problem for path, child in walk(source) if child.offender}
     assert told == {
-        "bz.jpg": "is packed by method 12 of ZIP; supported are 0 (stored) and 8 (deflate)",
+        "bz.jpg": "is packed by method 12 of ZIP; read are 0 (stored) and 8 (deflate)",
         "locked.jpg": "is encrypted",
     }
 
@@ -89,7 +89,7 @@ def test_damaged_packed_bytes_are_found(plain: Path) -> None:
 
 def test_a_member_that_is_packed_into_more_than_it_may_have_is_not_read(plain: Path) -> None:
     patched(plain, b"PK\1\2", 20, struct.pack("<I", 1 << 22))
-    with pytest.raises(OSError, match=r"it declares 1000 bytes, packed 4194304"):
+    with pytest.raises(OSError, match=r"it claims 1000 bytes, packed 4194304"):
         opened(plain).read("a.jpg", 1 << 20)
 
 

@@ -105,7 +105,7 @@ def alter(file: Path, offset: int) -> None:
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
-        (shutil.rmtree, r"no data set at .*it is empty; check the address"),
+        (shutil.rmtree, r"no data set at .*nothing is there; check the address"),
         (remove_manifest, r"has no manifest\.json, which is written last.*interrupted"),
         (cut_manifest, r"manifest\.json"),
         (remove_shard, r"gallery/.*is missing, expected \d+ bytes"),

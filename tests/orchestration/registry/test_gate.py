@@ -29,7 +29,7 @@ def test_better_in_the_target_and_no_worse_than_tolerated_passes() -> None:
     checks = run_checks(evidence(), Gate())
     assert not failed(checks)
     assert checks[0].text == "clothes-changing/mAP +3.0 points (95 %: +1.0 to +5.0): better than the champion"
-    assert "no mode worse by more than 1.0 points; the lowest change: general/mAP −0.5 points" in checks[1].text
+    assert "no mode worse by more than 1.0 points; the smallest change: general/mAP −0.5 points" in checks[1].text
 
 
 def test_an_interval_that_reaches_zero_does_not_pass() -> None:

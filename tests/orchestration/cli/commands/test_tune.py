@@ -47,7 +47,7 @@ def test_the_best_is_registered_under_the_experiments_name_unless_another_is_giv
 
 def test_a_resumed_sweep_keeps_all_settings_but_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = SweepSettings(over=("a=[1, 2]",), seeds=3, retries=2, register="m")
-    monkeypatch.setattr(tune, "going_on", lambda sweep: (f"experiment of {sweep}", stored))
+    monkeypatch.setattr(tune, "stored_sweep", lambda sweep: (f"experiment of {sweep}", stored))
     assert requested_sweep(TUNE.parse(["--resume", "s"])) == ("experiment of s", stored)
     _, settings = requested_sweep(TUNE.parse(["--resume", "s", "--retries", "0", "--concurrent", "4"]))
     assert settings == SweepSettings(over=("a=[1, 2]",), seeds=3, retries=0, concurrent=4, register="m")
