@@ -93,7 +93,7 @@ def test_a_test_set_of_one_person_has_no_triple_which_is_said(tmp_path: Path, ca
     data = tiny_dataset(tmp_path / "data", test_persons=1)
     model = checkpoint_of(recipe("baseline", data), str(tmp_path / "model"), seed=1)
     assert draw(model, data) == {}
-    assert "no query of clothes-changing has a match and another person in the gallery" in caplog.text
+    assert "in clothes-changing no query has both a match and another person in the gallery" in caplog.text
 
 
 def test_the_mode_in_which_clothes_change_is_shown_where_there_is_one() -> None:

@@ -47,7 +47,7 @@ def test_a_published_checkpoint_is_loaded_entry_by_entry(checkpoint: tuple[Path,
     assert labels.shape == (64, 32)
     with pytest.raises(RequestError, match=r"is SCHP with 20 classes: lip20, not atr18"):
         find_parser(str(path), labels="atr18")
-    with pytest.raises(RequestError, match=r"--size, --mean and --std are for exported graphs"):
+    with pytest.raises(RequestError, match=r"--size, --mean and --std apply to exported graphs"):
         find_parser(str(path), size=(473, 473))
 
 

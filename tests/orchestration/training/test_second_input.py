@@ -120,7 +120,7 @@ def test_the_registered_model_takes_both_by_name(
 
 def test_the_card_says_what_the_numbers_of_a_map_mean(trained: dict[str, Any]) -> None:
     card = show_model(trained["model"])["card"]
-    assert "the image's map of labels, whose numbers are those of lip20: 0 background, 1 hat" in card
+    assert "by label map lip20: 0 background, 1 hat" in card
 
 
 def test_without_knowledge_transfer_a_descriptor_needs_no_map(place: Path, ray_cluster: str) -> None:
