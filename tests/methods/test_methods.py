@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,12 @@ from torch import Tensor
 from torch.export import Dim, export
 
 from methods import METHODS
+from methods.backbones.bodies import BodySettings
 from methods.method import Batch, DataFacts, Method, MethodError, Update
 from tests.methods.variants import NUM_CLOTHES, NUM_PERSONS, VARIANTS, batch, build, facts
 
+# What a method's network for inference is built from.
+EMBEDDING_SETTINGS = (*BodySettings.model_fields, "knowledge_transfer", "kernel", "mask_fill", "mask_margin")
 variants = pytest.mark.parametrize("variant", VARIANTS)
 README = Path(__file__).resolve().parents[2] / "methods" / "README.md"
 
@@ -149,7 +153,18 @@ def test_state_comes_back_whole_from_a_state_dict(variant: str) -> None:
     assert [u.loss for u in steps(other, epochs_of(other)[-1], batch(seed=1))] == again
 
 
-@variants
+def embedding_networks() -> list[str]:
+    """One variant for each network that embeds. Losses, classifiers and optimizers are no part of it, and tracing takes
+    seconds."""
+    found: dict[tuple[Any, ...], str] = {}
+    for variant, (name, settings) in VARIANTS.items():
+        method = METHODS[name]
+        code = (method.embed, method.describe, method.maps)
+        found.setdefault((*code, *(settings.get(key) for key in EMBEDDING_SETTINGS)), variant)
+    return list(found.values())
+
+
+@pytest.mark.parametrize("variant", embedding_networks())
 def test_embedding_is_a_graph_for_any_batch_that_needs_nothing_of_ours(variant: str) -> None:
     method = build(variant, torch.float32).eval()
     example = embed_inputs(method, batch(torch.float32))
