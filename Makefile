@@ -31,7 +31,7 @@ test-system: setup
 	$(BIN)/python -m pytest -m system
 
 coverage: setup
-	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -m "not ray and not system" -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: setup
 	$(BIN)/prek run --all-files --show-diff-on-failure

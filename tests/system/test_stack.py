@@ -182,13 +182,13 @@ def test_of_two_reviewers_who_decide_at_once_on_the_server_one_wins(
 
 def test_who_does_not_say_who_they_are_is_told_how(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a-wrong-one")
-    with pytest.raises(RequestError, match="does not let us in") as told:
+    with pytest.raises(RequestError, match="denied access") as told:
         mlflow_client.connect(stack.address)
-    assert "is wrong: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in str(told.value)
+    assert "Credentials are wrong: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" in str(told.value)
     assert "a-wrong-one" not in str(told.value)
     monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
     monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
-    with pytest.raises(RequestError, match="is missing: set MLFLOW_TRACKING_USERNAME"):
+    with pytest.raises(RequestError, match="Credentials are missing: set MLFLOW_TRACKING_USERNAME"):
         mlflow_client.connect(stack.address)
 
 
