@@ -1,7 +1,4 @@
-"""docs/tutorial.md works as it stands: its blocks run in order, in one folder, by the functions that the commands call.
-
-What trains on Ray takes minutes: it runs with `make test-system`.
-"""
+"""docs/tutorial.md works as it stands: its blocks run in order, in one folder, by the functions that the commands call."""
 
 from __future__ import annotations
 
@@ -71,8 +68,8 @@ def test_the_page_shows_the_recipe_that_it_trains(folder: Path, capfd: pytest.Ca
     assert experiment["data"] == str(folder / "mine-val")
 
 
-@pytest.mark.system
-@pytest.mark.timeout(900)
+@pytest.mark.ray
+@pytest.mark.timeout(600)
 def test_the_recipe_trains_is_searched_promoted_and_serves(folder: Path, ray_cluster: str) -> None:
     follow(6)
     trained = json.loads((folder / "train.json").read_text())
