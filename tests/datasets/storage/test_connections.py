@@ -127,7 +127,6 @@ def servers() -> Iterator[list[tuple[socket.socket, socket.socket, int]]]:
         end.close()
 
 
-@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="open files are listed by Linux alone")
 def test_at_the_end_only_sockets_to_the_stores_are_cut_and_only_where_a_read_was_abandoned(
     servers: list[tuple[socket.socket, socket.socket, int]],
 ) -> None:
