@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 
-from orchestration.figures import RIGHT, WRONG, Shown, draw_shown, plt, to_png
+from orchestration.figures import RIGHT, WRONG, Shown, frame_colour, plt, to_png
 
 COLOURS = matplotlib.colormaps["inferno"]  # dark to bright in every kind of colour vision, and in grey
 PANEL, GAP, BETWEEN = (
@@ -88,6 +88,16 @@ def hard_triples(title: str, heads: tuple[str, str, str], rows: Sequence[Row]) -
     figure.text(LEFT / size[0], 1 - 0.12 / size[1], title, fontsize=9.5, va="top")
     draw_legend(axes_at(LEFT, size[1] - FOOT + 0.06, 1.2, 0.1))
     return to_png(figure, laid_out=True)
+
+
+def draw_shown(axes: Axes, shown: Shown) -> None:
+    colour = frame_colour(shown)
+    axes.imshow(shown.image)
+    axes.set_title(shown.caption, fontsize=6.5, color=colour)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(edgecolor=colour, linewidth=2.5)
 
 
 def draw_heat(axes: Axes, heat: Heat, name: str) -> None:

@@ -1,0 +1,61 @@
+"""Ranked lists are where a reader looks for them: images in order, in frames of the right colour, whatever their shapes."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from orchestration import figures
+from orchestration.figures import DPI, GAP, IMAGE_SIZE, QUERY, RIGHT, UNKNOWN, WRONG, Shown
+
+
+def flat(red: int, size: tuple[int, int] = (96, 48)) -> np.ndarray:
+    """An image of one colour, which no text has."""
+    return np.full((*size, 3), (red, 255 - red, 77), np.uint8)
+
+
+def where(drawn: np.ndarray, red: int) -> tuple[np.ndarray, np.ndarray]:
+    ys, xs = np.nonzero((drawn == (red, 255 - red, 77)).all(2))
+    return ys, xs
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB")).astype(int)
+
+
+def rgb(colour: str) -> tuple[int, ...]:
+    return tuple(bytes.fromhex(colour[1:]))
+
+
+@pytest.mark.parametrize("size", [(96, 48), (30, 60), (300, 40)])
+def test_images_stand_in_order_in_frames_of_their_colours(size: tuple[int, int]) -> None:
+    reds, frames = ((10, 90, 170), (50, 130, 210)), ((QUERY, RIGHT, WRONG), (QUERY, UNKNOWN, RIGHT))
+    rights = ((None, True, False), (None, None, True))
+    rows = [
+        [Shown(flat(red, size), f"{red}\nAP", right, UNKNOWN if frame == UNKNOWN else None)
+         for red, right, frame in zip(*row, strict=True)]
+        for row in zip(reds, rights, frames, strict=True)
+    ]  # fmt: skip
+    drawn = pixels(figures.ranked_lists("title", rows))
+    scale = min(IMAGE_SIZE[0] / size[0], IMAGE_SIZE[1] / size[1]) * DPI
+    middles: dict[int, tuple[int, int]] = {}
+    for row, colours in zip(reds, frames, strict=True):
+        for red, colour in zip(row, colours, strict=True):
+            ys, xs = where(drawn, red)
+            assert np.ptp(ys) == pytest.approx(size[0] * scale, abs=8)  # the frame covers the edges
+            assert np.ptp(xs) == pytest.approx(size[1] * scale, abs=8)
+            middles[red] = round(np.median(ys)), round(np.median(xs))
+            assert tuple(drawn[middles[red][0], xs.min() - 3]) == rgb(colour)
+        (y, x), (below, second) = middles[row[0]], middles[row[1]]
+        assert second - x == pytest.approx((IMAGE_SIZE[1] + GAP) * DPI, abs=2)
+        assert below == y
+    assert middles[reds[1][0]][0] - middles[reds[0][0]][0] > IMAGE_SIZE[0] * DPI
+
+
+def test_rows_may_differ_in_length() -> None:
+    drawn = pixels(figures.ranked_lists("two\nlines", [[Shown(flat(40), "a", None)], [Shown(flat(80), "b", None)] * 3]))
+    assert drawn.shape[1] == pytest.approx((3 * (IMAGE_SIZE[1] + GAP) + GAP) * DPI, abs=2)
+    assert 2.5 < len(where(drawn, 80)[0]) / len(where(drawn, 40)[0]) < 3.5
