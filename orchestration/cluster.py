@@ -92,10 +92,19 @@ def python_path() -> str:
 
 
 def use_gpu(workers: int, resources: ResourceSettings) -> bool:
-    """Whether each worker gets a GPU: as the experiment says; "auto" where the cluster has enough of them."""
-    if resources.gpu == "auto":
+    """Whether each worker gets a GPU: as the experiment says; "auto" where the cluster has enough of them.
+
+    Before a local cluster starts, its GPUs are those of this machine.
+    """
+    if resources.gpu != "auto":
+        return bool(resources.gpu)
+    import ray
+
+    if ray.is_initialized():
         return total("GPU") >= workers
-    return bool(resources.gpu)
+    import torch
+
+    return torch.cuda.device_count() >= workers
 
 
 def check_resources(workers: int, resources: ResourceSettings, say: Callable[[str], None]) -> None:
@@ -109,12 +118,17 @@ def check_resources(workers: int, resources: ResourceSettings, say: Callable[[st
     lacking = {resource: needed for resource, needed in needs.items() if needed > total(resource) + 1e-6}
     for resource, needed in lacking.items():
         found = f"{workers} workers need {needed:g} {resource}s, the Ray cluster has {total(resource):g}"
-        if is_job() or os.environ.get("RAY_ADDRESS"):
+        if is_remote():
             say(f"{found} now: training starts when it has grown")
         else:
             raise RequestError(
                 f"{found}. Set workers lower, resources.cpus to a fraction, or RAY_ADDRESS to a larger cluster."
             )
+
+
+def is_remote() -> bool:
+    """Whether the cluster is one that this process does not start."""
+    return is_job() or bool(os.environ.get("RAY_ADDRESS"))
 
 
 def is_job() -> bool:

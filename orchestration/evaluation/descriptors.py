@@ -35,7 +35,7 @@ def cached_descriptors(
 ) -> dict[str, Descriptors]:
     """The model's descriptors of the protocol's splits.
 
-    Descriptors that an earlier evaluation of this model on these data left complete are read, without starting Ray.
+    Descriptors that an earlier evaluation of this model on these data left complete are read.
     Raises: RequestError where the model cannot be evaluated on the data.
     """
     experiment = override(located.checkpoint.experiment, [f"data={data}"], source="the run")
@@ -46,7 +46,14 @@ def cached_descriptors(
         if found := stored(run.sub(name), key, protocol, indexes):
             return found
     with progress.bar(f"embedding with run {PurePosixPath(located.run).name}", "images") as bar:
-        evaluate(located.checkpoint.address, experiment, run.join(folder), render_pictures=False, progress=bar)
+        evaluate(
+            located.checkpoint.address,
+            experiment,
+            run.join(folder),
+            render_pictures=False,
+            progress=bar,
+            say=progress.say,
+        )
     found = stored(run.sub(folder), key, protocol, indexes)
     assert found is not None, "an evaluation leaves the descriptors of every row"
     return found

@@ -1,14 +1,15 @@
 """Embedding a data set's evaluation splits: a Ray Data job whose actors read through `datasets.shards.dataset`.
 
-A task is a (split, row group) pair: the images of the group, or the tracklets that begin in it. An actor writes the
-features of each task as one Parquet file, so a second run over the same folder continues where the first stopped.
+A task is a (split, row group) pair: the images of the group, or the tracklets that begin in it. The features of each
+task become one Parquet file, so a second run over the same folder continues where the first stopped. A few images on a CPU
+are embedded in this process: they are done before actors would have started.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, cast
 
@@ -32,12 +33,15 @@ from methods.ranking import describe, describe_tracks
 from orchestration import cluster
 from orchestration.config import build
 from orchestration.config.load import Experiment
+from orchestration.config.settings import ResourceSettings
 from orchestration.engine import checkpoint
+
+IN_PROCESS = 512  # images
 
 
 @dataclass(frozen=True)
 class EmbeddingJob:
-    """The arguments of every actor. `batch`: images per forward pass. `flip`: add the embeddings of mirror images.
+    """What to embed by which model, and where to. `batch`: images per forward pass. `flip`: add mirror images' embeddings.
 
     clip: frames and stride of the clips that tracklets are cut into; None embeds image by image. cues: embed each image
     once more for each of these cues, reduced to what the cue shows.
@@ -50,12 +54,12 @@ class EmbeddingJob:
     flip: bool
     clip: tuple[int, int] | None
     threads: int
-    gpu: bool
+    gpu: bool = False
     cues: tuple[CueName, ...] = ()
 
 
 class Embedder:
-    """One actor: a method in evaluation mode, applied to one row group's images or tracklets at a time.
+    """A method in evaluation mode, applied to one row group's images or tracklets at a time.
 
     in_training: the experiment and the method, on its device, of a running training; by default the job's `model` is read.
     """
@@ -213,16 +217,38 @@ def embed(
     job: EmbeddingJob,
     splits: list[str],
     *,
-    actors: int,
-    cpus: float,
+    workers: int,
+    resources: ResourceSettings,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> None:
     """Write the features of every image (or tracklet) of `splits` below `job.destination`, except those already there.
 
-    Features of a cue lie in a folder of its name. progress: called with the number of finished images and of all.
+    Features of a cue lie in a folder of its name. At most `IN_PROCESS` images without a GPU are embedded in this process,
+    others by up to `workers` actors on Ray. progress: called with the number of finished images and of all. say: reports
+    that Ray starts.
     """
-    import ray.data
+    items, finished, total = tasks_to_do(job, splits)
+    if progress:
+        progress(finished, total)
+    if not items:
+        return
+    if cluster.is_remote():
+        cluster.connect(say)
+    job = replace(job, gpu=cluster.use_gpu(workers, resources))
+    if total - finished <= IN_PROCESS and not job.gpu:
+        each = embed_here(job, items)
+    else:
+        cluster.connect(say)
+        each = embed_on_ray(job, items, workers, resources.cpus)
+    for images in each:
+        finished += images
+        if progress:
+            progress(finished, total)
 
+
+def tasks_to_do(job: EmbeddingJob, splits: list[str]) -> tuple[list[dict[str, Any]], int, int]:
+    """The tasks without a file of features, the number of images that have one, and of all images."""
     dataset, store = Dataset.open(job.data), open_store(job.destination)
     items: list[dict[str, Any]] = []
     finished = total = 0
@@ -235,10 +261,24 @@ def embed(
                 finished += images
             else:
                 items.append({"split": split, "group": group, "cue": cue or ""})
-    if progress:
-        progress(finished, total)
-    if not items:
-        return
+    return items, finished, total
+
+
+def embed_here(job: EmbeddingJob, items: list[dict[str, Any]]) -> Iterator[int]:
+    """Embed the tasks one after the other; yields the number of images of each."""
+    threads = torch.get_num_threads()
+    try:
+        embedder = Embedder(job)
+        for item in items:
+            yield embedder.embed_group(item["split"], item["group"], item["cue"] or None)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def embed_on_ray(job: EmbeddingJob, items: list[dict[str, Any]], actors: int, cpus: float) -> Iterator[int]:
+    """Embed the tasks by actors of `cpus` CPUs each; yields the number of images of each, as they finish."""
+    import ray.data
+
     cluster.quiet_logs()  # importing ray.data resets its log levels
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -252,9 +292,7 @@ def embed(
         num_gpus=1 if job.gpu else 0,
     )
     for batch in done.iter_batches(batch_size=1, prefetch_batches=0):
-        finished += int(batch["rows"].sum())
-        if progress:
-            progress(finished, total)
+        yield int(batch["rows"].sum())
 
 
 @dataclass(frozen=True)

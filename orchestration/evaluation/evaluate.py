@@ -14,7 +14,7 @@ from datasets.protocols.protocols import PROTOCOLS, Mode, Protocol, check
 from datasets.shards.dataset import DataError, Dataset, SplitIndex
 from datasets.storage.store import Store, StoreError, open_store
 from methods import METHODS
-from orchestration import cluster, figures
+from orchestration import figures
 from orchestration.config import build
 from orchestration.config.constraints import build_on_meta
 from orchestration.config.diagnostics import either
@@ -115,6 +115,7 @@ def evaluate(
     validation: bool = False,
     render_pictures: bool = True,
     progress: Callable[..., None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Evaluate the checkpoint (or a run's newest) at `model` on `experiment.data`; features and results go to `destination`.
 
@@ -122,20 +123,20 @@ def evaluate(
     `<destination>/features/<cue>/<split>/…` those of a cue, `<destination>/queries.parquet` each query's average precision
     and the position of its first match, by mode. Descriptors of an earlier evaluation are reused if their cache key
     (`<destination>/embedding.json`) has this model and these data.
-    progress: called with the number of embedded images and of all; during re-ranking, with entries.
+    progress: called with the number of embedded images and of all; during re-ranking, with entries. say:
+    reports that Ray starts.
     Raises: RequestError before work starts where data, protocol or checkpoint are not usable.
     """
     dataset, protocol = open_for_evaluation(experiment.data, validation=validation)
     found = checkpoint.find(model)
     check_fits(found, dataset, protocol)
     check_cues(experiment.evaluate, dataset, protocol)
-    cluster.connect()
     store = open_store(destination)
     settings = experiment.evaluate
     invalidate_stale_cache(store, cache_key(found, dataset, protocol, settings))
     splits, asked = scored_splits(protocol), asked_cues(settings)
     job = embedding_job(found, experiment, protocol, store, asked)
-    embed(job, splits, actors=experiment.workers, cpus=experiment.resources.cpus, progress=progress)
+    embed(job, splits, workers=experiment.workers, resources=experiment.resources, progress=progress, say=say)
     indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))
     result = Evaluation()
     for cue in (None, *asked):
@@ -166,7 +167,6 @@ def embedding_job(
         flip=experiment.evaluate.flip,
         clip=clip(protocol, experiment.evaluate),
         threads=experiment.threads,
-        gpu=cluster.use_gpu(experiment.workers, experiment.resources),
         cues=asked,
     )
 

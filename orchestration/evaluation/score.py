@@ -32,7 +32,7 @@ def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | Non
     folder = evaluation_folder(key)
     destination = open_store(located.run).join(folder)
     with progress.bar("evaluating") as bar:
-        result = evaluate(located.checkpoint.address, experiment, destination, progress=bar)
+        result = evaluate(located.checkpoint.address, experiment, destination, progress=bar, say=progress.say)
     log_pictures(located, result.pictures, folder, progress)
     return {
         "run_id": located.run_id,

@@ -17,7 +17,6 @@ from datasets.protocols.protocols import Labels, Protocol
 from datasets.shards.dataset import Dataset, SplitIndex
 from datasets.storage.store import StoreError, open_store
 from methods.ranking import describe
-from orchestration import cluster
 from orchestration.config.load import Experiment
 from orchestration.errors import RequestError
 from orchestration.evaluation import descriptors, explain
@@ -117,11 +116,11 @@ def stored_or_computed(data: Described, index: SplitIndex, progress: Progress) -
         if found := descriptors.stored(run.sub(folder), key, data.protocol, {index.split: index}):
             return found[index.split]
     store = run.sub(evaluation_folder(key))
-    cluster.connect(progress.say)
     invalidate_stale_cache(store, key)
     with progress.bar(f"embedding {index.split}", "images") as bar:
         job = embedding_job(model, experiment, data.protocol, store)
-        embed(job, [index.split], actors=experiment.workers, cpus=experiment.resources.cpus, progress=bar)
+        workers, resources = experiment.workers, experiment.resources
+        embed(job, [index.split], workers=workers, resources=resources, progress=bar, say=progress.say)
     return load_features(store.sub("features"), index.split, protocols.samples(data.protocol, index))
 
 

@@ -257,7 +257,7 @@ def finish(prepared: Prepared, run: tracked_run.TrackedRun, store: Store, progre
     experiment = prepared.experiment
     chosen = choose_checkpoint(experiment, store, progress)
     with progress.bar("evaluating") as bar:
-        result = evaluate(chosen.address, experiment, store.join("evaluation"), progress=bar)
+        result = evaluate(chosen.address, experiment, store.join("evaluation"), progress=bar, say=progress.say)
     run.log_evaluation(result.metrics, step=chosen.progress.step)
     for name, data in result.pictures.items():
         run.log_picture(data, name)
@@ -315,5 +315,6 @@ def selection_score(
             validation=split.startswith("val_"),
             render_pictures=False,
             progress=bar,
+            say=progress.say,
         )
     return result.metrics[metric]

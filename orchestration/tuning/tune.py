@@ -248,7 +248,8 @@ class Sweep:
         chosen = checkpoint.find(child.storage)  # a sweep has select: last
         experiment = Experiment.from_resolved(chosen.experiment)
         with self.progress.bar(f"evaluating the best: {shown(best.values)}") as bar:
-            result = evaluate(chosen.address, experiment, child.store.join("evaluation"), progress=bar)
+            folder = child.store.join("evaluation")
+            result = evaluate(chosen.address, experiment, folder, progress=bar, say=self.progress.say)
         child.log_evaluation(result.metrics, step=chosen.progress.step)
         for picture, data in result.pictures.items():
             child.log_picture(data, picture)

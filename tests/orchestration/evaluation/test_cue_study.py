@@ -31,7 +31,7 @@ from orchestration.evaluation.score import score
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.tiny import tiny_dataset, tiny_samples
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 MODES = ("general", "same-clothes", "clothes-changing")
 SMALL = [
@@ -55,11 +55,11 @@ class Scored:
 
 @pytest.fixture(scope="module")
 def data(place: Path) -> str:
-    return tiny_dataset(place / "data", test_persons=12, size=(40, 24), row_group_bytes=8 << 10)
+    return tiny_dataset(place / "data", test_persons=12, images=3, size=(40, 24), row_group_bytes=8 << 10)
 
 
 @pytest.fixture(scope="module")
-def scored(data: str, place: Path, ray_cluster: str) -> Scored:
+def scored(data: str, place: Path) -> Scored:
     experiment = wanted("ifd-demo", data, place, "method.mask_margin=0")
     model = checkpoint_of(experiment, str(place / "model"), seed=1)
     answer = score(model, ["evaluate.cues=[head,body-rows]"])

@@ -1,4 +1,4 @@
-"""Embedding in one process: tasks, readers and features. As a Ray Data job: test_evaluate.py, test_evaluate_video.py."""
+"""Embedding in one process: tasks, readers and features. As a Ray Data job: test_evaluate.py."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ from datasets.shards.dataset import Dataset, write_dataset
 from datasets.storage.store import Store, open_store
 from methods.method import Method
 from methods.ranking import describe
+from orchestration import cluster
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
+from orchestration.config.settings import ResourceSettings
 from orchestration.engine import checkpoint
+from orchestration.evaluation import embed as embedding
 from orchestration.evaluation.embed import (
     CueRenderer,
     Descriptors,
     Embedder,
     EmbeddingJob,
     GroupReader,
+    embed,
     feature_path,
     load_features,
     read_model,
@@ -199,3 +203,41 @@ def test_a_model_is_read_as_it_was_saved(trained: tuple[Experiment, Method, str]
     assert experiment.resolved() == checkpoint.find(address).experiment
     assert all(torch.equal(value, saved[name]) for name, value in method.state_dict().items())
     assert isinstance(Descriptors(np.arange(1), torch.ones(1, 1)).of(np.array([0])), torch.Tensor)
+
+
+class RayStartedError(Exception):
+    """Ray would start."""
+
+
+@pytest.mark.parametrize(("limit", "gpu", "on_ray"), [(10_000, False, False), (3, False, True), (10_000, True, True)])
+def test_a_few_images_without_a_gpu_are_embedded_in_this_process(
+    trained: tuple[Experiment, Method, str],
+    data: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int,
+    gpu: bool,
+    on_ray: bool,
+) -> None:
+    def start(_: object) -> None:
+        raise RayStartedError
+
+    monkeypatch.setattr(cluster, "connect", start)
+    monkeypatch.setattr(embedding, "IN_PROCESS", limit)
+    threads = torch.get_num_threads()
+    job = EmbeddingJob(trained[2], data, str(tmp_path), batch=4, flip=True, clip=None, threads=threads + 1)
+    seen: list[tuple[int, int]] = []
+    how = {"workers": 2, "resources": ResourceSettings(gpu=gpu)}
+    if on_ray:
+        with pytest.raises(RayStartedError):
+            embed(job, ["query", "gallery"], **how)
+        return
+    embed(job, ["query", "gallery"], **how, progress=lambda *now: seen.append(now))
+    assert torch.get_num_threads() == threads
+    total = sum(len(Dataset.open(data).index(split)) for split in ("query", "gallery"))
+    assert seen[0] == (0, total)
+    assert seen[-1] == (total, total)
+    embed(job, ["query", "gallery"], **how, progress=lambda *now: seen.append(now))
+    assert seen[-1] == (total, total), "what is there is not embedded again"
+    rows = np.arange(len(Dataset.open(data).index("query")))
+    assert load_features(open_store(str(tmp_path)), "query", rows).features.shape[0] == len(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.errors import RequestError
+from orchestration.evaluation import embed
 from orchestration.evaluation.embed import load_features
 from orchestration.evaluation.evaluate import Evaluation, evaluate
 from tests.orchestration.checkpoints import checkpoint_of
@@ -52,6 +54,14 @@ def experiment(place: Path) -> Experiment:
     settings = [f"data={data}", f"storage={place}", "workers=2", "resources.cpus=0.5", "evaluate.batch=3"]
     sizes = ["augment.height=64", "augment.width=32", "method.width=0.375", "precision=float64"]
     return load("baseline-demo", [*settings, *sizes])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_ray() -> Iterator[None]:
+    """However few images there are."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embed, "IN_PROCESS", 0)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ from tests.orchestration.checkpoints import checkpoint_of
 from tests.orchestration.evaluation.published import reference
 from tests.tiny import draw_crop, jpeg
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 SPLITS = ("query", "gallery")
 WANTED = [
@@ -116,7 +116,7 @@ def people(folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def answer(video: Video, ray_cluster: str) -> dict[str, Any]:
+def answer(video: Video) -> dict[str, Any]:
     return score(video.model, ["evaluate.rerank.k1=3", "evaluate.rerank.k2=2"])
 
 
@@ -197,7 +197,7 @@ def test_a_method_of_single_images_is_refused_before_work(video: Video, monkeypa
         train(video.experiment)
 
 
-def test_held_out_people_are_scored_by_their_tracklets(video: Video, place: Path, ray_cluster: str) -> None:
+def test_held_out_people_are_scored_by_their_tracklets(video: Video, place: Path) -> None:
     holdout(people(place / "people"), str(place / "held"), persons=2)
     experiment = video.experiment.model_copy(update={"data": str(place / "held")})
     result = evaluate(video.model, experiment, str(place / "selection"), validation=True)

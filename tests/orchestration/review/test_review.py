@@ -277,10 +277,7 @@ def test_on_data_that_were_asked_for_the_gate_says_that_they_are_others(
     assert main(["registry", "promote", other]) == 2
 
 
-@pytest.mark.ray
-def test_a_version_without_stored_descriptors_is_embedded_on_ray(
-    second: dict[str, Any], setting: Place, place: Path, ray_cluster: str
-) -> None:
+def test_a_version_without_stored_descriptors_is_embedded(second: dict[str, Any], setting: Place, place: Path) -> None:
     fresh = register_version(setting, NAME, None, "workers=1", seed=5)
     told = ask("registry", "compare", fresh, "--with", f"models:/{NAME}/2", result=place / "fresh.json")
     assert told["against"] == f"models:/{NAME}/2"

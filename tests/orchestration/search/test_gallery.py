@@ -193,8 +193,6 @@ def test_a_split_without_stored_descriptors_is_embedded_into_the_folder_of_its_c
         update={"evaluate": data.experiment.evaluate.model_copy(update={"flip": False})}
     ), data.dataset, data.protocol)  # fmt: skip
     jobs: list[Any] = []
-    monkeypatch.setattr(gallery.cluster, "connect", lambda say: None)
-    monkeypatch.setattr(gallery.cluster, "use_gpu", lambda *_: False)
     monkeypatch.setattr(gallery, "embed", lambda job, splits, **_: jobs.append((job, splits)))
     expected = SimpleNamespace(rows=np.arange(3))
     monkeypatch.setattr(gallery, "load_features", lambda *_: expected)

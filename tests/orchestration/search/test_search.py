@@ -187,7 +187,7 @@ def test_missing_masks_are_reported_with_the_remedy(
 
 
 def test_a_data_set_s_own_queries_have_frames_that_tell_right_from_wrong(
-    searched: Searched, data: str, place: Path, ray_cluster: str, monkeypatch: pytest.MonkeyPatch
+    searched: Searched, data: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["search", searched.model, data, "--top", "3", "--out", str(place / "data.png")]
     answer = ask(*words, result=place / "search.json")
