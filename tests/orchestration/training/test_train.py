@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +60,7 @@ def undisturbed(data: str, place: Path, ray_cluster: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def survivor(data: str, place: Path, ray_cluster: str) -> dict[str, Any]:
-    """A run of which one process after the other was killed: a worker, the driver, and, when it was taken up, rank 0,
-    which keeps journal and checkpoints."""
+    """A run of which one process after the other was killed: rank 0, which keeps journal and checkpoints, and the driver."""
     storage = place / "survivor"
     words = ["train", "cal-demo", *settings(data, storage), "--json"]
     log = (place / "driver.log").open("w")
@@ -72,17 +70,13 @@ def survivor(data: str, place: Path, ray_cluster: str) -> dict[str, Any]:
     )  # fmt: skip
     try:
         run = wait_for_steps(storage, 6, attempts=1)
-        os.kill(worker_pid(2), signal.SIGKILL)
+        os.kill(worker_pid(0), signal.SIGKILL)
         wait_for_steps(storage, 20, attempts=2)
     finally:
         driver.kill()
         driver.wait()
         log.close()
-    with ThreadPoolExecutor(1) as pool:
-        killed = pool.submit(lambda: (wait_for_steps(storage, 36, attempts=3), os.kill(worker_pid(0), signal.SIGKILL)))
-        result = train(load("cal-demo", settings(data, storage)), resume=run.name)
-        killed.result()
-    return result
+    return train(load("cal-demo", settings(data, storage)), resume=run.name)
 
 
 def wait_for_steps(storage: Path, steps: int, attempts: int, timeout_s: float = 120) -> Path:
@@ -154,7 +148,7 @@ def test_a_run_whose_processes_were_killed_has_the_same_history(
 
 def test_the_processes_were_killed_in_mid_epoch(survivor: dict[str, Any]) -> None:
     last_of_each_attempt = [records[-1] for records in journals(survivor["run"])]
-    assert len(last_of_each_attempt) == 4, "one attempt, and one after each kill"
+    assert len(last_of_each_attempt) == 3, "one attempt, and one after each kill"
     assert all(record["batch"] > 0 for record in last_of_each_attempt[:-1])
 
 
