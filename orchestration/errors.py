@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
+
+from datasets.storage.address import without_secret
+
+__all__ = ["RequestError", "ServiceUnavailableError", "UnreachableError", "first_line", "without_secret"]
 
 
 class RequestError(ValueError):
@@ -20,10 +23,29 @@ class ServiceUnavailableError(RuntimeError):
 
 def first_line(error: Any) -> str:
     """The first line of an error's message, without secrets: clients quote the addresses that they were given."""
-    text = without_secret(str(error)).strip()
+    text = without_secret(cause(error)).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def without_secret(text: str) -> str:
-    """`scheme://user:password@host` → `scheme://host`."""
-    return re.sub(r"://[^/\s]*@", "://", text)
+# What SQLite says → what it means for a user. SQLAlchemy puts the statement and its parameters around it.
+DATABASE = {
+    "database is locked": "another process is writing to it. Try again, or end that process",
+    "readonly database": "its file was deleted, replaced or write-protected. Restore it",
+    "no such table": "its file was deleted, or is no MLflow database. Restore it",
+    "unable to open database file": "its folder is missing or cannot be read. Check the address",
+    "disk is full": "its disk is full. Free space there",
+    "disk I/O error": "its file was deleted, or its disk fails. Restore it",
+    "malformed": "its file is damaged. Restore it",
+    "not a database": "its file is damaged or of another kind. Restore it",
+}
+
+
+def cause(error: Any) -> str:
+    """The message of an error; that of the database behind it, with its meaning, where there is one."""
+    at = error
+    while type(at).__module__.partition(".")[0] in ("mlflow", "sqlalchemy"):  # ours have their own words
+        if (database := getattr(at, "orig", None)) is not None:
+            meaning = next((meaning for text, meaning in DATABASE.items() if text in str(database)), None)
+            return f"{database} ({meaning})" if meaning else str(database)
+        at = at.__cause__ or at.__context__
+    return str(error)

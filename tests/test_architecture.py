@@ -28,7 +28,7 @@ FLOORS = {
         "conversion inspection parsing synthetic",
     ),
     "orchestration": (
-        "errors progress figures measures",
+        "addresses errors progress figures measures",
         "engine export",
         "config",
         "cluster tracking",

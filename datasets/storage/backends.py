@@ -90,8 +90,26 @@ class Local:
         parent = Path(place).parent
         return "there is no such file" if parent.is_dir() else f"there is no such file, and no folder {parent}"
 
-    def advice(self, error: OSError) -> str:
-        return "Check the path, its permissions and the free space on the disk"
+    def advice(self, error: OSError, place: str) -> str:
+        if error.errno in FULL:
+            return what_is_short(error, place)
+        return "Check the path and its permissions"
+
+
+FULL = {
+    errno.ENOSPC: "The disk of {folder} is full ({free} MB are free): free space there",
+    errno.EDQUOT: "The disk quota of this user in {folder} is used up: free space there",
+    errno.EFBIG: "The system allows no file of this size in {folder}: raise the limit (ulimit -f)",
+}
+
+
+def what_is_short(error: OSError, place: str) -> str:
+    """What to do about a write that found no space. error: one of FULL."""
+    folder = Path(place).parent
+    while not folder.exists():
+        folder = folder.parent
+    remedy = FULL[error.errno or errno.ENOSPC].format(folder=folder, free=shutil.disk_usage(folder).free >> 20)
+    return f"{remedy}, or choose another address; then give the same command again"
 
 
 def _files(place: str) -> list[Path]:
@@ -115,6 +133,8 @@ class S3:
         r"AWS Error (ACCESS_DENIED|NO_SUCH_|RESOURCE_NOT_FOUND|INVALID_|SIGNATURE_DOES_NOT_MATCH|MISSING_|"
         r"UNRECOGNIZED_|EXPIRED_|OPT_IN_|VALIDATION|PERMANENT_REDIRECT)"
     )
+
+    _UNTRUSTED = re.compile(r"curlCode: (60|77)\b")  # unknown authority; its file cannot be read
 
     def open(self, place: str) -> int:
         """The object's size now. Later reads rely on this size: one request per range."""
@@ -187,7 +207,9 @@ class S3:
             return False
         if "NO_SUCH_UPLOAD" in text:  # the upload was completed, its answer lost, and the request repeated
             return True
-        return not (self._STATUS.search(text) or self._PERMANENT.search(text))
+        if error.errno in FULL:
+            return False
+        return not any(found.search(text) for found in (self._STATUS, self._PERMANENT, self._UNTRUSTED))
 
     def missing(self, place: str) -> str:
         bucket = place.split("/", 1)[0]
@@ -201,9 +223,16 @@ class S3:
             else f"there is no bucket {bucket!r} at {connections.endpoint() or 'Amazon S3'}"
         )
 
-    def advice(self, error: OSError) -> str:
+    def advice(self, error: OSError, place: str) -> str:
+        if error.errno in FULL:  # while a file waits for its upload
+            return what_is_short(error, str(self.temp_path(place)))
         text = str(error)
         where = connections.endpoint() or "not set, so requests go to Amazon S3"
+        if self._UNTRUSTED.search(text):
+            return (
+                "The server's certificate is not trusted: set AWS_CA_BUNDLE to a PEM file with the authority that signed it; "
+                f"AWS_CA_BUNDLE is {connections.ca_bundle() or 'not set'}, AWS_ENDPOINT_URL is {where}"
+            )
         if "NETWORK_CONNECTION" in text:
             return f"Check that the endpoint is reachable from this machine; AWS_ENDPOINT_URL is {where}"
         if "NO_SUCH_BUCKET" in text:

@@ -5,16 +5,16 @@ import os
 import socket
 import threading
 from collections import OrderedDict
-from urllib.parse import SplitResult, urlsplit
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
+from datasets.storage.address import AddressError, parse_endpoint, shown
 from datasets.storage.hedging import ATTEMPT
 
 _OPENED = 256  # objects at most; an open one is its name and its size
 
-_Who = tuple[int, str | None, str | None, str | None, str | None, str | None]  # process, endpoint, region, keys
+_Who = tuple[int, str | None, str | None, str | None, str | None, str | None, str | None]  # process, endpoint, …, keys
 _connections: dict[_Who, tuple[pafs.S3FileSystem, pafs.S3FileSystem]] = {}
 _opened: OrderedDict[tuple[_Who, str], pa.NativeFile] = OrderedDict()
 _lock = threading.Lock()
@@ -22,6 +22,26 @@ _lock = threading.Lock()
 
 def endpoint() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def ca_bundle() -> str | None:
+    """The PEM file of authorities that the server's certificate is checked against; None: the system's."""
+    return os.environ.get("AWS_CA_BUNDLE") or None
+
+
+def check_endpoint() -> None:
+    """Raises: AddressError where the environment's endpoint or certificates' file is none."""
+    _endpoint_parts(endpoint())
+    if (bundle := ca_bundle()) and not os.path.isfile(bundle):
+        raise AddressError(
+            f"AWS_CA_BUNDLE = {shown(bundle)}: there is no such file; expected a PEM file of authorities"
+        )
+
+
+def _endpoint_parts(address: str | None) -> tuple[str, str] | None:
+    """Scheme and host of an endpoint; None for Amazon S3. Raises: AddressError."""
+    name = "AWS_ENDPOINT_URL_S3" if os.environ.get("AWS_ENDPOINT_URL_S3") else "AWS_ENDPOINT_URL"
+    return parse_endpoint(address, name) if address else None
 
 
 def filesystem(*, in_parts: bool = False) -> pafs.S3FileSystem:
@@ -81,29 +101,27 @@ def _who() -> _Who:
     user, secret, token = (
         os.environ.get(f"AWS_{name}") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")
     )
-    return os.getpid(), endpoint(), _region(), user, secret, token
+    return os.getpid(), endpoint(), ca_bundle(), _region(), user, secret, token
 
 
 def _region() -> str | None:
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
 
 
-def _parts(address: str) -> SplitResult:
-    return urlsplit(address if "://" in address else f"https://{address}")
-
-
 def _port(address: str | None) -> int:
-    parts = _parts(address or "s3.amazonaws.com")
-    return parts.port or (80 if parts.scheme == "http" else 443)
+    scheme, host = _endpoint_parts(address) or ("https", "s3.amazonaws.com")
+    port = host.partition("/")[0].rpartition(":")[2]
+    return int(port) if port.isdigit() else (80 if scheme == "http" else 443)
 
 
 def _connect(*, in_parts: bool) -> pafs.S3FileSystem:
     options: dict[str, object] = {}
-    if address := endpoint():
-        parts = _parts(address)
-        options |= {"endpoint_override": parts.netloc + parts.path.rstrip("/"), "scheme": parts.scheme}
-    if region := _region() or ("us-east-1" if address else None):
+    if parts := _endpoint_parts(endpoint()):
+        options |= {"endpoint_override": parts[1], "scheme": parts[0]}
+    if region := _region() or ("us-east-1" if parts else None):
         options["region"] = region
+    if bundle := ca_bundle():
+        options["tls_ca_file_path"] = bundle
     return pafs.S3FileSystem(
         connect_timeout=5,
         request_timeout=10,  # seconds without a byte, after which an attempt counts as failed

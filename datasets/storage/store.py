@@ -5,7 +5,6 @@ AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the cloud's 
 """
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import BinaryIO, TypeVar
-from urllib.parse import unquote, urlsplit
+
+import pyarrow as pa
 
 from datasets.errors import CorruptData, DataError
-from datasets.storage.backends import S3, Local
+from datasets.storage import connections
+from datasets.storage.address import parse_address
+from datasets.storage.backends import FULL, S3, Local
 from datasets.storage.hedging import Hedging, within
 from datasets.storage.retry import GaveUp, Retry
 from datasets.storage.stats import StoreStats
@@ -45,22 +47,12 @@ class _WrongBytes(OSError):  # noqa: N818
 def open_store(address: str, *, retry: Retry = DEFAULT) -> "Store":
     """The store at a plain path, file:// or s3://bucket/prefix. Opens no connection.
 
-    Raises: StoreError when the address has another scheme or no bucket.
+    Raises: AddressError where the text is no address, or AWS_ENDPOINT_URL none for s3://.
     """
-    scheme = urlsplit(address).scheme if "://" in address else ""
-    if scheme == "s3":
-        root = address.removeprefix("s3://").strip("/")
-        if not root:
-            raise StoreError(f"{address} names no bucket; expected s3://bucket or s3://bucket/prefix")
-        return Store(f"s3://{root}", retry)
-    if scheme == "file":
-        parts = urlsplit(address)
-        if parts.netloc not in ("", "localhost"):
-            raise StoreError(f"{address} names a host; expected file:///absolute/path")
-        address = unquote(parts.path) or "/"
-    elif scheme:
-        raise StoreError(f"{address} begins with {scheme}://; supported are plain paths, file:// and s3://")
-    return Store(os.path.abspath(os.path.expanduser(address)), retry)  # a worker's current folder is a different one
+    found = parse_address(address)
+    if found.bucket:
+        connections.check_endpoint()
+    return Store(str(found), retry)
 
 
 @dataclass(frozen=True)
@@ -118,8 +110,13 @@ class Store:
         place = self._place(path)
         temp = self._try("write", path, lambda: self._backend.temp_path(place))
         try:
-            with open(temp, "xb") as file:
-                yield file
+            try:
+                with open(temp, "xb") as file:
+                    yield file
+            except OSError as error:
+                if error.errno not in FULL:
+                    raise
+                raise self._error("write", path, error) from error
             self._try("write", path, lambda: self._backend.commit_temp(temp, place))
         finally:
             temp.unlink(missing_ok=True)
@@ -236,10 +233,16 @@ class Store:
             return self.retry.call(operation, again)
         except GaveUp as failure:
             self.stats.count(retries=-1)
-            address = self.join(path) if path else self.address
             if isinstance(failure.error, FileNotFoundError):
-                raise MissingObject(f"cannot {verb} {address}: {backend.missing(place)}") from failure.error
+                raise MissingObject(f"cannot {verb} {self.join(path)}: {backend.missing(place)}") from failure.error
             tries = f" after {failure.attempts} attempts in {failure.elapsed_s:.1f} s" if failure.attempts > 1 else ""
-            raise StoreError(
-                f"cannot {verb} {address}{tries}: {str(failure.error).rstrip('.')}. {backend.advice(failure.error)}"
-            ) from failure.error
+            raise self._error(verb, path, failure.error, tries) from failure.error
+        except pa.ArrowException as error:  # pyarrow's own check, such as ArrowInvalid, is no OSError
+            raise self._error(verb, path, OSError(str(error))) from error
+
+    def _error(self, verb: str, path: str, error: OSError, tries: str = "") -> StoreError:
+        """The one message of a failed operation: the address, the cause, what to do."""
+        reason = error.strerror if error.errno in FULL else str(error).rstrip(".")
+        return StoreError(
+            f"cannot {verb} {self.join(path)}{tries}: {reason}. {self._backend.advice(error, self._place(path))}"
+        )

@@ -1,8 +1,43 @@
-"""Text of the command line → a size, three numbers, a count, a share. Each raises argparse.ArgumentTypeError."""
+"""Text of the command line → an address, a size, three numbers, a count, a share. Each raises argparse.ArgumentTypeError."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+
+from datasets.storage.address import AddressError, parse_address
+from orchestration.addresses import model_address, run_address
+
+
+def any_address(text: str) -> str:
+    """A path, file:// or s3://, as it was typed."""
+    return checked(text, parse_address)
+
+
+def any_run(text: str) -> str:
+    """A run's id or the address of its storage, as it was typed."""
+    return checked(text, run_address)
+
+
+def any_model(text: str) -> str:
+    """models:/…, a run's id, or an address, as it was typed."""
+    return checked(text, model_address)
+
+
+def local_path(text: str) -> str:
+    """A path or file:// on this machine, as a path."""
+    found = checked(text, parse_address)
+    if found.startswith("s3://"):
+        raise argparse.ArgumentTypeError(f"{found} is in object storage; expected a path on this machine")
+    return str(parse_address(text)) if found.startswith("file://") else found
+
+
+def checked(text: str, parse: Callable[[str], object]) -> str:
+    try:
+        parse(text)
+    except AddressError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -141,6 +141,9 @@ def add_common(parser: Parser) -> None:
 
 def parse_common(args: Sequence[str]) -> tuple[CommonOptions, list[str]]:
     """The options of every command, and the other arguments in their order. Raises: RequestError."""
+    for arg in args:
+        if re.search("[\ud800-\udfff]", arg):  # how Python shows bytes that are not UTF-8
+            raise RequestError(f"argument {arg!a} is not valid UTF-8. Correct or rename it.")
     parser = Parser(prog="redress", usage="redress COMMAND … [--json] [--result ADDRESS] [--debug]", add_help=False)
     add_common(parser)
     found, rest = parser.parse_known_args(args)

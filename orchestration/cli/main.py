@@ -6,6 +6,7 @@ and an entry of its group; a new group is a line in `REDRESS`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from datasets.errors import DataError
+from datasets.storage.address import parse_address, shown
 from orchestration.cli.command import Answer, Command, Group, opening, parse_common
 from orchestration.cli.commands.data import DATA
 from orchestration.cli.commands.demo import DEMO
@@ -62,9 +64,15 @@ def main(args: Sequence[str] | None = None, json_descriptor: int | None = None) 
         common, args = parse_common(args)
         answer["command"], command, args = REDRESS.find(args)
         options = command.parse(args, answer["command"])
-        check_result(common.result)
+        result, common.result = common.result, None  # nothing is written where nothing can be written
+        check_result(result)
+        common.result = result
         show = command.show
         answer |= command.call(options)
+    except SystemExit as leaving:  # after --help
+        if not common.json:
+            raise
+        answer["status"] = int(leaving.code or DONE)
     except (Exception, KeyboardInterrupt) as error:
         answer |= failure(error)
         if common.debug:
@@ -92,15 +100,18 @@ def deliver(answer: Answer, common: CommonOptions, show: Callable[[Answer], None
         print(f"{kind}{error['message']}{hint}", file=sys.stderr)
     if common.result:
         try:
-            write_result(common.result, json.dumps(answer, indent=1, default=str, ensure_ascii=False))
-        except (OSError, RequestError) as error:
-            print(f"--result {common.result} cannot be written: {error}", file=sys.stderr)
-            answer["status"] = answer["status"] or FAILED
+            write_result(common.result, encode(answer, indent=1))
+        except (Exception, KeyboardInterrupt) as error:  # the object on stdout comes in any case
+            unwritten = failure(error)["error"]
+            print(f"--result {shown(common.result)} cannot be written: {unwritten['message']}", file=sys.stderr)
+            answer |= {"status": answer["status"] or FAILED, "result_error": unwritten}
     if common.json:
-        line = f"{json.dumps(answer, default=str, ensure_ascii=False)}\n".encode()
         sys.stdout.flush()
-        with os.fdopen(os.dup(1) if json_descriptor is None else json_descriptor, "wb") as stream:
-            stream.write(line)
+        with (
+            contextlib.suppress(BrokenPipeError),
+            os.fdopen(os.dup(1) if json_descriptor is None else json_descriptor, "wb") as stream,
+        ):
+            stream.write(encode(answer) + b"\n")
     elif "error" not in answer:
         try:
             show(answer)
@@ -110,17 +121,31 @@ def deliver(answer: Answer, common: CommonOptions, show: Callable[[Answer], None
     return int(answer["status"])
 
 
+def encode(answer: Answer, indent: int | None = None) -> bytes:
+    """JSON in UTF-8. What UTF-8 cannot hold (bytes of a file name, say) becomes JSON's own escapes."""
+    return json.dumps(answer, indent=indent, default=str, ensure_ascii=False).encode(errors="backslashreplace")
+
+
 def check_result(address: str | None) -> None:
-    """An address that cannot be written to is reported before the work, not after it."""
-    if address:
-        from datasets.storage.store import open_store
-
-        with opening():
-            open_store(address)
-
-
-def write_result(address: str, text: str) -> None:
+    """An address that cannot be written to is reported before the work, not after it. Raises: RequestError."""
+    if address is None:
+        return
     from datasets.storage.store import open_store
 
-    folder, _, name = address.rpartition("/")
-    open_store(folder or ("/" if address.startswith("/") else ".")).write(name, text.encode())
+    place = parse_address(address)
+    if not place.name or (not place.bucket and os.path.isdir(place.path)):
+        raise RequestError(f"--result {address}: is a folder or a bucket; expected the address of a file")
+    above = place.parent
+    while not (place.bucket or os.path.exists(above.path)):
+        above = above.parent
+    if not (place.bucket or os.path.isdir(above.path)):
+        raise RequestError(f"--result {address}: {above} is a file; expected a folder there")
+    with opening():
+        open_store(str(place.parent)).exists(place.name)
+
+
+def write_result(address: str, data: bytes) -> None:
+    from datasets.storage.store import open_store
+
+    place = parse_address(address)
+    open_store(str(place.parent)).write(place.name, data)

@@ -13,6 +13,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar, overload
 
+from orchestration.cli.argument_types import any_address
+
 T = TypeVar("T")
 Text = TypeVar("Text", bound=str | None)
 
@@ -61,10 +63,12 @@ class Options:
         return {name: value for name, value in vars(cls).items() if isinstance(value, Argument)}
 
 
-def argument(metavar: str, help: str | None = None, *, default: str | None = None) -> str:
-    """A positional argument. It may be left out where there is a default."""
+def argument(
+    metavar: str, help: str | None = None, *, default: str | None = None, parse: Callable[[str], str] = str
+) -> str:
+    """A positional argument. It may be left out where there is a default. parse: as in `option`."""
     optional = {} if default is None else {"nargs": "?", "default": default}
-    return _declare(Argument({"metavar": metavar, "help": help, **optional}, is_positional=True))
+    return _declare(Argument({"metavar": metavar, "help": help, "type": parse, **optional}, is_positional=True))
 
 
 def arguments(metavar: str, help: str, *, takes_settings: bool = False) -> list[str]:
@@ -98,9 +102,9 @@ def option(
     return Argument(settings, flag=flag)
 
 
-def required(help: str, *, metavar: str) -> str:
-    """An option with a value that has to be given."""
-    return _declare(Argument({"required": True, "metavar": metavar, "help": help}))
+def required(help: str, *, metavar: str, parse: Callable[[str], str] = str) -> str:
+    """An option with a value that has to be given. parse: as in `option`."""
+    return _declare(Argument({"required": True, "metavar": metavar, "help": help, "type": parse}))
 
 
 def repeated(help: str, *, metavar: str) -> list[str]:
@@ -122,6 +126,9 @@ class CommonOptions(Options):
 
     json: bool = switch("print one JSON object on stdout and nothing else")
     result: str | None = option(
-        None, "write the same object to a path or s3://…, also if the command fails", metavar="ADDRESS"
+        None,
+        "write the same object to a path or s3://…, also if the command fails",
+        metavar="ADDRESS",
+        parse=any_address,
     )
     debug: bool = switch("show the traceback of an error")

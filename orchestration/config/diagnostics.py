@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from orchestration.errors import without_secret
+
 LONGEST_VALUE = 48
 EXPECTED = {
     "int": "a whole number",
@@ -78,7 +80,7 @@ def report(title: str, raw: RawConfig, diagnostics: Sequence[Diagnostic]) -> str
 
 
 def shorten(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    text = without_secret(value if isinstance(value, str) else json.dumps(value, default=str))  # before it is cut
     return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
 
 

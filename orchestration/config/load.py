@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
+from datasets.storage.address import AddressError, parse_address
 from methods import METHODS
+from orchestration.addresses import model_address
 from orchestration.config import constraints
 from orchestration.config.diagnostics import Diagnostic, RawConfig, explain, report
 from orchestration.config.recipes import find, put, read, read_overrides, recipes
@@ -22,11 +22,15 @@ from orchestration.errors import RequestError
 __all__ = ["Experiment", "load", "override", "recipes"]
 
 COMMAND_LINE = "command line"
-ADDRESSES = ("data", "storage", "weights", "init_from")
+ADDRESSES: dict[str, Callable[[str], object]] = {
+    "data": parse_address,
+    "storage": parse_address,
+    "weights": lambda text: text if text == HUB else parse_address(text),
+    "init_from": model_address,
+}
 REQUIRED = {
     "data": "is required: the address of a data set, data=FOLDER or data=s3://…; `redress data synth` creates one"
 }
-NO_PATH = re.compile(r"://|^models:/|^[0-9a-f]{32}$")  # addresses, registered models, ids of runs
 ROUNDS = 4  # of validation: an error can hide others
 
 
@@ -55,7 +59,8 @@ def build(tree: dict[str, Any], source: str, overrides: Sequence[str]) -> Experi
         sources[key] = COMMAND_LINE
         if obstacle:
             found.append(Diagnostic(key, obstacle, word=f"{key} = {value}"))
-    tree = json.loads(json.dumps(make_absolute(without_removed_optimizers(tree)), default=str))
+    found += parse_addresses(tree)
+    tree = json.loads(json.dumps(without_removed_optimizers(tree), default=str))
     raw = RawConfig(tree, sources)
     more, experiment = check(raw)
     found += more
@@ -134,11 +139,14 @@ def without_removed_optimizers(tree: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def make_absolute(tree: dict[str, Any]) -> dict[str, Any]:
-    """Make plain paths absolute, because workers run in other folders."""
+def parse_addresses(tree: dict[str, Any]) -> list[Diagnostic]:
+    """Parse the addresses of the tree in place: paths become absolute, because workers run in other folders."""
+    found = []
     tree.setdefault("storage", Experiment.model_fields["storage"].default)
-    for key in ADDRESSES:
-        address = tree.get(key)
-        if isinstance(address, str) and not NO_PATH.search(address) and not (key == "weights" and address == HUB):
-            tree[key] = str(Path(address).expanduser().absolute())
-    return tree
+    for key, parse_one in ADDRESSES.items():
+        if isinstance(address := tree.get(key), str):
+            try:
+                tree[key] = str(parse_one(address))
+            except AddressError as error:
+                found.append(Diagnostic(key, str(error)))
+    return found

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass
 
 from datasets.storage.store import StoreError, open_store
+from orchestration.addresses import RUN_ID
 from orchestration.engine import checkpoint
 from orchestration.engine.checkpoint import Checkpoint
 from orchestration.errors import RequestError
@@ -32,9 +32,9 @@ def locate(model: str) -> Located:
         return locate_version(model)
     try:
         address = model
-        if re.fullmatch(r"[0-9a-f]{32}", model):
+        if RUN_ID.fullmatch(model):
             address = tracked_run.open_run(model).storage
-        found = checkpoint.find(tracked_run.absolute(address))
+        found = checkpoint.find(address)
         run = found.address.rpartition(f"/{checkpoint.FOLDER}/")[0] or found.address
         store = open_store(run)
         described = json.loads(store.read(tracked_run.DESCRIPTION)) if store.exists(tracked_run.DESCRIPTION) else {}

@@ -10,6 +10,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from datasets.protocols.protocols import Protocol
 from datasets.shards.dataset import Dataset
+from datasets.storage.address import parse_address
 from datasets.storage.store import StoreError
 from orchestration.engine import checkpoint
 from orchestration.engine.checkpoint import CorruptCheckpointError
@@ -19,7 +20,6 @@ from orchestration.registry import gate, versions
 from orchestration.registry.gate import Gate
 from orchestration.registry.locate import Located, locate
 from orchestration.registry.versions import CHAMPION, uri
-from orchestration.tracking import tracked_run
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def data_of(candidate: ReviewedModel, champion: ReviewedModel | None, data: str 
     Raises: RequestError where the models have different data and `data` names none.
     """
     if data:
-        data = tracked_run.absolute(data)
+        data = str(parse_address(data))
     if champion is None or champion.fingerprint == candidate.fingerprint:
         return data or candidate.located.checkpoint.experiment["data"], ""
     named = {one.label: one.fingerprint[:12] or "unknown" for one in (champion, candidate)}

@@ -13,6 +13,7 @@ from datasets.errors import DataError
 from datasets.protocols import protocols
 from datasets.protocols.protocols import PROTOCOLS, Mode, Protocol
 from datasets.shards.dataset import Dataset
+from datasets.storage.address import parse_address
 from datasets.storage.store import StoreError, open_store
 from methods.matches import Labels as RankingLabels
 from methods.matches import valid_and_match
@@ -90,10 +91,10 @@ def search(
 
 def split_address(picture: str) -> tuple[str, str]:
     """The picture's folder and name. Raises: RequestError."""
-    folder, _, name = picture.rpartition("/")
-    if not name.lower().endswith(".png"):
+    found = parse_address(picture)
+    if not found.name.lower().endswith(".png"):
         raise RequestError(f"--out {picture}: expected a name that ends in .png, such as search.png.")
-    return folder or ("/" if picture.startswith("/") else "."), name
+    return str(found.parent), found.name
 
 
 def in_folder(

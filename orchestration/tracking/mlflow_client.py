@@ -17,22 +17,30 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from orchestration.addresses import tracking_address
 from orchestration.errors import RequestError, UnreachableError, first_line, without_secret
 
 ANSWER_S = 10.0
 
 
 def default_tracking_uri() -> str:
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path.cwd() / 'mlflow.db'}"
+    """MLFLOW_TRACKING_URI, else a SQLite file in the current folder. Raises: AddressError."""
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return tracking_address(uri, "MLFLOW_TRACKING_URI")
+    return f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 
 
-def connect(tracking_uri: str | None = None) -> MlflowClient:
+def connect(tracking_uri: str | None = None, *, create: bool = True) -> MlflowClient:
     """A client of a reachable tracking server, which the fluent API then uses, too. A new SQLite file is initialised.
 
-    Raises: RequestError with the address and the remedy; UnreachableError where the server cannot be reached.
+    create: False where the request is about something in it, so that a missing SQLite file is an error.
+
+    Raises: AddressError; RequestError with the address and the remedy; UnreachableError where the server cannot be reached.
     """
-    uri = tracking_uri or default_tracking_uri()
+    uri = tracking_address(tracking_uri, "tracking_uri") if tracking_uri else default_tracking_uri()
     quieten()
+    if not create:
+        check_database(uri)
     try:
         if uri.startswith(("http://", "https://")):
             check_health(uri)
@@ -49,6 +57,16 @@ def connect(tracking_uri: str | None = None) -> MlflowClient:
             "server`), correct MLFLOW_TRACKING_URI, or unset that to keep runs in ./mlflow.db."
         ) from error
     return client
+
+
+def check_database(uri: str) -> None:
+    """Check that the file of a SQLite address exists: SQLite would create an empty one. Raises: RequestError."""
+    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    if uri.startswith("sqlite:///") and not (path.is_file() and path.stat().st_size):
+        raise RequestError(
+            f"there is no MLflow database at {path}. It was deleted or moved, or this is another folder than that of the "
+            "earlier commands. Restore it, or set MLFLOW_TRACKING_URI."
+        )
 
 
 def unauthorised(uri: str, error: Exception) -> str:
@@ -96,6 +114,7 @@ def quieten() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("mlflow", "alembic", "urllib3.connectionpool"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("mlflow.store").setLevel(logging.CRITICAL)  # it logs a traceback for each error that it raises
 
 
 def experiment_id(client: MlflowClient, name: str, uri: str) -> str:

@@ -13,20 +13,37 @@ from orchestration.measures import MEASURES
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.journal import MEASURED
 
+PAGE = 500
+
 
 def list_runs(
     experiment: str | None = None, *, limit: int = 50, tracking_uri: str | None = None
 ) -> list[dict[str, Any]]:
-    """The newest runs of one MLflow experiment, or of all: id, name, status, data, evaluation, storage."""
-    client = mlflow_client.connect(tracking_uri)
+    """The newest `limit` runs of redress, of one MLflow experiment or of all: id, name, status, data, evaluation, storage.
+
+    Raises: RequestError.
+    """
+    client = mlflow_client.connect(tracking_uri, create=False)
     experiments = {e.experiment_id: e.name for e in client.search_experiments(view_type=ViewType.ACTIVE_ONLY)}
     chosen = [key for key, name in experiments.items() if experiment in (None, name)]
     if experiment is not None and not chosen:
         raise RequestError(
             f"no MLflow experiment {experiment!r}. Expected one of {', '.join(sorted(experiments.values()))}."
         )
-    runs = client.search_runs(chosen, max_results=limit, order_by=["attributes.start_time DESC"])
-    return [summary(run, experiments[run.info.experiment_id]) for run in runs if "storage" in run.data.tags]
+    if limit < 1:
+        raise RequestError(f"--limit {limit}: expected a whole number of at least 1.")
+    found: list[Run] = []
+    page = None
+    while len(found) < limit:  # a page of the server has a maximum length
+        of_redress = "tags.storage LIKE '%'"
+        newest_first = ["attributes.start_time DESC"]
+        runs = client.search_runs(
+            chosen, of_redress, max_results=min(PAGE, limit - len(found)), order_by=newest_first, page_token=page
+        )
+        found += runs
+        if not (page := runs.token):
+            break
+    return [summary(run, experiments[run.info.experiment_id]) for run in found]
 
 
 def show_run(run: str, *, tracking_uri: str | None = None) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 
+from datasets.storage.address import parse_address
 from datasets.storage.store import StoreError, open_store
+from orchestration.addresses import RUN_ID
 from orchestration.errors import RequestError, first_line, without_secret
 from orchestration.tracking import journal
 from orchestration.tracking.forwarder import FILES, OUTBOX, Delivery, Forwarder, OnRecords, drain
@@ -172,6 +173,7 @@ def create_run(
     `threads`, `select` and `select_on_test` also become tags.
     Raises: RequestError where MLflow or the storage cannot be reached.
     """
+    runs = open_store(str(experiment.get("storage") or "runs"))  # what is no address is refused before there is a run
     uri = tracking_uri or default_tracking_uri()
     client = connect(uri)
     name = str(experiment.get("name") or "run")
@@ -181,7 +183,7 @@ def create_run(
     run_id = retry_while_unavailable(
         lambda: created(client, experiment_id(client, where, uri), run_name, all_tags), "creating the run"
     )
-    storage = join(absolute(str(experiment.get("storage") or "runs")), run_id)
+    storage = runs.join(run_id)
     retry_while_unavailable(lambda: describe_run(client, run_id, experiment, fingerprint, storage), "creating the run")
     description = {"run_id": run_id, "fingerprint": fingerprint, "tracking_uri": without_secret(uri)}
     try:
@@ -231,12 +233,13 @@ def resume_run(run: str, fingerprint: str | None = None, *, tracking_uri: str | 
 def open_run(run: str, *, tracking_uri: str | None = None) -> TrackedRun:
     """The tracked run of that id or in that storage. Raises: RequestError."""
     uri = tracking_uri or default_tracking_uri()
-    client = connect(uri)
+    client = connect(uri, create=False)
     storage = run
-    if re.fullmatch(r"[0-9a-f]{32}", run):
+    if RUN_ID.fullmatch(run):
         storage = find_run(client, run, uri).data.tags.get("storage", "")
     try:
-        description = json.loads(open_store(absolute(storage)).read(DESCRIPTION)) if storage else None
+        storage = str(parse_address(storage)) if storage else ""
+        description = json.loads(open_store(storage).read(DESCRIPTION)) if storage else None
     except (StoreError, FileNotFoundError) as error:
         raise RequestError(
             f"no run at {storage}: {first_line(error)}. `redress runs list` shows the storage of each run."
@@ -244,26 +247,30 @@ def open_run(run: str, *, tracking_uri: str | None = None) -> TrackedRun:
     if description is None:
         raise RequestError(f"run {run} was not created by redress: it has no tag `storage`.")
     find_run(client, description["run_id"], uri)
-    return TrackedRun(description["run_id"], absolute(storage), uri)
+    return TrackedRun(description["run_id"], storage, uri)
 
 
 def find_run(client: MlflowClient, run_id: str, uri: str) -> mlflow.entities.Run:
+    """The run in MLflow. Raises: RequestError where there is none, or it or its experiment was deleted."""
     try:
-        return client.get_run(run_id)
+        run = client.get_run(run_id)
+        experiment = client.get_experiment(run.info.experiment_id)
+        for name, stage, command in (
+            (f"the MLflow experiment {experiment.name!r} of run {run_id}", experiment.lifecycle_stage,
+             f"mlflow experiments restore --experiment-id {experiment.experiment_id}"),
+            (f"run {run_id}", run.info.lifecycle_stage, f"mlflow runs restore --run-id {run_id}"),
+        ):  # fmt: skip
+            if stage == "deleted":
+                raise RequestError(
+                    f"{name} was deleted in MLflow at {without_secret(uri)}. To restore it, set MLFLOW_TRACKING_URI and use "
+                    f"`{command}`."
+                )
+        return run
     except MlflowException as error:
         raise RequestError(
             f"MLflow at {without_secret(uri)} has no run {run_id} ({first_line(error)}). "
             "`redress runs list` lists its runs. MLFLOW_TRACKING_URI sets the server."
         ) from error
-
-
-def absolute(address: str) -> str:
-    """An address that is valid in workers, too: a plain path is made absolute, others stay."""
-    return address if "://" in address else str(Path(address).absolute())
-
-
-def join(address: str, name: str) -> str:
-    return f"{address.rstrip('/')}/{name}"
 
 
 def now_ms() -> int:

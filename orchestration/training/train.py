@@ -29,7 +29,7 @@ from orchestration.evaluation.evaluate import (
 from orchestration.progress import Progress
 from orchestration.registry import pending
 from orchestration.registry.locate import locate
-from orchestration.tracking import tracked_run
+from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.run_description import flatten
 from orchestration.training import changed_clothes_figure
 from orchestration.training.worker import FAILURE, WorkerConfig, class_counts, train_worker
@@ -132,10 +132,12 @@ def train(
     if init_from and not resume:
         init_from, reset = check_initial_weights(prepared, init_from)
         progress.say(f"initial weights: {init_from}; not loaded: {', '.join(reset) or 'none'}")
-    cluster.connect(progress.say)
-    cluster.check_resources(experiment.workers, experiment.resources, progress.say)
     if resume:
         check_same_experiment(experiment, tracked_run.open_run(resume).store)
+    else:
+        mlflow_client.connect()  # what does not answer is reported before Ray starts
+    cluster.connect(progress.say)
+    cluster.check_resources(experiment.workers, experiment.resources, progress.say)
     run = tracked_run.start_run(experiment, prepared.dataset.fingerprint, resume=resume)
     try:
         store = open_store(run.storage)

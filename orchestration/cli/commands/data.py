@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestration.cli.argument_types import image_size, positive_int, share_or_count, three_numbers
+from orchestration.cli.argument_types import (
+    any_address,
+    image_size,
+    local_path,
+    positive_int,
+    share_or_count,
+    three_numbers,
+)
 from orchestration.cli.command import Answer, Command, Group, opening
 from orchestration.cli.options import Options, argument, option, repeated, required, switch
 from orchestration.cli.tables import percent, print_facts, print_table
@@ -33,7 +40,7 @@ def show_written(answer: Answer) -> None:
 
 
 class SynthOptions(Options):
-    address: str = argument("ADDRESS", "the folder or s3://… to write the data set to")
+    address: str = argument("ADDRESS", "the folder or s3://… to write the data set to", parse=any_address)
     preset: str = option("default", "number of people and images: default, demo or tiny")
     splits: str = option("ltcc", "protocol that divides the test people: ltcc (default) or prcc")
     seed: int = option(1, "seed of the people and their clothes (default: 1)", parse=int)
@@ -66,10 +73,12 @@ def synth(options: SynthOptions) -> Answer:
 
 class ConvertOptions(Options):
     layout: str = argument("LAYOUT", "the layout of the source: prcc, ltcc, …; an unknown name lists them all")
-    source: str = argument("SOURCE", "the directory as its authors distribute it, or an archive of it (.zip, .tar …)")
-    address: str = argument("DESTINATION", "the folder or s3://… to write the data set to")
+    source: str = argument(
+        "SOURCE", "the directory as its authors distribute it, or an archive of it (.zip, .tar …)", parse=local_path
+    )
+    address: str = argument("DESTINATION", "the folder or s3://… to write the data set to", parse=any_address)
     parsing: str | None = option(
-        None, "folder or archive of parsing masks: the same tree of files, as .png", metavar="MASKS"
+        None, "folder or archive of parsing masks: the same tree of files, as .png", metavar="MASKS", parse=local_path
     )
     labels: str = option("lip20", f"label map of the masks: {LABEL_MAPS} (default: lip20)")
     quarantine: bool = switch("leave damaged files out and record them in the manifest")
@@ -123,9 +132,13 @@ def show_conversion(answer: Answer) -> None:
 
 
 class ParseOptions(Options):
-    address: str = argument("SOURCE", "the data set to parse")
-    destination: str = argument("DESTINATION", "the new data set; an interrupted job continues there")
-    model: str = required("a published SCHP checkpoint, or an exported graph (.onnx, .pt2)", metavar="WEIGHTS")
+    address: str = argument("SOURCE", "the data set to parse", parse=any_address)
+    destination: str = argument(
+        "DESTINATION", "the new data set; an interrupted job continues there", parse=any_address
+    )
+    model: str = required(
+        "a published SCHP checkpoint, or an exported graph (.onnx, .pt2)", metavar="WEIGHTS", parse=any_address
+    )
     labels: str | None = option(None, f"label map of a graph's output: {LABEL_MAPS}", metavar="MAP")
     size: tuple[int, int] | None = option(
         None, "input size of a graph that does not state it", metavar="HxW", parse=image_size
@@ -173,8 +186,8 @@ def show_parsing(answer: Answer) -> None:
 
 
 class InspectOptions(Options):
-    address: str = argument("ADDRESS", "the data set")
-    sheet: str | None = option(None, "write a contact sheet of images and their masks", metavar="PNG")
+    address: str = argument("ADDRESS", "the data set", parse=any_address)
+    sheet: str | None = option(None, "write a contact sheet of images and their masks", metavar="PNG", parse=local_path)
 
 
 def inspect(options: InspectOptions) -> Answer:
@@ -216,7 +229,7 @@ def split_line(name: str, split: dict[str, Any]) -> list[Any]:
 
 
 class VerifyOptions(Options):
-    address: str = argument("ADDRESS", "the data set")
+    address: str = argument("ADDRESS", "the data set", parse=any_address)
 
 
 def verify(options: VerifyOptions) -> Answer:
@@ -244,8 +257,8 @@ def show_verification(answer: Answer) -> None:
 
 
 class HoldoutOptions(Options):
-    address: str = argument("SOURCE", "the data set")
-    destination: str = argument("DESTINATION", "the folder or s3://… to write the new data set to")
+    address: str = argument("SOURCE", "the data set", parse=any_address)
+    destination: str = argument("DESTINATION", "the folder or s3://… to write the new data set to", parse=any_address)
     persons: int | float = option(
         0.1, "share of train's people to hold out, or their number (default: 0.1)", parse=share_or_count
     )

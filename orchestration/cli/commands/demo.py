@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestration.cli.argument_types import local_path
 from orchestration.cli.command import Answer, Command
 from orchestration.cli.options import Options, argument
 from orchestration.cli.tables import percent, print_facts, print_table
@@ -44,7 +45,7 @@ print(json.dumps({"shape": list(features.shape), "norms": numpy.linalg.norm(feat
 
 
 class DemoOptions(Options):
-    directory: str = argument("FOLDER", "where everything is written (default: demo)", default="demo")
+    directory: str = argument("FOLDER", "where everything is written (default: demo)", default="demo", parse=local_path)
 
 
 def run_demo(options: DemoOptions) -> Answer:

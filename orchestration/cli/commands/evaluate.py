@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from orchestration.cli.argument_types import any_model
 from orchestration.cli.command import Answer, Command
 from orchestration.cli.options import MODEL, Options, argument, arguments
 from orchestration.cli.tables import print_facts, print_metrics
 
 
 class EvaluateOptions(Options):
-    model: str = argument("MODEL", MODEL)
+    model: str = argument("MODEL", MODEL, parse=any_model)
     overrides: list[str] = arguments(
         "key=value", "settings to change, such as data=ADDRESS or evaluate.rerank={}", takes_settings=True
     )

@@ -28,7 +28,7 @@ def resolve_experiment(options: ShowOptions) -> Answer:
 
     names_data = any(setting.startswith("data=") for setting in options.overrides)
     has_data = names_data or "data" in recipes.read(recipes.find(options.name))
-    overrides = options.overrides if has_data else [*options.overrides, "data=not://given"]
+    overrides = options.overrides if has_data else [*options.overrides, "data=."]
     resolved = load(options.name, overrides).resolved()
     return {"experiment": resolved if has_data else resolved | {"data": None}}
 

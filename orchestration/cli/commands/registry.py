@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestration.cli.argument_types import any_address, any_run, local_path
 from orchestration.cli.command import Answer, Command, Group
 from orchestration.cli.options import Options, argument, option, required
 from orchestration.cli.tables import main_metrics, percent, print_facts, print_metrics, print_table, rename_status
@@ -72,7 +73,7 @@ def print_decisions(decisions: Sequence[Mapping[str, Any]]) -> None:
 
 
 class RegisterOptions(Options):
-    model: str = argument("RUN", "a run's id or storage, or one of its checkpoints")
+    model: str = argument("RUN", "a run's id or storage, or one of its checkpoints", parse=any_run)
     name: str = NAME
 
 
@@ -91,8 +92,10 @@ class CompareOptions(Options):
     against: str | None = option(
         None, "compare with this version instead of the champion (gives no evidence)", flag="--with", metavar="MODEL"
     )
-    data: str | None = option(None, "compare on this data set instead of the candidate's", metavar="ADDRESS")
-    page: str | None = option(None, "also write the review page to this file", metavar="FILE")
+    data: str | None = option(
+        None, "compare on this data set instead of the candidate's", metavar="ADDRESS", parse=any_address
+    )
+    page: str | None = option(None, "also write the review page to this file", metavar="FILE", parse=local_path)
     by: str | None = BY
 
 

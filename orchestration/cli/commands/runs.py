@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from orchestration.cli.argument_types import any_run
 from orchestration.cli.command import Answer, Command, Group
 from orchestration.cli.options import Options, argument, option
 from orchestration.cli.tables import main_metrics, print_facts, print_metrics, print_table, rename_status
@@ -27,7 +28,7 @@ def show_runs(answer: Answer) -> None:
 
 
 class RunOptions(Options):
-    run: str = argument("RUN", "a run's id, or the address of its storage")
+    run: str = argument("RUN", "a run's id, or the address of its storage", parse=any_run)
 
 
 def describe_run(options: RunOptions) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestration.cli.argument_types import positive_int
+from orchestration.cli.argument_types import any_address, any_model, positive_int
 from orchestration.cli.command import Answer, Command
 from orchestration.cli.options import MODEL, Options, argument, arguments, option
 from orchestration.cli.tables import print_facts, print_table
@@ -14,17 +14,17 @@ LABELS = {"is_match": "same person", "person": "person", "clothes": "clothes", "
 
 
 class SearchOptions(Options):
-    model: str = argument("MODEL", MODEL)
-    gallery: str = argument("GALLERY", "a data set, or a folder of images")
+    model: str = argument("MODEL", MODEL, parse=any_model)
+    gallery: str = argument("GALLERY", "a data set, or a folder of images", parse=any_address)
     images: list[str] = arguments(
         "IMAGE", "query images: files, or keys of the data set's queries; without any, some of these queries"
     )
     split: str | None = option(None, "split of the data set to search (default: its gallery)")
     parsing: str | None = option(
-        None, "folder with the masks of the images, for a model that needs them", metavar="MASKS"
+        None, "folder with the masks of the images, for a model that needs them", metavar="MASKS", parse=any_address
     )
     top: int = option(10, "number of nearest images (default: 10)", parse=positive_int)
-    out: str = option("search.png", "file of the picture (default: search.png)", metavar="PNG")
+    out: str = option("search.png", "file of the picture (default: search.png)", metavar="PNG", parse=any_address)
 
 
 def search(options: SearchOptions) -> Answer:

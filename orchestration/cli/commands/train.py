@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestration.cli.argument_types import any_model, any_run
 from orchestration.cli.command import Answer, Command, opening
 from orchestration.cli.options import SETTINGS, Options, arguments, option
 from orchestration.cli.tables import print_facts, print_metrics
@@ -17,8 +18,12 @@ class TrainOptions(Options):
     overrides: list[str] = arguments(
         "EXPERIMENT [key=value …]", f"a recipe or a YAML file; {SETTINGS}", takes_settings=True
     )
-    resume: str | None = option(None, "continue this run: its id, or the address of its storage", metavar="RUN")
-    init_from: str | None = option(None, "start from the weights of this checkpoint or run", metavar="ADDRESS")
+    resume: str | None = option(
+        None, "continue this run: its id, or the address of its storage", metavar="RUN", parse=any_run
+    )
+    init_from: str | None = option(
+        None, "start from the weights of this checkpoint or run", metavar="ADDRESS", parse=any_model
+    )
 
 
 def train(options: TrainOptions) -> Answer:

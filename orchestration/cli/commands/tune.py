@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestration.cli.argument_types import positive_int
+from orchestration.cli.argument_types import any_run, positive_int
 from orchestration.cli.command import Answer, Command
 from orchestration.cli.options import SETTINGS, Options, arguments, option, repeated, switch
 from orchestration.cli.tables import percent, print_facts, print_table
@@ -66,7 +66,9 @@ class TuneOptions(Options):
         None, "register the best model as candidate of this name (default: the experiment's)", metavar="NAME"
     )
     no_register: bool = switch("register no model")
-    resume: str | None = option(None, "continue this sweep; trials that have ended are not repeated", metavar="SWEEP")
+    resume: str | None = option(
+        None, "continue this sweep; trials that have ended are not repeated", metavar="SWEEP", parse=any_run
+    )
 
     def fixed(self) -> dict[str, Any]:
         """What was given of the settings that a sweep keeps as it was started."""

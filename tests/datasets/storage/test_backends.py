@@ -112,6 +112,7 @@ def test_errors_of_a_file_system_that_may_pass(number: int, retryable: bool) -> 
     ("error", "retryable"),
     [
         (OSError("AWS Error NETWORK_CONNECTION during GetObject: curlCode: 7"), True),
+        (OSError("AWS Error NETWORK_CONNECTION during GetObject: curlCode: 60, SSL peer certificate"), False),
         (OSError("AWS Error UNKNOWN (HTTP status 500)"), True),
         (OSError("AWS Error SLOW_DOWN (HTTP status 503)"), True),
         (OSError("AWS Error UNKNOWN (HTTP status 408)"), True),
@@ -139,15 +140,19 @@ def test_errors_of_an_object_store_that_may_pass(error: OSError, retryable: bool
         ("AWS Error NO_SUCH_BUCKET", "Check the bucket's name"),
         ("AWS Error SLOW_DOWN (HTTP status 503)", "The store may be overloaded: try again later"),
         ("AWS Error ACCESS_DENIED (HTTP status 403)", "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"),
+        (
+            "AWS Error NETWORK_CONNECTION: curlCode: 60, SSL peer",
+            "The server's certificate is not trusted: set AWS_CA_BUNDLE",
+        ),
     ],
 )
 def test_advice_names_what_to_check_and_the_endpoint(error: str, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
-    assert S3().advice(OSError(error)).startswith(advice)
-    assert S3().advice(OSError(error)).endswith("AWS_ENDPOINT_URL is http://127.0.0.1:9000")
+    assert S3().advice(OSError(error), "b/x").startswith(advice)
+    assert S3().advice(OSError(error), "b/x").endswith("AWS_ENDPOINT_URL is http://127.0.0.1:9000")
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    assert S3().advice(OSError(error)).endswith("AWS_ENDPOINT_URL is not set, so requests go to Amazon S3")
+    assert S3().advice(OSError(error), "b/x").endswith("AWS_ENDPOINT_URL is not set, so requests go to Amazon S3")
 
 
 def test_what_is_missing_is_the_file_its_folder_or_the_bucket(s3: str, tmp_path: Path) -> None:

@@ -6,10 +6,12 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from datasets.storage import connections
+from datasets.storage.address import AddressError
 from datasets.storage.hedging import ATTEMPT
 
 
@@ -148,3 +150,20 @@ def test_at_the_end_only_sockets_to_the_stores_are_cut_and_only_where_a_read_was
     assert end.recv(64) == b""
     other.sendall(b"still there")
     assert other_end.recv(64) == b"still there"
+
+
+def test_the_certificates_of_the_environment_are_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made: list[dict[str, object]] = []
+    monkeypatch.setattr(connections.pafs, "S3FileSystem", lambda **options: made.append(options))
+    bundle = tmp_path / "ca.pem"
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
+    with pytest.raises(AddressError, match=r"AWS_CA_BUNDLE = .*ca\.pem: there is no such file"):
+        connections.check_endpoint()
+    bundle.touch()
+    connections.check_endpoint()
+    connections.filesystem()
+    assert [options["tls_ca_file_path"] for options in made] == [str(bundle)] * 2
+    monkeypatch.delenv("AWS_CA_BUNDLE")
+    connections.filesystem()
+    assert len(made) == 4, "other certificates, other connections"
+    assert "tls_ca_file_path" not in made[-1]

@@ -167,19 +167,6 @@ def test_a_relative_path_is_the_same_one_in_another_folder(tmp_path, monkeypatch
     assert open_store("here").address == str(tmp_path / "here")
 
 
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("gs://bucket/x", "begins with gs://; supported are plain paths, file:// and s3://"),
-        ("s3://", "names no bucket"),
-        ("file://elsewhere/x", "names a host"),
-    ],
-)
-def test_an_address_of_another_kind_is_refused(address, message):
-    with pytest.raises(StoreError, match=message):
-        open_store(address)
-
-
 def test_the_scheme_decides_what_is_local(tmp_path):
     assert open_store(str(tmp_path)).is_local
     assert open_store(tmp_path.as_uri()).is_local

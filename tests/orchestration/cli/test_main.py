@@ -273,3 +273,82 @@ def test_what_others_print_on_stdout_goes_to_stderr_where_json_is_asked_for(tmp_
         assert "noise of a library" in done.stderr
     done = subprocess.run([*REDRESS, "experiments"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert "noise of a library" in done.stdout
+
+
+ADDRESSED = [
+    ["data", "synth"], ["data", "convert", "ltcc"], ["data", "convert", "ltcc", "src"], ["data", "parse"],
+    ["data", "parse", "x"], ["data", "parse", "x", "y", "--model"], ["data", "inspect"], ["data", "inspect", "x", "--sheet"],
+    ["data", "verify"], ["data", "holdout"], ["data", "holdout", "x"], ["data", "convert", "ltcc", "x", "y", "--parsing"],
+    ["evaluate"], ["search"], ["search", "m"], ["search", "m", "g", "--out"], ["search", "m", "g", "--parsing"],
+    ["train", "cal-ltcc", "--resume"], ["train", "cal-ltcc", "--init-from"], ["tune", "--resume"], ["runs", "show"],
+    ["runs", "sync"], ["registry", "register"], ["registry", "compare", "m", "--data"],
+    ["registry", "compare", "m", "--page"], ["demo"], ["experiments", "--result"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ADDRESSED, ids=" ".join)
+def test_every_address_is_parsed_before_any_work(
+    words: list[str], capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text, told in (
+        ("s3://b//r", "empty part"),
+        ("S3://b/r", "lower-case"),
+        (" /x", "blanks"),
+        ("ftp://x", "ftp://"),
+    ):
+        rest = ["name"] if words[:2] == ["registry", "register"] else []
+        message = answer(capfd, *words, text, *rest)["error"]["message"]
+        assert told in message
+        assert "Traceback" not in message
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("key", ["data", "storage", "init_from", "weights"])
+def test_every_setting_that_is_an_address_is_parsed_with_the_others(
+    key: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for text, told in (("s3://b//r", "empty part"), ("s3://joe:pass/word@b/r", "credentials"), ("ftp://x", "ftp://")):
+        message = answer(capfd, "experiments", "show", "cal-ltcc", f"{key}={text}", "epochs=0")["error"]["message"]
+        assert told in message
+        assert "must be at least 1" in message
+        assert "word" not in message
+
+
+def test_a_byte_that_is_not_utf8_is_named(capfd: pytest.CaptureFixture[str]) -> None:
+    for words in (["data", "verify", "x\udcff"], ["train", "cal-ltcc", "name=\udcff"]):
+        assert r"\udcff' is not valid UTF-8" in answer(capfd, *words)["error"]["message"]
+
+
+def test_one_object_comes_even_if_the_result_cannot_be_written(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for place, told in (
+        (tmp_path, "is a folder"),
+        ("/", "is a folder"),
+        (file / "x.json", "is a file"),
+        ("s3://b", "bucket"),
+    ):
+        assert told in answer(capfd, "experiments", "--result", str(place))["error"]["message"]
+    assert os.listdir(tmp_path) == ["file"]
+    assert answer(capfd, "experiments", "--result", str(tmp_path / "new/x.json"))["status"] == 0
+    assert json.loads((tmp_path / "new/x.json").read_text())["command"] == "experiments"
+
+    def fail(address: str, data: bytes) -> None:
+        raise ZeroDivisionError("disk on fire")
+
+    monkeypatch.setattr("orchestration.cli.main.write_result", fail)
+    told_after = answer(capfd, "experiments", "--result", str(tmp_path / "y.json"))
+    assert told_after["status"] == 1
+    assert told_after["result_error"] == {"type": "ZeroDivisionError", "message": "disk on fire"}
+    assert "cal-ltcc" in told_after["experiments"]
+
+
+def test_help_with_json_is_one_object(capfd: pytest.CaptureFixture[str]) -> None:
+    done = subprocess.run(
+        [*REDRESS, "train", "--help", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert json.loads(done.stdout) == {"status": 0, "command": "train"}
+    assert "usage: redress train" in done.stderr

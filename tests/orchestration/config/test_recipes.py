@@ -36,7 +36,7 @@ import sys
 from orchestration.config.load import load, recipes
 
 for name in recipes():
-    load(name, ["data=not://given", "weights=null"])
+    load(name, ["data=/given", "weights=null"])
 print([name for name in ("torchvision", "torch._dynamo") if name in sys.modules])
 """
 

@@ -22,20 +22,18 @@ def test_a_ready_made_sweep_fits_its_experiment(name: str) -> None:
     if ready["experiment"] not in recipes():
         assert name not in METHODS, "the method is there: then its recipe, too"
         return
-    experiment = load(ready.pop("experiment"), ["data=not://given"])
+    experiment = load(ready.pop("experiment"), ["data=/given"])
     check_values(experiment, space)
     with_defaults(SweepSettings(**ready), experiment, space)
 
 
 def test_a_ready_made_sweep_is_named_in_place_of_an_experiment_or_beside_one() -> None:
-    experiment, settings = requested_sweep(TUNE.parse(["cal", "data=not://given", "--seeds", "5"]))
+    experiment, settings = requested_sweep(TUNE.parse(["cal", "data=/given", "--seeds", "5"]))
     assert (experiment.name, settings.seeds, settings.register) == ("cal-ltcc", 5, "cal-ltcc")
     assert set(read_space(settings.over)) == {"method.tau", "method.epsilon"}
-    experiment, settings = requested_sweep(
-        TUNE.parse(["cal-demo", "data=not://given", "--sweep", "cal", "--no-register"])
-    )
+    experiment, settings = requested_sweep(TUNE.parse(["cal-demo", "data=/given", "--sweep", "cal", "--no-register"]))
     assert (experiment.name, settings.seeds, settings.register) == ("cal-demo", 3, None)
-    _, settings = requested_sweep(TUNE.parse(["cal-demo", "data=not://given", "--over", "method.tau=[1/4, 1/16]"]))
+    _, settings = requested_sweep(TUNE.parse(["cal-demo", "data=/given", "--over", "method.tau=[1/4, 1/16]"]))
     assert settings.over == ("method.tau=[1/4, 1/16]",)
     assert settings.register == "cal-demo"
 
@@ -43,7 +41,7 @@ def test_a_ready_made_sweep_is_named_in_place_of_an_experiment_or_beside_one() -
 def test_a_sweep_of_ones_own_is_a_file(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("experiment: cal-demo\nover: {method.epsilon: [0, 0.1], precision: [null, x]}\nstop: median\n")
-    experiment, settings = requested_sweep(TUNE.parse(["data=not://given", "--sweep", str(file)]))
+    experiment, settings = requested_sweep(TUNE.parse(["data=/given", "--sweep", str(file)]))
     assert (experiment.name, settings.stop) == ("cal-demo", "median")
     assert settings.over == ("method.epsilon=[0, 0.1]", 'precision=[null, "x"]')
     for mistake, told in (("seeds: three", "seeds = 'three': expected a whole number"), ("stop: [asha]", "stop = ")):

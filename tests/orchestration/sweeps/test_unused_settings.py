@@ -18,14 +18,14 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @pytest.mark.parametrize("name", [name for name in recipes() if name.endswith("-demo")])
 def test_the_synthetic_batch_suits_every_method(name: str) -> None:
-    settings = load(name, ["data=not://given"]).method
+    settings = load(name, ["data=/given"]).method
     exercise(METHODS[settings.name], settings)
 
 
 def test_settings_of_a_loss_without_weight_are_not_used() -> None:
-    unpaired = load("pixel-sampling-demo", ["data=not://given", "method.consistency_weight=0"])
+    unpaired = load("pixel-sampling-demo", ["data=/given", "method.consistency_weight=0"])
     assert "does not use it" in (why_without_effect("method.consistency", unpaired) or "")
-    paired = load("pixel-sampling-demo", ["data=not://given"])
+    paired = load("pixel-sampling-demo", ["data=/given"])
     assert why_without_effect("method.consistency", paired) is None
     assert "does not use it" in (why_without_effect("method.finetune_from_epoch", paired) or "")
 
@@ -35,7 +35,7 @@ def test_settings_of_a_loss_without_weight_are_not_used() -> None:
 def test_what_is_used_does_not_depend_on_how_wide_the_network_is(
     name: str, body: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    experiment = load(name, ["data=not://given", f"method.body={body}"])
+    experiment = load(name, ["data=/given", f"method.body={body}"])
     narrow = unused_settings(experiment)
     monkeypatch.setattr(module, "NARROW", {})
     assert narrow == unused_settings(experiment) != set()
@@ -49,7 +49,7 @@ from orchestration.sweeps.unused_settings import why_without_effect
 def peak_kb():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-experiment = load("ifd-ltcc", ["data=not://given"])
+experiment = load("ifd-ltcc", ["data=/given"])
 before = peak_kb()
 assert why_without_effect("method.tau", experiment) is None
 print((peak_kb() - before) >> 10)

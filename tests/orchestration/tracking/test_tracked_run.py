@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -15,11 +16,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+from sqlalchemy.exc import OperationalError
 
-from datasets.storage.store import open_store
-from orchestration.errors import RequestError, without_secret
+from orchestration.errors import RequestError, first_line, without_secret
 from orchestration.registry import pending
-from orchestration.tracking import forwarder, mlflow_retry, runs, tracked_run
+from orchestration.tracking import forwarder, mlflow_client, mlflow_retry, runs, tracked_run
 from orchestration.tracking.forwarder import Delivery, drain
 from orchestration.tracking.journal import Journal, read_steps
 from orchestration.tracking.provenance import source_digest
@@ -43,7 +44,9 @@ class Step:
 @pytest.fixture(scope="session")
 def database(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A SQLite file that this session's tests share; making its tables takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    uri = f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    mlflow_client.connect(uri)
+    return uri
 
 
 @pytest.fixture
@@ -339,7 +342,58 @@ def own_tracking_uri(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     mlflow.set_tracking_uri(before)
 
 
-def test_storage_addresses_of_workers_do_not_depend_on_their_folder() -> None:
-    assert tracked_run.absolute("s3://bucket/runs") == "s3://bucket/runs"
-    assert tracked_run.absolute("runs") == str(Path.cwd() / "runs")
-    assert open_store(tracked_run.absolute("runs")).is_local
+def test_a_deleted_run_or_experiment_says_how_to_restore_it(database: str, experiment: dict) -> None:
+    run = tracked_run.create_run(experiment, FINGERPRINT, tracking_uri=database)
+    client = MlflowClient(database)
+    number = client.get_run(run.run_id).info.experiment_id
+    by_run = rf"run {run.run_id} was deleted in MLflow at sqlite.*`mlflow runs restore --run-id {run.run_id}`"
+    by_experiment = rf"experiment .* was deleted in MLflow.*`mlflow experiments restore --experiment-id {number}`"
+    for delete, told in (
+        (lambda: client.delete_run(run.run_id), by_run),
+        (lambda: client.delete_experiment(number), by_experiment),
+    ):
+        delete()
+        for request in (tracked_run.resume_run, pending.sync, runs.show_run):
+            for name in (run.run_id, run.storage):
+                with pytest.raises(RequestError, match=told):
+                    request(name, tracking_uri=database)
+
+
+def test_the_newest_runs_of_redress_are_listed_behind_those_of_others(database: str, experiment: dict) -> None:
+    ours = [tracked_run.create_run(experiment, FINGERPRINT, tracking_uri=database).run_id for _ in range(2)]
+    client = MlflowClient(database)
+    number = client.get_run(ours[0]).info.experiment_id
+    for _ in range(4):
+        client.create_run(number)
+    for limit, found in ((1, ours[1:]), (2, ours[::-1]), (3, ours[::-1])):
+        listed = runs.list_runs(experiment["experiment"], limit=limit, tracking_uri=database)
+        assert [run["run_id"] for run in listed] == found
+    with pytest.raises(RequestError, match="--limit 0"):
+        runs.list_runs(limit=0, tracking_uri=database)
+
+
+def test_a_database_that_is_gone_is_not_made_anew(tmp_path: Path, database: str, experiment: dict) -> None:
+    run = tracked_run.create_run(experiment, FINGERPRINT, tracking_uri=database)
+    gone = tmp_path / "gone.db"
+    for make in (lambda: None, gone.touch):
+        make()
+        for request in (tracked_run.resume_run, pending.sync, runs.show_run):
+            with pytest.raises(RequestError, match=r"no MLflow database at .*gone\.db.*MLFLOW_TRACKING_URI"):
+                request(run.storage, tracking_uri=f"sqlite:///{gone}")
+        with pytest.raises(RequestError, match="no MLflow database"):
+            runs.list_runs(tracking_uri=f"sqlite:///{gone}")
+    assert gone.stat().st_size == 0
+
+
+def test_an_error_of_the_database_is_one_line(database: str, experiment: dict) -> None:
+    run = tracked_run.create_run(experiment, FINGERPRINT, tracking_uri=database)
+    client = run.delivery.client
+    original = sqlite3.OperationalError("database is locked")
+    error = MlflowException("(raised as a result of Query-invoked autoflush)\n(sqlite3.OperationalError) …")
+    error.__cause__ = OperationalError("UPDATE runs SET …", {}, original)
+    told = "database is locked (another process is writing to it. Try again, or end that process)"
+    assert first_line(error) == told
+    assert first_line(RequestError("our own words")) == "our own words"
+    with pytest.raises(MlflowException) as caught:
+        client.get_run("0" * 32)
+    assert first_line(caught.value).startswith("Run with id=000")

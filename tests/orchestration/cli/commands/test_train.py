@@ -13,12 +13,12 @@ from tests.orchestration.printed_table import cells
 
 
 def test_the_experiment_is_named_first_and_settings_follow_anywhere() -> None:
-    options = TRAIN.parse(["cal-demo", "--init-from", "weights", "data=not://given", "epochs=30"])
+    options = TRAIN.parse(["cal-demo", "--init-from", "weights", "data=/given", "epochs=30"])
     experiment = requested_experiment(options)
-    assert (experiment.name, experiment.epochs, experiment.data) == ("cal-demo", 30, "not://given")
+    assert (experiment.name, experiment.epochs, experiment.data) == ("cal-demo", 30, "/given")
     assert experiment.init_from is not None
     assert experiment.init_from.endswith("weights")
-    assert options.overrides == ["cal-demo", "data=not://given", "epochs=30"], "options are not changed"
+    assert options.overrides == ["cal-demo", "data=/given", "epochs=30"], "options are not changed"
 
 
 @pytest.mark.parametrize("args", [[], ["epochs=3"], ["--init-from", "x"]])

@@ -14,11 +14,11 @@ from tests.orchestration.printed_table import cells
 
 
 def test_options_override_the_preset_sweep_and_the_preset_overrides_the_defaults() -> None:
-    _, settings = requested_sweep(TUNE.parse(["cal", "data=not://given"]))
+    _, settings = requested_sweep(TUNE.parse(["cal", "data=/given"]))
     assert settings.seeds == 3
     assert settings.retries == SweepSettings(over=()).retries
     options = ["--seeds", "5", "--retries", "0", "--stop", "median", "--every", "2", "--concurrent", "1"]
-    _, settings = requested_sweep(TUNE.parse(["cal", "data=not://given", *options]))
+    _, settings = requested_sweep(TUNE.parse(["cal", "data=/given", *options]))
     assert (settings.seeds, settings.retries, settings.stop, settings.every, settings.concurrent) == (
         5,
         0,
@@ -41,7 +41,7 @@ def test_the_best_is_registered_under_the_experiments_name_unless_another_is_giv
     args: list[str], name: str | None
 ) -> None:
     over = ["--over", "method.tau=[1/4, 1/16]"]
-    _, settings = requested_sweep(TUNE.parse(["cal-demo", "data=not://given", *over, *args]))
+    _, settings = requested_sweep(TUNE.parse(["cal-demo", "data=/given", *over, *args]))
     assert settings.register == name
 
 

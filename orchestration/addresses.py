@@ -1,0 +1,52 @@
+"""Addresses that MLflow resolves, and references to runs and models. Files and objects: `datasets.storage.address`."""
+
+from __future__ import annotations
+
+import re
+
+from datasets.storage.address import AddressError, check_text, parse_address, shown
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+MODEL = "models:/"
+
+
+def run_address(text: str) -> str:
+    """A run's id as it is, or the address of its storage. Raises: AddressError."""
+    return text if RUN_ID.fullmatch(text) else str(parse_address(text))
+
+
+def model_address(text: str) -> str:
+    """models:/NAME/VERSION and models:/NAME@ALIAS as they are, else as `run_address`. Raises: AddressError."""
+    if text.startswith(MODEL):
+        check_text(text)
+        return text
+    return run_address(text)
+
+
+def tracking_address(text: str, name: str) -> str:
+    """The address of a tracking server or database, unchanged. name: where it was given, for messages.
+
+    A database's address may have user, password and query; a server's user and password. Raises: AddressError.
+    """
+    check_text(text, name)
+    scheme, separator, rest = text.partition("://")
+    where = f"{name} = {shown(text)}"
+    if re.search(r'[\s"<>]', rest if separator else ""):
+        raise AddressError(f"{where} contains a blank, a quote, '<' or '>'; write %20, %22, %3C or %3E in its place")
+    if separator and scheme != scheme.lower():
+        raise AddressError(f"{where}: write {scheme.lower()}:// in lower-case letters")
+    if scheme in ("http", "https"):
+        check_server(rest, where)
+    return text
+
+
+def check_server(rest: str, where: str) -> None:
+    """rest: what follows http:// in a server's address. Raises: AddressError."""
+    server, _, path = rest.partition("/")
+    user, at, host = server.rpartition("@")
+    if ("@" in path and not at and ":" in server) or "#" in user or "?" in user:
+        raise AddressError(f"{where}: write %2F, %3F and %23 for '/', '?' and '#' in a password")
+    if "?" in rest or "#" in rest:
+        raise AddressError(f"{where}: the address of a server has no query and no fragment; remove it")
+    if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@]+)(:\d{1,5})?", host):
+        raise AddressError(f"{where}: expected http://host:port or https://host")
