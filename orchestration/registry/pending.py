@@ -12,6 +12,7 @@ from typing import Any
 
 from datasets.storage.store import Store
 from orchestration.errors import RequestError, ServiceUnavailableError, first_line, without_secret
+from orchestration.progress import Progress
 from orchestration.registry import register
 from orchestration.tracking import tracked_run
 from orchestration.tracking.forwarder import drain
@@ -58,11 +59,13 @@ def flush(store: Store, run_id: str) -> str | None:
 def sync(run: str, *, deadline_s: float = SYNC_S, tracking_uri: str | None = None) -> dict[str, Any]:
     """Deliver to MLflow what a run's storage has and MLflow lacks, and complete a pending registration.
 
+    set_aside: what MLflow refused for good, with its reasons.
     Raises: RequestError where MLflow does not accept all records within `deadline_s` seconds.
     """
     tracked = tracked_run.open_run(run, tracking_uri=tracking_uri)
     delivery = tracked.delivery
-    error = drain(delivery, deadline_s)
+    with Progress().bar("delivering to MLflow", "records") as bar:
+        error = drain(delivery, deadline_s, bar)
     if error is not None:
         raise RequestError(
             f"{delivery.pending} records of run {tracked.run_id} are not delivered: MLflow at "
@@ -70,4 +73,10 @@ def sync(run: str, *, deadline_s: float = SYNC_S, tracking_uri: str | None = Non
         )
     # a running run registers its model itself
     model = None if tracked.is_running() else flush(tracked.store, tracked.run_id)
-    return {"run_id": tracked.run_id, "delivered": delivery.delivered, "waiting": delivery.pending, "model": model}
+    return {
+        "run_id": tracked.run_id,
+        "delivered": delivery.delivered,
+        "waiting": delivery.pending,
+        "set_aside": delivery.set_aside,
+        "model": model,
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -50,7 +51,24 @@ def is_unavailable(error: Exception) -> bool:
     if isinstance(error, UnreachableError):
         return True
     if isinstance(error, MlflowException):
-        return error.error_code in UNAVAILABLE
+        # A proxy's answer is no JSON, and MLflow calls each an internal error: 413, too large, stays so however often.
+        status = re.search(r"failed with error code (\d{3})\b", str(error))
+        return may_pass(int(status[1])) if status else error.error_code in UNAVAILABLE
     if isinstance(error, HTTPError) and error.response is not None:
-        return error.response.status_code >= 500
+        return may_pass(error.response.status_code)
     return isinstance(error, OSError) and not isinstance(error, FileNotFoundError | PermissionError)
+
+
+def may_pass(status: int) -> bool:
+    """Whether the same HTTP request can succeed later."""
+    return status >= 500 or status in (408, 425, 429)
+
+
+def is_unauthenticated(error: Exception) -> bool:
+    """Whether the credentials are wrong or missing: no call will be accepted before they change."""
+    return isinstance(error, MlflowException) and error.get_http_status_code() == 401
+
+
+def is_denied(error: Exception) -> bool:
+    """Whether the server knows the user and forbids the call, or does not know the user."""
+    return isinstance(error, MlflowException) and error.get_http_status_code() in (401, 403)

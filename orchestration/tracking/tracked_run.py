@@ -25,6 +25,7 @@ from datasets.storage.address import parse_address
 from datasets.storage.store import StoreError, open_store
 from orchestration.addresses import RUN_ID
 from orchestration.errors import RequestError, first_line, without_secret
+from orchestration.progress import Progress
 from orchestration.tracking import journal
 from orchestration.tracking.forwarder import FILES, OUTBOX, Delivery, Forwarder, OnRecords, drain
 from orchestration.tracking.mlflow_client import connect, default_tracking_uri, experiment_id
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 DESCRIPTION = "run.json"
 PARAMETER_BATCH = 100
 FINISH_S = 60.0
+SILENT_RECORDS = 1000  # more are delivered with a bar
 
 log = logging.getLogger(__name__)
 
@@ -130,13 +132,23 @@ class TrackedRun:
     def deliver(self, *, deadline_s: float = FINISH_S) -> bool:
         """As `finish`, for a run that has ended: its status stays. Nothing can be logged afterwards."""
         self._outbox.close()
-        error = drain(self.delivery, deadline_s)
+        self.delivery.read()
+        if self.delivery.pending > SILENT_RECORDS:
+            with Progress().bar("delivering to MLflow", "records") as bar:
+                error = drain(self.delivery, deadline_s, bar)
+        else:
+            error = drain(self.delivery, deadline_s)
         if error is not None:
             log.warning(
                 "MLflow at %s did not accept all records of run %s (%s). Nothing is lost: `redress runs sync %s` delivers "
                 "the %d pending records when MLflow is available.",
                 *(without_secret(self.tracking_uri), self.run_id, first_line(error), self.storage),
                 self.delivery.pending,
+            )
+        if refused := self.delivery.set_aside:
+            log.warning(
+                "MLflow refused parts of run %s. They stay in the storage; `redress runs sync %s` tries them again: %s",
+                *(self.run_id, self.storage, "; ".join(refused)),
             )
         return error is None
 
@@ -233,20 +245,21 @@ def resume_run(run: str, fingerprint: str | None = None, *, tracking_uri: str | 
 def open_run(run: str, *, tracking_uri: str | None = None) -> TrackedRun:
     """The tracked run of that id or in that storage. Raises: RequestError."""
     uri = tracking_uri or default_tracking_uri()
-    client = connect(uri, create=False)
+    client: MlflowClient | None = None
     storage = run
     if RUN_ID.fullmatch(run):
+        client = connect(uri, create=False)
         storage = find_run(client, run, uri).data.tags.get("storage", "")
+        if not storage:
+            raise RequestError(f"run {run} was not created by redress: it has no tag `storage`.")
+    storage = str(parse_address(storage))
     try:
-        storage = str(parse_address(storage)) if storage else ""
-        description = json.loads(open_store(storage).read(DESCRIPTION)) if storage else None
+        description = json.loads(open_store(storage).read(DESCRIPTION))
     except (StoreError, FileNotFoundError) as error:
         raise RequestError(
             f"no run at {storage}: {first_line(error)}. `redress runs list` shows the storage of each run."
         ) from error
-    if description is None:
-        raise RequestError(f"run {run} was not created by redress: it has no tag `storage`.")
-    find_run(client, description["run_id"], uri)
+    find_run(client or connect(uri, create=False), description["run_id"], uri)
     return TrackedRun(description["run_id"], storage, uri)
 
 

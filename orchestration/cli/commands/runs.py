@@ -54,7 +54,7 @@ def sync_run(options: RunOptions) -> Answer:
 
 def show_sync(answer: Answer) -> None:
     print(f"run {answer['run_id']}: {answer['delivered']} records delivered, {answer['waiting']} waiting")
-    print_facts({"registered": answer["model"]})
+    print_facts({"registered": answer["model"], "refused": "\n".join(answer["set_aside"])})
 
 
 RUNS = Group(

@@ -17,7 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+from mlflow.protos.databricks_pb2 import (
+    INTERNAL_ERROR,
+    INVALID_PARAMETER_VALUE,
+    PERMISSION_DENIED,
+    UNAUTHENTICATED,
+)
 
 from datasets.storage.store import Store, open_store
 from orchestration.tracking import forwarder, journal, system_metrics
@@ -285,3 +290,116 @@ def test_the_thread_reports_a_failure_once_and_delivers_when_it_is_over(
     assert messages[1:] == ["MLflow is available again; 1 records delivered so far"]
     assert server.steps("loss") == [0]
     assert not any(one.name == "forward to MLflow" for one in threading.enumerate())
+
+
+def refuse(text: str, code: int = INVALID_PARAMETER_VALUE) -> MlflowException:
+    return MlflowException(text, error_code=code)
+
+
+TOO_LARGE = MlflowException("API request to endpoint /x failed with error code 413 != 200", error_code=INTERNAL_ERROR)
+
+
+@pytest.mark.parametrize(
+    "error", [TOO_LARGE, refuse("denied", PERMISSION_DENIED), FileNotFoundError("gone"), KeyError("path")]
+)
+def test_a_message_that_is_refused_is_set_aside_and_the_run_ends(
+    error: Exception, store: Store, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.write(f"{FILES}/a.png", b"png")
+    messages = [{"kind": "file", "path": "a.png", "time": 1}, {"kind": "tags", "tags": {"n": "1"}, "time": 2},
+                {"kind": "status", "status": "FINISHED", "time": 3}]  # fmt: skip
+    write(store, OUTBOX, *messages)
+    server.failures["log_artifact"] = always(error)
+    delivery = deliver_all(store, server)
+    assert (delivery.delivered, delivery.pending) == (2, 0)
+    assert server.status == [("FINISHED", 3)]
+    [refused] = delivery.set_aside
+    assert refused.startswith("file a.png: ")
+    assert "MLflow refuses file a.png" in caplog.text
+    assert json.loads(store.read(CURSOR)) == {"outbox": 3, "set_aside": [0]}
+
+    server.failures.clear()
+    again = deliver_all(store, server)
+    assert (again.delivered, again.set_aside) == (1, [])
+    assert server.files == {"a.png": b"png"}
+    assert json.loads(store.read(CURSOR)) == {"outbox": 3}
+    assert deliver_all(store, server).delivered == 0
+
+
+def test_a_lost_file_of_the_outbox_is_set_aside(store: Store, server: Server) -> None:
+    write(
+        store, OUTBOX, {"kind": "file", "path": "lost.png", "time": 1}, {"kind": "tags", "tags": {"n": "1"}, "time": 2}
+    )
+    delivery = deliver_all(store, server)
+    assert server.tags == {"n": "1"}
+    assert "there is no such file" in delivery.set_aside[0]
+
+
+@pytest.mark.parametrize("where", [journal.FOLDER, OUTBOX])
+def test_a_metric_with_a_bad_name_does_not_hold_up_the_others(where: str, store: Store, server: Server) -> None:
+    def picky(run_id: str, metrics: list[Metric]) -> None:
+        server.calls.append("log_batch")
+        if any(metric.key == "bad?" for metric in metrics):
+            raise refuse("Invalid value \"bad?\" for parameter 'name'")
+        for metric in metrics:
+            server.points[metric.key].append(metric)
+
+    server.log_batch = picky  # type: ignore[method-assign]
+    names = ["loss", "bad?", *(f"m{number}" for number in range(6))]
+    kind = {"kind": "metrics"} if where == OUTBOX else {}
+    write(store, where, *(step(n, *names) | kind for n in range(20)))
+    delivery = deliver_all(store, server)
+    assert server.steps("loss") == server.steps("m5") == list(range(20))
+    assert not server.points.get("bad?")
+    assert delivery.pending == 0
+    assert all("metric 'bad?': Invalid value" in refused for refused in delivery.set_aside)
+    assert len(delivery.set_aside) == (21 if where == OUTBOX else 1), "the metric, and each message that has it"
+    assert len(server.calls) < 20 + 20, "the bad one is found by halves, once"
+
+
+def test_a_call_that_is_too_large_is_divided(store: Store, server: Server) -> None:
+    def small_ones(run_id: str, metrics: list[Metric]) -> None:
+        if len(metrics) > 100:
+            raise TOO_LARGE
+        for metric in metrics:
+            server.points[metric.key].append(metric)
+
+    server.log_batch = small_ones  # type: ignore[method-assign]
+    write(store, journal.FOLDER, *(step(n) for n in range(350)))
+    assert deliver_all(store, server).set_aside == []
+    assert server.steps("loss") == list(range(350))
+
+
+def test_credentials_that_are_wrong_hold_everything_back(store: Store, server: Server) -> None:
+    write(store, OUTBOX, {"kind": "tags", "tags": {"n": "1"}, "time": 2})
+    server.failures["set_tag"] = always(refuse("who are you", UNAUTHENTICATED))
+    delivery = Delivery(store, "r", server)  # type: ignore[arg-type]
+    delivery.read()
+    with pytest.raises(MlflowException, match="who are you"):
+        delivery.deliver()
+    assert (delivery.pending, delivery.set_aside) == (1, [])
+    server.failures.clear()
+    delivery.deliver()
+    assert server.tags == {"n": "1"}
+
+
+def test_a_deadline_holds_between_calls_and_progress_is_shown(
+    store: Store, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(forwarder, "time", clock)
+    names = [f"m{number}" for number in range(BATCH // 10)]
+    write(store, journal.FOLDER, *(step(n, *names) for n in range(200)))
+    write(store, OUTBOX, *({"kind": "tags", "tags": {"n": str(n)}, "time": n} for n in range(5)))
+    for name in ("log_batch", "set_tag"):
+        server.failures[name] = lambda: clock.sleep(2.0)
+    delivery = Delivery(store, "r", server)  # type: ignore[arg-type]
+    seen: list[tuple[int, int]] = []
+    error = drain(delivery, 5.0, lambda done, total: seen.append((done, total)))
+    assert isinstance(error, forwarder.NotInTimeError)
+    assert clock.now <= 5.0 + 2.0, "the deadline and one call"
+    assert seen == [(10, 205), (20, 205), (30, 205)]
+    assert delivery.pending == 175
+    assert drain(delivery, 1000.0) is None
+    assert server.steps("m0") == list(range(200))
+    assert server.tags == {"n": "4"}
