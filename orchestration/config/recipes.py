@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -12,15 +13,58 @@ import yaml
 from orchestration.config.diagnostics import closest, either, suggest
 from orchestration.errors import RequestError
 
+DEEPEST = 20  # levels of a YAML value
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 
 
 class Loader(yaml.SafeLoader):
-    """YAML that reads 1e-3 as a number and refuses duplicate keys."""
+    """YAML that reads 1e-3 as a number, and refuses what no setting can be: duplicate keys, keys that are no text, aliases
+    (*name), nesting without end, infinity. Every error is a YAMLError."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int | yaml.Node | None) -> yaml.Node | None:
+        mark = self.peek_event().start_mark
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not read: write the value out", problem_mark=mark)
+        if self.depth >= DEEPEST:
+            raise yaml.MarkedYAMLError(problem=f"nested deeper than {DEEPEST} levels", problem_mark=mark)
+        self.depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self.depth -= 1
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            value = super().construct_object(node, deep)
+        except (
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ) as error:  # of `!!int x`, 2020-13-01
+            raise yaml.MarkedYAMLError(
+                problem=f"{str(node.value)[:40]!r} cannot be read as {node.tag.rpartition(':')[2]}",
+                problem_mark=node.start_mark,
+            ) from error
+        wrong = None
+        if isinstance(value, float) and not math.isfinite(value):
+            wrong = "is not finite"
+        elif isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+            wrong = "is not valid Unicode"
+        if wrong:
+            raise yaml.MarkedYAMLError(problem=f"{str(node.value)[:40]!a} {wrong}", problem_mark=node.start_mark)
+        return value
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for place, ((key, _), name) in enumerate(zip(node.value, keys, strict=True)):
+            if not isinstance(name, str):
+                raise yaml.MarkedYAMLError(
+                    problem=f"key {name!r} is no text: put it in quotes", problem_mark=key.start_mark
+                )
             if name in keys[:place]:
                 raise yaml.MarkedYAMLError(problem=f"duplicate key {name!r}", problem_mark=key.start_mark)
         return super().construct_mapping(node, deep)

@@ -61,8 +61,11 @@ def is_selection(select: str) -> str:
 
 
 def is_model_name(name: str) -> str:
-    if not name.strip() or set(name) & set("/:") or set("'\"") <= set(name):
-        raise ValueError("a registered model's name has neither / nor : nor both of ' and \", and is not empty")
+    if not name or name != name.strip() or re.search(r"[/:?#@\x00-\x1f]", name) or set("'\"") <= set(name):
+        raise ValueError(  # it stands in models:/NAME/VERSION and models:/NAME@ALIAS
+            "a registered model's name has neither / nor : nor ? nor # nor @, no blanks around it, not both of ' and \", and "
+            "is not empty"
+        )
     return name
 
 

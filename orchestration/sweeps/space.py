@@ -27,6 +27,11 @@ from orchestration.config.recipes import Loader, one_line
 from orchestration.errors import RequestError
 
 Values = dict[str, Any]  # dotted key → value: a configuration
+POWER = re.compile(r"[eE]([-+]?\d+)")
+LARGEST_POWER = 300
+LONGEST_NUMBER = 40  # characters
+LARGEST_WHOLE = 2**53
+MAX_VALUES = 10_000  # of one setting
 NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?(\s*/\s*\d+(\.\d+)?)?\s*")
 CALL = re.compile(r"\s*(\w+)\s*\((.*)\)\s*", re.DOTALL)
 KINDS = "[…], log(low, high), uniform(low, high), int(low, high), choice(…)"
@@ -153,13 +158,15 @@ def read_range(name: str, arguments: str) -> Axis:
         raise ValueError(f"log needs low above 0, not {low:g}; use uniform(…), or a list")
     if name == "int" and not (float(low).is_integer() and float(high).is_integer()):
         raise ValueError(f"int needs whole numbers, not {low:g} and {high:g}")
+    if name == "int" and max(abs(low), abs(high)) > LARGEST_WHOLE:
+        raise ValueError(f"int needs numbers of at most {LARGEST_WHOLE}")
     axis = Range(low, high, log=name == "log", whole=name == "int")
     return axis if len(words) == 2 else spaced(axis, words[2].strip())
 
 
 def spaced(axis: Range, count: str) -> Choice:
-    if not count.isdigit() or int(count) < 2:
-        raise ValueError(f"the number of values is {count}: expected 2 or more")
+    if not count.isdigit() or not 2 <= number(count) <= MAX_VALUES:
+        raise ValueError(f"the number of values is {count}: expected 2 to {MAX_VALUES}")
     space = np.geomspace if axis.log else np.linspace
     numbers = [axis.within(x) for x in space(axis.low, axis.high, int(count)).tolist()]
     return Choice(tuple(dict.fromkeys(round(x) for x in numbers) if axis.whole else numbers))
@@ -169,6 +176,8 @@ def number(text: str) -> float:
     above, _, below = text.partition("/")
     if below and not Fraction(below.strip()):
         raise ValueError(f"{text}: division by zero")
+    if len(text) > LONGEST_NUMBER or any(abs(int(power)) > LARGEST_POWER for power in POWER.findall(text)):
+        raise ValueError(f"{text[:LONGEST_NUMBER]}: expected a number between 1e-{LARGEST_POWER} and 1e{LARGEST_POWER}")
     value = Fraction(above.strip()) / Fraction(below.strip() or 1)
     return int(value) if value.denominator == 1 and not set(text) & set(".eE") else float(value)
 

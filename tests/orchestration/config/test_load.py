@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mlflow.store.artifact.utils.models import _parse_model_uri
 from pydantic import ValidationError
 
 from datasets.images.augment import Augmentation
@@ -14,7 +17,7 @@ from methods.clothes_sampling import ClothesSampling
 from orchestration.config import build
 from orchestration.config.load import Experiment, load, override
 from orchestration.config.recipes import FOLDER
-from orchestration.config.settings import SGD, Adam, AugmentSettings, ClothesSamplingSettings
+from orchestration.config.settings import SGD, Adam, AugmentSettings, ClothesSamplingSettings, is_model_name
 from orchestration.errors import RequestError
 from tests.orchestration.config.complaints import DATA, complaint, line
 
@@ -111,6 +114,10 @@ def test_a_key_at_the_wrong_place_is_answered_with_the_right_one() -> None:
         ("sync_batch_norm=maybe", "expected true or false"),
         ("register=3", "expected text (in quotes where it reads as a number)"),
         ("register=a/b", "neither / nor :"),
+        ("register='a?b#c'", "nor ? nor # nor @"),
+        ("register=a@b", "nor ? nor # nor @"),
+        ("register='a\tb'", "neither / nor :"),
+        ("register=' a'", "no blanks around it"),
         ("batch=8", "expected settings (key: value)"),
         ("batch.window=al", "expected a whole number or all. Did you mean all?"),
         ("batch.sampler=distnct", "expected distinct, chunks or appearance. Did you mean distinct?"),
@@ -220,3 +227,13 @@ def test_clothes_sampling_settings_are_those_of_the_sampler() -> None:
 def test_every_named_optimizer_can_be_built() -> None:
     names = {name for model in (Adam, SGD) for name in get_args(model.model_fields["name"].annotation)}
     assert names == set(build.OPTIMIZERS)
+
+
+@given(st.text(min_size=1) | st.text(st.sampled_from("ab ?#@/:%\\\t\n'\""), min_size=1))
+def test_a_name_that_is_taken_is_the_one_that_mlflow_loads(name: str) -> None:
+    try:
+        is_model_name(name)
+    except ValueError:
+        return
+    assert _parse_model_uri(f"models:/{name}/1").name == name
+    assert _parse_model_uri(f"models:/{name}@champion").name == name

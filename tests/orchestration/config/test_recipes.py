@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from methods import METHODS
 from orchestration.cli.commands.demo import demo_recipes
 from orchestration.config import build
 from orchestration.config.load import Experiment, load, override, recipes
-from orchestration.config.recipes import FOLDER, summary
+from orchestration.config.recipes import FOLDER, read_overrides, summary
 from orchestration.config.settings import SGD
 from tests import golden
 from tests.orchestration.config.complaints import DATA
@@ -112,3 +114,38 @@ def test_demo_recipes_run_on_one_two_and_four_workers() -> None:
 def test_the_demo_trains_recipes_that_there_are() -> None:
     assert len(demo_recipes()) > 1
     assert set(demo_recipes()) <= set(recipes())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{2020-01-01: 3}", "is no text: put it in quotes"),
+        ("{1: 3}", "key 1 is no text"),
+        ("{[a]: 3}", "is no text"),
+        ("&a [*a]", "aliases (*name) are not read"),
+        ("[" * 2000, "nested deeper than 20 levels"),
+        ("[" * 2000 + "]" * 2000, "nested deeper than 20 levels"),
+        ("{a: " * 2000 + "1" + "}" * 2000, "nested deeper than 20 levels"),
+        (".inf", "'.inf' is not finite"),
+        ("1e400", "'1e400' is not finite"),
+        ("9" * 5000, "cannot be read as int"),
+        ("2020-13-45", "cannot be read as timestamp"),
+        ("!!int x", "'x' cannot be read as int"),
+        ("!!bool maybe", "'maybe' cannot be read as bool"),
+        ("!!timestamp x", "'x' cannot be read as timestamp"),
+        (r'"\udc80"', "is not valid Unicode"),
+    ],
+)
+def test_a_value_that_no_setting_can_have_is_one_message(text: str, told: str) -> None:
+    _, wrong = read_overrides([f"batch={text}"])
+    [(_, message)] = wrong
+    assert message.startswith("the value is not valid YAML: ")
+    assert told in message
+
+
+@given(st.text(st.sampled_from("[]{}&*!a:,- \n'\"1e.~<%?|>#@")) | st.text())
+def test_any_text_is_a_plain_value_or_one_message(text: str) -> None:
+    overrides, wrong = read_overrides([f"batch={text}"])
+    assert len(overrides) + len(wrong) == 1
+    for _, value in overrides:
+        json.dumps(value, default=str)
