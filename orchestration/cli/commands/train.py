@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from orchestration.cli.argument_types import any_model, any_run
 from orchestration.cli.command import Answer, Command, opening
@@ -34,25 +35,41 @@ def train(options: TrainOptions) -> Answer:
 
 
 def requested_experiment(options: TrainOptions) -> Experiment:
-    """The experiment named first. With --resume it may be left out: then it is the run's own."""
+    """The experiment named first; with --resume the run's own, whether or not its recipe is named. The line overrides it."""
     from orchestration.config.load import load, override
 
     overrides = list(options.overrides)
     name = overrides.pop(0) if overrides and "=" not in overrides[0] else None
     if options.init_from:
         overrides.append(f"init_from={options.init_from}")
-    if name is not None:
+    if name is not None and not options.resume:
         return load(name, overrides)
     if not options.resume:
         raise RequestError(
             "train which experiment? redress train EXPERIMENT [key=value …]; `redress experiments` lists them."
         )
+    from orchestration.config.settings import completed
     from orchestration.engine import checkpoint
     from orchestration.tracking import tracked_run
 
     with opening():
         found = checkpoint.find(tracked_run.open_run(options.resume).storage)
-    return override(found.experiment, overrides)
+    if name is not None:
+        check_recipe(name, found.experiment)
+    return override(completed(found.experiment), overrides)
+
+
+def check_recipe(name: str, began: Mapping[str, Any]) -> None:
+    """Raises: RequestError where the recipe is of another method than the run."""
+    from orchestration.config.recipes import find, read
+
+    method = read(find(name)).get("method")
+    wanted = method.get("name") if isinstance(method, dict) else None
+    if wanted != began["method"]["name"]:
+        raise RequestError(
+            f"--resume: the run began as {began['name']!r} with method {began['method']['name']!r}, and {name!r} has "
+            f"{wanted!r}. Leave the experiment out, or start a new run with --init-from."
+        )
 
 
 def show_training(answer: Answer) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from orchestration.cli.commands.evaluate import show_evaluation
 from orchestration.cli.commands.train import TRAIN, requested_experiment, show_training
+from orchestration.config.load import load
+from orchestration.engine import checkpoint
 from orchestration.errors import RequestError
+from orchestration.tracking import tracked_run
 from tests.orchestration.printed_table import cells
 
 
@@ -30,6 +34,21 @@ def test_without_an_experiment_it_says_how_to_name_one(args: list[str]) -> None:
 def test_a_run_that_is_not_there_cannot_be_resumed(place: Path) -> None:
     with pytest.raises(RequestError, match=r"no run at .*nothing"):
         requested_experiment(TRAIN.parse(["--resume", str(place / "nothing")]))
+
+
+def test_a_resumed_run_keeps_its_own_settings_and_the_line_overrides_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    began = load("cal-demo", ["data=/given", "batch.people=4", "batch.lanes=2", "method.epsilon=0.3"])
+    monkeypatch.setattr(tracked_run, "open_run", lambda run: SimpleNamespace(storage=run))
+    monkeypatch.setattr(checkpoint, "find", lambda address: SimpleNamespace(experiment=began.resolved()))
+    for words in (["--resume", "x"], ["cal-demo", "--resume", "x"], ["cal-ltcc", "--resume", "x"]):
+        assert requested_experiment(TRAIN.parse(words)) == began
+        assert requested_experiment(TRAIN.parse([*words, "workers=2"])).workers == 2
+    with pytest.raises(
+        RequestError, match=r"began as 'cal-demo' with method 'cal', and 'baseline-demo' has 'baseline'"
+    ):
+        requested_experiment(TRAIN.parse(["baseline-demo", "--resume", "x"]))
+    with pytest.raises(RequestError, match=r"no experiment 'cal-dem'. Did you mean cal-demo"):
+        requested_experiment(TRAIN.parse(["cal-dem", "--resume", "x"]))
 
 
 def test_a_training_shows_metrics_and_where_everything_is(capsys: pytest.CaptureFixture[str]) -> None:
