@@ -136,6 +136,14 @@ def find_attempt(client: MlflowClient, attempt: str) -> ModelVersion | None:
     return found[0] if found else None
 
 
+def find_registered(client: MlflowClient, name: str, run_id: str, checkpoint: str, weights: str) -> str | None:
+    """models:/name/version of the newest complete version of this run's checkpoint with this digest; None without one."""
+    versions = client.search_model_versions(f"name = {quoted(name)} and run_id = '{run_id}'")
+    wanted = {"checkpoint": checkpoint, WEIGHTS: weights, DONE: "true"}
+    same = [int(v.version) for v in versions if wanted.items() <= v.tags.items()]
+    return f"models:/{name}/{max(same)}" if same else None
+
+
 def is_newest(client: MlflowClient, version: ModelVersion) -> bool:
     """Whether no later version has its name: a later one became the candidate already."""
     [newest] = client.search_model_versions(

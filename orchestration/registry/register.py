@@ -21,7 +21,7 @@ from orchestration.errors import without_secret
 from orchestration.export import serving
 from orchestration.export.model_card import Provenance, write_card
 from orchestration.export.torch_graph import Descriptor, to_archive, trace
-from orchestration.registry.publish import FILES, SERVING, Packed, Version, publish, sha256
+from orchestration.registry.publish import FILES, SERVING, Packed, Version, find_registered, publish, sha256
 from orchestration.registry.versions import find_version
 from orchestration.tracking import mlflow_client
 from orchestration.tracking.mlflow_retry import retry_while_unavailable
@@ -125,7 +125,8 @@ def register_checkpoint(
     """Register the checkpoint at `address` of that run under `name`; returns models:/name/version.
 
     chosen_on_test: the run was selected among others by its test results; tags and model card then say so.
-    attempt, Raises: as in `register`.
+    attempt, Raises: as in `register`. With an attempt, a version that has this run, checkpoint and digest is returned: the
+    run may have been registered before.
     """
     from datasets.protocols.protocols import PROTOCOLS
     from datasets.shards.dataset import Dataset
@@ -134,6 +135,9 @@ def register_checkpoint(
     from orchestration.engine import checkpoint
 
     found = checkpoint.find(address)
+    digest = found.digests[checkpoint.FILES[0]]
+    if attempt and (known := registered_before(name, run_id, without_secret(address), digest)):
+        return known
     experiment = Experiment.from_resolved(found.experiment)
     method = build.build_method(experiment, found.facts)
     checkpoint.load_method_state(method, found)
@@ -143,7 +147,7 @@ def register_checkpoint(
     provenance = Provenance(
         run_id=run_id,
         checkpoint=without_secret(address),
-        weights=found.digests[checkpoint.FILES[0]],
+        weights=digest,
         experiment=experiment.name,
         settings=redact(experiment.resolved()),
         data_name=f"{dataset.manifest.name} {dataset.manifest.version}",
@@ -169,6 +173,12 @@ def register_checkpoint(
         ),
         attempt=attempt,
     ).uri
+
+
+def registered_before(name: str, run_id: str, address: str, digest: str) -> str | None:
+    return retry_while_unavailable(
+        lambda: find_registered(mlflow_client.connect(), name, run_id, address, digest), f"registering {name}"
+    )
 
 
 def load(uri: str, *, tracking_uri: str | None = None) -> PyFuncModel:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mlflow import MlflowClient
 
+from orchestration.engine import checkpoint
 from orchestration.errors import ServiceUnavailableError
 from orchestration.export.model_card import Provenance
 from orchestration.registry import decisions, register
@@ -143,3 +145,26 @@ def test_a_registry_that_stays_unavailable_is_reported_in_time(
     monkeypatch.setattr(mlflow_retry, "RETRY_S", 0.5)
     with pytest.raises(ServiceUnavailableError, match="became unavailable while registering gone: nobody there"):
         register.register(method, "gone", provenance, INPUT, tracking_uri=uri)
+
+
+def test_a_version_of_the_same_run_checkpoint_and_digest_is_found_again(
+    publish: Publish, provenance: Provenance, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(uri)
+    same = ("twice", provenance.run_id, provenance.checkpoint, provenance.weights)
+    assert publication.find_registered(client, *same) is None
+    with monkeypatch.context() as patch:
+        patch.setattr(publication, "DONE", "another.tag")
+        publish("twice", "interrupted")
+    assert publication.find_registered(client, *same) is None, "it was never made candidate"
+    assert publish("twice", "first") == "2"
+    assert publication.find_registered(client, *same) == "models:/twice/2"
+    for at in range(4):
+        other = [*same]
+        other[at] = "0" * 32
+        assert publication.find_registered(client, *other) is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    found = SimpleNamespace(digests={checkpoint.FILES[0]: provenance.weights})
+    monkeypatch.setattr(checkpoint, "find", lambda address: found)
+    made = register.register_checkpoint(provenance.checkpoint, "twice", provenance.run_id, {}, attempt="second")
+    assert made == "models:/twice/2"
