@@ -15,6 +15,10 @@ from orchestration.export.torch_graph import Descriptor, ExportError, check_feat
 
 OUTPUT = "features"
 AXES = ("batch", "frames")
+RANGES = {  # of the inputs, in the file's metadata
+    "images": "RGB, 0 to 255: neither divided by 255 nor normalised",
+    "parsing": "label maps: whole numbers, 0 to 255",
+}
 
 
 def to_onnx(
@@ -29,7 +33,9 @@ def to_onnx(
         with warnings.catch_warnings(action="ignore"):  # about torch's own deprecations
             made = torch.onnx.export(program, input_names=list(inputs), output_names=[OUTPUT], verbose=False)
         assert made is not None
-        data = without_debug_info(made.model_proto).SerializeToString()
+        model = without_debug_info(made.model_proto)
+        onnx.helper.set_model_props(model, {name: RANGES[name] for name in inputs})
+        data = model.SerializeToString()
         graph = session(data)
     except Exception as error:
         raise ExportError(f"the network's embed cannot be written as ONNX: {error}") from error

@@ -4,6 +4,7 @@ This file is stored with every registered model and imports nothing of the proje
 
 Inputs, by name (a dict or a DataFrame), one row per person image:
     images   RGB pixels 0…255, uint8 or float, [B, 3, H, W] at the model's size (or a list of B arrays [3, H, W])
+             floats that all lie in 0…1 are refused: they look divided by 255, which the model does itself
     bytes    or else B encoded JPEG or PNG files of any size, decoded and resized here
     parsing  only for models that need it: label maps, integers [B, H, W] at the model's size; beside `bytes` also
              single-channel PNG files or maps of the images' own sizes
@@ -106,6 +107,11 @@ class Embedder(PythonModel):
         low, high = float(tensor.min()), float(tensor.max())
         if not (low >= 0 and high <= 255):
             raise InputError(f"'images' lies in {low:g}…{high:g}; expected {expected}, not normalised")
+        if np.issubdtype(array.dtype, np.floating) and 0 < high <= 1:
+            raise InputError(
+                f"'images' lies in {low:g}…{high:g}, which looks divided by 255; expected {expected}. Multiply by 255, or give "
+                "uint8"
+            )
         return tensor
 
     def maps(self, column: Any, is_decoded: bool) -> Tensor:
@@ -132,9 +138,22 @@ def as_columns(model_input: Any) -> dict[str, Any]:
     raise InputError(f"expected a dict or a DataFrame with 'images' or 'bytes', got {type(model_input).__name__}")
 
 
+def as_list(column: Any, name: str, expected: str) -> list[Any]:
+    if isinstance(column, (str, Path)):
+        raise InputError(
+            f"'{name}' is a path or text, {str(column)[:80]!r}; read the file and give its content: {expected}"
+        )
+    if not hasattr(column, "__iter__"):
+        raise InputError(f"'{name}' is {type(column).__name__}; expected {expected}")
+    return list(column)
+
+
 def as_array(column: Any, name: str, expected: str) -> np.ndarray:
+    if isinstance(column, np.ndarray) and column.dtype != object:
+        return column
+    entries = as_list(column, name, expected)
     try:
-        return column if isinstance(column, np.ndarray) and column.dtype != object else np.array(list(column))
+        return np.array(entries)
     except ValueError as error:
         raise InputError(f"'{name}' has rows of different sizes; expected {expected}") from error
 
@@ -148,7 +167,11 @@ def as_labels(array: np.ndarray, expected: str) -> Tensor:
 
 
 def rows(column: Any, name: str) -> Sequence[Any]:
-    found = [column] if isinstance(column, bytes) else list(column)
+    found = (
+        [column]
+        if isinstance(column, (bytes, bytearray))
+        else as_list(column, name, "a list with an entry for each row")
+    )
     if not found:
         raise InputError(f"'{name}' is empty")
     return found

@@ -37,6 +37,9 @@ def test_a_method_gives_its_features_as_onnx(name: str) -> None:
     data = to_onnx(trace(descriptor, (*example.values(),)), descriptor, (*example.values(),), list(example))
     onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
     runtime = onnxruntime.InferenceSession(data)
+    ranges = runtime.get_modelmeta().custom_metadata_map
+    assert set(ranges) == set(example)
+    assert ranges["images"] == "RGB, 0 to 255: neither divided by 255 nor normalised"
     assert [one.name for one in runtime.get_inputs()] == list(example)
     for number in (1, 5):
         given = inputs_of(name, number)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from orchestration.export import serving
-from orchestration.export.serving import RefusedModelError, check_archive, load_graph
+from orchestration.export.serving import InputError, RefusedModelError, check_archive, load_graph
 from orchestration.export.torch_graph import Descriptor, export
 from orchestration.registry import register
 from tests.orchestration.tiny_model import MEAN, SIZE, STD, Tiny, encode
@@ -134,3 +134,48 @@ def test_the_serving_file_imports_nothing_of_ours() -> None:
     assert not [
         line for line in source.splitlines() if line.startswith(("from orch", "from meth", "from data", "import orch"))
     ]
+
+
+def embedder() -> serving.Embedder:
+    """With what reading inputs needs, without a graph."""
+    model = serving.Embedder()
+    model.height, model.width, model.inputs, model.batch, model.clips = *SIZE, ("images",), 4, False
+    return model
+
+
+@pytest.mark.parametrize("kind", ["float16", "float32", "float64"])
+def test_floats_that_look_divided_by_255_are_refused(kind: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, *SIZE), dtype=np.uint8)
+    divided = (pixels / 255).astype(kind)
+    with pytest.raises(InputError, match=r"lies in 0…1, which looks divided by 255; expected .* Multiply by 255"):
+        embedder().images({"images": divided})
+    with pytest.raises(InputError, match="divided by 255"):
+        embedder().images({"images": list(divided / 2)})
+    for taken in (
+        pixels,
+        pixels.astype(kind),
+        pixels // 128,
+        np.zeros((1, 3, *SIZE), kind),
+        np.full((1, 3, *SIZE), 1.5, kind),
+    ):
+        np.testing.assert_array_equal(embedder().images({"images": taken}).numpy(), taken.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"bytes": []}, "'bytes' is empty"),
+        ({"bytes": "a.jpg"}, "'bytes' is a path or text, 'a.jpg'; read the file"),
+        ({"bytes": Path("a.jpg")}, "'bytes' is a path or text, 'a.jpg'; read the file"),
+        ({"bytes": ["a.jpg"]}, "row 0 of 'bytes' is str; expected the bytes of a JPEG or PNG file"),
+        ({"bytes": None}, "'bytes' is NoneType; expected a list"),
+        ({"images": "a.jpg"}, "'images' is a path or text"),
+        ({"images": None}, r"'images' is NoneType; expected \[B, 3, "),
+        ({"images": 3}, "'images' is int"),
+        ({"images": []}, r"'images' is \[0\]; expected"),
+        ({"images": ["a.jpg"]}, r"'images' is \[1\]; expected"),
+    ],
+)
+def test_what_is_no_image_is_named(given: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        embedder().predict(None, given)
