@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+import logging
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from datasets.storage.store import Store, StoreError, open_store
+from datasets.storage.store import MissingObject, Store, StoreError, open_store
 from methods.method import Method
 from orchestration.engine.loop import TrainingProgress
 from orchestration.errors import RequestError
@@ -27,10 +28,13 @@ FORMAT = 1
 FOLDER = "checkpoints"
 SHOWN_DIFFERENCES = 4
 FILES = ("model.safetensors", "optimizers.safetensors")
+DESCRIPTION = "checkpoint.json"
+
+log = logging.getLogger(__name__)
 
 
 class CorruptCheckpointError(RuntimeError):
-    """A checkpoint's bytes differ from the digests written with them."""
+    """A file of a checkpoint is missing or damaged. The message names it."""
 
 
 @dataclass(frozen=True)
@@ -102,31 +106,79 @@ def complete_folders(store: Store) -> list[str]:
 
 
 def latest(store: Store) -> Checkpoint | None:
-    """The newest complete checkpoint of a run, or None."""
-    folders = complete_folders(store)
-    return read(store, folders[-1]) if folders else None
+    """The newest checkpoint of a run whose description can be read, or None where the run has none.
+
+    Raises: CorruptCheckpointError where there are some, and none can be read.
+    """
+    return newest_usable(store, lambda folder: read(store, folder))
+
+
+def latest_whole(store: Store) -> Checkpoint | None:
+    """As `latest`, of those whose files all match their digests. It reads the files."""
+
+    def verified(folder: str) -> Checkpoint:
+        found = read(store, folder)
+        for name in FILES:
+            load_tensors(found, name)
+        return found
+
+    return newest_usable(store, verified)
+
+
+def newest_usable(store: Store, open_folder: Callable[[str], Checkpoint]) -> Checkpoint | None:
+    """The newest checkpoint that `open_folder` opens without CorruptCheckpointError; a warning names those passed over."""
+    damage: list[CorruptCheckpointError] = []
+    for folder in reversed(complete_folders(store)):
+        try:
+            found = open_folder(folder)
+        except CorruptCheckpointError as error:
+            damage.append(error)
+            continue
+        for passed_over in damage:
+            log.warning("%s The checkpoint before it is used: %s", passed_over, found.address)
+        return found
+    if damage:
+        raise CorruptCheckpointError(
+            f"{damage[0]} None of the run's {len(damage)} checkpoints is whole. Restore one, or delete "
+            f"{store.join(FOLDER)} to train from the beginning."
+        )
+    return None
 
 
 def read(store: Store, folder: str) -> Checkpoint:
-    description = json.loads(store.read(f"{folder}/checkpoint.json" if folder else "checkpoint.json"))
-    if description["format"] != FORMAT:
-        raise CorruptCheckpointError(
-            f"{store.join(folder)}: checkpoint format {description['format']}; this version reads {FORMAT}. "
-            "Use the redress version that wrote it."
-        )
-    return Checkpoint(
-        store=store,
-        folder=folder,
-        progress=TrainingProgress(**description["position"]),
-        end_of_epoch=description["end_of_epoch"],
-        experiment=description["experiment"],
-        facts=description["facts"],
-        digests=description["digests"],
+    """The checkpoint in a folder. Raises: CorruptCheckpointError where its description is damaged; StoreError."""
+    path = f"{folder}/{DESCRIPTION}" if folder else DESCRIPTION
+    try:
+        description = json.loads(store.read(path))
+        if (written := description["format"]) == FORMAT:
+            return Checkpoint(
+                store=store,
+                folder=folder,
+                progress=progress_of(dict(description["position"])),
+                end_of_epoch=bool(description["end_of_epoch"]),
+                experiment=dict(description["experiment"]),
+                facts=dict(description["facts"]),
+                digests={name: str(description["digests"][name]) for name in FILES},
+            )
+    except (ValueError, LookupError, TypeError, RecursionError) as error:  # JSON, but not ours; or none
+        raise CorruptCheckpointError(f"{store.join(path)} is damaged ({type(error).__name__}: {error}).") from error
+    raise CorruptCheckpointError(
+        f"{store.join(path)}: checkpoint format {written}; this version reads {FORMAT}. "
+        "Use the redress version that wrote it."
     )
 
 
+def progress_of(position: dict[str, int]) -> TrainingProgress:
+    if not all(type(value) is int and value >= 0 for value in position.values()):
+        raise ValueError(f"position {position}")
+    return TrainingProgress(**position)
+
+
 def find(address: str) -> Checkpoint:
-    """The checkpoint at `address`, or the newest one of the run at `address`. RequestError where there is none."""
+    """The checkpoint at `address`, or the newest one of the run at `address`.
+
+    Raises: RequestError where there is none; CorruptCheckpointError.
+    """
     store = open_store(address)
     try:
         if store.exists("checkpoint.json"):
@@ -145,16 +197,20 @@ def find(address: str) -> Checkpoint:
 def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
     """Tensors of one file by name, on the CPU, after its digest was checked.
 
-    Raises: CorruptCheckpointError where the bytes differ from the digest.
+    Raises: CorruptCheckpointError where the file is missing, or its bytes differ from the digest; StoreError.
     """
     path = f"{checkpoint.folder}/{name}" if checkpoint.folder else name
-    data = checkpoint.store.read(path)
+    where = checkpoint.store.join(path)
+    try:
+        data = checkpoint.store.read(path)
+    except MissingObject as error:
+        raise CorruptCheckpointError(f"{where} is missing.") from error
     if hashlib.sha256(data).hexdigest() != checkpoint.digests[name]:
-        raise CorruptCheckpointError(
-            f"{checkpoint.store.join(path)}: the bytes differ from the digest in checkpoint.json. "
-            "Delete this checkpoint's folder to resume from the previous one."
-        )
-    return safetensors.torch.load(data)
+        raise CorruptCheckpointError(f"{where}: the bytes differ from the digest in {DESCRIPTION}.")
+    try:
+        return safetensors.torch.load(data)
+    except Exception as error:  # it has an error of its own, and raises others, too
+        raise CorruptCheckpointError(f"{where} holds no tensors ({error}).") from error
 
 
 def restore(checkpoint: Checkpoint, method: Method, optimizers: dict[str, Optimizer]) -> TrainingProgress:

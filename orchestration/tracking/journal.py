@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets.storage.store import Store
-from orchestration.tracking.segments import FLUSH_S, Record, SegmentReader, SegmentWriter
+from orchestration.tracking.segments import FLUSH_S, JournalError, Record, SegmentReader, SegmentWriter
 
 if TYPE_CHECKING:
     from orchestration.config.load import Experiment
@@ -26,10 +26,6 @@ MEASURED = ("speed/", "memory/")  # metrics of the machine, not of the training:
 LOSSES = "loss"  # prefix of the metrics that are compared where bits cannot be
 TOLERANCE = 1e-3
 LIBRARIES = ("torch", "torchvision", "numpy", "pyarrow")
-
-
-class JournalError(RuntimeError):
-    """The journal does not match the checkpoint or the reported steps."""
 
 
 class ReplayMismatch(RuntimeError):  # noqa: N818 — the name says what happened

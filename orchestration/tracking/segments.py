@@ -18,6 +18,10 @@ SEGMENT_BYTES = 128 << 10
 Record = dict[str, Any]
 
 
+class JournalError(RuntimeError):
+    """The records in a run's storage are damaged or incomplete; the run cannot be resumed from them."""
+
+
 class SegmentTakenError(RuntimeError):
     """Another process writes to the same list of records."""
 
@@ -29,6 +33,17 @@ def segment_path(folder: str, number: int) -> str:
 def encode(record: Record) -> bytes:
     """One line. Floats are written with `repr`, so every float64 comes back bit for bit (NaN and infinities too)."""
     return json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def decode(line: bytes, address: str) -> Record:
+    """Raises: JournalError that names the segment."""
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise JournalError(f"{address} is damaged ({error}). Restore the file, or start a new run.") from error
+    if not isinstance(record, dict):
+        raise JournalError(f"{address} is damaged: a line holds no record. Restore the file, or start a new run.")
+    return record
 
 
 class SegmentWriter:
@@ -134,8 +149,8 @@ class SegmentReader:
             return []
         data = self.store.read(path, self._offset, size - self._offset)
         data = data[: data.rfind(b"\n") + 1]
-        lines = data.splitlines()
-        if self._offset == 0 and lines:
-            self._header = json.loads(lines.pop(0))
+        records = [decode(line, self.store.join(path)) for line in data.splitlines()]
+        if self._offset == 0 and records:
+            self._header = records.pop(0)
         self._offset += len(data)
-        return [(self._header, json.loads(line)) for line in lines]
+        return [(self._header, record) for record in records]

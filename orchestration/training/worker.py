@@ -226,12 +226,23 @@ def worker_device() -> torch.device:
 
 
 def common_checkpoint(store: Store) -> checkpoint.Checkpoint | None:
-    """The newest complete checkpoint as rank 0 sees it: storage that lists late must not make workers start apart."""
-    folders = checkpoint.complete_folders(store)
-    choice = [folders[-1] if folders else None]
+    """The newest whole checkpoint as rank 0 sees it: storage that lists late must not make workers start apart.
+
+    Raises, on all ranks: CorruptCheckpointError where the run has checkpoints and none is whole.
+    """
+    choice: list[str | checkpoint.CorruptCheckpointError | None] = [None]
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        try:
+            found = checkpoint.latest_whole(store)
+            choice = [found.folder if found else None]
+        except checkpoint.CorruptCheckpointError as error:
+            choice = [error]
     if dist.is_initialized():
         dist.broadcast_object_list(choice, src=0)
-    return checkpoint.read(store, choice[0]) if choice[0] else None
+    [chosen] = choice
+    if isinstance(chosen, checkpoint.CorruptCheckpointError):
+        raise chosen
+    return None if chosen is None else checkpoint.read(store, chosen)
 
 
 def load_initial_weights(config: WorkerConfig, method: Method) -> None:

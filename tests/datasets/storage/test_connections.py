@@ -133,7 +133,7 @@ def test_at_the_end_only_sockets_to_the_stores_are_cut_and_only_where_a_read_was
     servers: list[tuple[socket.socket, socket.socket, int]],
 ) -> None:
     (client, end, port), (other, other_end, _) = servers
-    key = (os.getpid(), f"http://127.0.0.1:{port}", None, None, None, None)
+    key = (os.getpid(), f"http://127.0.0.1:{port}", None, None, None, None, None)
     connections._connections[key] = (None, None)
     connections._cut_off()
     client.sendall(b"still there")

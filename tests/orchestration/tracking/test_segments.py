@@ -13,7 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.storage.store import Store, StoreError, open_store
-from orchestration.tracking.segments import SegmentReader, SegmentTakenError, SegmentWriter, encode, segment_path
+from orchestration.tracking.segments import (
+    JournalError,
+    SegmentReader,
+    SegmentTakenError,
+    SegmentWriter,
+    encode,
+    segment_path,
+)
 
 
 @pytest.fixture
@@ -113,3 +120,11 @@ def test_a_failed_write_in_the_background_is_raised_by_the_next_append(tmp_path:
     folder.unlink()
     writer.close()
     assert SegmentReader(store, "list").read_new()[0][1] == {"step": 0}
+
+
+@pytest.mark.parametrize("line", [b"{", b"3", b"\xff", b"[]"])
+def test_a_damaged_line_names_its_segment(line: bytes, tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    store.write("journal/000000.jsonl", b'{"a":1}\n{"step":0}\n' + line + b"\n")
+    with pytest.raises(JournalError, match=rf"{tmp_path}/journal/000000\.jsonl is damaged"):
+        SegmentReader(store, "journal").read_new()

@@ -1,0 +1,154 @@
+"""A damaged checkpoint is named, and the one before it is used, by all workers."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from datasets.storage.store import Store, open_store
+from methods.method import Method
+from orchestration.engine import checkpoint
+from orchestration.engine.checkpoint import CorruptCheckpointError
+from orchestration.engine.loop import TrainingProgress
+from orchestration.training.worker import common_checkpoint
+from tests.orchestration.processes import in_processes
+
+
+class Small(nn.Linear):
+    def parameters_of(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        return {"model": list(self.named_parameters())}
+
+
+def write(folder: Path, *steps: int) -> Store:
+    """Checkpoints after these steps."""
+    store = open_store(str(folder))
+    method = Small(2, 3)
+    optimizer = torch.optim.Adam(method.parameters())
+    method(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    for step in steps:
+        checkpoint.save(
+            store, cast("Method", method), {"model": optimizer}, TrainingProgress(0, step, step),
+            end_of_epoch=False, experiment={"name": "tiny"}, facts={"num_persons": 2},
+        )  # fmt: skip
+    return store
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-3])
+
+
+def alter(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+def text(content: str) -> Callable[[Path], None]:
+    def change(file: Path) -> None:
+        file.write_text(content)
+
+    return change
+
+
+def described(**changes: Any) -> Callable[[Path], None]:
+    def change(file: Path) -> None:
+        description = json.loads(file.read_text()) | changes
+        file.write_text(json.dumps({key: value for key, value in description.items() if value is not None}))
+
+    return change
+
+
+DAMAGE = [
+    ("model.safetensors", cut),
+    ("model.safetensors", alter),
+    ("model.safetensors", Path.unlink),
+    ("optimizers.safetensors", alter),
+    ("optimizers.safetensors", Path.unlink),
+    ("checkpoint.json", text("")),
+    ("checkpoint.json", text("[]")),
+    ("checkpoint.json", text("{}")),
+    ("checkpoint.json", text("3")),
+    ("checkpoint.json", text("\0\0\0")),
+    ("checkpoint.json", cut),
+    ("checkpoint.json", described(digests={})),
+    ("checkpoint.json", described(digests=None)),
+    ("checkpoint.json", described(position=[1])),
+    ("checkpoint.json", described(position={"epoch": 0, "batch": "x", "step": 1})),
+    ("checkpoint.json", described(position={"epoch": 0, "odd": 1})),
+    ("checkpoint.json", described(experiment=3)),
+    ("checkpoint.json", described(format="x")),
+]
+
+
+@pytest.mark.parametrize(("name", "damage"), DAMAGE)
+def test_training_falls_back_to_the_checkpoint_before_a_damaged_one(
+    name: str, damage: Callable[[Path], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = write(tmp_path, 1, 2, 3)
+    damage(tmp_path / "checkpoints/00000003" / name)
+    found = common_checkpoint(store)
+    assert found is not None
+    assert found.progress.step == 2
+    [message] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert f"{tmp_path}/checkpoints/00000003/{name}" in message
+    assert message.endswith(f"The checkpoint before it is used: {tmp_path}/checkpoints/00000002")
+    for step in (1, 2):
+        damage(tmp_path / f"checkpoints/0000000{step}" / name)
+    with pytest.raises(CorruptCheckpointError, match=rf"00000003/{name}.*None of the run's 3 checkpoints is whole"):
+        common_checkpoint(store)
+
+
+def test_a_description_that_cannot_be_read_does_not_hide_the_run(tmp_path: Path) -> None:
+    store = write(tmp_path, 1, 2)
+    (tmp_path / "checkpoints/00000002/checkpoint.json").write_text("")
+    found = checkpoint.latest(store)
+    assert found is not None
+    assert found.progress.step == 1
+    assert checkpoint.find(str(tmp_path)).progress.step == 1
+    with pytest.raises(CorruptCheckpointError, match=r"00000002/checkpoint\.json is damaged"):
+        checkpoint.find(str(tmp_path / "checkpoints/00000002"))
+    assert checkpoint.latest(open_store(str(tmp_path / "nothing"))) is None
+    assert common_checkpoint(open_store(str(tmp_path / "nothing"))) is None
+
+
+@given(st.binary(max_size=40) | st.recursive(st.none() | st.integers() | st.text(), lambda x: st.dictionaries(
+    st.sampled_from(["format", "position", "digests", "experiment", "facts", "end_of_epoch", "epoch"]), x
+) | st.lists(x)).map(lambda tree: json.dumps(tree).encode()))  # fmt: skip
+def test_any_description_is_a_checkpoint_or_names_its_file(content: bytes) -> None:
+    class Read:
+        def read(self, path: str) -> bytes:
+            return content
+
+        def join(self, path: str) -> str:
+            return f"/run/{path}"
+
+    with pytest.raises(CorruptCheckpointError, match=r"/run/x/checkpoint\.json"):
+        checkpoint.read(cast("Store", Read()), "x")
+
+
+def chosen(folder: str) -> str:
+    try:
+        found = common_checkpoint(open_store(folder))
+    except CorruptCheckpointError as error:
+        return str(error)
+    return found.folder if found else "none"
+
+
+def test_all_workers_take_the_one_that_rank_0_took(tmp_path: Path) -> None:
+    write(tmp_path, 1, 2)
+    alter(tmp_path / "checkpoints/00000002/model.safetensors")
+    assert in_processes(3, chosen, str(tmp_path)) == ["checkpoints/00000001"] * 3
+    alter(tmp_path / "checkpoints/00000001/model.safetensors")
+    messages = in_processes(3, chosen, str(tmp_path))
+    assert len(set(messages)) == 1
+    assert "None of the run's 2 checkpoints is whole" in messages[0]
