@@ -32,8 +32,8 @@ def validate(
 ) -> dict[str, float]:
     """The protocol's metrics on the validation set; rank 0 returns them and adds them to the run's storage.
 
-    epoch: how many the method was trained for. Row groups are shared out over the workers; what a batch of training draws
-    does not change by it.
+    epoch: how many the method was trained for. Row groups are shared out over the workers, so all of them embed with rank
+    0's buffers, which are those of the checkpoint. What a batch of training draws does not change by it.
     """
     dataset, protocol = open_for_evaluation(experiment.data, validation=True)
     settings = experiment.evaluate
@@ -51,6 +51,7 @@ def validate(
     splits = sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)})
     if strategy.rank == 0:
         scratch.delete_tree("")  # of an interrupted attempt
+    strategy.share_buffers(method)
     wait_for_all()
     embedder = Embedder(job, (experiment, method))
     indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 BUCKET_BYTES = 8 << 20
@@ -26,6 +26,12 @@ class Strategy(Protocol):
     def mean(self, values: Tensor) -> Tensor:
         """The mean of `values` over the workers (same shape and dtype on each)."""
 
+    def share_buffers(self, module: nn.Module) -> None:
+        """Give every worker rank 0's buffers, in place.
+
+        Workers whose batch norms are not synchronised have running statistics of their own. A checkpoint holds rank 0's.
+        """
+
 
 class SingleProcess:
     """One process holds the whole batch."""
@@ -38,6 +44,9 @@ class SingleProcess:
 
     def mean(self, values: Tensor) -> Tensor:
         return values
+
+    def share_buffers(self, module: nn.Module) -> None:
+        """They are rank 0's."""
 
 
 @dataclass
@@ -111,6 +120,17 @@ class DataParallel:
         total = values.clone()
         dist.all_reduce(total, group=self.group)
         return total / self.workers
+
+    @torch.no_grad()
+    def share_buffers(self, module: nn.Module) -> None:
+        by_dtype: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in module.buffers():
+            by_dtype.setdefault(buffer.dtype, []).append(buffer)
+        for buffers in by_dtype.values():
+            flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            dist.broadcast(flat, src=0, group=self.group)
+            for buffer, part in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
+                buffer.copy_(part.view_as(buffer))
 
 
 def receive(bucket: Bucket, workers: int) -> None:

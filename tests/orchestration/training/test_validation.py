@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,24 +12,31 @@ from datasets.conversion.holdout import holdout
 from datasets.protocols import protocols
 from datasets.storage.store import open_store
 from orchestration.config import build
-from orchestration.config.load import load
+from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
+from orchestration.engine.strategies.data_parallel import build_strategy
 from orchestration.evaluation.embed import Embedder, EmbeddingJob, load_features
 from orchestration.evaluation.evaluate import open_for_evaluation
 from orchestration.evaluation.modes import rank_modes
 from orchestration.training import worker
-from orchestration.training.validation import FOLDER, Scores, keep
+from orchestration.training.validation import FOLDER, Scores, keep, validate
+from tests.orchestration.processes import in_processes
 from tests.tiny import tiny_dataset
 
 
-def test_the_score_after_an_epoch_is_that_of_its_checkpoint(tmp_path: Path) -> None:
+@pytest.fixture
+def experiment(tmp_path: Path) -> Experiment:
+    """The baseline on 9 people, with 3 more as validation set."""
     tiny_dataset(tmp_path / "data", persons=12, clothes=2, images=4, test_persons=2)
     holdout(str(tmp_path / "data"), str(tmp_path / "held"), persons=3)
-    experiment = load("baseline-demo", [
+    return load("baseline-demo", [
         f"data={tmp_path / 'held'}", "epochs=2", "workers=1", "batch.people=4", "batch.images=2", "batch.lanes=2",
         "augment.height=32", "augment.width=16", "method.width=0.125", "optimizers.model.schedule=null",
-        "checkpoint.keep=null",
+        "checkpoint.keep=null", "sync_batch_norm=false",
     ])  # fmt: skip
+
+
+def test_the_score_after_an_epoch_is_that_of_its_checkpoint(experiment: Experiment, tmp_path: Path) -> None:
     facts = build.describe_data(build.open_data(experiment).index("train"), None)
     schedule = worker.ValidationSchedule(every=1, waits=False)
     config = worker.WorkerConfig(experiment.resolved(), str(tmp_path / "run"), facts, validation=schedule)
@@ -41,6 +49,32 @@ def test_the_score_after_an_epoch_is_that_of_its_checkpoint(tmp_path: Path) -> N
     for record, folder in zip(records, folders, strict=True):
         assert record["metrics"] == pytest.approx(score(store.join(folder), experiment.data, tmp_path / folder[-8:]))
     assert all(path.startswith(f"{FOLDER}/scores/") for path in store.list(FOLDER)), "descriptors are deleted"
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_with_running_statistics_of_their_own_score_the_network_of_rank_0(
+    experiment: Experiment, tmp_path: Path, workers: int
+) -> None:
+    tree = experiment.resolved()
+    expected, buffers = scored(tree, str(tmp_path / "alone"))
+    everyones = in_processes(workers, scored, tree, str(tmp_path / "together"))
+    assert everyones[0][0] == pytest.approx(expected)
+    for _, found in everyones:
+        assert found.keys() == buffers.keys()
+        assert all(torch.equal(found[name], value) for name, value in buffers.items())
+
+
+def scored(tree: dict[str, Any], run: str) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """The scores of a method whose batch norms saw images of this worker alone, and its buffers afterwards."""
+    experiment = Experiment.from_resolved(tree)
+    facts = build.describe_data(build.open_data(experiment).index("train"), None)
+    method = build.build_method(experiment, facts)
+    strategy = build_strategy({})
+    images = torch.randn(8, 3, 32, 16, generator=torch.Generator().manual_seed(strategy.rank))
+    for scale in range(1, 6):
+        method(images * (strategy.rank + scale))
+    metrics = validate(method, experiment, open_store(run), 1, 1, strategy, torch.device("cpu"))
+    return metrics, dict(method.named_buffers())
 
 
 def score(model: str, data: str, scratch: Path) -> dict[str, float]:
