@@ -80,6 +80,8 @@ class IFD(Method):
     - f_c are normalised in L_CCL, whose τ means nothing otherwise. T: see `clothing_contrastive_loss`.
     - "IFD w/ CL" has the supervised contrastive loss that the paper cites, on the same f_c: clothing_loss "supervised".
     - C, the clothes: the data set's label map says which labels those are.
+    - an image whose W_c is empty (its parser found no clothes, or so few that none are left at the maps' size) is in no
+      pair of L_CCL. share/without-clothes is logged.
     - clothes are masked out last, by the mask that was moved with the image, and random erasing leaves masks alone: it
       reveals nothing. mask_margin: resizing and JPEG blur a garment's colour over its edge.
 
@@ -130,9 +132,10 @@ class IFD(Method):
         identity, of_main = identification(embeddings, self.classifier, batch.person, settings)
         loss, logs = identity + loss, of_main | logs
         if settings.clothing_loss != "none":
-            contrastive = self.clothing_loss(self.bias_diminishing(maps, clothing), batch)
+            shows = self.bias_diminishing.shows(maps, clothing)
+            contrastive = self.clothing_loss(self.bias_diminishing(maps, clothing), shows, batch)
             loss = loss + settings.clothing_weight * contrastive  # Eq. 6
-            logs["loss/clothing"] = contrastive.detach()
+            logs |= {"loss/clothing": contrastive.detach(), "share/without-clothes": (~shows).double().mean()}
         yield Update("model", loss, logs)
 
     def clothing(self, parsing: Tensor | None) -> Tensor:
@@ -162,17 +165,20 @@ class IFD(Method):
         maps = self.main.maps(images)
         return maps if attention_maps is None else self.knowledge_transfer(attention_maps) * maps  # Eq. 2
 
-    def clothing_loss(self, features: Tensor, batch: Batch) -> Tensor:
-        """L_CCL, or the supervised contrastive loss, of this worker's f_c [B, C] against those of the global batch."""
+    def clothing_loss(self, features: Tensor, shows: Tensor, batch: Batch) -> Tensor:
+        """L_CCL, or the supervised contrastive loss, of this worker's f_c [B, C] against those of the global batch.
+
+        shows: bool [B], whether the image shows clothes.
+        """
         settings, first = self.settings, rank() * len(features)
         logits = cosines(features, gather(features)) / settings.tau
         count_all = settings.count_anchors_without_positives
-        persons = gather(batch.person)
+        persons, present = gather(batch.person), gather(shows)
         if settings.clothing_loss == "supervised":
-            return supervised_contrastive_loss(logits, batch.person, persons, first, count_all)
+            return supervised_contrastive_loss(logits, batch.person, persons, first, count_all, present)
         clothes = gather(batch.clothes)
         return clothing_contrastive_loss(
-            logits, batch.person, batch.clothes, persons, clothes, settings.T, first, count_all
+            logits, batch.person, batch.clothes, persons, clothes, settings.T, first, count_all, present
         )
 
     def maps(self, images: Tensor, parsing: Tensor | None = None) -> Tensor:
@@ -234,6 +240,10 @@ class BiasDiminishing(nn.Module):
     def forward(self, maps: Tensor, clothing: Tensor) -> Tensor:
         maps = maps.to(self.norm.weight.dtype)  # maps are half as precise under autocast
         return self.norm(resized(clothing, maps, self.resize) * maps).mean((2, 3))
+
+    def shows(self, maps: Tensor, clothing: Tensor) -> Tensor:
+        """Whether the images show clothes at the maps' size: bool [B]."""
+        return (resized(clothing, maps, self.resize) > 0).flatten(1).any(1)
 
 
 def resized(mask: Tensor, maps: Tensor, resize: Resize) -> Tensor:

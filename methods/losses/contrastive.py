@@ -40,10 +40,12 @@ def pairs(anchor_labels_A: Tensor, gallery_labels_G: Tensor, first: int) -> tupl
     return same_AG, same_AG.scatter(1, itself_A[:, None], False)
 
 
-def mean_over_anchors(terms_A: Tensor, labels_G: Tensor) -> Tensor:
-    """Mean of the terms over the anchors that have a positive; the others' must be 0. Scalar; 0 where none has one.
+def mean_over_anchors(terms_A: Tensor, labels_G: Tensor, present_G: Tensor, count_all: bool) -> Tensor:
+    """Mean of the terms over the present anchors that have a positive; the others' must be 0. Scalar; 0 where none has one.
 
+    present_G: bool, False for samples that are in no pair. count_all: all present anchors are counted.
     Under several workers, A being a worker's share of G, the mean of the workers' values is that of the global batch.
     """
-    num_counted = ((labels_G[:, None] == labels_G[None, :]).sum(1) > 1).sum()
+    same_GG = (labels_G[:, None] == labels_G[None, :]) & present_G[:, None] & present_G[None, :]
+    num_counted = (same_GG.sum(1) > (0 if count_all else 1)).sum()
     return terms_A.sum() / num_counted.clamp(min=1) * (len(labels_G) / len(terms_A))

@@ -21,6 +21,7 @@ def clothing_contrastive_loss(
     T: float,
     first: int = 0,
     count_all: bool = False,
+    present_G: Tensor | None = None,
 ) -> Tensor:
     """L_CCL, Eqs. 4 and 5: scalar. Each positive stands in its denominator with the negatives alone.
 
@@ -32,10 +33,17 @@ def clothing_contrastive_loss(
     An anchor is not its own positive. One without a positive contributes nothing and is not counted: the mean is over
     the others. count_all: N counts it, as Eq. 4 can be read. Either way workers' values average to that of the global
     batch. Finite for any finite logits; without negatives 0.
+
+    present_G: bool, False for images that show no clothes; all show some by default. Such an image is no anchor, no
+    positive and no negative. The paper does not speak of it: its clothing feature is that of an empty mask, the same for
+    everybody.
     """
+    present_G = torch.ones_like(person_G, dtype=torch.bool) if present_G is None else present_G
     same_AG, positive_AG = pairs(person_A, person_G, first)
-    negatives_A1 = logits_AG.masked_fill(same_AG, -torch.inf).logsumexp(1, keepdim=True)
+    positive_AG = positive_AG & present_G & present_G[first : first + len(logits_AG), None]
+    negatives_A1 = logits_AG.masked_fill(same_AG | ~present_G, -torch.inf).logsumexp(1, keepdim=True)
     log_p_AG = F.logsigmoid(logits_AG - negatives_A1)  # Eq. 4, divided through by its numerator
-    w_AG = positive_AG.to(logits_AG.dtype) * torch.where(clothes_A[:, None] == clothes_G, 1.0, 1 / T)  # Eq. 5
+    one_AG = positive_AG.to(logits_AG.dtype)  # of two numbers torch.where makes float32, whatever the logits are
+    w_AG = torch.where(clothes_A[:, None] == clothes_G, one_AG, one_AG / T)  # Eq. 5
     terms_A = -(w_AG * log_p_AG).sum(1) / positive_AG.sum(1).clamp(min=1)
-    return terms_A.mean() if count_all else mean_over_anchors(terms_A, person_G)
+    return mean_over_anchors(terms_A, person_G, present_G, count_all)

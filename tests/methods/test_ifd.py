@@ -17,7 +17,7 @@ from methods.losses.cosine import cosines
 from methods.losses.ifd import clothing_contrastive_loss
 from methods.losses.supervised_contrastive import supervised_contrastive_loss
 from methods.masking import label_table
-from methods.method import MethodError
+from methods.method import Batch, MethodError
 from tests import golden
 from tests.methods.variants import SMALL, batch, build, facts
 
@@ -168,15 +168,50 @@ def test_the_clothing_loss_is_of_the_normalised_clothing_features(kind: str) -> 
     method, whole = ifd(clothing_loss=kind, tau=0.3, T=0.25), batch()
     (update,) = method.updates(whole)
     maps = method.maps(whole.images, whole.parsing)
-    features = method.bias_diminishing(maps, method.clothing(whole.parsing))
+    clothing = method.clothing(whole.parsing)
+    features, shows = method.bias_diminishing(maps, clothing), method.bias_diminishing.shows(maps, clothing)
     logits = cosines(features, features) / 0.3
     who, what = whole.person, whole.clothes
     expected = (
-        clothing_contrastive_loss(logits, who, what, who, what, 0.25)
+        clothing_contrastive_loss(logits, who, what, who, what, 0.25, present_G=shows)
+        if kind == "clothing"
+        else supervised_contrastive_loss(logits, who, who, present_G=shows)
+    )
+    assert expected > 0
+    torch.testing.assert_close(update.logs["loss/clothing"], expected.detach())
+
+
+def with_clothes_on(shown: list[int]) -> Batch:
+    """A batch in which only these images show clothes, all over; each of the others has a speck that the maps lose."""
+    whole = batch()
+    parsing = torch.zeros(16, 32, 16, dtype=torch.uint8)
+    parsing[:, 1, 1], parsing[shown] = 5, 5
+    return replace(whole, parsing=parsing)
+
+
+@pytest.mark.parametrize("kind", ["clothing", "supervised"])
+def test_images_without_clothes_at_the_maps_size_are_in_no_pair(kind: str) -> None:
+    method, shown = ifd(clothing_loss=kind, knowledge_transfer=False), [0, 1, 4, 6, 9, 12]
+    whole = with_clothes_on(shown)
+    (update,) = method.updates(whole)
+    features = method.bias_diminishing(method.maps(whole.images), method.clothing(whole.parsing))[shown]
+    logits, who, what = cosines(features, features) / 0.1, whole.person[shown], whole.clothes[shown]
+    expected = (
+        clothing_contrastive_loss(logits, who, what, who, what, 0.5)
         if kind == "clothing"
         else supervised_contrastive_loss(logits, who, who)
     )
+    assert expected > 0
     torch.testing.assert_close(update.logs["loss/clothing"], expected.detach())
+    assert update.logs["share/without-clothes"] == 10 / 16
+
+
+def test_a_batch_without_clothes_has_no_clothing_loss_and_no_gradient_of_it() -> None:
+    method = ifd(knowledge_transfer=False)
+    (update,) = method.updates(with_clothes_on([]))
+    assert update.logs["loss/clothing"] == 0
+    assert update.logs["share/without-clothes"] == 1
+    assert not any(g.any() for g in gradients(update.loss, method, "bias_diminishing") if g is not None)
 
 
 # Stages and ablations

@@ -10,6 +10,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 from torch.export import Dim, export
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from methods import METHODS
 from methods.backbones.bodies import BodySettings
@@ -65,6 +67,32 @@ def test_each_loss_depends_only_on_its_own_optimizers_parameters(variant: str) -
             assert not foreign, f"{update.optimizer} in epoch {epoch}: {sorted(foreign)}"
             trained[update.optimizer] |= reached
     assert trained == owned, "a parameter that no stage trains"
+
+
+class SinglePrecision(TorchDispatchMode):
+    """Notes every operation that makes a float32 number other than 0 and 1, which masks have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for made in tree_leaves(result):
+            if isinstance(made, Tensor) and made.dtype == torch.float32 and ((made != 0) & (made != 1)).any():
+                self.found.append(str(func))
+        return result
+
+
+@variants
+def test_in_float64_no_number_of_a_loss_is_rounded_to_float32(variant: str) -> None:
+    method, whole = build(variant), batch()
+    for epoch in epochs_of(method):
+        method.begin_epoch(epoch)
+        with SinglePrecision() as rounded:
+            for update in method.updates(whole):
+                update.loss.backward()
+        assert not rounded.found
 
 
 @variants

@@ -64,7 +64,7 @@ def as_printed(s: Tensor, T: float, in_denominator: str) -> list[float]:
     return terms
 
 
-@pytest.mark.parametrize("T", [0.25, 1.0, 2.0])
+@pytest.mark.parametrize("T", [0.25, 1.0, 3.0])
 def test_the_loss_is_the_papers_sum_over_anchors_that_have_a_positive(T: float) -> None:
     s = 3 * cosines(random_features(), random_features())
     terms = as_printed(s, T, "one positive")
@@ -107,6 +107,36 @@ def test_workers_values_and_gradients_average_to_those_of_the_global_batch(worke
     torch.stack(losses).mean().backward()
     torch.testing.assert_close(torch.stack(losses).mean(), one, rtol=1e-12, atol=0)
     torch.testing.assert_close(parts.grad, whole.grad, rtol=1e-9, atol=1e-12)
+
+
+PRESENT = torch.tensor([True, True, False, True, True, True, False, True, False])
+NINE = torch.tensor([0, 0, 0, 1, 1, 2, 2, 2, 2])  # of those present, 0 and 1 have two images, 2 has two
+WORN = torch.tensor([0, 1, 1, 2, 3, 4, 4, 5, 5])
+
+
+@pytest.mark.parametrize("count_all", [False, True])
+@pytest.mark.parametrize("kind", ["clothing", "supervised"])
+def test_absent_samples_are_no_anchors_no_positives_and_no_negatives(kind: str, count_all: bool) -> None:
+    """On 1 and on 3 workers the loss and its gradient are those of the batch without them."""
+    features = torch.randn(9, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3)).requires_grad_()
+
+    def loss(rows: slice, kept: Tensor, present: Tensor | None = None) -> Tensor:
+        gallery, who, what = features[kept], NINE[kept], WORN[kept]
+        logits = 9 * cosines(gallery[rows], gallery)
+        if kind == "supervised":
+            return supervised_contrastive_loss(logits, who[rows], who, rows.start, count_all, present)
+        return clothing_contrastive_loss(logits, who[rows], what[rows], who, what, 3.0, rows.start, count_all, present)
+
+    expected = loss(slice(0, 6), PRESENT)
+    (gradient,) = torch.autograd.grad(expected, features)
+    assert expected > 0
+    for workers in (1, 3):
+        shares = [slice(first, first + 9 // workers) for first in range(0, 9, 9 // workers)]
+        found = torch.stack([loss(own, torch.ones_like(PRESENT), PRESENT) for own in shares]).mean()
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+        (found_gradient,) = torch.autograd.grad(found, features)
+        torch.testing.assert_close(found_gradient, gradient, rtol=1e-9, atol=1e-12)
+        assert not found_gradient[~PRESENT].any()
 
 
 def test_nobody_with_a_positive_is_no_loss_and_no_gradient() -> None:
