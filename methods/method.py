@@ -141,7 +141,8 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def updates(self, batch: Batch) -> Iterator[Update]:
-        """The updates of one step. The loop back-propagates and steps each before it asks for the next."""
+        """The updates of one step, one for each optimizer of the stage. The loop back-propagates and steps each before it
+        asks for the next."""
 
     def embed(self, images: Tensor) -> Tensor:
         """images [B, 3, H, W], or clips [B, T, 3, H, W] → descriptor [B, D], not normalised.

@@ -16,6 +16,7 @@ from datasets.images.augment import Augmentation, Draws, augment_colour, augment
 from datasets.streaming.stream import HostBatch
 from methods.clothes_sampling import ClothesSampling, draw_clothes, in_other_clothes
 from methods.method import Batch, Method
+from orchestration.engine.step_backup import StepBackup
 from orchestration.engine.strategies.data_parallel import Strategy
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
@@ -42,7 +43,7 @@ class StepReport:
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss or gradient became NaN or infinite; the weights are still those before the step."""
+    """A loss or gradient became NaN or infinite; the state is that before the step."""
 
     def __init__(self, message: str, progress: TrainingProgress, rows: list[int]) -> None:
         super().__init__(message)
@@ -97,8 +98,8 @@ def train(
 ) -> TrainingProgress:
     """Train `method` from `start` to the end of epoch `epochs - 1` and return the progress after it.
 
-    Raises: NonFiniteLossError at the step whose loss or gradient is not finite, before the weights change;
-    OutOfMemoryError naming the batch and two settings that help.
+    Raises: NonFiniteLossError at the step whose loss or gradient is not finite. Parameters, buffers and optimizers are then
+    bit for bit those before this step. OutOfMemoryError naming the batch and two settings that help.
     """
     method.train()
     step, first_batch = start.step, start.batch
@@ -130,10 +131,14 @@ def train_step(
     progress: TrainingProgress,
     host: HostBatch,
 ) -> dict[str, float]:
-    """All updates of one step, in the method's order; returns what they logged, averaged over the workers."""
+    """All updates of one step, in the method's order; returns what they logged, averaged over the workers.
+
+    Raises: NonFiniteLossError after the state before the step is restored.
+    """
     names: list[str] = []
     values: list[Tensor] = []
     device = batch.images.device
+    backup = StepBackup(method)
     updates = method.updates(batch)
     try:
         while True:
@@ -148,9 +153,13 @@ def train_step(
             means = strategy.mean(torch.stack([v.detach().double() for v in logs.values()]))
             norm = gradient_norm(optimizer)
             stop_unless_finite(means[0], norm, update.optimizer, progress, host)
+            backup.before(update.optimizer, optimizer)
             optimizer.step()
             names += [*logs, f"gradient-norm/{update.optimizer}"]
             values += [*means, norm.double()]
+    except NonFiniteLossError:
+        backup.restore()
+        raise
     except torch.OutOfMemoryError as error:
         raise OutOfMemoryError(out_of_memory_message(batch, progress)) from error
     return dict(zip(names, torch.stack(values).tolist(), strict=True))
@@ -205,8 +214,8 @@ def stop_unless_finite(loss: Tensor, norm: Tensor, optimizer: str, progress: Tra
         return
     raise NonFiniteLossError(
         f"step {progress.step} (epoch {progress.epoch}, batch {progress.batch}): the loss of {optimizer!r} is "
-        f"{loss_value}, its gradient's norm {norm_value}. The weights before this step are kept. Look at the batch's "
-        f"images; a lower learning rate (optimizers.{optimizer}.lr) or precision=float32 often helps.",
+        f"{loss_value}, its gradient's norm {norm_value}. Weights and optimizers are as they were before this step. "
+        f"Look at the batch's images; a lower learning rate (optimizers.{optimizer}.lr) or precision=float32 often helps.",
         progress,
         host.rows.flatten().tolist(),
     )
