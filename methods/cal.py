@@ -79,7 +79,7 @@ class CAL(Method):
     Settings = CALSettings
     needs_clothes = True
     takes_clips = True
-    own_clothes: Tensor  # bool [persons, C], S⁺ of each person
+    clothes_owner: Tensor  # int64 [C], who wears each class: S⁺ of a person is where they stand
     memory: Tensor  # float [C, D]
     seen: Tensor  # bool [C], the initialised classes; checkpoints hold it by this name
 
@@ -93,7 +93,7 @@ class CAL(Method):
         else:
             self.register_buffer("memory", torch.zeros(facts.num_clothes, self.encoder.dim))
             self.register_buffer("seen", torch.zeros(facts.num_clothes, dtype=torch.bool))
-        self.register_buffer("own_clothes", facts.own_clothes.clone(), persistent=False)
+        self.register_buffer("clothes_owner", facts.clothes_owner.clone(), persistent=False)
 
     def stages(self) -> tuple[Stage, ...]:
         """Identity alone; with the clothes classifier, where that begins earlier; adversarial."""
@@ -132,7 +132,7 @@ class CAL(Method):
 
     def adversarial_loss(self, features: Tensor, batch: Batch) -> Tensor:
         """The loss of the features against the clothes proxies, which are held fixed: scalar."""
-        own = self.own_clothes[batch.person]  # [B, C]
+        own = self.clothes_owner == batch.person[:, None]  # [B, C]
         if self.settings.proxies == "memory":
             self.update_memory(features, batch.clothes)
             logits = cosines(features, self.memory) / self.settings.tau

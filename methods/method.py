@@ -28,14 +28,17 @@ class MethodError(ValueError):
 class DataFacts:
     """The facts about the training set that a method may use.
 
-    own_clothes: bool [num_persons, num_clothes], True where the clothes class is one of the person's.
+    clothes_owner: int64 [num_clothes], the person who wears each clothes class.
     clothing_labels: label numbers of the parsing maps that are clothing; empty where there is no parsing.
     """
 
     num_persons: int
-    num_clothes: int
-    own_clothes: Tensor
+    clothes_owner: Tensor
     clothing_labels: tuple[int, ...] = ()
+
+    @property
+    def num_clothes(self) -> int:
+        return len(self.clothes_owner)
 
 
 @dataclass(frozen=True)
@@ -201,15 +204,18 @@ def trainable(module: nn.Module) -> list[tuple[str, Parameter]]:
 
 
 def check_facts(method: type[Method], facts: DataFacts) -> None:
-    expected = (facts.num_persons, facts.num_clothes)
-    if tuple(facts.own_clothes.shape) != expected or facts.own_clothes.dtype != torch.bool:
+    owner = facts.clothes_owner
+    if owner.ndim != 1 or owner.dtype != torch.int64:
         raise MethodError(
-            f"own_clothes is {facts.own_clothes.dtype} {tuple(facts.own_clothes.shape)}; expected bool {expected}: "
-            "num_persons × num_clothes"
+            f"clothes_owner is {owner.dtype} {list(owner.shape)}; expected int64 [num_clothes]: the person of each class"
         )
     if facts.num_persons < 1:
         raise MethodError("the training set has no persons")
-    if method.needs_clothes and not facts.own_clothes.any(1).all():
+    if ((owner < 0) | (owner >= facts.num_persons)).any():
+        raise MethodError(
+            f"clothes_owner is from {owner.min()} to {owner.max()}; expected persons from 0 to {facts.num_persons - 1}"
+        )
+    if method.needs_clothes and len(owner.unique()) < facts.num_persons:
         raise MethodError(
             f"{method.__name__} needs clothes labels, and the training set has none for some of its persons. "
             "Take a data set with clothes labels, or a method that needs none"

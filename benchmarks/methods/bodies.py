@@ -43,7 +43,7 @@ def cost(args: argparse.Namespace) -> dict[str, Any]:
     images = torch.randn(args.batch, 3, *args.size)
     person = torch.arange(args.batch) // 2
     before = peak_mib()
-    facts = DataFacts(PERSONS, 0, torch.zeros(PERSONS, 0, dtype=torch.bool))
+    facts = DataFacts(PERSONS, torch.zeros(0, dtype=torch.int64))
     method = Baseline(BaselineSettings(backbone=args.backbone, **BODIES[args.body]), facts)
     optimizer = torch.optim.SGD(method.parameters(), lr=0.01, momentum=0.9)
     method.begin_epoch(0)

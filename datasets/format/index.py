@@ -99,12 +99,10 @@ class SplitIndex:
         """Whether every row has a clothes label."""
         return bool((self.clothes >= 0).all())
 
-    def own_clothes(self) -> np.ndarray:
-        """bool [num_persons, num_clothes]: True where the clothes class is the person's (CAL's S⁺)."""
+    def clothes_owner(self) -> np.ndarray:
+        """int64 [num_clothes]: the person who wears each clothes class."""
         person_of = {name: number for number, name in enumerate(self.person_names)}
-        own = np.zeros((self.num_persons, self.num_clothes), dtype=np.bool_)
-        own[[person_of[person] for person, _ in self.clothes_names], np.arange(self.num_clothes)] = True
-        return own
+        return np.array([person_of[person] for person, _ in self.clothes_names], dtype=np.int64)
 
     def keys(self, rows: np.ndarray | None = None) -> list[str]:
         """The keys of all rows, or of the given ones (int64)."""

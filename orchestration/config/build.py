@@ -29,26 +29,16 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": S
 
 def describe_data(index: SplitIndex, label_map: str | None) -> dict[str, Any]:
     """What a method must know of its training data, as plain JSON: `clothes_owner[c]` is the person who wears class c."""
-    owner = [-1] * index.num_clothes
-    for person, clothes in zip(index.person.tolist(), index.clothes.tolist(), strict=True):
-        if clothes >= 0:
-            owner[clothes] = person
+    owner = index.clothes_owner().tolist()
     return {"num_persons": index.num_persons, "clothes_owner": owner, "label_map": label_map}
 
 
 def data_facts(described: dict[str, Any]) -> DataFacts:
-    """The inverse of `describe_data`: own_clothes is bool [persons, clothes]."""
-    owner = torch.tensor(described["clothes_owner"], dtype=torch.int64)
-    own = (
-        torch.nn.functional.one_hot(owner, described["num_persons"]).T.bool()
-        if len(owner)
-        else torch.zeros(described["num_persons"], 0, dtype=torch.bool)
-    )
+    """The inverse of `describe_data`."""
     labels = LABEL_MAPS[described["label_map"]].clothing if described["label_map"] else ()
     return DataFacts(
         num_persons=described["num_persons"],
-        num_clothes=len(owner),
-        own_clothes=own,
+        clothes_owner=torch.tensor(described["clothes_owner"], dtype=torch.int64),
         clothing_labels=tuple(i for i, is_clothing in enumerate(labels) if is_clothing),
     )
 

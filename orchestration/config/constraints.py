@@ -160,7 +160,7 @@ def optimizers_fit(experiment: Experiment, method: Method) -> Iterator[Violation
 
 def build_on_meta(experiment: Experiment) -> Method:
     """The method on torch's meta device, for a synthetic training set: shows what it trains, and when, without weights."""
-    facts = DataFacts(2, 2, torch.eye(2, dtype=torch.bool), clothing_labels=(1,))
+    facts = DataFacts(2, torch.arange(2), clothing_labels=(1,))
     with SkipInitialisation(), torch.device("meta"):
         return METHODS[experiment.method.name](experiment.method, facts)  # type: ignore[arg-type, call-arg]
 

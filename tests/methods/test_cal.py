@@ -12,6 +12,7 @@ from torch import Tensor
 
 from methods.cal import CAL, CALSettings
 from methods.losses.cal import clothes_adversarial_loss
+from methods.method import DataFacts
 from tests.methods.variants import NUM_CLOTHES, PARTS, SMALL, batch, build, facts
 
 
@@ -39,7 +40,7 @@ def test_the_adversarial_loss_is_judged_by_the_clothes_classifier_after_its_step
     with torch.no_grad():  # the step that the loop would make
         method.clothes_classifier.weight.copy_(torch.randn_like(method.clothes_classifier.weight))
     model = next(updates)
-    own = facts().own_clothes[whole.person]
+    own = facts().clothes_owner == whole.person[:, None]
     adversarial = clothes_adversarial_loss(cosine_logits(method, features), whole.clothes, own, 0.3)
     torch.testing.assert_close(model.logs["loss/adversarial"], adversarial.detach())
     torch.testing.assert_close(model.loss.detach(), model.logs["loss/identity"] + adversarial.detach())
@@ -116,7 +117,7 @@ def test_the_memory_bank_is_written_by_the_batch_and_kept_in_checkpoints() -> No
     torch.testing.assert_close(method.memory[present], means)
     assert method.memory.shape == (NUM_CLOTHES, method.encoder.dim)
     assert {"memory", "seen"} <= set(method.state_dict())
-    assert "own_clothes" not in method.state_dict()
+    assert "clothes_owner" not in method.state_dict()
 
 
 def test_clothes_weights_start_as_random_directions() -> None:
@@ -137,3 +138,9 @@ def test_clothes_weights_start_as_random_directions() -> None:
 def test_settings_that_make_no_sense_are_refused_with_the_mend(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         CALSettings(**settings)
+
+
+def test_what_cal_knows_of_clothes_grows_with_the_classes_and_not_with_the_people() -> None:
+    people = 20_000  # the table of all people × all clothes would be 1.6 GB
+    method = CAL(CALSettings(**SMALL, proxies="memory"), DataFacts(people, torch.arange(4 * people) % people))
+    assert sum(buffer.numel() for name, buffer in method.named_buffers() if "memory" not in name) < 5 * 4 * people

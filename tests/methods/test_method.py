@@ -73,13 +73,14 @@ def test_a_phase_that_another_follows_in_the_same_epoch_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("known", "told"),
     [
-        (DataFacts(5, 8, torch.ones(8, 5, dtype=torch.bool)), r"bool \(8, 5\); expected bool \(5, 8\)"),
-        (DataFacts(5, 8, torch.ones(5, 8)), r"own_clothes is torch.float32 \(5, 8\); expected bool \(5, 8\)"),
-        (DataFacts(0, 0, torch.zeros(0, 0, dtype=torch.bool)), "the training set has no persons"),
-        (DataFacts(2, 1, torch.tensor([[True], [False]]), (1,)), "NeedsEverything needs clothes labels.*some of its"),
-        (DataFacts(1, 1, torch.ones(1, 1, dtype=torch.bool)), "NeedsEverything needs parsing maps"),
+        (DataFacts(5, torch.ones(8, 5, dtype=torch.int64)), r"int64 \[8, 5\]; expected int64 \[num_clothes\]"),
+        (DataFacts(5, torch.ones(8)), r"clothes_owner is torch.float32 \[8\]; expected int64 \[num_clothes\]"),
+        (DataFacts(5, torch.tensor([0, -1, 4])), "clothes_owner is from -1 to 4; expected persons from 0 to 4"),
+        (DataFacts(0, torch.zeros(0, dtype=torch.int64)), "the training set has no persons"),
+        (DataFacts(2, torch.tensor([0]), (1,)), "NeedsEverything needs clothes labels.*some of its"),
+        (DataFacts(1, torch.tensor([0])), "NeedsEverything needs parsing maps"),
     ],
-    ids=["shape", "dtype", "persons", "clothes", "parsing"],
+    ids=["shape", "dtype", "owner", "persons", "clothes", "parsing"],
 )
 def test_facts_that_do_not_fit_are_refused(known: DataFacts, told: str) -> None:
     with pytest.raises(MethodError, match=told):

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from methods import METHODS
 from methods.backbones.bodies import BodySettings
 from methods.method import Batch, DataFacts, Method, MethodError, Update
-from tests.methods.variants import NUM_CLOTHES, NUM_PERSONS, VARIANTS, batch, build, facts
+from tests.methods.variants import NUM_PERSONS, VARIANTS, batch, build, facts
 
 # What a method's network for inference is built from.
 EMBEDDING_SETTINGS = (*BodySettings.model_fields, "knowledge_transfer", "kernel", "mask_fill", "mask_margin")
@@ -232,9 +232,9 @@ def test_settings_are_frozen_and_refuse_unknown_names(name: str) -> None:
 def test_facts_that_do_not_fit_are_refused(name: str) -> None:
     method = METHODS[name]
     settings = method.Settings(backbone="resnet18", width=1 / 16)
-    with pytest.raises(MethodError, match=r"own_clothes is torch.bool \(8, 5\); expected bool \(5, 8\)"):
-        method(settings, DataFacts(NUM_PERSONS, NUM_CLOTHES, facts().own_clothes.T))
-    without_clothes = DataFacts(NUM_PERSONS, 0, torch.zeros(NUM_PERSONS, 0, dtype=torch.bool))
+    with pytest.raises(MethodError, match=r"clothes_owner is from 0 to 4; expected persons from 0 to 3"):
+        method(settings, DataFacts(NUM_PERSONS - 1, facts().clothes_owner))
+    without_clothes = DataFacts(NUM_PERSONS, torch.zeros(0, dtype=torch.int64))
     if method.needs_clothes:
         with pytest.raises(MethodError, match="needs clothes labels"):
             method(settings, without_clothes)

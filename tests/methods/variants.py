@@ -60,9 +60,7 @@ NUM_PERSONS, NUM_CLOTHES = 5, 8
 
 def facts() -> DataFacts:
     """Five persons; three have two suits of clothes."""
-    wearer = torch.tensor([0, 0, 1, 1, 2, 3, 3, 4])
-    own = torch.nn.functional.one_hot(wearer, NUM_PERSONS).T.bool()
-    return DataFacts(NUM_PERSONS, NUM_CLOTHES, own, clothing_labels=(5, 9))
+    return DataFacts(NUM_PERSONS, torch.tensor([0, 0, 1, 1, 2, 3, 3, 4]), clothing_labels=(5, 9))
 
 
 def build(variant: str, dtype: torch.dtype = torch.float64) -> Method:

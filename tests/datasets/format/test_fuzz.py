@@ -74,7 +74,7 @@ def use(whole: Files, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Fil
         for split in dataset.splits:
             index = dataset.index(split)
             assert len(index.keys()) == len(index.frames()) == len(index)
-            index.own_clothes()
+            index.clothes_owner()
         dataset.indexes(*dataset.splits)
         problems = dataset.verify()
         return Rows({split: list(dataset.samples(split)) for split in dataset.splits}), problems

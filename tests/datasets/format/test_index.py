@@ -26,7 +26,7 @@ class TestIndex:
         assert index.camera_names == ["c10", "c2"]
         assert index.camera.tolist() == [1, 0, -1, 1]
         assert index.sequence.tolist() == [-1] * 4
-        assert index.own_clothes().tolist() == [[True, True, False], [False, False, True], [False] * 3]
+        assert index.clothes_owner().tolist() == [0, 0, 1]
         assert (index.has_clothes, index.has_parsing) == (False, False)
         assert index.keys() == ["0", "1", "2", "3"]
         assert index.keys(np.array([3, 1])) == ["3", "1"]

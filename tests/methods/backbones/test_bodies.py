@@ -61,7 +61,7 @@ def test_at_the_papers_image_size_maps_embeddings_and_parameters_are_the_papers(
 def test_with_persons_of_market_1501_the_whole_networks_have_the_sizes_that_their_papers_structures_give() -> None:
     persons, expected = 751, {"pcb": 25_190_874, "mgn": 74_389_176, "hpm": 34_275_137}
     known = facts()
-    many = type(known)(persons, 0, torch.zeros(persons, 0, dtype=torch.bool))
+    many = type(known)(persons, torch.zeros(0, dtype=torch.int64))
     with torch.device("meta"):
         found = {body: size(Baseline(BaselineSettings(body=body), many)) for body in expected}
     per_part, per_whole = (256 + 1) * persons, (2048 + 1) * persons
