@@ -21,6 +21,7 @@ Violation = tuple[tuple[str, ...], str]  # keys that disagree; the rule and the 
 def violations(experiment: Experiment) -> Iterator[Violation]:
     """Every constraint that the experiment violates."""
     yield from batches_divide(experiment)
+    yield from batch_norm_has_two_samples(experiment)
     yield from appearances_fit(experiment)
     yield from selection_fits(experiment)
     try:
@@ -58,6 +59,22 @@ def batches_divide(experiment: Experiment) -> Iterator[Violation]:
             f"{workers} workers cannot share {count(batch.lanes, 'lane')} equally. Set workers to "
             f"{either(divisors(batch.lanes))}, "
             f"or batch.lanes to {either(divisors(batch.people, multiple_of=workers))}",
+        )
+
+
+def batch_norm_has_two_samples(experiment: Experiment) -> Iterator[Violation]:
+    batch, sampling = experiment.batch, experiment.augment.clothes_sampling
+    samples = batch.people * batch.images * (2 if sampling is not None and sampling.beside else 1)
+    if samples == 1:
+        yield (
+            ("batch.people", "batch.images"),
+            "batch norm cannot normalise a batch of one sample. Set batch.images to at least 2",
+        )
+    elif samples == experiment.workers and not experiment.sync_batch_norm:
+        yield (
+            ("sync_batch_norm", "workers", "batch.people", "batch.images"),
+            f"batch norm cannot normalise one sample, and each of {experiment.workers} workers has one of its own. Set "
+            "sync_batch_norm=true, or batch.images to at least 2",
         )
 
 

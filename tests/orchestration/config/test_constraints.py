@@ -20,6 +20,19 @@ def test_lanes_divide_people_and_workers_divide_lanes() -> None:
     )
 
 
+def test_batch_norm_has_two_samples_to_normalise() -> None:
+    one = ("batch={people: 1, images: 1, lanes: 1}",)
+    assert "batch of one sample. Set batch.images to at least 2" in line(complaint(*one), "batch.people = 1")
+    each = ("batch={people: 4, images: 1, lanes: 4}", "workers=4", "sync_batch_norm=false")
+    report = complaint(*each)
+    assert "each of 4 workers has one of its own" in line(report, "sync_batch_norm = false")
+    assert "Set sync_batch_norm=true, or batch.images to at least 2" in report
+    load("cal-ltcc", [DATA, *one, "batch.images=2"])
+    load("cal-ltcc", [DATA, *each, "batch.images=2"])
+    load("cal-ltcc", [DATA, *each[:2], "sync_batch_norm=true"])
+    load("cal-ltcc", [DATA, *one, "augment.clothes_sampling={}"])  # and the same sample in other clothes
+
+
 def test_a_mend_is_a_mend() -> None:
     """What the messages about batches advise is accepted."""
     for words in (
