@@ -7,14 +7,18 @@ first epoch already uses index 1.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field
 
 
 class Warmup(BaseModel, extra="forbid", frozen=True):
-    """Over `warmup_epochs` the factor rises linearly from `warmup_factor` to 1."""
+    """Over `warmup_epochs` the factor rises linearly from `warmup_factor` to 1.
 
+    depends_on_length: whether the factor of an epoch is another one where training is longer.
+    """
+
+    depends_on_length: ClassVar[bool] = False
     warmup_epochs: int = Field(0, ge=0)
     warmup_factor: float = Field(0.01, ge=0, le=1)
     offset: int = Field(0, ge=0, le=1)
@@ -31,6 +35,7 @@ class Multistep(Warmup, extra="forbid", frozen=True):
 class Cosine(Warmup, extra="forbid", frozen=True):
     """Half a cosine from 1 at epoch 0 to `final_factor` at the end of training; the warm-up replaces its beginning."""
 
+    depends_on_length: ClassVar[bool] = True
     name: Literal["cosine"] = "cosine"
     final_factor: float = Field(0.0, ge=0, le=1)
 

@@ -36,7 +36,8 @@ from orchestration.training.worker import FAILURE, WorkerConfig, class_counts, t
 
 WEIGHTS = "weights.safetensors"
 EXACT_BELOW_ROWS = 100_000
-# Settings that a resumed run may change: the sequence of batches and the mathematics stay the same.
+# Settings that a resumed run may change: the sequence of batches and the mathematics stay the same. `workers` is one of them
+# where batch norm is synchronised. `epochs` may grow: see `change_of_length`.
 MAY_CHANGE = ("name", "workers", "threads", "stream", "resources", "checkpoint", "evaluate", "max_failures", "epochs",
               "storage", "register", "select", "data", "weights", "init_from")  # fmt: skip
 
@@ -229,18 +230,35 @@ def check_same_experiment(experiment: Experiment, store: Store) -> None:
     found = checkpoint.latest(store)
     if found is None:
         return
-    began, now = flatten(completed(found.experiment)), flatten(experiment.resolved())
-    changed = {
-        key: (began.get(key), now.get(key))
+    stored = completed(found.experiment)
+    began, now = flatten(stored), flatten(experiment.resolved())
+    may_change = tuple(key for key in MAY_CHANGE if key != "workers" or experiment.sync_batch_norm)
+    changed = [
+        f"{key}: began with {began.get(key)}, now {now.get(key)}"
         for key in sorted({*began, *now})
-        if began.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
-    }
+        if began.get(key) != now.get(key) and not key.startswith(may_change)
+    ]
+    if refusal := change_of_length(stored.get("epochs", experiment.epochs), experiment):
+        changed.append(refusal)
     if changed:
-        listed = "\n".join(f"  {key}: began with {old}, now {new}" for key, (old, new) in changed.items())
+        listed = "\n".join(f"  {line}" for line in changed)
         raise RequestError(
             f"run {store.address} began with another experiment:\n{listed}\n"
             "Resume with the same settings, or start a new run with --init-from."
         )
+
+
+def change_of_length(began: int, experiment: Experiment) -> str | None:
+    """Why a run of `began` epochs cannot have the experiment's number; None where it can. A run resumed with more epochs is
+    the run that began with them only if no learning rate depends on their number."""
+    change = f"epochs: began with {began}, now {experiment.epochs}"
+    if experiment.epochs < began:
+        return f"{change}: a run can be made longer, not shorter"
+    schedules = {name: optimizer.schedule for name, optimizer in experiment.optimizers.items()}
+    by_length = [name for name, schedule in schedules.items() if schedule and schedule.depends_on_length]
+    if experiment.epochs > began and by_length:
+        return f"{change}: the schedule of optimizers.{by_length[0]} depends on the number of epochs"
+    return None
 
 
 def run_trainer(trainer: Any, store: Store) -> dict[str, str] | None:

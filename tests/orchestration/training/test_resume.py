@@ -1,0 +1,69 @@
+"""A run is resumed only as a run that a fresh start would also give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from datasets.storage.store import open_store
+from orchestration.config.load import Experiment, load
+from orchestration.engine.schedule import factor
+from orchestration.errors import RequestError
+from orchestration.training.train import check_same_experiment
+from tests.orchestration.checkpoints import checkpoint_of
+from tests.tiny import tiny_dataset
+
+COSINE = "optimizers.model.schedule={name: cosine}"
+MULTISTEP = "optimizers.model.schedule={name: multistep, milestones: [2]}"
+CONSTANT = "optimizers.model.schedule=null"
+Resume = Callable[..., None]
+
+
+@pytest.fixture
+def resume(tmp_path: Path) -> Resume:
+    """`resume(began, *changed)`: check a run that began with some settings under changed ones."""
+    data = tiny_dataset(tmp_path / "data")
+    small = ["method.backbone=resnet18", "method.width=0.0625", "workers=1", "batch={people: 4, images: 2, lanes: 2}"]
+
+    def described(*words: str) -> Experiment:
+        return load("baseline-demo", [f"data={data}", f"storage={tmp_path}", *small, *words])
+
+    def check(began: tuple[str, ...], *changed: str) -> None:
+        checkpoint_of(described(*began), str(tmp_path / "run"), seed=1)
+        check_same_experiment(described(*began, *changed), open_store(str(tmp_path / "run")))
+
+    return check
+
+
+@pytest.mark.parametrize("schedule", [MULTISTEP, CONSTANT])
+def test_a_run_may_get_longer_where_no_learning_rate_depends_on_its_length(resume: Resume, schedule: str) -> None:
+    resume(("epochs=3", schedule), "epochs=6")
+
+
+def test_a_cosine_over_all_epochs_is_not_made_longer(resume: Resume) -> None:
+    told = r"epochs: began with 3, now 6: the schedule of optimizers.model depends on the number of epochs"
+    with pytest.raises(RequestError, match=told):
+        resume(("epochs=3", COSINE), "epochs=6")
+
+
+@pytest.mark.parametrize("schedule", [COSINE, CONSTANT])
+def test_no_run_gets_shorter(resume: Resume, schedule: str) -> None:
+    with pytest.raises(RequestError, match=r"epochs: began with 3, now 1: a run can be made longer, not shorter"):
+        resume(("epochs=3", schedule), "epochs=1")
+
+
+def test_the_number_of_workers_stays_where_each_normalises_its_own_share(resume: Resume) -> None:
+    resume((), "workers=2")
+    with pytest.raises(RequestError, match="workers: began with 1, now 2"):
+        resume(("sync_batch_norm=false",), "workers=2")
+
+
+def test_schedules_say_whether_they_depend_on_the_number_of_epochs(tmp_path: Path) -> None:
+    words = [f"data={tmp_path}", "method.width=0.0625", "epochs=12"]
+    for schedule in (COSINE, MULTISTEP):
+        found = load("baseline-demo", [*words, schedule]).optimizers["model"].schedule
+        assert found is not None
+        short, long = ([factor(found, epoch, epochs) for epoch in range(3)] for epochs in (3, 6))
+        assert (short != long) is found.depends_on_length
