@@ -21,7 +21,8 @@ from methods.clothes_sampling import ClothesSampling
 from methods.distributed import synchronise
 from methods.method import DataFacts, Method
 from orchestration.config.load import Experiment
-from orchestration.engine.loop import DTYPES, Feed, Optimization
+from orchestration.engine.arithmetic import DTYPES, set_arithmetic
+from orchestration.engine.loop import Feed, Optimization
 from orchestration.engine.schedule import factor
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
@@ -44,13 +45,17 @@ def data_facts(described: dict[str, Any]) -> DataFacts:
 
 
 def build_method(experiment: Experiment, described: dict[str, Any]) -> Method:
-    """The experiment's method with weights drawn from its seed, the same on every worker."""
+    """The experiment's method with weights drawn from its seed, the same on every worker.
+
+    This process multiplies by the experiment's `precision` from then on.
+    """
+    set_arithmetic(experiment.precision)
     torch.manual_seed(experiment.seed)
     constructor: Callable[[BaseModel, DataFacts], Method] = METHODS[experiment.method.name]
     method = constructor(experiment.method, data_facts(described))
     if experiment.sync_batch_norm:
         synchronise(method)
-    return method.to(torch.float64 if experiment.precision == "float64" else torch.float32)
+    return method.to(DTYPES[experiment.precision])
 
 
 def build_optimization(experiment: Experiment, method: Method) -> Optimization:

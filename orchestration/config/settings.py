@@ -190,7 +190,8 @@ class Experiment(Settings):
     epochs: int = Field(default=60, ge=1)
     batch: BatchSettings = BatchSettings()
     augment: AugmentSettings = AugmentSettings()
-    precision: Literal["float32", "bfloat16", "float64"] = "float32"
+    # float32: IEEE 754 everywhere; tf32: a GPU's shorter products; bfloat16: autocast, weights stay float32
+    precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
     sync_batch_norm: bool = True
     seed: int = Field(default=1, ge=0)
     workers: int = Field(default=1, ge=1)

@@ -16,10 +16,9 @@ from datasets.images.augment import Augmentation, Draws, augment_colour, augment
 from datasets.streaming.stream import HostBatch
 from methods.clothes_sampling import ClothesSampling, draw_clothes, in_other_clothes
 from methods.method import Batch, Method
+from orchestration.engine.arithmetic import DTYPES
 from orchestration.engine.step_backup import StepBackup
 from orchestration.engine.strategies.data_parallel import Strategy
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from methods.method import Method, MethodError
 from orchestration.config import build
 from orchestration.config.load import Experiment
 from orchestration.engine import checkpoint, loop
+from orchestration.engine.arithmetic import slowness
 from orchestration.engine.loop import NonFiniteLossError, StepReport, TrainingProgress
 from orchestration.engine.strategies.data_parallel import build_strategy
 from orchestration.errors import RequestError
@@ -175,6 +176,8 @@ class Training:
         self.feed, self.stream = build.build_feed(experiment, self.dataset, rank, workers)
         self.recorder = None
         if rank == 0:
+            if warning := slowness(experiment.precision, device):
+                log.warning(warning)
             journal = Journal(store, environment(experiment))
             self.recorder = CheckpointWriter(config, experiment, method, self.optimization, journal)
 

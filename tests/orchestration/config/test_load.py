@@ -121,7 +121,7 @@ def test_a_key_at_the_wrong_place_is_answered_with_the_right_one() -> None:
         ("batch=8", "expected settings (key: value)"),
         ("batch.window=al", "expected a whole number or all. Did you mean all?"),
         ("batch.sampler=distnct", "expected distinct, chunks or appearance. Did you mean distinct?"),
-        ("precision=float16", "expected float32, bfloat16 or float64. Did you mean bfloat16?"),
+        ("precision=float16", "expected float32, tf32, bfloat16 or float64. Did you mean bfloat16?"),
         ("resources.gpu=yess", "expected true or false or auto"),
         ("stream.cache_bytes=1GX", "expected a size such as 512MiB"),
         ("stream.disk_cache=cache", "an absolute folder on the workers' own disks"),
