@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -67,6 +68,33 @@ def test_a_dot_product_has_the_same_bits_in_any_tile(dtype: torch.dtype) -> None
     torch.testing.assert_close(whole, (query.double() @ gallery.double().T).to(dtype), rtol=1e-5, atol=1e-5)
     if dtype == torch.float32 and torch.backends.mkldnn.is_available():
         assert torch.equal(dot_products(query[2:5], gallery[:16]), whole[2:5, :16])
+
+
+def test_in_float64_the_order_of_the_dimensions_does_not_matter() -> None:
+    """The sums are exact, so no matrix product of any library can give copies different similarities."""
+    random = torch.Generator().manual_seed(5)
+    for num, dim in ((1, 1), (3, 122), (3, 844), (128, 2048), (5, 12_288)):
+        query, rows = (torch.randn(n, dim, dtype=torch.float64, generator=random) for n in (num, 64))
+        rows[8:16], rows[20] = 1e-30 * rows[8:16], 0
+        order = torch.randperm(dim, generator=random)
+        found = dot_products(query, rows)
+        assert torch.equal(dot_products(query[:, order], rows[:, order]), found)
+        true = torch.tensor([[math.fsum(product) for product in (query[0] * rows).tolist()]], dtype=torch.float64)
+        bound = 1e-15 * query[:1].norm() * rows.norm(dim=1)
+        assert ((found[:1] - true).abs() <= bound).all()
+
+
+@pytest.mark.parametrize("dtype", golden.DTYPES, ids=str)
+def test_copies_of_a_row_are_equally_similar(dtype: torch.dtype) -> None:
+    for num, width, dim in ((1, 64, 7), (3, 64, 844), (3, 128, 122), (3, 320, 787), (130, 192, 256)):
+        rows = features_of(5, dim, dtype)[torch.arange(width) % 5]
+        found = dot_products(features_of(num, dim, dtype), rows)
+        assert torch.equal(found, found[:, torch.arange(width) % 5])
+
+
+def features_of(num: int, dim: int, dtype: torch.dtype) -> Tensor:
+    random = torch.Generator().manual_seed(num)
+    return torch.nn.functional.normalize(torch.randn(num, dim, dtype=dtype, generator=random), dim=1)
 
 
 def some_pairs() -> tuple[Labels, Labels]:
