@@ -32,7 +32,7 @@ data, run = sys.argv[1:]
 small = ["epochs=1", "batch={people: 4, images: 4, lanes: 2}", "augment={height: 32, width: 16}", "method.width=0.125"]
 experiment = load("normface-demo", [f"data={data}", *small])
 dataset = Dataset.open(data)
-facts = build.describe_data(dataset.index("train"), dataset.manifest.label_map)
+facts = build.describe_data(dataset, dataset.index("train"))
 config = dict(experiment=experiment.resolved(), run=run, facts=facts)
 worker.worker_device = lambda: torch.device("cpu")
 print("trained", worker.train_worker(config)["step"])

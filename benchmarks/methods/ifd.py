@@ -31,7 +31,7 @@ def cost(row: str, data: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     wanted = plan(ABLATION, row, 1, data, [], validation=False).experiment
     dataset = Dataset.open(str(data))
-    facts = build.describe_data(dataset.index("train"), dataset.manifest.label_map)
+    facts = build.describe_data(dataset, dataset.index("train"))
     size = (wanted.augment.height, wanted.augment.width)
     images = torch.randn(wanted.batch.people * wanted.batch.images, 3, *size)
     person = torch.arange(wanted.batch.people).repeat_interleave(wanted.batch.images)

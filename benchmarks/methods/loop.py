@@ -32,7 +32,7 @@ SETTINGS = ["workers=1", "threads=1", "epochs=2", "method.width=0.75", "checkpoi
 
 def worker_config(experiment: Experiment, folder: Path) -> WorkerConfig:
     dataset = Dataset.open(experiment.data)
-    facts = build.describe_data(dataset.index("train"), dataset.manifest.label_map)
+    facts = build.describe_data(dataset, dataset.index("train"))
     return WorkerConfig(experiment.resolved(), str(folder), facts)
 
 

@@ -184,7 +184,7 @@ def register(folder: Path, data: str, noise: float, seed: int) -> None:
 
 def save(experiment: Experiment, dataset: Dataset, run: str) -> str:
     """A checkpoint of random weights."""
-    facts = build.describe_data(dataset.index("train"), dataset.manifest.label_map)
+    facts = build.describe_data(dataset, dataset.index("train"))
     method = build.build_method(experiment, facts)
     optimizers = build.build_optimization(experiment, method).optimizers
     store = open_store(run)

@@ -86,7 +86,7 @@ def finish(trial: Trial) -> None:
     """Train from the newest checkpoint on, score, and leave the result."""
     torch.set_num_threads(1)
     dataset = Dataset.open(trial.experiment.data)
-    facts = describe_data(dataset.index("train"), dataset.manifest.label_map)
+    facts = describe_data(dataset, dataset.index("train"))
     before = time.process_time()
     store = open_store(str(trial.folder))
     end = run(WorkerConfig(trial.experiment.resolved(), str(trial.folder), facts), store, torch.device("cpu"))

@@ -28,10 +28,17 @@ from orchestration.engine.schedule import factor
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
 
 
-def describe_data(index: SplitIndex, label_map: str | None) -> dict[str, Any]:
-    """What a method must know of its training data, as plain JSON: `clothes_owner[c]` is the person who wears class c."""
-    owner = index.clothes_owner().tolist()
-    return {"num_persons": index.num_persons, "clothes_owner": owner, "label_map": label_map}
+def describe_data(dataset: Dataset, index: SplitIndex) -> dict[str, Any]:
+    """What a method must know of its training data, as plain JSON: `clothes_owner[c]` is the person who wears class c.
+
+    index: of the data set's `train` split. The fingerprint says whose rows a checkpoint's classifiers have.
+    """
+    return {
+        "num_persons": index.num_persons,
+        "clothes_owner": index.clothes_owner().tolist(),
+        "label_map": dataset.manifest.label_map,
+        "fingerprint": dataset.fingerprint,
+    }
 
 
 def data_facts(described: dict[str, Any]) -> DataFacts:

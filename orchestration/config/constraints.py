@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
-
-import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from methods import METHODS
-from methods.method import DataFacts, Method, MethodError
+from methods.method import Method, MethodError
 from orchestration.config.diagnostics import either
+from orchestration.config.meta import build_on_meta
 from orchestration.config.settings import Experiment
 from orchestration.engine.weights import HUB
 
@@ -173,26 +169,6 @@ def optimizers_fit(experiment: Experiment, method: Method) -> Iterator[Violation
             f'is required: "{name}" trains these parameters. Set optimizers.{optimizer}.name=adam '
             f"and optimizers.{optimizer}.lr=…",
         )
-
-
-def build_on_meta(experiment: Experiment) -> Method:
-    """The method on torch's meta device, for a synthetic training set: shows what it trains, and when, without weights."""
-    facts = DataFacts(2, torch.arange(2), clothing_labels=(1,))
-    with SkipInitialisation(), torch.device("meta"):
-        return METHODS[experiment.method.name](experiment.method, facts)  # type: ignore[arg-type, call-arg]
-
-
-class SkipInitialisation(TorchFunctionMode):
-    """Skips functions that change a tensor's values and not its shape. On the meta device they change nothing, but torch would
-    import its compiler for them, which takes a second and 180 MiB."""
-
-    SKIPPED = (Tensor.normal_, nn.init.normal_, nn.functional.normalize)
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in self.SKIPPED:
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
 
 
 def count(number: int, noun: str) -> str:

@@ -257,17 +257,20 @@ def load_method_state(method: nn.Module, checkpoint: Checkpoint) -> None:
     method.load_state_dict(state)
 
 
-def load_initial_state(method: nn.Module, checkpoint: Checkpoint, class_counts: Collection[int]) -> list[str]:
+def load_initial_state(
+    method: nn.Module, checkpoint: Checkpoint, per_class: Collection[str], fingerprint: str
+) -> list[str]:
     """Start `method` from another run's weights, for other people or another method on the same backbone.
 
-    What has one row per class (classifiers, memories) need not fit, nor be there on both sides: it keeps its new values.
-    class_counts: numbers of persons and clothes classes of the new training set.
+    per_class: the method's tensors with one row for each person or clothes class (classifiers, memories). On other data a
+    row is another person, so they keep their new values, even where shapes fit; they need not be there on both sides.
+    fingerprint: of the new training data. A checkpoint that does not tell its data's counts as one of other data.
     Returns the names of tensors that keep their initial values. Raises: RequestError naming other tensors that do not fit.
     """
     state, wanted = load_tensors(checkpoint, FILES[0]), method.state_dict()
     then = (checkpoint.facts["num_persons"], len(checkpoint.facts["clothes_owner"]))
-    reset = [name for name in wanted if name not in state or state[name].shape != wanted[name].shape]
-    by_class = {name for name in reset if has_rows(wanted[name], class_counts) and has_rows(state.get(name), then)}
+    is_same_data = checkpoint.facts.get("fingerprint") == fingerprint
+    by_class = {name for name in per_class if not is_same_data or shape(state.get(name)) != shape(wanted[name])}
     left_out = {name for name in state if name not in wanted and has_rows(state[name], then)}
     names = {*wanted, *state} - by_class - left_out
     shapes = {name: (shape(wanted.get(name)), shape(state.get(name))) for name in sorted(names)}
@@ -276,8 +279,8 @@ def load_initial_state(method: nn.Module, checkpoint: Checkpoint, class_counts: 
     return sorted(by_class)
 
 
-def has_rows(tensor: Tensor | None, counts: Collection[int]) -> bool:
-    return tensor is None or (tensor.dim() > 0 and tensor.shape[0] in counts)
+def has_rows(tensor: Tensor, counts: Collection[int]) -> bool:
+    return tensor.dim() > 0 and tensor.shape[0] in counts
 
 
 def refuse(differing: dict[str, tuple[str, str]], checkpoint: Checkpoint) -> None:

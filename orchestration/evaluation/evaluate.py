@@ -16,9 +16,9 @@ from datasets.storage.store import Store, StoreError, open_store
 from methods import METHODS
 from orchestration import figures
 from orchestration.config import build
-from orchestration.config.constraints import build_on_meta
 from orchestration.config.diagnostics import either
 from orchestration.config.load import Experiment
+from orchestration.config.meta import build_on_meta
 from orchestration.config.settings import EvaluateSettings
 from orchestration.engine import checkpoint
 from orchestration.engine.checkpoint import Checkpoint

@@ -14,6 +14,7 @@ from methods.method import MethodError
 from orchestration import cluster
 from orchestration.config import build
 from orchestration.config.load import Experiment
+from orchestration.config.meta import per_class_tensors
 from orchestration.config.settings import completed
 from orchestration.engine import checkpoint, weights
 from orchestration.errors import RequestError, ServiceUnavailableError
@@ -32,7 +33,7 @@ from orchestration.registry.locate import locate
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.run_description import flatten
 from orchestration.training import changed_clothes_figure
-from orchestration.training.worker import FAILURE, WorkerConfig, class_counts, train_worker
+from orchestration.training.worker import FAILURE, WorkerConfig, train_worker
 
 WEIGHTS = "weights.safetensors"
 EXACT_BELOW_ROWS = 100_000
@@ -66,7 +67,7 @@ def prepare(experiment: Experiment) -> Prepared:
         steps = num_steps(experiment, dataset)
     except DataError as error:
         raise RequestError(f"data {experiment.data}: {error}") from error
-    return Prepared(experiment, dataset, build.describe_data(index, dataset.manifest.label_map), steps)
+    return Prepared(experiment, dataset, build.describe_data(dataset, index), steps)
 
 
 def check_on_data(experiment: Experiment, dataset: Dataset, protocol: Protocol) -> SplitIndex:
@@ -204,9 +205,10 @@ def check_initial_weights(prepared: Prepared, model: str) -> tuple[str, list[str
     method's tensors it does not set. Raises: RequestError if it does not exist or does not fit the method.
     """
     method = build.build_method(prepared.experiment, prepared.facts)
+    per_class = per_class_tensors(prepared.experiment)
     try:
         found = locate(model).checkpoint
-        return found.address, checkpoint.load_initial_state(method, found, class_counts(prepared.facts))
+        return found.address, checkpoint.load_initial_state(method, found, per_class, prepared.facts["fingerprint"])
     except (RequestError, StoreError, checkpoint.CorruptCheckpointError) as error:
         raise RequestError(f"init_from = {model}: {error}") from error
 

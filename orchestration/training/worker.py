@@ -18,6 +18,7 @@ from datasets.storage.store import Store, open_store
 from methods.method import Method, MethodError
 from orchestration.config import build
 from orchestration.config.load import Experiment
+from orchestration.config.meta import per_class_tensors
 from orchestration.engine import checkpoint, loop
 from orchestration.engine.arithmetic import slowness
 from orchestration.engine.loop import NonFiniteLossError, StepReport, TrainingProgress
@@ -166,7 +167,7 @@ class Training:
         self.method = method = build.build_method(experiment, config.facts)
         found = common_checkpoint(store)
         if found is None:
-            load_initial_weights(config, method)
+            load_initial_weights(config, experiment, method)
         method.to(device)
         self.optimization = build.build_optimization(experiment, method)
         self.progress = checkpoint.restore(found, method, self.optimization.optimizers) if found else TrainingProgress()
@@ -248,10 +249,10 @@ def common_checkpoint(store: Store) -> checkpoint.Checkpoint | None:
     return None if chosen is None else checkpoint.read(store, chosen)
 
 
-def load_initial_weights(config: WorkerConfig, method: Method) -> None:
+def load_initial_weights(config: WorkerConfig, experiment: Experiment, method: Method) -> None:
     if config.init_from:
         found = checkpoint.find(config.init_from)
-        checkpoint.load_initial_state(method, found, class_counts(config.facts))
+        checkpoint.load_initial_state(method, found, per_class_tensors(experiment), config.facts["fingerprint"])
     elif config.weights:
         method.load_backbone(safetensors.torch.load(open_store(config.run).read(config.weights)))
 
@@ -264,8 +265,3 @@ def batch_keys(dataset: Dataset, rows: list[int]) -> list[str]:
         dist.all_gather_object(shares, rows)
     keys = dataset.index("train").keys()
     return [keys[row] for share in shares for row in share]
-
-
-def class_counts(facts: dict[str, Any]) -> tuple[int, int]:
-    """Persons and clothes classes of the training set."""
-    return facts["num_persons"], len(facts["clothes_owner"])

@@ -13,7 +13,7 @@ from orchestration.engine.loop import TrainingProgress
 def checkpoint_of(experiment: Experiment, run: str, seed: int, epoch: int = 1) -> str:
     """The address of a checkpoint below `run`: the experiment's model as `seed` draws it, after so many epochs."""
     dataset = Dataset.open(experiment.data)
-    facts = build.describe_data(dataset.index("train"), dataset.manifest.label_map)
+    facts = build.describe_data(dataset, dataset.index("train"))
     wanted = experiment.model_copy(update={"seed": seed})
     method = build.build_method(wanted, facts)
     store = open_store(run)

@@ -17,11 +17,12 @@ from methods.clothes_sampling import draw_clothes
 from methods.method import Batch
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
+from orchestration.config.meta import per_class_tensors
 from orchestration.engine import checkpoint, loop
 from orchestration.engine.loop import NonFiniteLossError, StepReport, TrainingProgress
 from orchestration.engine.strategies.data_parallel import build_strategy
 from orchestration.errors import RequestError
-from orchestration.training.worker import class_counts
+from tests.orchestration.checkpoints import checkpoint_of
 from tests.orchestration.processes import in_processes
 from tests.tiny import tiny_dataset
 
@@ -63,7 +64,7 @@ def train(
     """What a worker does, without Ray: the method's state at the end, and what the loop said."""
     described = Experiment.from_resolved(wanted)
     dataset = Dataset.open(described.data)
-    facts = build.describe_data(dataset.index("train"), dataset.manifest.label_map)
+    facts = build.describe_data(dataset, dataset.index("train"))
     method = build.build_method(described, facts)
     optimization = build.build_optimization(described, method)
     start = TrainingProgress()
@@ -187,7 +188,7 @@ def test_losses_and_gradient_norms_of_each_update_are_reported(data: str) -> Non
 def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(data: str) -> None:
     described = experiment(data)
     dataset = Dataset.open(data)
-    facts = build.describe_data(dataset.index("train"), dataset.manifest.label_map)
+    facts = build.describe_data(dataset, dataset.index("train"))
     method = build.build_method(described, facts)
     optimization = build.build_optimization(described, method)
     feed, stream = build.build_feed(described, dataset, 0, 1)
@@ -228,7 +229,7 @@ def test_an_altered_checkpoint_is_refused(data: str, tmp_path: Path) -> None:
 def test_only_the_newest_checkpoints_are_kept(data: str, tmp_path: Path) -> None:
     described = experiment(data)
     dataset = Dataset.open(data)
-    facts = build.describe_data(dataset.index("train"), dataset.manifest.label_map)
+    facts = build.describe_data(dataset, dataset.index("train"))
     method = build.build_method(described, facts)
     optimizers = build.build_optimization(described, method).optimizers
     store = open_store(str(tmp_path))
@@ -246,10 +247,10 @@ def test_other_people_start_from_the_weights_of_a_run_with_classifiers_of_their_
     train(wanted, Recorder(stop_after=2), run=str(tmp_path / "run"))
     found = checkpoint.find(str(tmp_path / "run"))
     others = Dataset.open(tiny_dataset(tmp_path / "others", persons=9))
-    facts = build.describe_data(others.index("train"), others.manifest.label_map)
+    facts = build.describe_data(others, others.index("train"))
     method = build.build_method(experiment(data), facts)  # CAL, from a baseline
     new = method.classifier.weight.detach().clone()
-    anew = checkpoint.load_initial_state(method, found, class_counts(facts))
+    anew = checkpoint.load_initial_state(method, found, per_class_tensors(experiment(data)), others.fingerprint)
     assert anew == ["classifier.bias", "classifier.weight", "clothes_classifier.weight"]
     assert torch.equal(method.classifier.weight, new)
     trained = checkpoint.load_tensors(found, "model.safetensors")
@@ -258,7 +259,26 @@ def test_other_people_start_from_the_weights_of_a_run_with_classifiers_of_their_
 
 def test_another_backbone_cannot_start_from_a_run(data: str, tmp_path: Path) -> None:
     train(experiment(data, "baseline-demo").resolved(), Recorder(stop_after=2), run=str(tmp_path))
-    facts = build.describe_data(Dataset.open(data).index("train"), None)
+    dataset = Dataset.open(data)
+    facts = build.describe_data(dataset, dataset.index("train"))
     method = build.build_method(experiment(data, "baseline-demo", "method.width=0.25"), facts)
     with pytest.raises(RequestError, match=r"encoder.*expected.*same backbone"):
-        checkpoint.load_initial_state(method, checkpoint.find(str(tmp_path)), class_counts(facts))
+        checkpoint.load_initial_state(method, checkpoint.find(str(tmp_path)), (), dataset.fingerprint)
+
+
+def test_classifiers_are_taken_over_from_the_same_data_alone_even_where_shapes_fit(data: str, tmp_path: Path) -> None:
+    wanted = experiment(data, "cal-demo", "method.proxies=memory", "optimizers.clothes_classifier=null")
+    found = checkpoint.find(checkpoint_of(wanted, str(tmp_path / "run"), seed=9))
+    trained = checkpoint.load_tensors(found, "model.safetensors")
+    per_class = {"classifier.bias", "classifier.weight", "memory", "seen"}
+    assert per_class_tensors(wanted) == per_class
+    others = Dataset.open(tiny_dataset(tmp_path / "others", persons=16, clothes=2, images=4, seed=5))
+    for dataset, kept in ((Dataset.open(data), set()), (others, per_class)):
+        assert dataset.fingerprint == found.facts["fingerprint"] or kept
+        method = build.build_method(wanted, build.describe_data(dataset, dataset.index("train")))
+        before = {name: value.clone() for name, value in method.state_dict().items()}
+        assert set(checkpoint.load_initial_state(method, found, per_class, dataset.fingerprint)) == kept
+        for name, value in method.state_dict().items():
+            assert torch.equal(value, before[name] if name in kept else trained[name]), name
+    older = replace(found, facts={key: value for key, value in found.facts.items() if key != "fingerprint"})
+    assert set(checkpoint.load_initial_state(method, older, per_class, others.fingerprint)) == per_class

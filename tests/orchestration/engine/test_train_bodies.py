@@ -46,7 +46,7 @@ def trained(body: str, data: str, folder: Path) -> Experiment:
     """What a worker does, without Ray: checkpoints and journal below the folder."""
     wanted = load("baseline-demo", [f"data={data}", "epochs=12", "optimizers.model.lr=5.0e-3", *SMALL, *BODIES[body]])
     dataset = Dataset.open(data)
-    facts = build.describe_data(dataset.index("train"), dataset.manifest.label_map)
+    facts = build.describe_data(dataset, dataset.index("train"))
     run(WorkerConfig(wanted.resolved(), str(folder), facts), open_store(str(folder)), torch.device("cpu"))
     return wanted
 

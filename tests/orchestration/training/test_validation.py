@@ -37,7 +37,8 @@ def experiment(tmp_path: Path) -> Experiment:
 
 
 def test_the_score_after_an_epoch_is_that_of_its_checkpoint(experiment: Experiment, tmp_path: Path) -> None:
-    facts = build.describe_data(build.open_data(experiment).index("train"), None)
+    dataset = build.open_data(experiment)
+    facts = build.describe_data(dataset, dataset.index("train"))
     schedule = worker.ValidationSchedule(every=1, waits=False)
     config = worker.WorkerConfig(experiment.resolved(), str(tmp_path / "run"), facts, validation=schedule)
     store = open_store(config.run)
@@ -67,7 +68,8 @@ def test_workers_with_running_statistics_of_their_own_score_the_network_of_rank_
 def scored(tree: dict[str, Any], run: str) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """The scores of a method whose batch norms saw images of this worker alone, and its buffers afterwards."""
     experiment = Experiment.from_resolved(tree)
-    facts = build.describe_data(build.open_data(experiment).index("train"), None)
+    dataset = build.open_data(experiment)
+    facts = build.describe_data(dataset, dataset.index("train"))
     method = build.build_method(experiment, facts)
     strategy = build_strategy({})
     images = torch.randn(8, 3, 32, 16, generator=torch.Generator().manual_seed(strategy.rank))
