@@ -1,10 +1,11 @@
-"""Table III of pixel sampling on rendered people: each body without and with pixel sampling (+PS).
+"""Bodies on rendered people, as Table III of pixel sampling lists them: each without and with pixel sampling (+PS).
 
     python -m benchmarks.papers.bodies [--rows pcb pcb+PS ...] [--seeds 1 ...] [--jobs 1] [--set key=value ...] [--data FOLDER]
 
 Renders the preset `default`, trains each body by the recipe pixel-sampling-demo, one thread each, and scores it on the test
 people. More than an hour of CPU per seed; the table can be interrupted at any time and resumes from what is below
-build/bodies. Expected: higher scores with pixel sampling for every body where clothes change.
+build/bodies. Not the published Table III: with pixel sampling the consistency term counts, which
+the published code of that table does not have.
 """
 
 from __future__ import annotations

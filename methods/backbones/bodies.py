@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -10,7 +11,7 @@ from methods.backbones.body import Body, Triplet
 from methods.backbones.hpm import HPM
 from methods.backbones.image_encoder import ImageEncoder
 from methods.backbones.mgn import MGN
-from methods.backbones.pcb import PCB
+from methods.backbones.pcb import PCB, PCBDescriptor
 
 BODIES: dict[str, type[Body]] = {"global": ImageEncoder, "pcb": PCB, "mgn": MGN, "hpm": HPM}
 Pooling = Literal["max-average", "max", "average", "generalised-mean"]  # the names of POOLINGS
@@ -32,7 +33,7 @@ class BodySettings(BaseModel, extra="forbid", frozen=True):
     pooling: Pooling = "max-average"  # CAL, Sec. 5.2; its code has "max" for video
     neck_bias: bool = True
     triplet_before_neck: bool = False  # behind it, as CAL's code; before it, as the strong baseline of Luo et al.
-    descriptor: Literal["G", "H"] = "G"  # of PCB, Sec. 3.1: its parts before or after they are reduced
+    descriptor: PCBDescriptor = "normalised-G"  # of PCB, Sec. 3.1: its parts before or after they are reduced
     refine_from_epoch: int | None = Field(None, ge=0)  # PCB's refined part pooling, Sec. 3.3; none: stripes throughout
     finetune_from_epoch: int | None = Field(None, ge=0)  # from then on it is no longer the part classifier alone
 
@@ -67,6 +68,13 @@ class BodySettings(BaseModel, extra="forbid", frozen=True):
     def own_triplet(self) -> Triplet:
         """The triplet loss of the body's own paper."""
         return BODIES[self.body].triplet
+
+
+def as_stored_now(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A method's settings as this version stores them. Up to 0.2.0 the default of `descriptor`, which only PCB has, was "G"."""
+    has_descriptor = "descriptor" in OWN_SETTINGS.get(settings.get("body", "global"), ())
+    is_former_default = settings.get("descriptor") == "G" and not has_descriptor
+    return {name: value for name, value in settings.items() if name != "descriptor" or not is_former_default}
 
 
 def build_body(settings: BodySettings) -> Body:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.backbones.body import Body, Embeddings, Phase, Reduction, held_fixed
@@ -13,6 +14,7 @@ from methods.backbones.pooling import average, bounds, stripes
 from methods.backbones.resnet import ResNet
 from methods.backbones.weights import load_weights
 
+PCBDescriptor = Literal["normalised-G", "normalised-H", "G", "H"]
 PARTS = 6  # p, Sec. 3.1: of 24 rows
 REDUCED = 256  # Sec. 3.1
 
@@ -23,8 +25,9 @@ class PCB(Body):
     Sec. 3.1: each stripe's average is a vector g, a 1 × 1 convolution reduces it to h with 256 numbers, and a classifier of
     its own for each part learns identities from h, on the sum of their cross-entropies. The published code has that
     convolution once for all parts, with batch norm and ReLU behind it; so it is here. Its dropout, of which the paper says
-    nothing, is not. descriptor: "G", all g in a row (12,288 numbers), slightly more accurate (Sec. 3.1) and what the
-    published code ranks by; or "H", all h (1,536).
+    nothing, is not. descriptor: all g in a row (12,288 numbers), slightly more accurate (Sec. 3.1), or all h
+    (1,536). "normalised-G", "normalised-H": each part has length 1, as where published code ranks (PCB's and pixel
+    sampling's) and compares triplets (pixel sampling's); "G", "H": as they are, so that long parts count more.
 
     Refined part pooling (Sec. 3.3) replaces the stripes by a classifier of the places of the maps: its softmax over the
     parts (Eq. 4) is a place's weight in each part's average. It is trained by induction (Algorithm 1): PCB first; from
@@ -43,7 +46,7 @@ class PCB(Body):
         *,
         width: float = 1.0,
         last_stride: int = 1,
-        descriptor: Literal["G", "H"] = "G",
+        descriptor: PCBDescriptor = "normalised-G",
         refine_from_epoch: int | None = None,
         finetune_from_epoch: int | None = None,
     ) -> None:
@@ -54,7 +57,7 @@ class PCB(Body):
         self.reduction = Reduction(self.channels, reduced)
         self.widths = (reduced,) * PARTS
         self.descriptor = descriptor
-        self.dim = PARTS * (self.channels if descriptor == "G" else reduced)
+        self.dim = PARTS * (self.channels if descriptor.endswith("G") else reduced)
         self.refine_from_epoch, self.finetune_from_epoch = refine_from_epoch, finetune_from_epoch
         if refine_from_epoch is not None:
             self.part_classifier = nn.Conv2d(self.channels, PARTS, 1, bias=False)
@@ -99,7 +102,8 @@ class PCB(Body):
 
     def heads(self, pooled: Tensor) -> Embeddings:
         reduced = held_fixed(self.reduction, pooled) if self.induces else self.reduction(pooled)
-        features = (pooled if self.descriptor == "G" else reduced).flatten(1)
+        parts = pooled if self.descriptor.endswith("G") else reduced
+        features = (F.normalize(parts, dim=2) if self.descriptor.startswith("normalised") else parts).flatten(1)
         return Embeddings(features, features, reduced.unbind(1), (features,), trains_classifiers=not self.induces)
 
     def load(self, state: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from datasets.images.augment import Augmentation
 from datasets.images.cues import CueName
 from datasets.sampling.samplers import SAMPLERS
 from methods import METHODS
+from methods.backbones.bodies import as_stored_now
 from methods.clothes_sampling import Parts
 from orchestration.engine.schedule import Schedule
 from orchestration.errors import RequestError
@@ -221,7 +222,7 @@ class Experiment(Settings):
     def from_resolved(cls, tree: dict[str, Any]) -> Experiment:
         """Raises: RequestError where the tree was written by a version with other settings."""
         try:
-            return parse(tree)
+            return parse(tree | {"method": as_stored_now(tree.get("method", {}))})
         except ValidationError as error:
             found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise RequestError(

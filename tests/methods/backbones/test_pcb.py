@@ -19,11 +19,16 @@ def test_pcb_pools_each_stripes_average_and_shares_one_reduction() -> None:
     weight, norm = body.reduction.convolution.weight, body.reduction.norm
     for part in range(PARTS):
         g = maps[:, :, part].mean(2)  # a stripe is one row of six
-        torch.testing.assert_close(found.features[:, part * body.channels : (part + 1) * body.channels], g)
+        own = found.features[:, part * body.channels : (part + 1) * body.channels]
+        torch.testing.assert_close(own, g / g.norm(dim=1, keepdim=True))
         h = norm(g @ weight.T).clamp(min=0)
         torch.testing.assert_close(found.classified[part], h)
-    other = small("pcb", descriptor="H").eval()
-    torch.testing.assert_close(other(images()), torch.cat(found.classified, 1))
+    assert found.compared == (found.features,)
+    raw = torch.cat([maps[:, :, part].mean(2) for part in range(PARTS)], 1)
+    torch.testing.assert_close(small("pcb", descriptor="G").eval()(images()), raw)
+    torch.testing.assert_close(small("pcb", descriptor="H").eval()(images()), torch.cat(found.classified, 1))
+    parts = [h / h.norm(dim=1, keepdim=True).clamp(min=1e-12) for h in found.classified]
+    torch.testing.assert_close(small("pcb", descriptor="normalised-H").eval()(images()), torch.cat(parts, 1))
 
 
 def test_refined_parts_average_all_places_by_how_likely_they_are_of_the_part() -> None:

@@ -64,6 +64,15 @@ def test_a_stored_experiment_gets_the_defaults_of_what_was_added(
     assert completed(stored) == experiment.resolved()
 
 
+@pytest.mark.parametrize("body", ["global", "mgn", "pcb"])
+def test_the_former_default_of_pcbs_descriptor_is_kept_by_pcb_alone(body: str, tmp_path: Path) -> None:
+    """It was stored for every body, and other bodies refuse what is not their default."""
+    words = [f"data={tmp_path}", "method.width=0.0625", f"method.body={body}", "epochs=12"]
+    now = load("baseline-demo", words).resolved()
+    stored = now | {"method": now["method"] | {"descriptor": "G"}}
+    assert completed(stored) == (stored if body == "pcb" else now)
+
+
 def test_a_stored_experiment_whose_settings_are_gone_stays_as_it_is(stored: dict[str, Any]) -> None:
     stored["method"]["once_there"] = 1
     assert completed(stored) == stored
