@@ -61,8 +61,9 @@ def draw_clips(num_frames: np.ndarray, length: int, stride: int, uniforms: np.nd
     """A training clip from each of M pieces: int64 [M, length], frame numbers within the piece, ascending.
 
     num_frames: int [M]. uniforms: float [M, length] in [0, 1). From length × stride frames or more: every stride-th frame of
-    a random window. From at least `length` frames: one frame of each of `length` equal parts. From fewer: `length` frames
-    with replacement, sorted (published).
+    a random window. From at least `length` frames: one frame of each of `length` equal parts, which hold all frames; the
+    published parts have n // length frames, so that the last n mod length are never drawn. From fewer: `length` frames with
+    replacement, sorted (published).
     """
     n = np.asarray(num_frames, dtype=np.int64)[:, None]
     place = np.arange(length)

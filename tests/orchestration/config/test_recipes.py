@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,6 +59,18 @@ def test_a_recipe_opens_with_what_it_is_and_its_command(name: str) -> None:
     text = (FOLDER / f"{name}.yaml").read_text()
     assert len(summary(name)) > 20
     assert f"redress train {name} data=" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "scored"),
+    [("cal-ltcc", 12), ("cal-prcc", 12), ("baseline-ltcc", 12), ("baseline-prcc", 12), ("cal-ccvid", 15),
+     ("baseline-ccvid", 15), ("pixel-sampling-prcc", 60)],
+)  # fmt: skip
+def test_a_recipe_tells_how_to_select_among_as_many_epochs_as_the_published_code(name: str, scored: int) -> None:
+    [words] = re.findall(r"(?m)^#   (select=.*)$", (FOLDER / f"{name}.yaml").read_text())
+    experiment = load(name, [DATA, *words.split()])
+    assert experiment.epochs == scored * experiment.checkpoint.every_epochs
+    assert experiment.select_on_test
 
 
 @pytest.mark.parametrize("name", ["cal-ltcc", "cal-prcc", "baseline-ltcc", "baseline-prcc"])
