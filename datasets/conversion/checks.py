@@ -6,23 +6,35 @@ import hashlib
 from dataclasses import dataclass, field
 
 from datasets.conversion.masks import Masks, mask_name
-from datasets.images.decode import DecodeError, check_image, decode_parsing
+from datasets.images.decode import (
+    KINDS,
+    MAX_FILE_BYTES,
+    DecodeError,
+    UnreadKind,
+    check_image,
+    decode_parsing,
+    exif_orientation,
+)
 from datasets.layouts.layout import Entry
 from datasets.sources import Offender, Source, TooLarge
 
-MAX_FILE_BYTES = 64 << 20  # a crop has kilobytes
 DIGEST_BYTES = 16
 _FIX_IMAGE = "copy it again from an undamaged copy, or remove it"
+_FIX_KIND = f"expected {', '.join(KINDS)} of at most 16 bits a channel; save it as PNG, or remove it"
 _FIX_MASK = "make the mask again"
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The result of checking an entry. image, mask: 16-byte digests of the files, zeros where unread."""
+    """The result of checking an entry.
+
+    image, mask: 16-byte digests of the files, zeros where unread. orientation: of the image's EXIF, 1 where it has none.
+    """
 
     image: bytes
     mask: bytes
     offenders: tuple[Offender, ...]
+    orientation: int = 1
 
 
 @dataclass
@@ -42,7 +54,8 @@ def check(source: Source, entry: Entry, masks: Masks | None) -> Checked:
     mask = None if masks is None else _read_mask(masks, problems)
     if masks is not None and mask is not None:
         _check_mask(mask, masks, size, problems)
-    return Checked(digest(image), digest(mask), tuple(problems.found))
+    orientation = 1 if size is None or image is None else exif_orientation(image)
+    return Checked(digest(image), digest(mask), tuple(problems.found), orientation)
 
 
 def digest(data: bytes | None) -> bytes:
@@ -70,7 +83,8 @@ def _image_size(image: bytes, problems: _Problems) -> tuple[int, int] | None:
     try:
         return check_image(image, problems.path)
     except DecodeError as error:
-        problems.add(_reason(error, problems.path), _FIX_IMAGE)
+        is_unread = isinstance(error, UnreadKind)
+        problems.add(_reason(error, problems.path), _FIX_KIND if is_unread else _FIX_IMAGE)
         return None
 
 

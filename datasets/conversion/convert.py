@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL
 import pyarrow as pa
 
-from datasets.conversion.checks import MAX_FILE_BYTES, digest
+from datasets.conversion.checks import digest
 from datasets.conversion.counts import counts
 from datasets.conversion.findings import Findings, check_all, duplicates, output_digest
 from datasets.conversion.masks import Masks, in_size_of, mask_name, open_masks
@@ -24,6 +25,7 @@ from datasets.conversion.settings import ConversionSettings, find_by_name
 from datasets.errors import CorruptData, DataError
 from datasets.format.manifest import MANIFEST, Manifest
 from datasets.format.schema import Sample
+from datasets.images.decode import MAX_FILE_BYTES
 from datasets.images.label_maps import LABEL_MAPS, LabelMap
 from datasets.layouts import LAYOUTS, Entry, Layout, Offender, Reading
 from datasets.layouts.reading import read_layout
@@ -217,7 +219,7 @@ def _summarise(
         layout=inputs.layout.name,
         counts=counts(inputs.layout, samples),
         warnings=warnings,
-        notes=notes_of(reading, samples),
+        notes=notes_of(reading, samples, findings.orientations[np.asarray(kept, dtype=np.int64)]),
         passed_over=reading.passed_over,
         quarantined=offenders,
         num_resumed=0,

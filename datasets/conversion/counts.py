@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from datasets.layouts.layout import Entry, Layout
 from datasets.protocols.protocols import Protocol
 
@@ -102,6 +105,20 @@ def same_images(same: Iterable[Sequence[Entry]]) -> list[str]:
             leak = "leak, " if "train" in splits and any(split.endswith(_TEST_SPLITS) for split in splits) else ""
             found.append(f"{leak}the same bytes in {where}: {files}; remove it from all but one of them")
     return found
+
+
+def turned_images(entries: Sequence[Entry], orientations: NDArray[np.uint8]) -> str | None:
+    """A note that EXIF asks viewers to turn some images; None where it asks for none. orientations: uint8 [N]."""
+    turned = np.flatnonzero(orientations != 1)
+    if not len(turned):
+        return None
+    each = ", ".join(
+        f"{kind}: {num:,}" for kind, num in zip(*np.unique(orientations[turned], return_counts=True), strict=True)
+    )
+    return (
+        f"{len(turned):,} images have an EXIF orientation ({each}), such as {entries[turned[0]].path}; pixels are used as they "
+        "are stored, not turned"
+    )
 
 
 def shared_clothes(entries: Iterable[Entry]) -> str | None:

@@ -25,11 +25,19 @@ class Findings:
 
     digests: uint8 [N, 2, 16], of image and mask, zeros where unread. stamps: int64 [N, 4], size in bytes and time of change
     in ns of image and mask when they were checked; -1 where unknown. offenders: by the entry's number, where there are any.
+    orientations: uint8 [N], of the images' EXIF, 1 where there is none.
     """
 
     digests: NDArray[np.uint8]
     stamps: NDArray[np.int64]
     offenders: dict[int, tuple[Offender, ...]]
+    orientations: NDArray[np.uint8]
+
+    @classmethod
+    def empty(cls, num: int) -> Findings:
+        """Of `num` entries that are not checked yet."""
+        digests, stamps = np.zeros((num, 2, DIGEST_BYTES), np.uint8), np.full((num, 4), -1, np.int64)
+        return cls(digests, stamps, {}, np.ones(num, np.uint8))
 
     def image(self, number: int) -> bytes:
         return self.digests[number, 0].tobytes()
@@ -38,18 +46,19 @@ class Findings:
         return self.digests[number, 1].tobytes()
 
     def to_bytes(self) -> bytes:
-        """Digests and stamps. Offenders are left out: their entries count as unchecked."""
+        """Digests, stamps and orientations. Offenders are left out: their entries count as unchecked."""
         stamps = self.stamps.copy()
         stamps[list(self.offenders)] = -1
-        return self.digests.tobytes() + stamps.tobytes()
+        return self.digests.tobytes() + stamps.tobytes() + self.orientations.tobytes()
 
     @classmethod
     def of_bytes(cls, data: bytes, num: int) -> Findings | None:
         """The findings in `to_bytes`' bytes, None where they are not those of `num` entries."""
-        if len(data) != num * (2 * DIGEST_BYTES + 32):
+        if len(data) != num * (2 * DIGEST_BYTES + 32 + 1):
             return None
         digests = np.frombuffer(data, np.uint8, num * 2 * DIGEST_BYTES).reshape(num, 2, DIGEST_BYTES)
-        return cls(digests, np.frombuffer(data, np.int64, offset=digests.size).reshape(num, 4), {})
+        stamps = np.frombuffer(data, np.int64, num * 4, offset=digests.size).reshape(num, 4)
+        return cls(digests, stamps, {}, np.frombuffer(data, np.uint8, offset=digests.nbytes + stamps.nbytes))
 
 
 def check_all(
@@ -65,7 +74,7 @@ def check_all(
 
     progress: called with the number of entries done.
     """
-    found = Findings(np.zeros((len(entries), 2, DIGEST_BYTES), np.uint8), np.full((len(entries), 4), -1, np.int64), {})
+    found = Findings.empty(len(entries))
     latest = time.time_ns() - _SETTLED_NS
 
     def check_one(number: int) -> tuple[tuple[int, int, int, int] | None, Checked | None]:
@@ -81,8 +90,10 @@ def check_all(
                 found.stamps[number] = stamp
             if checked is None and before is not None:
                 found.digests[number] = before.digests[number]
+                found.orientations[number] = before.orientations[number]
             elif checked is not None:
                 found.digests[number] = np.frombuffer(checked.image + checked.mask, np.uint8).reshape(2, -1)
+                found.orientations[number] = checked.orientation
                 if checked.offenders:
                     found.offenders[number] = checked.offenders
         done += len(results)

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datasets.conversion.counts import Count, queries_without_match, same_images, shared_clothes
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.conversion.counts import Count, queries_without_match, same_images, shared_clothes, turned_images
 from datasets.conversion.masks import Masks
 from datasets.errors import DataError
 from datasets.format.manifest import Manifest
@@ -110,10 +113,11 @@ def warnings_of(
     return found
 
 
-def notes_of(reading: Reading, samples: Sequence[Entry]) -> list[str]:
+def notes_of(reading: Reading, samples: Sequence[Entry], orientations: NDArray[np.uint8]) -> list[str]:
+    """orientations: uint8 [N], of the samples' EXIF."""
     pseudo = reading.extra.get("clothes")
-    shared = None if pseudo else shared_clothes(samples)
-    return ([f"clothes are {pseudo}"] if pseudo else []) + ([shared] if shared else [])
+    found = [f"clothes are {pseudo}" if pseudo else shared_clothes(samples), turned_images(samples, orientations)]
+    return [note for note in found if note]
 
 
 def record(layout: Layout, offenders: Sequence[Offender], masks: Masks | None) -> dict[str, Any]:

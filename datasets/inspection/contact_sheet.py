@@ -1,6 +1,5 @@
 """The contact sheet: one row per person, images grouped by outfit, each beside its copy with the mask as overlay."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from datasets.format.schema import Sample
+from datasets.images.decode import decode_image, decode_parsing
 
 TALL = 200  # pixels: images are enlarged by a whole factor, or shrunk, to about this height
 GAP = 6
@@ -64,11 +64,11 @@ def _write(canvas: ImageDraw.ImageDraw, at: tuple[int, int], text: str, width: i
 
 def _pair(sample: Sample) -> Image.Image:
     """The image, and beside it the image with its mask as overlay."""
-    image = Image.open(io.BytesIO(sample.image)).convert("RGB")
+    image = Image.fromarray(decode_image(sample.image, sample.key).permute(1, 2, 0).numpy())
     size = _scaled(image.size)
     if sample.parsing is None:
         return image.resize(size, Image.Resampling.BICUBIC)
-    parsing = np.asarray(Image.open(io.BytesIO(sample.parsing)))
+    parsing = decode_parsing(sample.parsing, sample.key).numpy()
     pair = Image.new("RGB", (2 * size[0], size[1]))
     pair.paste(image.resize(size, Image.Resampling.BICUBIC), (0, 0))
     pair.paste(

@@ -1,15 +1,14 @@
 """What is in a data set: counts, sizes, clothes per person, a contact sheet, colour baselines."""
 
-import io
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from datasets.format.index import SplitIndex
+from datasets.images.decode import decode_image, decode_parsing, image_size
 from datasets.images.label_maps import LABEL_MAPS
 from datasets.inspection.colour_baselines import clothes_colour, has_skin_labels, rank1, skin_colour, stack
 from datasets.inspection.contact_sheet import Row, contact_sheet
@@ -69,7 +68,8 @@ def _spaced(rows: int, most: int) -> np.ndarray:
 
 
 def _size(image: bytes) -> tuple[int, int]:
-    return Image.open(io.BytesIO(image)).size
+    height, width = image_size(image) or decode_image(image).shape[1:]
+    return width, height
 
 
 def _clothes_per_person(index: SplitIndex) -> dict[str, int] | None:
@@ -114,8 +114,8 @@ def _colours(dataset: Dataset, split: str) -> dict[str, np.ndarray]:
     )
     rows: dict[str, list[np.ndarray]] = {kind: [] for kind in kinds}
     for sample in dataset.samples(split):
-        image = np.asarray(Image.open(io.BytesIO(sample.image)).convert("RGB"))
-        parsing = np.asarray(Image.open(io.BytesIO(sample.parsing or b"")))
+        image = decode_image(sample.image, sample.key).permute(1, 2, 0).contiguous().numpy()
+        parsing = decode_parsing(sample.parsing or b"", sample.key).numpy()
         for kind, measure in kinds.items():
             rows[kind].append(measure(image, parsing, labels))
     return {kind: stack(table) for kind, table in rows.items()}

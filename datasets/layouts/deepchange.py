@@ -41,7 +41,7 @@ def _tracklets(tree: Tree, folder: str) -> dict[str, str]:
         if path in listed:
             tree.report(where, f"{file} is listed already", "keep one line for each image")
         elif path not in there:
-            tree.report(path, f"listed in {list_path} (line {at}) but not there", "add the image, or remove the line")
+            tree.report_unlisted(path, f"{list_path} (line {at})", "line")
         listed.setdefault(path, []).append(columns[0])
     for path in sorted(there - listed.keys()):
         tree.pass_over(path, f"images that {list_path} does not list")

@@ -27,7 +27,7 @@ def _read(tree: Tree) -> Iterator[Entry]:
                 continue
             seen[path] = split, where
             if path not in there[folder]:
-                tree.report(path, f"listed in {where} but not there", "add the image, or remove the line")
+                tree.report_unlisted(path, where, "line")
             elif found := _NAME.read(tree, path):
                 entries[path] = Entry(split, path, f"{folder}/{there[folder][path]}", camera=number(found[2]))
     for path in (path for images in there.values() for path in images if path not in seen):

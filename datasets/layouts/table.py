@@ -38,7 +38,7 @@ def _read(tree: Tree) -> Iterator[Entry]:
         if folder not in folders:
             folders[folder] = tree.listing(folder)
         if name not in folders[folder].images:
-            tree.report(path, f"listed in {where} but not there, or no image", "add the image, or remove the row")
+            tree.report_unlisted(path, where, "row")
         elif (row["split"], path) in seen:
             tree.report(where, f"{path} is in split {row['split']} already", "keep one row for each image")
         else:

@@ -7,16 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from datasets.errors import DataError
+from datasets.images.decode import KINDS, SUFFIXES
 from datasets.sources import Offender, Source, TooLarge
 from datasets.sources.source import LISTS_BYTES, join
-
-IMAGE_SUFFIXES = (
-    ".jpg",
-    ".jpeg",
-    ".png",
-    ".bmp",
-    ".webp",
-)  # upper or lower case; the content decides the format, not the suffix
 
 
 @dataclass(frozen=True)
@@ -44,6 +37,18 @@ class Tree:
 
     def report(self, path: str, problem: str, remedy: str) -> None:
         self.offenders.append(Offender(path, problem, remedy))
+
+    def report_unlisted(self, path: str, where: str, row: str) -> None:
+        """Report an image named in a list that its folder's listing lacks. where: the place of its `row` in the list."""
+        if self.source.offender_at(path) is not None:  # the listing has reported it
+            return
+        if not self.source.is_file(path):
+            self.report(path, f"listed in {where} but not there", f"add the image, or remove the {row}")
+        elif path.rpartition("/")[2].startswith("."):
+            self.report(path, f"listed in {where}, but hidden by the dot of its name", "rename it")
+        else:
+            problem = f"listed in {where}, but its suffix is none of {' '.join(SUFFIXES)}"
+            self.report(path, problem, f"expected {', '.join(KINDS)}; save it as PNG, or remove the {row}")
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
@@ -125,5 +130,8 @@ class Tree:
 
 
 def is_image(name: str) -> bool:
-    """Whether a name is an image's, by its suffix; hidden files (.DS_Store, ._0001.jpg) are not."""
-    return name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
+    """Whether a name is an image's, by its suffix in upper or lower case; hidden files (.DS_Store, ._0001.jpg) are not.
+
+    The content decides the kind of image, not the suffix.
+    """
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")

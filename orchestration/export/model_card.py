@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from datasets.images.decode import KINDS
 from datasets.images.label_maps import LABEL_MAPS
 from orchestration.measures import MEASURES
 
@@ -53,8 +54,9 @@ def write_card(
         "A network for clothes-changing person re-identification. It maps a cropped image of a person to a descriptor; "
         "descriptors of the same person are similar, whatever the person wears.",
         "## Use",
-        f"Input: `images`, RGB 0…255, {size[0]} × {size[1]} pixels (height × width), or `bytes`, encoded JPEG or PNG of any "
-        f"size{parsing_note(inputs, provenance.label_map)}.{CLIPS_NOTE if clips else ''} Output: {dimensions} numbers per "
+        f"Input: `images`, RGB 0…255, {size[0]} × {size[1]} pixels (height × width), or `bytes`, encoded images of any "
+        f"size ({', '.join(KINDS)}), whose pixels are taken as they are stored{parsing_note(inputs, provenance.label_map)}."
+        f"{CLIPS_NOTE if clips else ''} Output: {dimensions} numbers per "
         f"{'clip' if clips else 'image'}, L2-normalised; the dot product of two is their similarity.",
         "For runtimes without torch, `artifacts/model.onnx` is the same graph: inputs "
         f"{' and '.join(f'`{name}`' for name in inputs)} as above (images as float32), output `features`.",

@@ -1,13 +1,15 @@
-"""A registered model's own code: an exported graph behind `mlflow.pyfunc`, with torch and torchvision alone.
+"""A registered model's own code: an exported graph behind `mlflow.pyfunc`, with torch, torchvision and Pillow alone.
 
-This file is stored with every registered model and imports nothing of the project that trained it.
+This file is stored with every registered model and imports nothing of the project that trained it. Images are decoded by the
+artifact `decode`, a copy of the file that decoded the training images.
 
 Inputs, by name (a dict or a DataFrame), one row per person image:
     images   RGB pixels 0…255, uint8 or float, [B, 3, H, W] at the model's size (or a list of B arrays [3, H, W])
              floats that all lie in 0…1 are refused: they look divided by 255, which the model does itself
-    bytes    or else B encoded JPEG or PNG files of any size, decoded and resized here
+    bytes    or else B encoded images of any size: JPEG, PNG, BMP, WEBP, GIF, TIFF or PPM, decoded and resized here; pixels
+             are taken as they are stored, whatever their EXIF orientation is
     parsing  only for models that need it: label maps, integers [B, H, W] at the model's size; beside `bytes` also
-             single-channel PNG files or maps of the images' own sizes
+             8-bit grey or palette PNG files, whose bytes are the labels, or maps of the images' own sizes
 A model of video takes clips as well, of any number of frames each: a row of images may be [T, 3, H, W], a row of bytes a
 list of T files; a single image is a clip of one frame.
 Output: float32 [B, D], L2-normalised, so that a dot product is the cosine similarity.
@@ -17,10 +19,10 @@ import hashlib
 import io
 import json
 import re
-import struct
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -28,13 +30,7 @@ import torch
 import torch.nn.functional as F
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
-from PIL import Image
 from torch import Tensor
-
-MAX_FILE_BYTES = 64 << 20
-MAX_PIXELS = 64 << 20
-PNG = b"\x89PNG\r\n\x1a\n"
-JPEG = b"\xff\xd8"
 
 
 class InputError(ValueError):
@@ -57,6 +53,7 @@ class Embedder(PythonModel):
         self.inputs: tuple[str, ...] = tuple(settings["inputs"])
         self.batch, self.clips = settings["batch"], settings.get("clips", False)
         self.graph = load_graph(graph, settings["graph_sha256"])
+        self.decoder = load_decoder(Path(context.artifacts["decode"]).read_bytes(), settings["decode_sha256"])
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.graph.to(self.device)
 
@@ -95,7 +92,8 @@ class Embedder(PythonModel):
     def images(self, columns: dict[str, Any]) -> Tensor:
         """float32 [B, 3, H, W], 0…255."""
         if "bytes" in columns:
-            decoded = [decode_rgb(data, number) for number, data in enumerate(rows(columns["bytes"], "bytes"))]
+            files = enumerate(rows(columns["bytes"], "bytes"))
+            decoded = [decode(self.decoder.decode_image, data, f"row {number} of 'bytes'") for number, data in files]
             return torch.cat([resize(image, self.height, self.width) for image in decoded])
         expected = f"[B, 3, {self.height}, {self.width}], uint8 or float, RGB 0…255"
         array = as_array(columns["images"], "images", expected)
@@ -123,7 +121,8 @@ class Embedder(PythonModel):
                 raise InputError(f"'parsing' is {list(array.shape)}; expected {expected}")
             return as_labels(array, expected)
         found = [
-            decode_map(data, n) if isinstance(data, bytes) else data for n, data in enumerate(rows(column, "parsing"))
+            decode(self.decoder.decode_parsing, data, f"row {number} of 'parsing'") if isinstance(data, bytes) else data
+            for number, data in enumerate(rows(column, "parsing"))
         ]
         labels = [as_labels(np.asarray(labels), expected) for labels in found]
         size = (self.height, self.width)
@@ -177,52 +176,14 @@ def rows(column: Any, name: str) -> Sequence[Any]:
     return found
 
 
-def decode_rgb(data: Any, number: int) -> Tensor:
-    """An encoded image → uint8 [3, h, w]."""
-    return decode(data, number, "bytes", "RGB")
-
-
-def decode_map(data: bytes, number: int) -> np.ndarray:
-    """A label map → uint8 [h, w]. A palette PNG would decode to its colours, so only greyscale ones are accepted."""
-    if not data.startswith(PNG) or data[24:26] != b"\x08\x00":
-        raise InputError(f"row {number} of 'parsing' is not an 8-bit single-channel PNG; palette maps: give an array")
-    return decode(data, number, "parsing", "L")[0].numpy()
-
-
-def decode(data: Any, number: int, name: str, mode: str) -> Tensor:
-    """uint8 [channels, h, w]. PNG is left to Pillow: torchvision 0.29's decoder ends the process on a damaged one."""
-    where = f"row {number} of '{name}'"
+def decode(decoder: Callable[[bytes, str], Tensor], data: Any, where: str) -> Tensor:
+    """An encoded image → uint8 [3, h, w], or a label map → uint8 [h, w]."""
     if not isinstance(data, (bytes, bytearray)):
-        raise InputError(f"{where} is {type(data).__name__}; expected the bytes of a JPEG or PNG file")
-    width, height = image_size(bytes(data), where)
-    if len(data) > MAX_FILE_BYTES or width * height > MAX_PIXELS:
-        raise InputError(f"{where} has {len(data)} bytes, {width}×{height} pixels: larger than any person image")
+        raise InputError(f"{where} is {type(data).__name__}; expected the bytes of a file")
     try:
-        if data.startswith(JPEG):
-            from torchvision.io import ImageReadMode, decode_jpeg  # a second of importing that a PNG does not need
-
-            return decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB)
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-            pixels = np.array(image.convert(mode))
-        return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
-    except (RuntimeError, OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{where} cannot be decoded: {str(error).splitlines()[0]}") from error
-
-
-def image_size(data: bytes, where: str) -> tuple[int, int]:
-    """(width, height) from the file's header, before memory is allocated for the image."""
-    if data.startswith(PNG) and len(data) > 24:
-        return struct.unpack(">II", data[16:24])
-    at = 2
-    while data.startswith(JPEG) and at + 9 < len(data):
-        marker, length = data[at + 1], struct.unpack(">H", data[at + 2 : at + 4])[0]
-        if data[at] != 0xFF or length < 2:
-            break
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return width, height
-        at += 2 + length
-    raise InputError(f"{where} is not a JPEG or PNG file")
+        return decoder(bytes(data), where)
+    except ValueError as error:  # its DecodeError
+        raise InputError(str(error)) from error
 
 
 def resize(image: Tensor, height: int, width: int) -> Tensor:
@@ -231,6 +192,20 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     if images.shape[2:] != (height, width):
         images = F.interpolate(images, (height, width), mode="bilinear", antialias=True)
     return images.float().contiguous()
+
+
+def load_decoder(source: bytes, sha256: str) -> ModuleType:
+    """The module `decode`, once its bytes match their digest. Raises: RefusedModelError."""
+    check_digest("the decoder", source, sha256)
+    module = ModuleType("decode")
+    exec(compile(source, "decode.py", "exec"), module.__dict__)
+    return module
+
+
+def check_digest(what: str, data: bytes, sha256: str) -> None:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != sha256:
+        raise RefusedModelError(f"{what} has SHA-256 {digest}, registered was {sha256}: the file was changed")
 
 
 # Loading a graph. `torch.export.load` unpickles some members of the archive, evaluates expressions and looks functions up
@@ -255,9 +230,7 @@ NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*")
 
 def load_graph(data: bytes, sha256: str) -> torch.nn.Module:
     """The graph in a .pt2 archive, ready to be called. Raises: RefusedModelError."""
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != sha256:
-        raise RefusedModelError(f"the graph's SHA-256 is {digest}, registered was {sha256}: the file was changed")
+    check_digest("the graph", data, sha256)
     check_archive(data)
     return torch.export.load(io.BytesIO(data)).module(check_guards=False)
 

@@ -20,6 +20,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from mlflow.types.schema import AnyType
 from torch import Tensor
 
+from datasets.images import decode
 from orchestration.errors import RequestError, first_line
 from orchestration.export import serving
 from orchestration.export.model_card import Provenance, as_description
@@ -27,14 +28,15 @@ from orchestration.registry.versions import CANDIDATE, WEIGHTS
 from orchestration.tracking.mlflow_filters import quoted
 from orchestration.tracking.mlflow_retry import is_unavailable
 
-SERVING = Path(serving.__file__)
-REQUIREMENTS = ("mlflow", "torch", "torchvision", "numpy")
+SERVING, DECODE = Path(serving.__file__), Path(decode.__file__)
+REQUIREMENTS = ("mlflow", "torch", "torchvision", "pillow", "numpy")
 FILES = {
     "graph": "graph.pt2",
     "onnx": "model.onnx",
     "settings": "settings.json",
     "card": "card.md",
     "serving": SERVING.name,
+    "decode": DECODE.name,
 }
 ATTEMPT = "registration"  # tag by which a repeated registration finds what it created before
 DONE = "registration.done"  # tag: the version was made candidate once; later changes are the reviewers'

@@ -21,13 +21,14 @@ from orchestration.errors import without_secret
 from orchestration.export import serving
 from orchestration.export.model_card import Provenance, write_card
 from orchestration.export.torch_graph import Descriptor, to_archive, trace
-from orchestration.registry.publish import FILES, SERVING, Packed, Version, find_registered, publish, sha256
+from orchestration.registry.publish import DECODE, FILES, SERVING, Packed, Version, find_registered, publish, sha256
 from orchestration.registry.versions import find_version
 from orchestration.tracking import mlflow_client
 from orchestration.tracking.mlflow_retry import retry_while_unavailable
 from orchestration.tracking.run_description import redact
 
 __all__ = [
+    "DECODE",
     "SERVING",
     "InputSettings",
     "Version",
@@ -99,6 +100,7 @@ def register(
         "clips": takes.clips,
         "batch": BATCH,
         "graph_sha256": sha256(graph),
+        "decode_sha256": sha256(DECODE.read_bytes()),
     }
     dimensions = features.shape[1]
     card = write_card(name, provenance, size=takes.size, dimensions=dimensions, inputs=takes.inputs, clips=takes.clips)
@@ -108,6 +110,7 @@ def register(
         "settings": encode(settings),
         "card": card.encode(),
         "serving": SERVING.read_bytes(),
+        "decode": DECODE.read_bytes(),
     }
     packed = Packed(name, provenance, files, example, takes.inputs, dimensions, attempt or uuid.uuid4().hex)
     return retry_while_unavailable(lambda: publish(client, packed), f"registering {name}")
@@ -205,7 +208,8 @@ def check(folder: Path, tags: Mapping[str, str]) -> None:
             f"MLmodel loads more than {SERVING.name} and its files: it was changed after registration. Do not use this "
             "version."
         )
-    known = [part for part in ("graph", "onnx", "settings") if part in flavor["artifacts"] or f"sha256.{part}" in tags]
+    optional = ("graph", "onnx", "settings", "decode")  # versions registered earlier have fewer
+    known = [part for part in optional if part in flavor["artifacts"] or f"sha256.{part}" in tags]
     parts = {part: folder / flavor["artifacts"].get(part, {"path": FILES[part]})["path"] for part in known}
     parts["serving"] = folder / SERVING.name
     for part, path in parts.items():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from datasets.format.schema import Sample
-from datasets.images.decode import DecodeError, decode_image, decode_parsing
+from datasets.images.decode import SUFFIXES, DecodeError, decode_image, decode_parsing
 from datasets.protocols import protocols
 from datasets.protocols.protocols import Labels, Protocol
 from datasets.shards.dataset import Dataset, SplitIndex
@@ -26,7 +26,6 @@ from orchestration.evaluation.score import evaluation_folder
 from orchestration.progress import Progress
 from orchestration.registry.locate import Located
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm")
 BATCH = 32
 
 
@@ -180,9 +179,9 @@ def of_files(network: Network, paths: Sequence[str]) -> Entries:
             raise RequestError(f"image {path} cannot be read: {error.strerror}") from error
     samples = [sample(content, path, find_mask, Path(path).name) for content, path in zip(data, paths, strict=True)]
     features = []
-    for path, described in embedded(network, samples):
+    for _, described in embedded(network, samples):
         if not isinstance(described, Tensor):
-            raise RequestError(f"image {path} cannot be decoded: {described}")
+            raise RequestError(f"image {described}")
         features.append(described)
     return Entries(list(paths), torch.stack(features), lambda at: data[at])
 

@@ -71,7 +71,11 @@ def link_out(path: Path) -> None:
 FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "image gone": (lambda root: image_of(root).unlink(), "cannot be read", "check the file and its permissions"),
     "image empty": (lambda root: image_of(root).write_bytes(b""), "it is empty (0 bytes)", "copy it again"),
-    "image no image": (lambda root: image_of(root).write_bytes(b"text"), "no image of a known format", "copy it again"),
+    "image no image": (
+        lambda root: image_of(root).write_bytes(b"text"),
+        "no image of a known format",
+        "save it as PNG",
+    ),
     "image large": (lambda root: grown(image_of(root)), "is larger than 0 MiB, too much", "copy it again"),
     "mask gone": (lambda root: mask_of(root).unlink(), "mask missing", "add it, or convert without masks"),
     "mask empty": (lambda root: mask_of(root).write_bytes(b""), "mask train/1.png cannot be decoded", "make the mask"),

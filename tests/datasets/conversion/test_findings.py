@@ -98,7 +98,8 @@ def made(images: list[int], offenders: dict[int, tuple[Offender, ...]] | None = 
     """Findings whose images are told apart by one number each."""
     digests = np.zeros((len(images), 2, 16), np.uint8)
     digests[:, 0, 0] = images
-    return Findings(digests, np.arange(4 * len(images)).reshape(-1, 4), offenders or {})
+    orientations = np.ones(len(images), np.uint8)
+    return Findings(digests, np.arange(4 * len(images)).reshape(-1, 4), offenders or {}, orientations)
 
 
 def test_bytes_give_the_findings_back_except_offenders() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from datasets.conversion.counts import Count
@@ -25,6 +26,7 @@ LAYOUT = Layout(
     official={"images": (7, 8)},
 )
 ENTRIES = [Entry(split, f"{split}/1.jpg", "1", "a") for split in ("train", "query", "gallery")]
+UNTURNED = np.ones(4, np.uint8)
 BAD = Offender("train/2.jpg", "is empty", "copy it again")
 
 
@@ -123,9 +125,11 @@ def test_warnings_are_of_queries_same_images_and_masks(tmp_path: Path) -> None:
 
 def test_notes_are_of_pseudo_labels_or_of_shared_ones(tmp_path: Path) -> None:
     shared = [*ENTRIES, Entry("train", "train/2.jpg", "2", "a")]
-    assert notes_of(reading(tmp_path), ENTRIES) == []
-    assert notes_of(reading(tmp_path), shared)[0].startswith("1 of 1 clothes labels belong to several persons")
-    assert notes_of(reading(tmp_path, clothes="pseudo labels"), shared) == ["clothes are pseudo labels"]
+    assert notes_of(reading(tmp_path), ENTRIES, UNTURNED) == []
+    assert notes_of(reading(tmp_path), shared, UNTURNED)[0].startswith(
+        "1 of 1 clothes labels belong to several persons"
+    )
+    assert notes_of(reading(tmp_path, clothes="pseudo labels"), shared, UNTURNED) == ["clothes are pseudo labels"]
 
 
 def test_the_record_has_no_path_of_this_machine(tmp_path: Path) -> None:

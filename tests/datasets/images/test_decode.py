@@ -20,6 +20,7 @@ from datasets.images.decode import (
     check_image,
     decode_image,
     decode_parsing,
+    exif_orientation,
     image_size,
     resize_image,
     resize_parsing,
@@ -71,6 +72,31 @@ def test_sixteen_bit_grey_keeps_its_high_byte() -> None:
     grey = np.asarray(picture().convert("L"))
     data = encoded(Image.fromarray(grey.astype(np.uint16) * 256 + 7), "PNG")
     assert torch.equal(decode_image(data), torch.from_numpy(np.stack([grey] * 3)))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pixels_stay_as_stored_whatever_exif_asks_for(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned, plain = encoded(picture(), kind, exif=exif), encoded(picture(), kind)
+    assert torch.equal(decode_image(turned), decode_image(plain))
+    assert check_image(turned) == (40, 30)
+    assert exif_orientation(turned) == orientation
+    assert exif_orientation(plain) == 1
+
+
+@pytest.mark.parametrize("data", [b"", b"text", b"\xff\xd8\xff\xe1\0\x0aExif\0\0II", encoded(picture(), "PNG")[:60]])
+def test_damaged_exif_asks_for_nothing(data: bytes) -> None:
+    assert exif_orientation(data) == 1
+
+
+def test_a_jpeg_is_as_large_as_libjpeg_finds_it() -> None:
+    """libjpeg skips bytes between segments; a size that only it finds would pass the limit."""
+    data = encoded(picture(), "JPEG")
+    for odd in (b"\xff\xff", b"abc", b"\xff\0", b"\xff\xe1\0\1", b"\xff\xe1\0\0"):
+        assert image_size(data[:2] + odd + data[2:]) == (40, 30)
+        assert tuple(decode_image(data[:2] + odd + data[2:]).shape) == (3, 40, 30)
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "BMP"])
@@ -151,7 +177,7 @@ def test_a_truncated_mask_raises() -> None:
 
 @settings(max_examples=300)
 @given(
-    st.sampled_from(["JPEG", "PNG", "mask"]),
+    st.sampled_from(["JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "mask"]),
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6),
 )
 def test_damaged_bytes_never_end_the_process(kind: str, changes: list[tuple[int, int]]) -> None:

@@ -62,8 +62,8 @@ OFFENDERS = {
     "absolute": ("/images/1.jpg,1,train,,,,", "table.csv, row 3", "path '/images/1.jpg'"),
     "out": ("images/../../1.jpg,1,train,,,,", "table.csv, row 3", "path 'images/../../1.jpg'"),
     "not plain": ("images//1.jpg,1,train,,,,", "table.csv, row 3", "path 'images//1.jpg'"),
-    "missing": ("images/9.jpg,1,train,,,,", "images/9.jpg", "listed in table.csv, row 3 but not there, or no image"),
-    "no image": ("images/notes.txt,1,train,,,,", "images/notes.txt", "but not there, or no image"),
+    "missing": ("images/9.jpg,1,train,,,,", "images/9.jpg", "listed in table.csv, row 3 but not there"),
+    "no image": ("images/notes.txt,1,train,,,,", "images/notes.txt", "its suffix is none of .jpg .jpeg"),
     "twice": ("images/3.png,1,train,,,,", "table.csv, row 3", "images/3.png is in split train already"),
 }
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.images.decode import decode_image
 from orchestration.export import serving
 from orchestration.export.serving import InputError, RefusedModelError, check_archive, load_graph
 from orchestration.export.torch_graph import Descriptor, export
@@ -126,11 +127,18 @@ def test_a_damaged_png_is_refused_and_does_not_end_the_process() -> None:
     whole = encode(np.random.default_rng(0).integers(0, 256, (3, 24, 12), dtype=np.uint8))
     for length in range(30, len(whole) - 12, 40):
         with pytest.raises(serving.InputError, match="row 3 of 'bytes' cannot be decoded"):
-            serving.decode_rgb(whole[:length], 3)
+            serving.decode(decode_image, whole[:length], "row 3 of 'bytes'")
 
 
-def test_the_serving_file_imports_nothing_of_ours() -> None:
-    source = Path(serving.__file__).read_text()
+def test_a_changed_decoder_is_refused() -> None:
+    source = register.DECODE.read_bytes()
+    with pytest.raises(RefusedModelError, match=r"the decoder has SHA-256 .* was changed"):
+        serving.load_decoder(source + b"\nraise SystemExit('ran')", register.sha256(source))
+
+
+@pytest.mark.parametrize("file", [register.SERVING, register.DECODE])
+def test_the_files_of_a_model_import_nothing_of_ours(file: Path) -> None:
+    source = file.read_text()
     assert not [
         line for line in source.splitlines() if line.startswith(("from orch", "from meth", "from data", "import orch"))
     ]

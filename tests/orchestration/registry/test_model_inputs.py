@@ -43,8 +43,8 @@ def test_a_model_with_parsing_takes_maps_as_arrays_and_as_png(provenance: Proven
         np.testing.assert_allclose(model.predict({"bytes": files, "parsing": given}), expected, atol=1e-5)
     palette = Image.fromarray(maps[0]).convert("P")
     palette.save(buffer := io.BytesIO(), "PNG")
-    with pytest.raises(Exception, match="palette"):
-        model.predict({"bytes": files[:1], "parsing": [buffer.getvalue()]})
+    of_palette = model.predict({"bytes": files[:1], "parsing": [buffer.getvalue()]})
+    np.testing.assert_allclose(of_palette, expected[:1], atol=1e-5)
     with pytest.raises(Exception, match="needs 'parsing'"):
         model.predict({"images": list(images)})
 
@@ -79,5 +79,5 @@ def test_a_model_of_video_takes_clips_of_any_length(
     for clip, one in zip(clips, expected, strict=True):
         [found] = runtime.run(["features"], {"images": clip[None].astype(np.float32)})
         np.testing.assert_allclose(found[0], one, atol=1e-5)
-    with pytest.raises(Exception, match=r"clip 1: row 0 of 'bytes' is not a JPEG or PNG"):
+    with pytest.raises(Exception, match=r"clip 1: row 0 of 'bytes' cannot be decoded"):
         model.predict({"bytes": [encoded[0], [b"GIF89a, hardly an image"]]})

@@ -136,10 +136,14 @@ def test_files_of_another_size_give_what_evaluation_gives(model: mlflow.pyfunc.P
         ({"images": np.full((1, 3, *SIZE), np.nan, np.float32)}, "not normalised"),
         ({"images": np.full((1, 3, *SIZE), "x")}, "expected .*uint8 or float"),
         ({"images": [np.zeros((3, *SIZE)), np.zeros((3, 5, 5))]}, "different sizes"),
-        ({"bytes": [b"GIF89a, hardly an image"]}, "row 0 of 'bytes' is not a JPEG or PNG"),
-        ({"bytes": [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\1\0\0\0\1\0\0\x08\x02\0\0\0"]}, "larger than any person image"),
+        ({"bytes": [b"GIF89a, hardly an image"]}, "row 0 of 'bytes' cannot be decoded"),
+        ({"bytes": [b"text"]}, "row 0 of 'bytes' is no image of a known format"),
+        (
+            {"bytes": [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\1\0\0\0\1\0\0\x08\x02\0\0\0"]},
+            "more than the 16777216 that are decoded",
+        ),
         ({"bytes": [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\x02\0\0\0"]}, "cannot be decoded"),
-        ({"bytes": [b"\xff\xd8\xff\xe0\0\x10"]}, "not a JPEG or PNG"),
+        ({"bytes": [b"\xff\xd8\xff\xe0\0\x10"]}, "row 0 of 'bytes' cannot be decoded"),
     ],
 )
 def test_what_the_model_cannot_take_is_named(model: mlflow.pyfunc.PyFuncModel, asked: dict, told: str) -> None:
@@ -183,9 +187,9 @@ def test_the_model_needs_pinned_libraries_and_none_of_our_files(
 ) -> None:
     folder = Path(mlflow.artifacts.download_artifacts(version.uri, dst_path=str(tmp_path), tracking_uri=uri))
     lines = (folder / "requirements.txt").read_text().split()
-    assert {line.partition("==")[0] for line in lines} == {"mlflow", "torch", "torchvision", "numpy"}
+    assert {line.partition("==")[0] for line in lines} == {"mlflow", "torch", "torchvision", "pillow", "numpy"}
     assert all("==" in line for line in lines)
-    assert [p.name for p in folder.rglob("*.py")] == ["serving.py"]
+    assert sorted(p.name for p in folder.rglob("*.py")) == ["decode.py", "serving.py"]
     everything = b"".join(p.read_bytes() for p in folder.rglob("*") if p.is_file())
     assert str(register.SERVING.parents[1]).encode() not in everything, "no path of this machine"
     example = mlflow.pyfunc.load_model(str(folder)).input_example
