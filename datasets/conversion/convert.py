@@ -19,9 +19,19 @@ import pyarrow as pa
 from datasets.conversion.checks import digest
 from datasets.conversion.counts import counts
 from datasets.conversion.findings import Findings, check_all, duplicates, output_digest
+from datasets.conversion.labels import EntryLabels
 from datasets.conversion.masks import Masks, in_size_of, mask_name, open_masks
-from datasets.conversion.report import Conversion, DamagedSource, notes_of, record, refuse_empty, report, warnings_of
-from datasets.conversion.settings import ConversionSettings, find_by_name
+from datasets.conversion.report import (
+    Conversion,
+    DamagedSource,
+    notes_of,
+    record,
+    refuse_empty,
+    report,
+    unused_splits,
+    warnings_of,
+)
+from datasets.conversion.settings import ConversionSettings, check_texts, find_by_name
 from datasets.errors import CorruptData, DataError
 from datasets.format.manifest import MANIFEST, Manifest
 from datasets.format.schema import Sample
@@ -30,7 +40,9 @@ from datasets.images.label_maps import LABEL_MAPS, LabelMap
 from datasets.layouts import LAYOUTS, Entry, Layout, Offender, Reading
 from datasets.layouts.reading import read_layout
 from datasets.ordered_map import chunked_map
+from datasets.protocols.prospects import prospects, protocol_warnings
 from datasets.protocols.protocols import PROTOCOLS
+from datasets.shards.exclusive import exclusive
 from datasets.shards.grouping import cluster_key
 from datasets.shards.unfinished import Unfinished, forget
 from datasets.shards.writer import Resumption, write_dataset
@@ -40,6 +52,7 @@ __all__ = ["Conversion", "ConversionSettings", "DamagedSource", "convert"]
 
 Progress = Callable[[str, int, int], None]
 DEFAULTS = ConversionSettings()
+PERSON_AS_CLOTHES = "person"  # the label; classes are pairs of person and label
 _CHECKS = "checks"
 _FORMAT = 1  # of the output; a conversion does not resume one of another format
 
@@ -68,31 +81,37 @@ def convert(
     between check and write; StoreError.
     """
     chosen = find_by_name("layout", layout, LAYOUTS)
+    check_texts(settings)
     label_map = None if settings.parsing is None else find_by_name("label map", settings.labels, LABEL_MAPS)
-    protocol = find_by_name("protocol", settings.protocol or chosen.protocol, PROTOCOLS).name
+    if settings.protocol is not None:
+        find_by_name("protocol", settings.protocol, PROTOCOLS)
     store = open_store(destination)
-    if not (settings.dry_run or settings.overwrite):
-        _refuse_finished(store)
+    if not settings.dry_run:
+        _refuse_source(store, source, settings.parsing)
+        if not settings.overwrite:
+            _refuse_finished(store)
     store = open_store(destination, retry=PATIENT)
     adapter = ProgressAdapter(progress)
 
     with contextlib.ExitStack() as opened:
+        if not settings.dry_run:
+            opened.enter_context(exclusive(store.address))
         inputs = _open_inputs(chosen, source, label_map, settings, adapter, opened)
         findings = _check_inputs(inputs, store, settings, adapter)
         offenders = _offenders(inputs, findings)
         if offenders and not settings.quarantine:
             raise DamagedSource(report(layout, inputs.reading, offenders, inputs.masks), offenders)
         kept = [number for number in range(len(inputs.entries)) if number not in findings.offenders]
-        conversion = _summarise(inputs, findings, kept, offenders, protocol, settings.without)
+        conversion = _summarise(inputs, findings, kept, offenders, settings.without)
         if settings.dry_run:
             return conversion
         resumption = _find_resumption(inputs, findings, kept, store, adapter)
         description = {
-            "name": layout,
+            "name": settings.name or layout,
             "version": settings.version or chosen.version,
             "licence": settings.licence or chosen.licence,
             "label_map": None if label_map is None else label_map.name,
-            "protocol": protocol,
+            "protocol": inputs.protocol,
             "extra": inputs.reading.extra | record(chosen, offenders, inputs.masks),
         }
         manifest = _write(inputs, findings, kept, resumption, destination, description, settings, adapter)
@@ -121,6 +140,7 @@ class _Inputs:
     """The inputs of a conversion. entries: in the order in which they are written. recipe: see `_recipe`."""
 
     layout: Layout
+    protocol: str
     reading: Reading
     masks: Masks | None
     entries: Sequence[Entry]
@@ -134,6 +154,16 @@ class _Inputs:
         for entry in self.entries:
             whole.update(entry.path.encode() + b"\0")
         return whole.digest()
+
+
+def _refuse_source(store: Store, source: str | Path, masks: str | Path | None) -> None:
+    """Raises: DataError when shards would be written into a folder that is read."""
+    if not store.is_local:
+        return
+    destination = Path(store.address).resolve()
+    for what, place in (("source", source), ("folder of masks", masks)):
+        if place is not None and Path(place).is_dir() and destination.is_relative_to(Path(place).resolve()):
+            raise DataError(f"{store.address} is in the {what} {place}; choose a destination outside of it")
 
 
 def _refuse_finished(store: Store) -> None:
@@ -155,6 +185,9 @@ def _open_inputs(
     """Reads names and lists, opens the masks, and sorts the entries; `opened` closes both sources."""
     reading = read_layout(layout, source, known=LAYOUTS.values(), without=settings.without, progress=adapter.of_archive)
     opened.callback(reading.source.close)
+    protocol = settings.protocol or layout.protocol_of(reading.entries)
+    if settings.person_as_clothes:
+        reading = _with_person_as_clothes(layout, reading)
     masks = None
     if settings.parsing is not None and label_map is not None:
         masks = open_masks(
@@ -169,7 +202,18 @@ def _open_inputs(
     order = {split: at for at, split in enumerate(layout.places)}
     entries = sorted(reading.entries, key=lambda e: (order.get(e.split, len(order)), e.split, cluster_key(e)))
     threads = settings.threads or len(os.sched_getaffinity(0))
-    return _Inputs(layout, reading, masks, entries, threads, _recipe(layout, masks, settings))
+    return _Inputs(layout, protocol, reading, masks, entries, threads, _recipe(layout, masks, settings))
+
+
+def _with_person_as_clothes(layout: Layout, reading: Reading) -> Reading:
+    """Raises: DataError when the layout's images have clothes labels."""
+    if labelled := next((entry for entry in reading.entries if entry.clothes is not None), None):
+        raise DataError(
+            f"{layout.name} labels clothes ({labelled.path}: {labelled.clothes}); leave out --clothes person"
+        )
+    entries = [dataclasses.replace(entry, clothes=PERSON_AS_CLOTHES) for entry in reading.entries]
+    note = "not labelled: each person's images count as one outfit (--clothes person)"
+    return dataclasses.replace(reading, entries=entries, extra=reading.extra | {"clothes": note})
 
 
 def _recipe(layout: Layout, masks: Masks | None, settings: ConversionSettings) -> str:
@@ -206,17 +250,20 @@ def _summarise(
     findings: Findings,
     kept: Sequence[int],
     offenders: list[Offender],
-    protocol: str,
     without: tuple[str, ...],
 ) -> Conversion:
     """Counts, warnings and notes of the entries `kept`. Raises: DataError when a needed split has none."""
-    entries, reading = inputs.entries, inputs.reading
+    entries, reading, protocol = inputs.entries, inputs.reading, inputs.protocol
     samples = [entries[number] for number in kept]
     refuse_empty(inputs.layout, reading, protocol, samples, without)
     same = ([entries[number] for number in numbers] for numbers in duplicates(findings, kept))
+    labels = EntryLabels(samples)
     warnings = reading.warnings + warnings_of(protocol, reading, samples, inputs.masks, same)
+    warnings += unused_splits(inputs.layout, protocol, samples) + protocol_warnings(PROTOCOLS[protocol], labels)
     return Conversion(
         layout=inputs.layout.name,
+        protocol=protocol,
+        prospects=prospects(PROTOCOLS[protocol], labels),
         counts=counts(inputs.layout, samples),
         warnings=warnings,
         notes=notes_of(reading, samples, findings.orientations[np.asarray(kept, dtype=np.int64)]),

@@ -14,6 +14,7 @@ from datasets.conversion.masks import Masks
 from datasets.errors import DataError
 from datasets.format.manifest import Manifest
 from datasets.layouts import Entry, Layout, Offender, Reading
+from datasets.protocols.prospects import Prospect
 from datasets.protocols.protocols import PROTOCOLS
 
 _SHOWN, _WARNINGS_SHOWN = 5, 50
@@ -31,13 +32,16 @@ class DamagedSource(DataError):  # noqa: N818  (what it is, said plainly)
 class Conversion:
     """The result of a conversion, or of a dry run.
 
-    layout: its name. counts: found, beside the published ones. warnings: likely mistakes. notes: what is no mistake, but
+    layout: its name. protocol: the name of the one by which the data set is scored. prospects: what it does with each mode.
+    counts: found, beside the published ones. warnings: likely mistakes. notes: what is no mistake, but
     worth knowing. passed_over: reason → paths of files that are no samples. quarantined: the offenders left out.
     num_resumed: images in shards that an interrupted conversion had finished. manifest: of the data set written, None after
     a dry run.
     """
 
     layout: str
+    protocol: str
+    prospects: list[Prospect]
     counts: list[Count]
     warnings: list[str]
     notes: list[str]
@@ -49,6 +53,8 @@ class Conversion:
     def lines(self) -> list[str]:
         """The report as lines of text: counts, notes, warnings, files passed over, offenders."""
         lines = [str(count) for count in self.counts]
+        if self.prospects:
+            lines.append(f"protocol {self.protocol}, valid queries: {', '.join(map(str, self.prospects))}")
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"warning: {warning}" for warning in self.warnings[:_WARNINGS_SHOWN]]
         if (more := len(self.warnings) - _WARNINGS_SHOWN) > 0:
@@ -84,16 +90,27 @@ def refuse_empty(
 ) -> None:
     """Raises: DataError when a split that training or a mode needs has no samples."""
     there = {entry.split for entry in samples}
-    of_modes = {split for mode in PROTOCOLS[protocol].modes for split in (mode.query, mode.gallery)}
-    needed = [split for split in layout.places if split == "train" or split in of_modes]
+    of_modes = dict.fromkeys(split for mode in PROTOCOLS[protocol].modes for split in (mode.query, mode.gallery))
+    needed = [split for split in layout.places or ("train", *of_modes) if split in {"train", *of_modes}]
     empty = [split for split in needed if split not in there and split not in without]
     if empty or not samples:
-        places = [place for split in empty for place in layout.places[split]]
+        places = [place for split in empty for place in layout.places.get(split, ())]
         where = f" in {', '.join(dict.fromkeys(places))}" if places else ""
+        splits = f". It has {', '.join(sorted(there)) or 'none'}; protocol {protocol} needs {', '.join(needed)}"
         raise DataError(
             f"{reading.source.where()} has no usable image for {' or '.join(empty) or 'any split'}{where}; "
-            "nothing was written. Check the source, or leave the split out with --without"
+            f"nothing was written{'' if layout.places else splits}. Check the source, or leave the split out with --without"
         )
+
+
+def unused_splits(layout: Layout, protocol: str, samples: Sequence[Entry]) -> list[str]:
+    """A warning for each split of the user's own that nothing will read."""
+    scored = PROTOCOLS[protocol]
+    modes = (*scored.modes, *scored.validation().modes)
+    used = {"train", *layout.places, *(split for mode in modes for split in (mode.query, mode.gallery))}
+    others = dict.fromkeys(entry.split for entry in samples if entry.split not in used)
+    own = [] if layout.places else others
+    return [f"split {split} is neither trained on nor in a mode of protocol {protocol}" for split in own]
 
 
 def warnings_of(

@@ -24,7 +24,8 @@ class ConversionSettings:
     resize_masks: resize masks of another size to their images' sizes, to the nearest label.
     dry_run: check and count, write nothing.
     without: the splits to leave out.
-    protocol, version, licence: what the manifest says instead of the layout's own.
+    protocol, name, version, licence: what the manifest says instead of the layout's own; one line each.
+    person_as_clothes: where a data set labels no clothes, each person's images count as one outfit.
     threads: the number of threads that read and check, None for one per available processor.
     row_group_bytes, shard_bytes: the size that a row group, and a shard, does not exceed.
     overwrite: replace a finished data set at the destination.
@@ -37,12 +38,22 @@ class ConversionSettings:
     dry_run: bool = False
     without: tuple[str, ...] = ()
     protocol: str | None = None
+    name: str | None = None
     version: str | None = None
     licence: str | None = None
+    person_as_clothes: bool = False
     threads: int | None = None
     row_group_bytes: int = ROW_GROUP_BYTES
     shard_bytes: int = SHARD_BYTES
     overwrite: bool = False
+
+
+def check_texts(settings: ConversionSettings) -> None:
+    """Raises: DataError when a text of the manifest is empty or more than one printable line."""
+    for option in ("name", "version", "licence"):
+        text = getattr(settings, option)
+        if text is not None and not (text.strip() and text.isprintable()):
+            raise DataError(f"--{option} {text!r} is not one printable line; such as --{option} 'corridor, 2024'")
 
 
 def find_by_name(kind: str, name: str, known: Mapping[str, T]) -> T:

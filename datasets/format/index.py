@@ -104,6 +104,12 @@ class SplitIndex:
         person_of = {name: number for number, name in enumerate(self.person_names)}
         return np.array([person_of[person] for person, _ in self.clothes_names], dtype=np.int64)
 
+    def lacking(self, column: np.ndarray) -> str:
+        """How many images lack a label, and the first of them, for messages. column: one of the label columns."""
+        rows = np.flatnonzero(column < 0)
+        example = f" (such as {self.keys(rows[:1])[0]})" if len(rows) else ""
+        return f"{len(rows):,} of {len(self):,} images{example}"
+
     def keys(self, rows: np.ndarray | None = None) -> list[str]:
         """The keys of all rows, or of the given ones (int64)."""
         return self._text("key", rows)

@@ -12,6 +12,7 @@ from datasets.images.decode import decode_image, decode_parsing, image_size
 from datasets.images.label_maps import LABEL_MAPS
 from datasets.inspection.colour_baselines import clothes_colour, has_skin_labels, rank1, skin_colour, stack
 from datasets.inspection.contact_sheet import Row, contact_sheet
+from datasets.protocols.prospects import prospects, protocol_warnings
 from datasets.protocols.protocols import PROTOCOLS
 from datasets.shards.dataset import Dataset
 
@@ -24,12 +25,14 @@ def inspect(address: str, *, sheet: str | Path | None = None) -> dict[str, Any]:
 
     sheet: where to write the contact sheet, a PNG; None for none. The keys are address, name, version, licence, clothes
     (what replaces outfits, None where they are labelled), quarantined (the offenders of the conversion: path, problem),
-    fingerprint, label_map, protocol, splits, trivial (the colour baselines by mode; empty without masks) and sheet.
+    fingerprint, label_map, protocol, modes (what the protocol will do: `datasets.protocols.prospects`), warnings, splits,
+    trivial (the colour baselines by mode; empty without masks) and sheet.
 
     Raises: DataError when there is no finished data set; CorruptData when its bytes were altered.
     """
     dataset = Dataset.open(address)
     manifest = dataset.manifest
+    protocol = PROTOCOLS.get(manifest.protocol)
     return {
         "address": dataset.address,
         "name": manifest.name,
@@ -40,6 +43,8 @@ def inspect(address: str, *, sheet: str | Path | None = None) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         "label_map": manifest.label_map,
         "protocol": manifest.protocol,
+        "modes": [asdict(one) for one in prospects(protocol, dataset)] if protocol else [],
+        "warnings": protocol_warnings(protocol, dataset) if protocol else [],
         "splits": {name: _split_facts(dataset, name) for name in dataset.splits},
         "trivial": colour_baselines(dataset),
         "sheet": None if sheet is None else str(_write_sheet(dataset, Path(sheet))),
@@ -52,7 +57,8 @@ def _split_facts(dataset: Dataset, split: str) -> dict[str, Any]:
     return {
         "images": len(index),
         "persons": index.num_persons,
-        "clothes": index.num_clothes if index.has_clothes else None,
+        "clothes": index.num_clothes or None,
+        "without_clothes": int((index.clothes < 0).sum()),
         "clothes_per_person": _clothes_per_person(index),
         "cameras": entry.cameras,
         "sequences": entry.sequences,
@@ -73,8 +79,8 @@ def _size(image: bytes) -> tuple[int, int]:
 
 
 def _clothes_per_person(index: SplitIndex) -> dict[str, int] | None:
-    """The number of persons that have 1, 2, 3 … outfits; None where outfits are not labelled."""
-    if not index.has_clothes:
+    """The number of persons that have 1, 2, 3 … outfits; None where no outfit is labelled."""
+    if not index.num_clothes:
         return None
     pairs = np.unique(np.stack([index.person, index.clothes])[:, index.clothes >= 0], axis=1)
     outfits = Counter(np.unique(pairs[0], return_counts=True)[1].tolist())

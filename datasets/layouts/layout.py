@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
@@ -70,6 +70,7 @@ class Layout:
     tree. protocol: a name of PROTOCOLS. licence: the known facts about terms and consent, not legal advice. version: the data
     set's. official: published counts by "images", "persons", "train/images" …; several where publications differ.
     source_files: suffixes of files that may be given instead of the root. one_of: files of which the root has one.
+    choose_protocol: names the protocol by the entries, where they decide.
     """
 
     name: str
@@ -83,6 +84,11 @@ class Layout:
     official: Mapping[str, int | tuple[int, ...]] = field(default_factory=dict)
     source_files: tuple[str, ...] = ()
     one_of: tuple[str, ...] = ()
+    choose_protocol: Callable[[Sequence[Entry]], str] | None = None
+
+    def protocol_of(self, entries: Sequence[Entry]) -> str:
+        """The name of the protocol by which these entries are scored."""
+        return self.choose_protocol(entries) if self.choose_protocol else self.protocol
 
     def required(self, without: tuple[str, ...] = ()) -> list[str]:
         """The folders and lists that must exist, in the order in which they are checked. without: splits left out."""

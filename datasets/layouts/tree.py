@@ -38,11 +38,19 @@ class Tree:
     def report(self, path: str, problem: str, remedy: str) -> None:
         self.offenders.append(Offender(path, problem, remedy))
 
+    def images(self, folder: str) -> frozenset[str]:
+        """The images directly in `folder` that may be opened. Nothing is reported: what no list names does not matter."""
+        children = self.source.children(folder) if self.source.offender_at(folder) is None else ()
+        return frozenset(
+            child.name for child in children if not child.is_folder and child.offender is None and is_image(child.name)
+        )
+
     def report_unlisted(self, path: str, where: str, row: str) -> None:
         """Report an image named in a list that its folder's listing lacks. where: the place of its `row` in the list."""
-        if self.source.offender_at(path) is not None:  # the listing has reported it
-            return
-        if not self.source.is_file(path):
+        if offender := self.source.offender_at(path):
+            if offender not in self.offenders:
+                self.offenders.append(offender)
+        elif not self.source.is_file(path):
             self.report(path, f"listed in {where} but not there", f"add the image, or remove the {row}")
         elif path.rpartition("/")[2].startswith("."):
             self.report(path, f"listed in {where}, but hidden by the dot of its name", "rename it")

@@ -192,16 +192,21 @@ def valid_queries(rule: Rule, query: Labels, gallery: Labels) -> np.ndarray:
     return _shared(person) - either > 0
 
 
-class Indexed(typing.Protocol):
+class Labelled(typing.Protocol):
+    """The labels of a data set, or of one that is still to be written."""
+
+    @property
+    def splits(self) -> tuple[str, ...]: ...
+    def indexes(self, *splits: str) -> tuple[SplitIndex, ...]: ...
+
+
+class Indexed(Labelled, typing.Protocol):
     """The part of a data set that `check` needs (datasets.shards.dataset.Dataset)."""
 
     @property
     def address(self) -> str: ...
     @property
     def manifest(self) -> Manifest: ...
-    @property
-    def splits(self) -> tuple[str, ...]: ...
-    def indexes(self, *splits: str) -> tuple[SplitIndex, ...]: ...
 
 
 def check(protocol: Protocol, dataset: Indexed) -> None:
@@ -221,23 +226,23 @@ def check(protocol: Protocol, dataset: Indexed) -> None:
                 f"{where}: there is no split {' and no '.join(missing)}; there are {', '.join(dataset.splits)}{advice}"
             )
         query, gallery = dataset.indexes(mode.query, mode.gallery)
-        reason = _unlabelled(protocol, mode, query) or _unlabelled(protocol, mode, gallery)
+        reason = unlabelled(protocol, mode, query) or unlabelled(protocol, mode, gallery)
         reason = reason or _reason_against(protocol, mode, query, gallery, dataset.manifest)
         if reason:
             raise DataError(f"{where}: {reason}")
 
 
-def _unlabelled(protocol: Protocol, mode: Mode, index: SplitIndex) -> str | None:
+def unlabelled(protocol: Protocol, mode: Mode, index: SplitIndex) -> str | None:
     """The labels of the mode's rule that a split lacks, None where it has them."""
     if mode.rule != "general" and not index.has_clothes:
-        return f"{index.split} has {int((index.clothes < 0).sum())} images without a clothes label"
+        return f"{index.split} has {index.lacking(index.clothes)} without a clothes label"
     column = {"camera": index.camera, "sequence": index.sequence, None: None}[protocol.camera]
     if column is not None and (column < 0).any() and protocol.name != "general":
-        return f"{index.split} has {int((column < 0).sum())} images without a {protocol.camera}"
+        return f"{index.split} has {index.lacking(column)} without a {protocol.camera}"
     if protocol.sample == "image":
         return None
     if (index.sequence < 0).any():
-        return f"{index.split} has {int((index.sequence < 0).sum())} images without a sequence, and tracklets need one"
+        return f"{index.split} has {index.lacking(index.sequence)} without a sequence, and tracklets need one"
     if num := index.frames().count(None):
         return f"{index.split} has {num} images without a frame, which orders a tracklet's images"
     kinds = np.unique(np.stack([index.sequence, index.person, index.clothes, index.camera]), axis=1)[0]

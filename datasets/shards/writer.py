@@ -24,6 +24,7 @@ from datasets.format.shard_file import ShardWriter
 from datasets.images.decode import image_size
 from datasets.images.label_maps import LABEL_MAPS
 from datasets.protocols.protocols import PROTOCOLS
+from datasets.shards.exclusive import exclusive
 from datasets.shards.grouping import payload, row_groups
 from datasets.shards.unfinished import Finished, Unfinished, forget, shard_path
 from datasets.storage.store import PATIENT, Store, open_store
@@ -69,33 +70,36 @@ def write_dataset(
     resumption: resumes after finished shards, and notes each shard that is finished. `splits` then has the samples after
     them; the data set is the same, byte for byte, as if it had been written at once.
 
-    Raises: DataError when there is a data set already (unless `overwrite`), a split is empty or misnamed, a label is
-    missing or samples are not clustered; StoreError.
+    Raises: DataError when there is a data set already (unless `overwrite`), another process is writing there, a split is
+    empty or misnamed, a label is missing or samples are not clustered; StoreError.
     """
     _check_names(splits, label_map, protocol)
-    clear(open_store(address), splits, overwrite, resumption)
-    store = open_store(address, retry=PATIENT)
-    index = IndexWriter()
-    written: dict[str, Split] = {}
+    with exclusive(open_store(address).address):
+        clear(open_store(address), splits, overwrite, resumption)
+        store = open_store(address, retry=PATIENT)
+        index = IndexWriter()
+        written: dict[str, Split] = {}
 
-    def num_before(split: str) -> int:
-        return sum(done.rows for done in written.values()) + (resumption.num_rows(split) if resumption else 0)
+        def num_before(split: str) -> int:
+            return sum(done.rows for done in written.values()) + (resumption.num_rows(split) if resumption else 0)
 
-    for split, samples in splits.items():
-        writing = _SplitWriter(store, split, index, resumption, row_group_bytes, shard_bytes)
-        written[split] = writing.write(_counted(samples, num_before(split), progress))
-        if not written[split].shards:
-            raise DataError(f"split {split!r} of {name} has no samples; leave it out or check the source")
-        index.flush()
-    data = index.close()
-    store.write(INDEX, data)
-    entry = Index(sum(split.rows for split in written.values()), len(data), hashlib.sha256(data).hexdigest())
-    plain_captions = None if captions is None else dict(captions)
-    manifest = Manifest(name, version, licence, label_map, protocol, written, entry, plain_captions, dict(extra or {}))
-    store.write(MANIFEST, manifest.to_json())
-    if resumption is not None:
-        forget(store)
-    return manifest
+        for split, samples in splits.items():
+            writing = _SplitWriter(store, split, index, resumption, row_group_bytes, shard_bytes)
+            written[split] = writing.write(_counted(samples, num_before(split), progress))
+            if not written[split].shards:
+                raise DataError(f"split {split!r} of {name} has no samples; leave it out or check the source")
+            index.flush()
+        data = index.close()
+        store.write(INDEX, data)
+        entry = Index(sum(split.rows for split in written.values()), len(data), hashlib.sha256(data).hexdigest())
+        plain_captions = None if captions is None else dict(captions)
+        manifest = Manifest(
+            name, version, licence, label_map, protocol, written, entry, plain_captions, dict(extra or {})
+        )
+        store.write(MANIFEST, manifest.to_json())
+        if resumption is not None:
+            forget(store)
+        return manifest
 
 
 def _check_names(splits: Mapping[str, Iterable[Sample]], label_map: str | None, protocol: str) -> None:

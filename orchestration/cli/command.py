@@ -16,7 +16,7 @@ OptionsT = TypeVar("OptionsT", bound=Options)
 
 
 class Command(NamedTuple, Generic[OptionsT]):
-    """call: options → plain data, the JSON answer. show: prints that answer for people.
+    """call: options → plain data, the JSON answer. show: prints that answer for people. epilog: the end of the help.
 
     Both import what is heavy when they run: `redress --help` reads every command.
     """
@@ -26,6 +26,7 @@ class Command(NamedTuple, Generic[OptionsT]):
     options: type[OptionsT]
     call: Callable[[OptionsT], Answer]
     show: Callable[[Answer], None]
+    epilog: str = ""
 
     def parse(self, args: Sequence[str], path: str = "") -> OptionsT:
         """args: without the common options and the command's own name. path: the full name, such as "data synth".
@@ -48,7 +49,9 @@ class Command(NamedTuple, Generic[OptionsT]):
         return self.options(**values)
 
     def parser(self, path: str) -> Parser:
-        parser = Parser(prog=f"redress {path}", description=sentence(self.help))
+        parser = Parser(prog=f"redress {path}", description=sentence(self.help), epilog=self.epilog or None)
+        if self.epilog:
+            parser.formatter_class = argparse.RawDescriptionHelpFormatter
         for name, argument in self.options.arguments().items():
             argument.add_to(parser, name)
         add_common(parser)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,8 @@ class Provenance:
     """The origin of a model.
 
     checkpoint: its address. weights: SHA-256 of the weights' file. settings: the resolved experiment. label_map: of the
-    training set's parsing masks. metrics: fractions by the protocol's names.
+    training set's parsing masks. seen_in_training: a warning where test people are in train. metrics: fractions by the
+    protocol's names.
     """
 
     run_id: str
@@ -33,6 +35,7 @@ class Provenance:
     data_fingerprint: str = ""
     licence: str = "unknown"
     label_map: str | None = None
+    seen_in_training: str | None = None
     source_digest: str = ""
     metrics: Mapping[str, float] = field(default_factory=dict)
     select: str = "last"
@@ -50,7 +53,7 @@ def write_card(
 ) -> str:
     """Markdown. size: (height, width) in pixels."""
     parts = [
-        f"# {name}",
+        f"# {escaped(name)}",
         "A network for clothes-changing person re-identification. It maps a cropped image of a person to a descriptor; "
         "descriptors of the same person are similar, whatever the person wears.",
         "## Use",
@@ -68,6 +71,7 @@ def write_card(
         "## Results",
         results(provenance.metrics),
         selection_note(provenance),
+        seen_note(provenance),
         "## Limits",
         "Trained on the cameras, crops, people and clothes of one data set: expect lower accuracy on others. Errors are not "
         "distributed evenly over people. Check the results per camera and per change of clothes before you rely on them. "
@@ -136,6 +140,11 @@ def selection_note(provenance: Provenance) -> str:
     return f"Selected within its run by `select: {provenance.select}`, without the test set."
 
 
+def seen_note(provenance: Provenance) -> str:
+    seen = provenance.seen_in_training
+    return f"**These numbers are optimistic:** {escaped(seen)}." if seen else ""
+
+
 def shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that shape the network, flat."""
     chosen = {
@@ -150,10 +159,11 @@ def shown_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def escaped(text: object) -> str:
+    """A text of a data set's as one line of Markdown that is shown as it is: it opens no heading, link, cell or tag."""
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(str(text).split()))
+
+
 def table(rows: Mapping[str, object]) -> str:
-    lines = [
-        f"| {key} | {str(value).replace('|', chr(92) + '|')} |"
-        for key, value in rows.items()
-        if value not in ("", None)
-    ]
+    lines = [f"| {key} | {escaped(value)} |" for key, value in rows.items() if value not in ("", None)]
     return "\n".join(["| | |", "|---|---|", *lines]) if lines else ""

@@ -110,7 +110,7 @@ def run_checks(evidence: Mapping[str, Any], gate: Gate) -> list[Check]:
             f"the comparison's intervals have {100 * evidence['confidence']:g}% confidence and the gate now requires "
             f"{100 * gate.confidence:g}%. Compare again: redress registry compare {evidence['model']}"
         )
-    return [
+    checks = [
         better(evidence, gate),
         no_worse(evidence, gate),
         Check(
@@ -128,6 +128,10 @@ def run_checks(evidence: Mapping[str, Any], gate: Gate) -> list[Check]:
             else "the test set was not used to select the model",
         ),
     ]
+    if "seen_in_training" in evidence:  # evidence stored by earlier versions has none
+        seen = evidence["seen_in_training"]
+        checks.append(Check("test people", not seen, seen or "test people unseen in training"))
+    return checks
 
 
 def better(evidence: Mapping[str, Any], gate: Gate) -> Check:

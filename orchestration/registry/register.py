@@ -131,6 +131,7 @@ def register_checkpoint(
     attempt, Raises: as in `register`. With an attempt, a version that has this run, checkpoint and digest is returned: the
     run may have been registered before.
     """
+    from datasets.protocols.prospects import seen_in_training
     from datasets.protocols.protocols import PROTOCOLS
     from datasets.shards.dataset import Dataset
     from orchestration.config import build
@@ -157,6 +158,7 @@ def register_checkpoint(
         data_fingerprint=dataset.fingerprint,
         licence=dataset.manifest.licence,
         label_map=found.facts["label_map"],
+        seen_in_training=seen_in_training(PROTOCOLS[dataset.manifest.protocol], dataset),
         source_digest=tags.get("source.digest", ""),
         metrics={key: value for key, value in metrics.items() if value is not None},
         select=experiment.select,

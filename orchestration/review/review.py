@@ -14,6 +14,8 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from datasets.protocols.prospects import seen_in_training
+from datasets.protocols.protocols import PROTOCOLS
 from datasets.shards.dataset import Dataset
 from orchestration.config.settings import completed
 from orchestration.errors import RequestError, without_secret
@@ -158,6 +160,7 @@ def evidence_of(
         "data": dataset.fingerprint,
         "same_data": not note,
         "data_note": note,
+        "seen_in_training": "" if note else seen_in_training(PROTOCOLS[dataset.manifest.protocol], dataset) or "",
         "select_on_test": candidate.version.tags.get("select_on_test") == "true",
         "confidence": policy.confidence,
         "resamples": RESAMPLES,

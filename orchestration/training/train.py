@@ -89,7 +89,8 @@ def check_on_data(experiment: Experiment, dataset: Dataset, protocol: Protocol) 
     check_cues(experiment.evaluate, dataset, protocol)
     if method.needs_clothes and not index.has_clothes:
         raise RequestError(
-            f"{where}: method {experiment.method.name!r} needs clothes labels and split 'train' has none."
+            f"{where}: method {experiment.method.name!r} needs clothes labels, and {index.lacking(index.clothes)} of "
+            "split 'train' have none. Label them, or convert with --clothes person."
         )
     if experiment.batch.people > index.num_persons:
         raise RequestError(

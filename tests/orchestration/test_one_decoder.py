@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,12 +113,13 @@ def as_pixels(image: Tensor) -> Pixels:
 
 @pytest.mark.parametrize("place", ["conversion", "training", "search", "model"])
 def test_every_odd_file_has_the_same_pixels_or_is_refused(place: str, crops: Path, converted: Converted) -> None:
-    found = {
+    outcomes: dict[str, Callable[[], Outcomes]] = {
         "conversion": lambda: from_conversion(converted),
         "training": lambda: from_training(converted),
         "search": lambda: from_search(crops),
         "model": from_model,
-    }[place]()
+    }
+    found = outcomes[place]()
     for name, (_, expected) in ODD.items():
         outcome = found[name]
         if expected is None or outcome is None:

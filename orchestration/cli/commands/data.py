@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from orchestration.cli.argument_types import (
@@ -22,6 +23,21 @@ if TYPE_CHECKING:
 LABEL_MAPS = "lip20, atr18, pascal7 or six"
 OVERWRITE = switch("replace the data set at the destination")
 MAX_QUARANTINED_SHOWN = 10
+TABLE_HELP = """\
+LAYOUT table reads your own images from a table.csv beside them (or .tsv, .parquet), with a row for each image and split:
+
+    path,person,split,clothes,camera
+    crops/0001.jpg,anna,train,red coat,hall
+    crops/0002.jpg,anna,train,blue,yard
+    crops/0417.jpg,bert,query,grey,hall
+    crops/0418.jpg,bert,gallery,grey,yard
+    crops/0419.jpg,bert,gallery,striped,yard
+
+path, person and split are needed; clothes, camera, sequence and frame are used where they are there. The splits are train,
+query and gallery, and for model selection val_query and val_gallery; test people should not be in train. Where every query
+and gallery image has clothes and a camera, LTCC's three modes are scored, else general (--protocol chooses another).
+"""
+MODE_COLUMNS = ["mode", "splits", "queries", "valid", "people", "of them in train", "cameras"]
 
 
 def written(address: str, manifest: Manifest) -> Answer:
@@ -72,7 +88,9 @@ def synth(options: SynthOptions) -> Answer:
 
 
 class ConvertOptions(Options):
-    layout: str = argument("LAYOUT", "the layout of the source: prcc, ltcc, …; an unknown name lists them all")
+    layout: str = argument(
+        "LAYOUT", "the layout of the source: prcc, ltcc, …, or table for your own images; an unknown name lists all"
+    )
     source: str = argument(
         "SOURCE", "the directory as its authors distribute it, or an archive of it (.zip, .tar …)", parse=local_path
     )
@@ -83,6 +101,15 @@ class ConvertOptions(Options):
     labels: str = option("lip20", f"label map of the masks: {LABEL_MAPS} (default: lip20)")
     quarantine: bool = switch("leave damaged files out and record them in the manifest")
     resize_masks: bool = switch("resize masks to their images by nearest neighbour")
+    protocol: str | None = option(
+        None, "how the data set is scored: general, ltcc, …; default: the layout's, for a table by its labels"
+    )
+    name: str | None = option(None, "name in the manifest (default: LAYOUT)")
+    version: str | None = option(None, "version in the manifest")
+    licence: str | None = option(None, "terms of use and consent in the manifest and in every model card")
+    clothes: str = option(
+        "labelled", "person: each person is one outfit, where none are labelled", choices=("labelled", "person")
+    )
     without: list[str] = repeated("leave this split out; may be repeated", metavar="SPLIT")
     dry_run: bool = switch("check and count the source, write nothing")
     overwrite: bool = OVERWRITE
@@ -107,6 +134,11 @@ def convert(options: ConvertOptions) -> Answer:
         quarantine=options.quarantine,
         resize_masks=options.resize_masks,
         without=tuple(options.without),
+        protocol=options.protocol,
+        name=options.name,
+        version=options.version,
+        licence=options.licence,
+        person_as_clothes=options.clothes == "person",
         dry_run=options.dry_run,
         overwrite=options.overwrite,
     )
@@ -114,6 +146,8 @@ def convert(options: ConvertOptions) -> Answer:
         done = convert(options.layout, options.source, options.address, settings, progress=progress)
     report = {
         "layout": done.layout,
+        "protocol": done.protocol,
+        "modes": [asdict(one) for one in done.prospects],
         "notes": done.lines(),
         "warnings": done.warnings,
         "passed_over": done.passed_over,
@@ -202,6 +236,10 @@ def inspect(options: InspectOptions) -> Answer:
 def show_inspection(answer: Answer) -> None:
     keys = ("address", "name", "version", "licence", "clothes", "fingerprint", "label_map", "protocol")
     print_facts({key: answer[key] for key in keys} | {"quarantined": quarantined(answer)})
+    if modes := [mode_line(mode) for mode in answer["modes"]]:
+        print_table(f"protocol {answer['protocol']}", MODE_COLUMNS, modes)
+    for warning in answer["warnings"]:
+        print(f"warning: {warning}")
     columns = ["split", "images", "persons", "clothes", "cameras", "masks", "sizes", "outfits: people"]
     print_table("", columns, [split_line(name, split) for name, split in answer["splits"].items()])
     scores = [
@@ -212,6 +250,15 @@ def show_inspection(answer: Answer) -> None:
     if scores:
         print_table("colour baselines, %", ["mode", "nearest by", "rank-1", "random"], scores)
     print_facts({"contact sheet": answer["sheet"]})
+
+
+def mode_line(mode: dict[str, Any]) -> list[Any]:
+    counts = [mode[key] for key in ("queries", "valid", "people", "seen", "cameras")]
+    return [
+        mode["mode"],
+        f"{mode['query']} → {mode['gallery']}",
+        *(counts if not mode["problem"] else [""] * len(counts)),
+    ]
 
 
 def quarantined(answer: Answer) -> str:
@@ -233,6 +280,8 @@ class VerifyOptions(Options):
 
 
 def verify(options: VerifyOptions) -> Answer:
+    from datasets.protocols.prospects import protocol_warnings
+    from datasets.protocols.protocols import PROTOCOLS
     from datasets.shards.dataset import Dataset
     from orchestration.progress import Progress
 
@@ -240,8 +289,10 @@ def verify(options: VerifyOptions) -> Answer:
         dataset = Dataset.open(options.address)
     with Progress().bar("verifying", "bytes") as bar:
         problems = dataset.verify(bar)
+    protocol = PROTOCOLS.get(dataset.manifest.protocol)
     return {
         "status": 1 if problems else 0,
+        "warnings": protocol_warnings(protocol, dataset) if protocol and not problems else [],
         "address": options.address,
         "fingerprint": dataset.fingerprint,
         "problems": problems,
@@ -251,6 +302,8 @@ def verify(options: VerifyOptions) -> Answer:
 def show_verification(answer: Answer) -> None:
     for problem in answer["problems"]:
         print(problem)
+    for warning in answer["warnings"]:
+        print(f"warning: {warning}")
     count = len(answer["problems"])
     found = f"{count} problem{'s' if count > 1 else ''}" if count else "every byte matches its digest"
     print(f"{answer['address']}: {found}")
@@ -297,6 +350,7 @@ DATA = Group(
             ConvertOptions,
             convert,
             show_conversion,
+            epilog=TABLE_HELP,
         ),
         Command("parse", "make parsing masks for a data set that has none", ParseOptions, parse, show_parsing),
         Command(

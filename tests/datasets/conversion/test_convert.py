@@ -6,8 +6,10 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from datasets.conversion.convert import ConversionSettings, convert
 from datasets.errors import DataError
@@ -165,6 +167,69 @@ def test_a_table_is_converted_by_the_protocol_asked_for(tree: Callable[[str], Fi
     run(fixture, tmp_path / "out")
     assert rows(tmp_path / "table") == rows(tmp_path / "out")
     assert Dataset.open(str(tmp_path / "table")).manifest.protocol == "ltcc"
+
+
+def own(folder: Path, *rows: str) -> Path:
+    """A folder with a table of these rows, and its images."""
+    folder.mkdir()
+    for number, row in enumerate(rows):
+        Image.new("RGB", (4, 8), (20 * number, 0, 0)).save(folder / row.partition(",")[0])
+    (folder / "table.csv").write_text("\n".join(["path,person,split,clothes,camera", *rows]))
+    return folder
+
+
+OWN = ("1.png,a,train,red,c1", "2.png,b,query,red,c1", "3.png,b,gallery,red,c2", "4.png,b,gallery,blue,c2")
+
+
+def test_a_table_needs_the_splits_of_its_protocol(tmp_path: Path) -> None:
+    source = own(tmp_path / "own", *(row.replace("query", "test") for row in OWN))
+    expected = r"no usable image for query; .* It has gallery, test, train; protocol ltcc needs train, query, gallery"
+    with pytest.raises(DataError, match=expected):
+        convert("table", source, str(tmp_path / "out"))
+    settings = ConversionSettings(without=("query",))
+    found = convert("table", source, str(tmp_path / "out"), settings)
+    assert "split test is neither trained on nor in a mode of protocol ltcc" in found.warnings
+    assert any("cannot be scored: there is no split query" in warning for warning in found.warnings)
+
+
+def test_people_of_train_among_the_queries_are_a_warning(tmp_path: Path) -> None:
+    source = own(tmp_path / "own", *(row.replace("png,a,", "png,b,") for row in OWN))
+    [warning] = convert("table", source, str(tmp_path / "out")).warnings
+    assert warning.startswith("1 of the 1 people in query and gallery are also in train, such as 'b'")
+    assert inspect(str(tmp_path / "out"))["warnings"] == [warning]
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "", "  ", "a\u2028b", "bell\a"])
+@pytest.mark.parametrize("option", ["name", "version", "licence"])
+def test_texts_of_the_manifest_are_one_line(option: str, text: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {option: text}
+    settings = ConversionSettings(**given)
+    with pytest.raises(DataError, match=f"--{option} .* is not one printable line"):
+        convert("table", own(tmp_path / "own", *OWN), str(tmp_path / "out"), settings)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["own", "own/shards", "masks"])
+def test_shards_are_not_written_into_what_is_read(place: str, tmp_path: Path) -> None:
+    source, masks = own(tmp_path / "own", *OWN), tmp_path / "masks"
+    masks.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match=r"is in the (source|folder of masks) .*; choose a destination outside of it"):
+        convert("table", source, str(tmp_path / place), ConversionSettings(parsing=masks))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_person_can_stand_for_the_clothes_where_none_are_labelled(tmp_path: Path) -> None:
+    source = own(tmp_path / "own", *(row.replace(",red,", ",,").replace(",blue,", ",,") for row in OWN))
+    settings = ConversionSettings(person_as_clothes=True)
+    found = convert("table", source, str(tmp_path / "out"), settings)
+    assert found.protocol == "general"
+    assert found.notes == ["clothes are not labelled: each person's images count as one outfit (--clothes person)"]
+    dataset = Dataset.open(str(tmp_path / "out"))
+    [gallery] = dataset.indexes("gallery")
+    assert (gallery.has_clothes, gallery.num_clothes) == (True, 1)
+    with pytest.raises(DataError, match=r"table labels clothes \(1\.png: red\); leave out --clothes person"):
+        convert("table", own(tmp_path / "other", *OWN), str(tmp_path / "out2"), settings)
 
 
 def test_prcc_converts_without_val_when_asked(tree: Callable[[str], Fixture], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from datasets.conversion.report import Conversion, DamagedSource, notes_of, reco
 from datasets.errors import DataError
 from datasets.images.label_maps import LABEL_MAPS
 from datasets.layouts import Entry, Layout, Offender, Reading
+from datasets.protocols.prospects import Prospect
 from datasets.sources import Folder
 
 LAYOUT = Layout(
@@ -37,6 +38,8 @@ def reading(root: Path, entries: list[Entry] = ENTRIES, **extra: str) -> Reading
 def conversion(**changes: object) -> Conversion:
     plain: dict = {
         "layout": "mine",
+        "protocol": "ltcc",
+        "prospects": [],
         "counts": [],
         "warnings": [],
         "notes": [],
@@ -51,6 +54,10 @@ def conversion(**changes: object) -> Conversion:
 def test_the_lines_are_counts_notes_warnings_files_passed_over_and_offenders_in_this_order() -> None:
     found = conversion(
         counts=[Count("images", 3)],
+        prospects=[
+            Prospect("general", "query", "gallery", 3, 2),
+            Prospect("other", "query", "none", problem="no split"),
+        ],
         notes=["a note"],
         warnings=["a warning"],
         passed_over={"not images": [f"{number}.txt" for number in range(7)]},
@@ -59,6 +66,7 @@ def test_the_lines_are_counts_notes_warnings_files_passed_over_and_offenders_in_
     )
     assert found.lines() == [
         str(Count("images", 3)),
+        "protocol ltcc, valid queries: general 2 of 3, other none",
         "note: a note",
         "warning: a warning",
         "passed over, not images: 7 (0.txt, 1.txt, 2.txt, 3.txt, 4.txt and 2 more)",

@@ -61,7 +61,9 @@ OFFENDERS = {
     "split": ("images/1.jpg,1,Train,,,,", "table.csv, row 3", "split 'Train'"),
     "absolute": ("/images/1.jpg,1,train,,,,", "table.csv, row 3", "path '/images/1.jpg'"),
     "out": ("images/../../1.jpg,1,train,,,,", "table.csv, row 3", "path 'images/../../1.jpg'"),
-    "not plain": ("images//1.jpg,1,train,,,,", "table.csv, row 3", "path 'images//1.jpg'"),
+    "windows": ("images\\1.jpg,1,train,,,,", "table.csv, row 3", "path 'images\\\\1.jpg'"),
+    "more cells": ("images/1.jpg,1,train,red, blue,c1,s1,2", "table.csv, row 3", "8 cells, the header has 7"),
+    "fewer cells": ("images/1.jpg,1,train,red", "table.csv, row 3", "4 cells, the header has 7"),
     "missing": ("images/9.jpg,1,train,,,,", "images/9.jpg", "listed in table.csv, row 3 but not there"),
     "no image": ("images/notes.txt,1,train,,,,", "images/notes.txt", "its suffix is none of .jpg .jpeg"),
     "twice": ("images/3.png,1,train,,,,", "table.csv, row 3", "images/3.png is in split train already"),
@@ -77,6 +79,70 @@ def test_a_wrong_row_is_an_offender_and_the_others_are_read(root: Path, name: st
     assert problem in reading.offenders[0].problem
 
 
+ENTRIES = [Entry("train", "images/1.jpg", "1", "red"), Entry("train", "images/2.jpg", "2", "red, blue")]
+VARIANTS = {
+    "blanks and case": ' Path , PERSON,Split,clothes\nimages/1.jpg , 1,train , red\nimages/2.jpg,2,train,"red, blue"\n',
+    "semicolons": "path;person;split;clothes\nimages/1.jpg;1;train;red\nimages/2.jpg;2;train;red, blue\n",
+    "tabs": "path\tperson\tsplit\tclothes\nimages/1.jpg\t1\ttrain\tred\nimages/2.jpg\t2\ttrain\tred, blue\n",
+    "paths": 'path,person,split,clothes\n./images/1.jpg,1,train,red\n{root}/images//2.jpg,2,train,"red, blue"\n',
+    "blank rows": 'path,person,split,clothes\n\nimages/1.jpg,1,train,red\n,,,\nimages/2.jpg,2,train,"red, blue"\n,,,,\n',
+    "a mark": '\ufeffpath,person,split,clothes\nimages/1.jpg,1,train,red\nimages/2.jpg,2,train,"red, blue"\n',
+    "an index": ',path,person,split,clothes\n0,images/1.jpg,1,train,red\n1,images/2.jpg,2,train,"red, blue"\n',
+    "old lines": 'path,person,split,clothes\r\nimages/1.jpg,1,train,red\r\nimages/2.jpg,2,train,"red, blue"\r\n',
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_that_mean_the_same_are_read(root: Path, variant: str) -> None:
+    name = "table.tsv" if variant == "tabs" else "table.csv"
+    (root / name).write_text(VARIANTS[variant].replace("{root}", str(root)), encoding="utf-8", newline="")
+    for source in (root, root / name):
+        reading = read_layout(TABLE, source)
+        assert reading.entries == ENTRIES
+        assert (reading.offenders, reading.warnings) == ([], [])
+
+
+def test_a_column_twice_is_refused_whatever_its_case(root: Path) -> None:
+    with pytest.raises(DataError, match=r"table\.csv, row 1: column person is there twice or more"):
+        read(root, "images/1.jpg,1,train,2", header="path,person,split,Person")
+    arrays = [pa.array(["images/1.jpg"]), pa.array(["1"]), pa.array(["train"]), pa.array(["2"])]
+    twice = pa.Table.from_arrays(arrays, names=["path", "person", "split", "person"])
+    pq.write_table(twice, root / "other.parquet")
+    with pytest.raises(DataError, match=r"other\.parquet, row 1: column person is there twice or more"):
+        read_layout(TABLE, root / "other.parquet")
+
+
+def test_links_that_no_row_names_do_not_matter(root: Path) -> None:
+    (root / "images" / "0.jpg").symlink_to("/etc/hostname")
+    assert read(root, "images/1.jpg,1,train,,,,").offenders == []
+    [offender] = read(root, "images/0.jpg,1,train,,,,", "images/0.jpg,1,query,,,,").offenders
+    assert (offender.path, offender.problem) == ("images/0.jpg", "is a symbolic link that leads out of the tree")
+
+
+@pytest.mark.parametrize(
+    ("lines", "protocol"),
+    [
+        (["1.jpg,7,train,,", "2.jpg,7,query,a,c1", "3.png,7,gallery,a,c2"], "ltcc"),
+        (["1.jpg,7,train,a,c1", "2.jpg,7,query,a,c1", "3.png,7,gallery,,c2"], "general"),
+        (["1.jpg,7,train,a,c1", "2.jpg,7,query,a,", "3.png,7,gallery,a,c2"], "general"),
+        (["1.jpg,7,train,a,c1"], "general"),
+    ],
+)
+def test_clothes_and_cameras_of_query_and_gallery_decide_the_protocol(
+    root: Path, lines: list[str], protocol: str
+) -> None:
+    rows = (f"images/{line},," for line in lines)
+    assert TABLE.protocol_of(read(root, *rows).entries) == protocol
+
+
+def test_only_splits_that_may_be_there_are_left_out(root: Path) -> None:
+    line = "images/1.jpg,1,train,,,,"
+    (root / "table.csv").write_text(f"{HEADER}\n{line}\n")
+    assert read_layout(TABLE, root, without=["query", "gallery"]).entries == [Entry("train", "images/1.jpg", "1")]
+    with pytest.raises(DataError, match=r"no split 'galery' to leave out of table; .* Did you mean gallery\?"):
+        read_layout(TABLE, root, without=["galery"])
+
+
 def test_columns_are_checked_by_name(root: Path) -> None:
     with pytest.raises(
         DataError, match=r"table.csv has no column person and no split; it has path, who\. Required are"
@@ -88,7 +154,9 @@ def test_columns_are_checked_by_name(root: Path) -> None:
 
 
 def test_a_root_has_one_table_and_it_can_be_read(root: Path) -> None:
-    with pytest.raises(DataError, match=r"has neither table\.csv nor table\.parquet; give the table's own path"):
+    with pytest.raises(
+        DataError, match=r"has neither table\.csv nor table\.tsv nor table\.parquet; give the table's own path"
+    ):
         read_layout(TABLE, root)
     (root / "table.parquet").write_bytes(b"text")
     with pytest.raises(DataError, match=r"table\.parquet cannot be read as Parquet"):

@@ -53,6 +53,16 @@ def test_other_data_and_choice_on_the_test_set_do_not_pass() -> None:
     assert failed(run_checks(evidence(select_on_test=True), Gate())) == ["test set"]
 
 
+def test_people_of_train_among_the_test_people_do_not_pass() -> None:
+    checks = run_checks(evidence(seen_in_training="2 of the 3 people in query are also in train"), Gate())
+    assert failed(checks) == ["test people"]
+    assert checks[-1].text == "2 of the 3 people in query are also in train"
+    assert run_checks(evidence(seen_in_training=""), Gate())[-1].text == "test people unseen in training"
+    assert [check.name for check in run_checks(evidence(), Gate())] == [
+        check.name for check in checks[:-1]
+    ]  # stored earlier
+
+
 def test_without_a_champion_the_candidate_has_to_beat_random_order() -> None:
     checks = run_checks(evidence(against=None), Gate())
     assert checks[0].text.endswith("better than random order")

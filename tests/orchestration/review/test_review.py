@@ -111,7 +111,9 @@ def test_page_and_numbers_are_in_the_run_and_linked_from_the_version(second: dic
     assert version.description.count(f"# {NAME}\n") == 1
     assert "Intended for research" in version.description
     assert version.tags["review.verdict"] == "passes the gate against champion version 1"
-    assert json.loads(version.tags["review.evidence"])["differences"] == second["differences"]
+    evidence = json.loads(version.tags["review.evidence"])
+    assert evidence["differences"] == second["differences"]
+    assert evidence["seen_in_training"] == ""
 
 
 def test_nothing_is_embedded_again(second: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from orchestration.cli.command import Command
 from orchestration.cli.commands.data import (
@@ -52,7 +54,7 @@ def inspection(**changes: Any) -> dict[str, Any]:
     split = {"images": 8, "persons": 2, "clothes": 3, "cameras": 2, "masks": 8, "sizes": {"64x128": 6, "32x64": 2}}
     answer = {
         "address": "data", "name": "small", "version": "1", "licence": "research", "clothes": True, "fingerprint": "f00d",
-        "label_map": None, "protocol": "ltcc", "quarantined": [], "sheet": None, "trivial": {},
+        "label_map": None, "protocol": "ltcc", "modes": [], "warnings": [], "quarantined": [], "sheet": None, "trivial": {},
         "splits": {
             "train": split | {"clothes_per_person": {"1": 1, "2": 1}},
             "query": split | {"clothes": None, "clothes_per_person": None},
@@ -106,8 +108,65 @@ def test_an_inspection_names_ten_quarantined_files_at_most(count: int, capsys: p
     ],
 )
 def test_a_verification(problems: list[str], shown: str, capsys: pytest.CaptureFixture[str]) -> None:
-    show_verification({"address": "data", "problems": problems})
+    show_verification({"address": "data", "problems": problems, "warnings": []})
     assert capsys.readouterr().out == shown
+    show_verification({"address": "data", "problems": problems, "warnings": ["odd"]})
+    assert "warning: odd\n" in capsys.readouterr().out
+
+
+def test_an_inspection_says_what_the_protocol_will_do(capsys: pytest.CaptureFixture[str]) -> None:
+    mode = {"mode": "general", "query": "query", "gallery": "gallery", "queries": 9, "valid": 7, "people": 5, "seen": 1}
+    broken = {"mode": "other", "query": "query", "gallery": "far", "problem": "there is no split far"}
+    modes = [
+        mode | {"cameras": 2, "problem": None},
+        dict.fromkeys(["queries", "valid", "people", "seen", "cameras"], 0) | broken,
+    ]
+    show_inspection(inspection(modes=modes, warnings=["people are seen"]))
+    shown = capsys.readouterr().out
+    assert cells(shown)[:3] == [
+        ["mode", "splits", "queries", "valid", "people", "of them in train", "cameras"],
+        ["general", "query → gallery", "9", "7", "5", "1", "2"],
+        ["other", "query → far", "", "", "", "", ""],
+    ]
+    assert "warning: people are seen\n" in shown
+
+
+def table_in(text: str) -> list[str]:
+    """The lines of the example of a table in a text."""
+    lines = [line.strip() for line in text.splitlines()]
+    start = lines.index("path,person,split,clothes,camera")
+    return lines[start : start + 6]
+
+
+def test_the_example_of_a_table_converts_and_is_scored_in_three_modes(tmp_path: Path) -> None:
+    """The same lines stand in the README and in the help."""
+    [command] = [command for command in DATA.commands if command.name == "convert"]
+    lines = table_in(command.parser("data convert").format_help())
+    assert lines == table_in((Path(__file__).parents[4] / "README.md").read_text(encoding="utf-8"))
+    folder = tmp_path / "photos"
+    (folder / "crops").mkdir(parents=True)
+    for number, line in enumerate(lines[1:]):
+        Image.new("RGB", (4, 8), (40 * number, 0, 0)).save(folder / line.partition(",")[0])
+    (folder / "table.csv").write_text("\n".join(lines))
+    words = [
+        "table",
+        str(folder),
+        str(tmp_path / "shards"),
+        "--name",
+        "corridor",
+        "--licence",
+        "research",
+        "--version",
+        "3",
+    ]
+    answer = command.call(command.parse(words))
+    assert (answer["name"], answer["version"], answer["protocol"]) == ("corridor", "3", "ltcc")
+    assert {mode["mode"]: mode["valid"] for mode in answer["modes"]} == {
+        "general": 1, "same-clothes": 1, "clothes-changing": 1,
+    }  # fmt: skip
+    assert answer["warnings"] == []
+    again = command.call(command.parse([*words[:2], str(tmp_path / "plain"), "--protocol", "general", "--dry-run"]))
+    assert [mode["mode"] for mode in again["modes"]] == ["general"]
 
 
 def test_options_are_read_into_their_types() -> None:
