@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from datasets.conversion.masks import Masks, mask_name
+from datasets.conversion.masks import Masks
 from datasets.images.decode import (
     KINDS,
     MAX_FILE_BYTES,
@@ -89,7 +89,7 @@ def _image_size(image: bytes, problems: _Problems) -> tuple[int, int] | None:
 
 
 def _read_mask(masks: Masks, problems: _Problems) -> bytes | None:
-    name = mask_name(problems.path)
+    name = masks.path_of(problems.path)
     if name not in masks.names:
         problems.add(f"mask missing: there is no {masks.source.where(name)}", "add it, or convert without masks")
         return None
@@ -100,7 +100,7 @@ def _read_mask(masks: Masks, problems: _Problems) -> bytes | None:
 
 
 def _check_mask(mask: bytes, masks: Masks, size: tuple[int, int] | None, problems: _Problems) -> None:
-    name = mask_name(problems.path)
+    name = masks.path_of(problems.path)
     try:
         labels = decode_parsing(mask, name).numpy()
     except DecodeError as error:

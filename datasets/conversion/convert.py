@@ -20,10 +20,9 @@ from datasets.conversion.checks import digest
 from datasets.conversion.counts import counts
 from datasets.conversion.findings import Findings, check_all, duplicates, output_digest
 from datasets.conversion.labels import EntryLabels
-from datasets.conversion.masks import Masks, in_size_of, mask_name, open_masks
+from datasets.conversion.masks import Masks, in_size_of, open_masks
 from datasets.conversion.report import (
     Conversion,
-    DamagedSource,
     notes_of,
     record,
     refuse_empty,
@@ -32,7 +31,7 @@ from datasets.conversion.report import (
     warnings_of,
 )
 from datasets.conversion.settings import ConversionSettings, check_texts, find_by_name
-from datasets.errors import CorruptData, DataError
+from datasets.errors import CorruptData, DamagedSource, DataError
 from datasets.format.manifest import MANIFEST, Manifest
 from datasets.format.schema import Sample
 from datasets.images.decode import MAX_FILE_BYTES
@@ -76,7 +75,7 @@ def convert(
     the shards that are whole and gives the same data set as an undisturbed one. Memory holds labels and digests, two row
     groups, and the few images that are being read.
 
-    Raises: DamagedSource, a DataError, listing every offender; DataError when the source is not the layout's, a
+    Raises: DamagedSource, a DataError, with every offender; DataError when the source is not the layout's, a
     split is empty, or a data set is there already; both before anything is written. CorruptData when a file changes
     between check and write; StoreError.
     """
@@ -257,13 +256,14 @@ def _summarise(
     samples = [entries[number] for number in kept]
     refuse_empty(inputs.layout, reading, protocol, samples, without)
     same = ([entries[number] for number in numbers] for numbers in duplicates(findings, kept))
-    labels = EntryLabels(samples)
+    labels, scored = EntryLabels(samples), PROTOCOLS[protocol]
+    foreseen = prospects(scored, labels)
     warnings = reading.warnings + warnings_of(protocol, reading, samples, inputs.masks, same)
-    warnings += unused_splits(inputs.layout, protocol, samples) + protocol_warnings(PROTOCOLS[protocol], labels)
+    warnings += unused_splits(inputs.layout, protocol, samples) + protocol_warnings(scored, labels, foreseen)
     return Conversion(
         layout=inputs.layout.name,
         protocol=protocol,
-        prospects=prospects(PROTOCOLS[protocol], labels),
+        prospects=foreseen,
         counts=counts(inputs.layout, samples),
         warnings=warnings,
         notes=notes_of(reading, samples, findings.orientations[np.asarray(kept, dtype=np.int64)]),
@@ -322,7 +322,7 @@ def _samples(inputs: _Inputs, findings: Findings, numbers: Sequence[int]) -> Ite
         entry = inputs.entries[number]
         try:
             image = source.read(entry.path, MAX_FILE_BYTES)
-            mask = None if masks is None else masks.source.read(mask_name(entry.path), MAX_FILE_BYTES)
+            mask = None if masks is None else masks.source.read(masks.path_of(entry.path), MAX_FILE_BYTES)
         except OSError as error:
             raise CorruptData(
                 f"{source.where(entry.path)} or its mask was removed after it was checked: {error}; convert again"

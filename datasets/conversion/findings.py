@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.conversion.checks import DIGEST_BYTES, Checked, check
-from datasets.conversion.masks import Masks, mask_name
+from datasets.conversion.masks import Masks
 from datasets.layouts.layout import Entry
 from datasets.ordered_map import chunked_map
 from datasets.sources import Offender, Source
@@ -106,7 +106,7 @@ def _stamp(source: Source, entry: Entry, masks: Masks | None, latest: int) -> tu
     """The stamps of image and mask; None where a file is missing or changed too recently."""
     try:
         image = source.stamp(entry.path)
-        mask = (0, 0) if masks is None else masks.source.stamp(mask_name(entry.path))
+        mask = (0, 0) if masks is None else masks.source.stamp(masks.path_of(entry.path))
     except OSError:
         return None
     return None if max(image[1], mask[1]) > latest else (*image, *mask)

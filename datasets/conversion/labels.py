@@ -18,6 +18,7 @@ class EntryLabels:
         self._of_split: dict[str, list[Entry]] = {}
         for entry in entries:
             self._of_split.setdefault(entry.split, []).append(entry)
+        self._texts: dict[tuple[str, str], pa.ChunkedArray] = {}
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -52,4 +53,7 @@ class EntryLabels:
         )
 
     def _text(self, split: str, column: str) -> pa.ChunkedArray:
-        return pa.chunked_array([pa.array([getattr(entry, column) for entry in self._of_split[split]], pa.string())])
+        if (split, column) not in self._texts:
+            texts = pa.array([getattr(entry, column) for entry in self._of_split[split]], pa.string())
+            self._texts[split, column] = pa.chunked_array([texts])
+        return self._texts[split, column]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -26,7 +27,7 @@ class Masks:
     """The masks of a data set, listed once.
 
     names: paths below the source's root. offenders: those among them that must not be opened. resize: whether a mask of
-    another size is resized to its image's.
+    another size is resized to its image's. variants: by plain spelling the paths that end in capitals or are decomposed (NFD).
     """
 
     source: Source
@@ -34,10 +35,16 @@ class Masks:
     resize: bool
     names: frozenset[str]
     offenders: dict[str, Offender]
+    variants: Mapping[str, str]
+
+    def path_of(self, image: str) -> str:
+        """The path of an image's mask; the expected one where there is none."""
+        name = mask_name(image)
+        return name if name in self.names else self.variants.get(_plain(name), name)
 
     def orphans(self, images: Iterable[str], source: Source) -> list[str]:
         """Masks without an image, sorted. images: known paths; images that the layout does not read are found in `source`."""
-        left = sorted(self.names - {mask_name(path) for path in images})
+        left = sorted(self.names - {self.path_of(path) for path in images})
         stems: dict[str, set[str]] = {}
         for folder in {_folder(name) for name in left}:
             stems[folder] = {PurePosixPath(child.name).stem for child in source.children(folder)}
@@ -68,17 +75,23 @@ def open_masks(
         source = _root_of_masks(source, images, of)
     names, offenders = set[str](), dict[str, Offender]()
     for path, child in walk(source):
-        if path.endswith(".png") and not child.name.startswith("."):
+        if path.lower().endswith(".png") and not child.name.startswith("."):
             names.add(path)
             if child.offender is not None:
                 offenders[path] = child.offender
-    return Masks(source, label_map, resize, frozenset(names), offenders)
+    variants = {plain: path for path in names if (plain := _plain(path)) != path}
+    return Masks(source, label_map, resize, frozenset(names), offenders, variants)
 
 
 def mask_name(path: str) -> str:
     """The path of an image's mask below the folder of masks. path: the image's, below the data set's root."""
     stem, dot, suffix = path.rpartition(".")
     return f"{stem if dot and '/' not in suffix else path}.png"
+
+
+def _plain(path: str) -> str:
+    """A mask's path composed (NFC), with its suffix in small letters."""
+    return unicodedata.normalize("NFC", path[: -len(".png")]) + ".png"
 
 
 def in_size_of(image: bytes, mask: bytes, key: str) -> bytes:

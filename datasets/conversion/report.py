@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,15 +18,8 @@ from datasets.layouts import Entry, Layout, Offender, Reading
 from datasets.protocols.prospects import Prospect
 from datasets.protocols.protocols import PROTOCOLS
 
-_SHOWN, _WARNINGS_SHOWN = 5, 50
-
-
-class DamagedSource(DataError):  # noqa: N818  (what it is, said plainly)
-    """The source has offenders; nothing was written. The message lists each with its path, problem and remedy."""
-
-    def __init__(self, text: str, offenders: Sequence[Offender]) -> None:
-        super().__init__(text)
-        self.offenders = tuple(offenders)
+_SHOWN, _WARNINGS_SHOWN, _LINES_SHOWN = 5, 50, 10
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -60,7 +54,7 @@ class Conversion:
         if (more := len(self.warnings) - _WARNINGS_SHOWN) > 0:
             lines.append(f"warning: and {more:,} more (--json has them all)")
         lines += [f"passed over, {reason}: {_some(paths)}" for reason, paths in self.passed_over.items()]
-        lines += [f"quarantined: {offender}" for offender in self.quarantined]
+        lines += [f"quarantined: {line}" for line in grouped(self.quarantined)]
         if self.num_resumed:
             lines.append(
                 f"resumed an interrupted conversion: {self.num_resumed:,} images were written already, and verified"
@@ -79,10 +73,27 @@ def report(layout: str, reading: Reading, offenders: Sequence[Offender], masks: 
         )
     return (
         f"{layout} at {reading.source.where()} has {num} offender{'s' if num > 1 else ''}; nothing was written"
-        + "".join(f"\n  {offender}" for offender in offenders)
+        + "".join(f"\n  {line}" for line in grouped(offenders))
         + hint
         + "\nCorrect the source, or leave the offenders out with --quarantine."
     )
+
+
+def grouped(offenders: Sequence[Offender]) -> list[str]:
+    """A line for each problem with its first path, at most _LINES_SHOWN of them, and how many there are more."""
+    groups: dict[tuple[str, str], list[Offender]] = {}
+    for offender in offenders:
+        kind = offender.problem.replace(offender.path, "")  # a path in the problem makes no other kind of it
+        groups.setdefault((_NUMBER.sub("", kind), offender.remedy), []).append(offender)
+    lines = []
+    for same in list(groups.values())[:_LINES_SHOWN]:
+        shown = same[: max(1, _LINES_SHOWN // len(groups))]
+        lines += [str(offender) for offender in shown]
+        if (more := len(same) - len(shown)) > 0:
+            lines.append(f"and {more:,} more like it")
+    if (more := sum(map(len, list(groups.values())[_LINES_SHOWN:]))) > 0:
+        lines.append(f"and {more:,} more (--json and --result have them all)")
+    return lines
 
 
 def refuse_empty(

@@ -33,6 +33,7 @@ def inspect(address: str, *, sheet: str | Path | None = None) -> dict[str, Any]:
     dataset = Dataset.open(address)
     manifest = dataset.manifest
     protocol = PROTOCOLS.get(manifest.protocol)
+    modes = prospects(protocol, dataset) if protocol else []
     return {
         "address": dataset.address,
         "name": manifest.name,
@@ -43,8 +44,8 @@ def inspect(address: str, *, sheet: str | Path | None = None) -> dict[str, Any]:
         "fingerprint": dataset.fingerprint,
         "label_map": manifest.label_map,
         "protocol": manifest.protocol,
-        "modes": [asdict(one) for one in prospects(protocol, dataset)] if protocol else [],
-        "warnings": protocol_warnings(protocol, dataset) if protocol else [],
+        "modes": [asdict(one) for one in modes],
+        "warnings": protocol_warnings(protocol, dataset, modes) if protocol else [],
         "splits": {name: _split_facts(dataset, name) for name in dataset.splits},
         "trivial": colour_baselines(dataset),
         "sheet": None if sheet is None else str(_write_sheet(dataset, Path(sheet))),

@@ -1,23 +1,29 @@
-"""MSMT17 V1 (Wei et al., CVPR 2018): a list per split; test restarts the person numbers, so they include the folder."""
+"""MSMT17 (Wei et al., CVPR 2018): a list per split; test restarts the person numbers, so they include the folder.
 
-from collections.abc import Iterator
+V2 has the lists and the images of V1 with faces masked, in folders of other names. A person has the same label in both.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
 
 from datasets.layouts.layout import Entry, Layout, name, number
 from datasets.layouts.tree import Tree
 
 _NAME = name("<person>_<index>_<camera>_<…>", r"(\d+)_\d+_(\d+)_.+")
-_FOLDERS = {"train": "train", "val": "train", "query": "test", "gallery": "test"}
+_PARTS = {"train": "train", "val": "train", "query": "test", "gallery": "test"}
+_V1, _V2 = {"train": "train", "test": "test"}, {"train": "mask_train_v2", "test": "mask_test_v2"}
 _LINE = "expected <person>/<file> <person number>"
 
 
-def _read(tree: Tree) -> Iterator[Entry]:
-    there = {part: {path: person for person, path in tree.nested(part)} for part in ("train", "test")}
+def _read(tree: Tree, folders: Mapping[str, str]) -> Iterator[Entry]:
+    there = {part: {path: person for person, path in tree.nested(folder)} for part, folder in folders.items()}
     entries: dict[str, Entry | None] = {}
     seen: dict[str, tuple[str, str]] = {}
-    for split, folder in _FOLDERS.items():
+    for split, part in _PARTS.items():
         for at, line in tree.lines(f"list_{split}.txt"):
             where = f"list_{split}.txt, line {at}"
-            path = _listed(tree, folder, line, where)
+            path = _listed(tree, folders[part], line, where)
             if path is None:
                 continue
             if path in seen:
@@ -26,10 +32,10 @@ def _read(tree: Tree) -> Iterator[Entry]:
                     entries[path] = None
                 continue
             seen[path] = split, where
-            if path not in there[folder]:
+            if path not in there[part]:
                 tree.report_unlisted(path, where, "line")
             elif found := _NAME.read(tree, path):
-                entries[path] = Entry(split, path, f"{folder}/{there[folder][path]}", camera=number(found[2]))
+                entries[path] = Entry(split, path, f"{part}/{there[part][path]}", camera=number(found[2]))
     for path in (path for images in there.values() for path in images if path not in seen):
         tree.pass_over(path, "images that no list names")
     yield from (entry for entry in entries.values() if entry)
@@ -49,12 +55,16 @@ def _listed(tree: Tree, folder: str, line: str, where: str) -> str | None:
     return None
 
 
+def _places(folders: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    return {split: (f"list_{split}.txt", folders[part]) for split, part in _PARTS.items()}
+
+
 MSMT17 = Layout(
     name="msmt17",
     root="MSMT17_V1",
-    places={split: (f"list_{split}.txt", folder) for split, folder in _FOLDERS.items()},
+    places=_places(_V1),
     names=_NAME,
-    read=_read,
+    read=functools.partial(_read, folders=_V1),
     protocol="msmt17",
     version="V1",
     licence=(
@@ -72,4 +82,14 @@ MSMT17 = Layout(
         "query/images": 11659,
         "gallery/images": 82161,
     },
+)
+
+MSMT17_V2 = dataclasses.replace(
+    MSMT17,
+    name="msmt17v2",
+    root="MSMT17_V2",
+    places=_places(_V2),
+    read=functools.partial(_read, folders=_V2),
+    version="V2",
+    licence=MSMT17.licence.replace("a later release (V2) has faces masked", "faces are masked (V2)"),
 )

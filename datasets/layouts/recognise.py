@@ -24,7 +24,7 @@ def find_root(layout: Layout, archive: Archive, without: tuple[str, ...] = ()) -
     found = [near for near in archive.near() if _is_root(layout, near, without)]
     named = [near for near in found if _name(near) == layout.root]
     if len(found) > 1 and len(named) != 1:
-        places = ", ".join(map(_name, found))
+        places = ", ".join(near.prefix for near in found)
         raise DataError(
             f"{archive.where()} has several folders that could be {layout.name}: {places}. Rename the right one to "
             f"{layout.root}, or unpack the archive and give the folder as the source"

@@ -36,6 +36,8 @@ def _read(tree: Tree) -> Iterator[Entry]:
         if problem := _problem(row, path):
             tree.report(where, *problem)
             continue
+        if not path.isascii():
+            path = tree.spelt(path)
         folder, name = _parts(path)
         if folder not in folders:
             folders[folder] = tree.images(folder)

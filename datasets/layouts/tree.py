@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,18 @@ class Tree:
         return frozenset(
             child.name for child in children if not child.is_folder and child.offender is None and is_image(child.name)
         )
+
+    def spelt(self, path: str) -> str:
+        """A path as the source spells it: a Mac decomposes letters with accents (NFD). As it is where nothing is there."""
+        found = ""
+        for part in path.split("/"):
+            names = [child.name for child in self.source.children(found)]
+            plain = unicodedata.normalize("NFC", part)
+            same = [part] if part in names else [n for n in names if unicodedata.normalize("NFC", n) == plain]
+            if not same:
+                return path
+            found = join(found, same[0])
+        return found
 
     def report_unlisted(self, path: str, where: str, row: str) -> None:
         """Report an image named in a list that its folder's listing lacks. where: the place of its `row` in the list."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from datasets.format.index import SplitIndex
 from datasets.protocols.protocols import Labelled, Mode, Protocol, labels, rows, unlabelled, valid_queries
 
 
@@ -35,18 +36,30 @@ class Prospect:
 
 def prospects(protocol: Protocol, dataset: Labelled) -> list[Prospect]:
     """The prospects of every mode that ranks whole galleries."""
-    return [_prospect(protocol, mode, dataset) for mode in protocol.modes if not mode.draws]
+    opened: dict[tuple[str, str], tuple[SplitIndex, ...]] = {}
+    found = []
+    for mode in protocol.modes:
+        pair = mode.query, mode.gallery
+        missing = [split for split in dict.fromkeys(pair) if split not in dataset.splits]
+        if missing and not mode.draws:
+            problem = f"there is no split {' and no '.join(missing)}"
+            found.append(Prospect(mode.name, *pair, problem=problem))
+        elif not mode.draws:
+            if pair not in opened:
+                opened[pair] = dataset.indexes(*pair, *(["train"] if "train" in dataset.splits else []))
+            found.append(_prospect(protocol, mode, *opened[pair]))
+    return found
 
 
-def protocol_warnings(protocol: Protocol, dataset: Labelled) -> list[str]:
-    """A warning for every mode that cannot be scored, and one where test people are in train."""
-    found = [
+def protocol_warnings(protocol: Protocol, dataset: Labelled, found: Sequence[Prospect]) -> list[str]:
+    """A warning for every mode that cannot be scored, and one where test people are in train. found: by `prospects`."""
+    unscored = [
         f"mode {one.mode} ({one.query} → {one.gallery}) of protocol {protocol.name} cannot be scored: {one.problem}"
-        for one in prospects(protocol, dataset)
+        for one in found
         if one.problem
     ]
     seen = seen_in_training(protocol, dataset)
-    return [*found, seen] if seen else found
+    return [*unscored, seen] if seen else unscored
 
 
 def seen_in_training(protocol: Protocol, dataset: Labelled) -> str | None:
@@ -58,47 +71,39 @@ def seen_in_training(protocol: Protocol, dataset: Labelled) -> str | None:
     there = [split for split in used if split in dataset.splits]
     if not there or "train" not in dataset.splits:
         return None
-    people, seen = _people(dataset, there)
-    if not seen:
+    indexes = dataset.indexes(*there, "train")
+    tested, seen = _people(indexes[:-1]), _people(indexes[-1:])
+    both = np.intersect1d(tested, seen)
+    if not len(both):
         return None
     return (
-        f"{len(seen):,} of the {people:,} people in {' and '.join(there)} are also in train, such as {seen[0]!r}: the test "
-        "scores people seen in training. Give train and test different people"
+        f"{len(both):,} of the {len(tested):,} people in {' and '.join(there)} are also in train, such as "
+        f"{indexes[0].person_names[both[0]]!r}: the test scores people seen in training. Give train and test different people"
     )
 
 
-def _people(dataset: Labelled, splits: Sequence[str]) -> tuple[int, list[str]]:
-    """The number of people in some splits, and the names of those who are in train."""
-    indexes = dataset.indexes(*splits, "train")
-    tested = np.unique(np.concatenate([index.person for index in indexes[:-1]]))
-    seen = np.intersect1d(tested, indexes[-1].person)
-    return len(tested), [indexes[0].person_names[person] for person in seen.tolist()]
+def _people(indexes: Sequence[SplitIndex]) -> np.ndarray:
+    return np.unique(np.concatenate([index.person for index in indexes]))
 
 
-def _prospect(protocol: Protocol, mode: Mode, dataset: Labelled) -> Prospect:
+def _prospect(
+    protocol: Protocol, mode: Mode, query: SplitIndex, gallery: SplitIndex, train: SplitIndex | None = None
+) -> Prospect:
+    """The indexes have one numbering."""
     plain = Prospect(mode.name, mode.query, mode.gallery)
-    if missing := [split for split in (mode.query, mode.gallery) if split not in dataset.splits]:
-        return _without(plain, f"there is no split {' and no '.join(dict.fromkeys(missing))}")
-    query, gallery = dataset.indexes(mode.query, mode.gallery)
     if reason := unlabelled(protocol, mode, query) or unlabelled(protocol, mode, gallery):
-        return _without(plain, reason)
+        return replace(plain, problem=reason)
     of_query, of_gallery = rows(protocol, mode, query), rows(protocol, mode, gallery)
     asked, there = labels(protocol, query).take(of_query), labels(protocol, gallery).take(of_gallery)
-    valid = int(valid_queries(mode.rule, asked, there).sum())
-    people, seen = _people(dataset, (mode.query, mode.gallery)) if "train" in dataset.splits else (0, [])
+    people = np.unique(np.concatenate([asked.person, there.person]))
     cameras = np.unique(np.concatenate([query.camera[of_query], gallery.camera[of_gallery]]))
-    return Prospect(
-        mode.name,
-        mode.query,
-        mode.gallery,
+    valid = int(valid_queries(mode.rule, asked, there).sum())
+    return replace(
+        plain,
         queries=len(of_query),
         valid=valid,
-        people=people or len(np.unique(np.concatenate([asked.person, there.person]))),
-        seen=len(seen),
+        people=len(people),
+        seen=0 if train is None else len(np.intersect1d(people, train.person)),
         cameras=int((cameras >= 0).sum()),
         problem=None if valid else "no query has a match in the gallery",
     )
-
-
-def _without(plain: Prospect, problem: str) -> Prospect:
-    return Prospect(plain.mode, plain.query, plain.gallery, problem=problem)

@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol
 
 from datasets.errors import DataError
 from datasets.sources.members import BAD, FOLDER, Members
-from datasets.sources.source import Child, Offender, Source, TooLarge, join
+from datasets.sources.source import Child, Offender, Source, TooLarge, join, may_be_root
 
 # Images and masks are compressed already: even tiny masks in a tar stay below a ratio of 10.
 MAX_RATIO, FREE_BYTES = 100, 256 << 20
@@ -81,7 +81,7 @@ class Archive:
 
     def near(self) -> Iterator[Archive]:
         """The folders one level down, then two."""
-        below = [child.name for child in self.children("") if child.is_folder][:_NEAR]
+        below = [child.name for child in self.children("") if child.is_folder and may_be_root(child.name)][:_NEAR]
         yield from (self.below(name) for name in below)
         for name in below:
             deeper = [child.name for child in self.children(name) if child.is_folder][:_NEAR]

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from datasets.sources.source import Child, Offender, Source, TooLarge, join
+from datasets.sources.source import Child, Offender, Source, TooLarge, join, may_be_root
 
 _OUT = "is a symbolic link that leads out of the tree"
 _NEAR = 64  # folders examined at most
@@ -86,7 +86,7 @@ class Folder:
     def near(self) -> Iterator[Source]:
         """The folders one level down, then up to three parents."""
         folders = [child.name for child in self.children("") if child.is_folder and child.offender is None]
-        yield from (self.below(name) for name in folders[:_NEAR])
+        yield from (self.below(name) for name in list(filter(may_be_root, folders))[:_NEAR])
         yield from (Folder(parent) for parent in list(self.root.parents)[:3])
 
     def is_same(self, other: Source) -> bool:

@@ -84,6 +84,11 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
+def may_be_root(name: str) -> bool:
+    """Whether a folder of this name may be a data set: a Mac packs a second tree of its own metadata as __MACOSX."""
+    return name != "__MACOSX" and not name.startswith(".")
+
+
 def join(folder: str, name: str) -> str:
     return f"{folder}/{name}" if folder and name else folder or name
 

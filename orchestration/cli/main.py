@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from datasets.errors import DataError
+from datasets.errors import DamagedSource, DataError
 from datasets.storage.address import parse_address, shown
 from orchestration.cli.command import Answer, Command, Group, opening, parse_common
 from orchestration.cli.commands.data import DATA
@@ -86,9 +86,10 @@ def failure(error: BaseException) -> Answer:
         status = WRONG
     else:
         status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
+    details = {"offenders": [str(one) for one in error.offenders]} if isinstance(error, DamagedSource) else {}
     return {
         "status": status,
-        "error": {"type": type(error).__name__, "message": without_secret(str(error)) or "no message"},
+        "error": {"type": type(error).__name__, "message": without_secret(str(error)) or "no message"} | details,
     }
 
 

@@ -280,7 +280,7 @@ class VerifyOptions(Options):
 
 
 def verify(options: VerifyOptions) -> Answer:
-    from datasets.protocols.prospects import protocol_warnings
+    from datasets.protocols.prospects import prospects, protocol_warnings
     from datasets.protocols.protocols import PROTOCOLS
     from datasets.shards.dataset import Dataset
     from orchestration.progress import Progress
@@ -289,10 +289,11 @@ def verify(options: VerifyOptions) -> Answer:
         dataset = Dataset.open(options.address)
     with Progress().bar("verifying", "bytes") as bar:
         problems = dataset.verify(bar)
-    protocol = PROTOCOLS.get(dataset.manifest.protocol)
+    protocol = None if problems else PROTOCOLS.get(dataset.manifest.protocol)
+    warnings = protocol_warnings(protocol, dataset, prospects(protocol, dataset)) if protocol else []
     return {
         "status": 1 if problems else 0,
-        "warnings": protocol_warnings(protocol, dataset) if protocol and not problems else [],
+        "warnings": warnings,
         "address": options.address,
         "fingerprint": dataset.fingerprint,
         "problems": problems,

@@ -52,6 +52,14 @@ def test_a_folder_of_masks_is_listed_once_with_what_must_not_be_opened(tmp_path:
         open_masks(tmp_path / "nowhere", SIX)
 
 
+def test_masks_in_capitals_and_from_a_mac_are_found(tmp_path: Path) -> None:
+    masks = open_masks(tree(tmp_path / "masks", "a/1.PNG", "a/2.Png", "a/3.png", "a/3.PNG", "a/Zoe\u0308.png"), SIX)
+    paths = {"a/1.jpg": "a/1.PNG", "a/2.jpg": "a/2.Png", "a/3.jpg": "a/3.png", "a/Zo\u00eb.jpg": "a/Zoe\u0308.png"}
+    assert {image: masks.path_of(image) for image in paths} == paths
+    assert masks.path_of("a/4.jpg") == "a/4.png"
+    assert masks.orphans([*paths], Folder(tmp_path)) == ["a/3.PNG"]
+
+
 def orphans(masks: Masks, images: Path) -> list[str]:
     return masks.orphans(["a/1.jpg"], Folder(images))
 

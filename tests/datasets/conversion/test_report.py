@@ -9,8 +9,8 @@ import pytest
 
 from datasets.conversion.counts import Count
 from datasets.conversion.masks import open_masks
-from datasets.conversion.report import Conversion, DamagedSource, notes_of, record, refuse_empty, report, warnings_of
-from datasets.errors import DataError
+from datasets.conversion.report import Conversion, grouped, notes_of, record, refuse_empty, report, warnings_of
+from datasets.errors import DamagedSource, DataError
 from datasets.images.label_maps import LABEL_MAPS
 from datasets.layouts import Entry, Layout, Offender, Reading
 from datasets.protocols.prospects import Prospect
@@ -74,6 +74,17 @@ def test_the_lines_are_counts_notes_warnings_files_passed_over_and_offenders_in_
         "resumed an interrupted conversion: 1,234 images were written already, and verified",
     ]
     assert conversion().lines() == []
+
+
+def test_many_offenders_are_shown_in_groups_of_one_kind() -> None:
+    lost = [Offender(f"a/{n}.jpg", f"listed in t.csv, row {n} but not there", "add it") for n in range(100_000)]
+    assert grouped(lost) == [*map(str, lost[:10]), "and 99,990 more like it"]
+    named = [Offender(f"{n}.jpg", f"the name of {n}.jpg is wrong", "rename it") for n in range(3)]
+    assert grouped([*lost, *named, BAD]) == [
+        *map(str, lost[:3]), "and 99,997 more like it", *map(str, named), str(BAD),
+    ]  # fmt: skip
+    kinds = [Offender("a.jpg", f"problem {letter}", "mend it") for letter in "abcdefghijkl"]
+    assert grouped(kinds) == [*map(str, kinds[:10]), "and 2 more (--json and --result have them all)"]
 
 
 def test_of_many_warnings_fifty_are_shown() -> None:

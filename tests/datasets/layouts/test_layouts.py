@@ -255,6 +255,29 @@ def test_layouts_table_reports_every_bad_row(tmp_path: Path) -> None:
         read_layout(LAYOUTS["table"], tmp_path / "t.csv")
 
 
+def test_layouts_msmt17_has_a_second_release_with_other_folders(tmp_path: Path) -> None:
+    line = "0000/0000_000_01_0303morning_0015_0.jpg 0"
+    for root, folders in (("v1", ("train", "test")), ("v2", ("mask_train_v2", "mask_test_v2"))):
+        for folder in folders:
+            (tmp_path / root / folder / "0000").mkdir(parents=True)
+            (tmp_path / root / folder / line.split()[0]).write_bytes(b"x")
+        for name in ("train", "val", "query", "gallery"):
+            (tmp_path / root / f"list_{name}.txt").write_text(line if name in ("train", "query") else "\n")
+    old, new = (
+        read_layout(LAYOUTS[name], tmp_path / root, known=LAYOUTS.values())
+        for name, root in (("msmt17", "v1"), ("msmt17v2", "v2"))
+    )
+    assert [entry.path for entry in new.entries] == [
+        f"mask_{folder}_v2/{line.split()[0]}" for folder in ("train", "test")
+    ]
+    assert [fields(entry) for entry in new.entries] == [
+        (split, f"mask_{path.replace('/', '_v2/', 1)}", *labels) for split, path, *labels in map(fields, old.entries)
+    ]
+    assert (old.offenders, new.offenders) == ([], [])
+    with pytest.raises(DataError, match="The tree looks like msmt17v2; give that as the layout"):
+        read_layout(LAYOUTS["msmt17"], tmp_path / "v2", known=LAYOUTS.values())
+
+
 def test_layouts_all_name_a_protocol_and_their_terms() -> None:
     for name, layout in LAYOUTS.items():
         assert layout.name == name

@@ -73,6 +73,21 @@ def test_a_tree_of_another_layout_is_told_its_name(tmp_path: Path) -> None:
     assert "it has no name as <mine>. The tree looks like other" in refusal(both)
 
 
+def test_a_tree_of_metadata_that_a_mac_packs_is_no_root(tmp_path: Path) -> None:
+    for top in ("Mine-v1", "renamed"):
+        folder = tree(tmp_path / top, *(f"{top}/{path}" for path in WHOLE))
+        tree(folder, *(f"__MACOSX/{top}/{path}" for path in ("train/._1_c1.jpg", "query/._1_c2.jpg", "query.txt")))
+        assert find_root(MINE, archive(folder)).prefix == top
+        with pytest.raises(DataError, match=rf"{top}/{top} has them: give that as the source"):
+            check_root(MINE, Folder(folder), KNOWN)
+
+
+def test_several_roots_are_told_apart_by_their_paths(tmp_path: Path) -> None:
+    folder = tree(tmp_path / "all", *(f"{top}/Mine-v1/{path}" for top in ("new", "old") for path in WHOLE))
+    with pytest.raises(DataError, match="several folders that could be mine: new/Mine-v1, old/Mine-v1"):
+        find_root(MINE, archive(folder))
+
+
 def archive(folder: Path) -> Archive:
     opened = open_source(pack(folder, folder.with_suffix(".zip")), "a test's folder")
     assert isinstance(opened, Archive)

@@ -112,6 +112,15 @@ def test_a_column_twice_is_refused_whatever_its_case(root: Path) -> None:
         read_layout(TABLE, root / "other.parquet")
 
 
+def test_names_that_a_mac_decomposed_are_found(root: Path) -> None:
+    (root / "cafe\u0301").mkdir()
+    (root / "cafe\u0301" / "Zoe\u0308.jpg").write_bytes(b"x")
+    [entry] = read(root, "caf\u00e9/Zo\u00eb.jpg,1,train,,,,").entries
+    assert entry.path == "cafe\u0301/Zoe\u0308.jpg"
+    [offender] = read(root, "caf\u00e9/Zo\u00e9.jpg,1,train,,,,").offenders
+    assert "but not there" in offender.problem
+
+
 def test_links_that_no_row_names_do_not_matter(root: Path) -> None:
     (root / "images" / "0.jpg").symlink_to("/etc/hostname")
     assert read(root, "images/1.jpg,1,train,,,,").offenders == []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datasets.conversion.labels import EntryLabels
 from datasets.layouts.layout import Entry
-from datasets.protocols.prospects import Prospect, prospects, protocol_warnings, seen_in_training
-from datasets.protocols.protocols import PROTOCOLS
+from datasets.protocols.prospects import Prospect, prospects, seen_in_training
+from datasets.protocols.prospects import protocol_warnings as warnings_by
+from datasets.protocols.protocols import PROTOCOLS, Protocol
 
 
 def labelled(**splits: str) -> EntryLabels:
@@ -18,16 +19,18 @@ def labelled(**splits: str) -> EntryLabels:
     return EntryLabels(entries)
 
 
+def protocol_warnings(protocol: Protocol, data: EntryLabels) -> list[str]:
+    return warnings_by(protocol, data, prospects(protocol, data))
+
+
 GALLERY = "a red k2,a blue k3,b grey k1,c grey k1"
 
 
 def test_each_mode_has_its_valid_queries_people_and_cameras() -> None:
     data = labelled(train="t x k1", query="a red k1,b grey k1,b black k2", gallery=GALLERY)
-    common = {"query": "query", "gallery": "gallery", "queries": 3, "people": 3, "cameras": 3}
     assert prospects(PROTOCOLS["ltcc"], data) == [
-        Prospect("general", valid=2, **common),
-        Prospect("same-clothes", valid=1, **common),
-        Prospect("clothes-changing", valid=2, **common),
+        Prospect(mode, "query", "gallery", queries=3, valid=valid, people=3, cameras=3)
+        for mode, valid in (("general", 2), ("same-clothes", 1), ("clothes-changing", 2))
     ]
     assert str(prospects(PROTOCOLS["general"], data)[0]) == "general 2 of 3"
     assert protocol_warnings(PROTOCOLS["ltcc"], data) == []

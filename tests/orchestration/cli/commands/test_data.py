@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from orchestration.cli.commands.data import (
     show_verification,
     show_written,
 )
+from orchestration.cli.main import main
 from tests.orchestration.printed_table import cells
 
 WRITTEN = {
@@ -140,7 +142,7 @@ def table_in(text: str) -> list[str]:
 
 def test_the_example_of_a_table_converts_and_is_scored_in_three_modes(tmp_path: Path) -> None:
     """The same lines stand in the README and in the help."""
-    [command] = [command for command in DATA.commands if command.name == "convert"]
+    _, command, _ = DATA.find(["convert"], "data")
     lines = table_in(command.parser("data convert").format_help())
     assert lines == table_in((Path(__file__).parents[4] / "README.md").read_text(encoding="utf-8"))
     folder = tmp_path / "photos"
@@ -183,3 +185,15 @@ def test_options_are_read_into_their_types() -> None:
     options = parse.parse(["here", "there", "--model", "m.onnx", "--mean", "0,0.5,1", "--gpu", "false"])
     assert (options.mean, options.std, options.gpu, options.workers) == ((0.0, 0.5, 1.0), None, "false", None)
     assert (options.cpus, options.batch) == (2, 8)
+
+
+def test_every_offender_is_in_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [f"{number}.jpg,a,train" for number in range(30)]
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "table.csv").write_text("\n".join(["path,person,split", *rows]))
+    words = ["data", "convert", "table", str(tmp_path / "photos"), str(tmp_path / "out")]
+    assert main([*words, "--result", str(tmp_path / "result.json")]) == 2
+    error = json.loads((tmp_path / "result.json").read_text())["error"]
+    assert [line.partition(":")[0] for line in error["offenders"]] == [f"{number}.jpg" for number in range(30)]
+    assert "and 20 more like it" in error["message"]
+    assert capsys.readouterr().err.count("add the image, or remove the row") == 10
