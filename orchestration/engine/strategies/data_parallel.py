@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -70,7 +70,7 @@ class DataParallel:
     process; methods run the same code on every worker, so it is the same parameters everywhere.
     """
 
-    def __init__(self, parameters: dict[str, Sequence[Parameter]], bucket_bytes: int = BUCKET_BYTES) -> None:
+    def __init__(self, parameters: Mapping[str, Sequence[Parameter]], bucket_bytes: int = BUCKET_BYTES) -> None:
         self.rank, self.workers = dist.get_rank(), dist.get_world_size()
         group = dist.new_group()
         assert isinstance(group, dist.ProcessGroup)
@@ -160,7 +160,7 @@ def fixed_buckets(parameters: Iterable[Parameter], bucket_bytes: int) -> list[Bu
     return buckets
 
 
-def build_strategy(parameters: dict[str, Sequence[Parameter]]) -> SingleProcess | DataParallel:
+def build_strategy(parameters: Mapping[str, Sequence[Parameter]]) -> SingleProcess | DataParallel:
     """Data-parallel where a process group of several workers is initialised, else one process."""
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         return DataParallel(parameters)

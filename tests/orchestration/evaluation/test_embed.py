@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from pathlib import Path
 from typing import Any
@@ -227,17 +228,19 @@ def test_a_few_images_without_a_gpu_are_embedded_in_this_process(
     threads = torch.get_num_threads()
     job = EmbeddingJob(trained[2], data, str(tmp_path), batch=4, flip=True, clip=None, threads=threads + 1)
     seen: list[tuple[int, int]] = []
-    how = {"workers": 2, "resources": ResourceSettings(gpu=gpu)}
+    start_embedding = functools.partial(
+        embed, job, ["query", "gallery"], workers=2, resources=ResourceSettings(gpu=gpu)
+    )
     if on_ray:
         with pytest.raises(RayStartedError):
-            embed(job, ["query", "gallery"], **how)
+            start_embedding()
         return
-    embed(job, ["query", "gallery"], **how, progress=lambda *now: seen.append(now))
+    start_embedding(progress=lambda *now: seen.append(now))
     assert torch.get_num_threads() == threads
     total = sum(len(Dataset.open(data).index(split)) for split in ("query", "gallery"))
     assert seen[0] == (0, total)
     assert seen[-1] == (total, total)
-    embed(job, ["query", "gallery"], **how, progress=lambda *now: seen.append(now))
+    start_embedding(progress=lambda *now: seen.append(now))
     assert seen[-1] == (total, total), "what is there is not embedded again"
     rows = np.arange(len(Dataset.open(data).index("query")))
     assert load_features(open_store(str(tmp_path)), "query", rows).features.shape[0] == len(rows)
