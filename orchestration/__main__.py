@@ -1,6 +1,7 @@
 """`python -m orchestration …`, which is also what `redress …` runs."""
 
 import os
+import signal
 import sys
 
 
@@ -14,7 +15,9 @@ def run() -> int:
         json_descriptor = os.dup(1)
         os.dup2(2, 1)
     from orchestration.cli.main import main
+    from orchestration.signals import interrupt
 
+    signal.signal(signal.SIGTERM, interrupt)
     return main(sys.argv[1:], json_descriptor)
 
 

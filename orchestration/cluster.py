@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestration.errors import RequestError
+from orchestration.signals import handlers_kept
 
 if TYPE_CHECKING:
     from orchestration.config.settings import ResourceSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 EXCLUDES = [".venv", ".git", "runs", "demo", "build"]
+LOOPBACK = "127.0.0.1"
 # Ray reads these when it is imported. What they silence says nothing about a run.
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -44,6 +46,8 @@ def connect(say: Callable[[str], None] | None = None) -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what fails is raised; the rest is Ray's own chatter
+        # Otherwise Ray replaces 127.0.0.1 by the machine's address.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     quiet_logs()
@@ -56,8 +60,8 @@ def connect(say: Callable[[str], None] | None = None) -> None:
         options["runtime_env"] = {"working_dir": str(ROOT), "excludes": EXCLUDES}
     elif not in_job:
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": python_path()}}
-        options |= {"include_dashboard": True, "num_cpus": max(2, os.cpu_count() or 2)}
-    with stderr_unless_it_fails():
+        options |= {"include_dashboard": True, "num_cpus": max(2, os.cpu_count() or 2), "_node_ip_address": LOOPBACK}
+    with stderr_unless_it_fails(), handlers_kept():
         ray.init(**options)
 
 
@@ -98,9 +102,8 @@ def use_gpu(workers: int, resources: ResourceSettings) -> bool:
     """
     if resources.gpu != "auto":
         return bool(resources.gpu)
-    import ray
-
-    if ray.is_initialized():
+    ray = sys.modules.get("ray")  # importing it would fix settings that `connect` makes
+    if ray is not None and ray.is_initialized():
         return total("GPU") >= workers
     import torch
 
@@ -124,6 +127,13 @@ def check_resources(workers: int, resources: ResourceSettings, say: Callable[[st
             raise RequestError(
                 f"{found}. Set workers lower, resources.cpus to a fraction, or RAY_ADDRESS to a larger cluster."
             )
+
+
+def is_on_loopback() -> bool:
+    """Whether no other machine can reach the connected cluster."""
+    import ray
+
+    return {node["NodeManagerAddress"] for node in ray.nodes()} == {LOOPBACK}
 
 
 def is_remote() -> bool:

@@ -1,7 +1,7 @@
 """The command line: arguments → one call of a command → its view or JSON, and an exit status.
 
-0 done, 1 failed while working, 2 the request was wrong, 130 interrupted. A new command is an object in a file of `commands/`
-and an entry of its group; a new group is a line in `REDRESS`.
+0 done, 1 failed while working, 2 the request was wrong, 130 after Ctrl-C, 143 after SIGTERM. A new command is an object in
+a file of `commands/` and an entry of its group; a new group is a line in `REDRESS`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from orchestration.cli.commands.train import TRAIN
 from orchestration.cli.commands.tune import TUNE
 from orchestration.cli.options import CommonOptions, Options
 from orchestration.errors import RequestError, without_secret
+from orchestration.signals import status_of
 
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG = 0, 1, 2
 
 
 def version(options: Options) -> Answer:
@@ -60,6 +61,7 @@ def main(args: Sequence[str] | None = None, json_descriptor: int | None = None) 
     common = CommonOptions(json="--json" in args, debug="--debug" in args, result=None)
     answer: Answer = {"status": DONE, "command": None}
     show: Callable[[Answer], None] = print
+    is_running = False
     try:
         common, args = parse_common(args)
         answer["command"], command, args = REDRESS.find(args)
@@ -68,11 +70,13 @@ def main(args: Sequence[str] | None = None, json_descriptor: int | None = None) 
         check_result(result)
         common.result = result
         show = command.show
+        is_running = True
         answer |= command.call(options)
-    except SystemExit as leaving:  # after --help
-        if not common.json:
+    except SystemExit as leaving:  # after --help, or by code under a command, which never may
+        if not is_running and not common.json:
             raise
-        answer["status"] = int(leaving.code or DONE)
+        why = RuntimeError(f"the command was left by sys.exit({leaving.code!r})")
+        answer |= failure(why) if is_running else {"status": int(leaving.code or DONE)}
     except (Exception, KeyboardInterrupt) as error:
         answer |= failure(error)
         if common.debug:
@@ -85,7 +89,7 @@ def failure(error: BaseException) -> Answer:
     if isinstance(error, RequestError | DataError):
         status = WRONG
     else:
-        status = INTERRUPTED if isinstance(error, KeyboardInterrupt) else FAILED
+        status = status_of(error) if isinstance(error, KeyboardInterrupt) else FAILED
     details = {"offenders": [str(one) for one in error.offenders]} if isinstance(error, DamagedSource) else {}
     return {
         "status": status,

@@ -20,6 +20,8 @@ from orchestration.engine.arithmetic import DTYPES
 from orchestration.engine.step_backup import StepBackup
 from orchestration.engine.strategies.data_parallel import Strategy
 
+STOP = "stop"  # the share of workers that are asked to stop
+
 
 @dataclass(frozen=True)
 class TrainingProgress:
@@ -94,9 +96,11 @@ def train(
     precision: str = "float32",
     device: torch.device | str = "cpu",
     start: TrainingProgress = TrainingProgress(),
+    is_asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> TrainingProgress:
     """Train `method` from `start` to the end of epoch `epochs - 1` and return the progress after it.
 
+    is_asked_to_stop: called before each step. Where it is true on one worker, all return after this step.
     Raises: NonFiniteLossError at the step whose loss or gradient is not finite. Parameters, buffers and optimizers are then
     bit for bit those before this step. OutOfMemoryError naming the batch and two settings that help.
     """
@@ -110,12 +114,16 @@ def train(
         for host in feed.batches(epoch, first_batch):
             batch = to_device(host, feed, epoch, strategy, device, DTYPES[precision])
             progress = TrainingProgress(epoch, host.number, step)
-            logs = train_step(method, batch, optimization, strategy, precision, progress, host)
+            asked = is_asked_to_stop()
+            logs = train_step(method, batch, optimization, strategy, precision, progress, host, {STOP: float(asked)})
+            is_stopped = logs.pop(STOP) > 0
             finished = time.perf_counter()
             metrics = logs | throughput(host.rows.numel() * strategy.workers, finished - started, host.wait_s)
             callbacks.on_step(StepReport(step, epoch, host.number, stage, metrics))
             step, started = step + 1, finished
             callbacks.on_progress(TrainingProgress(epoch, host.number + 1, step), end_of_epoch=False)
+            if is_stopped:
+                return TrainingProgress(epoch, host.number + 1, step)
         first_batch = 0
         callbacks.on_progress(TrainingProgress(epoch + 1, 0, step), end_of_epoch=True)
     return TrainingProgress(epochs, 0, step)
@@ -129,9 +137,11 @@ def train_step(
     precision: str,
     progress: TrainingProgress,
     host: HostBatch,
+    asides: dict[str, float] | None = None,
 ) -> dict[str, float]:
     """All updates of one step, in the method's order; returns what they logged, averaged over the workers.
 
+    asides: other numbers of this worker, averaged in the same collective.
     Raises: NonFiniteLossError after the state before the step is restored.
     """
     names: list[str] = []
@@ -149,6 +159,7 @@ def train_step(
             optimizer.zero_grad(set_to_none=True)
             strategy.backward(update.optimizer, update.loss)
             logs = {f"loss/{update.optimizer}": update.loss, **update.logs}
+            logs |= {name: update.loss.new_tensor(value) for name, value in (asides or {}).items()}
             means = strategy.mean(torch.stack([v.detach().double() for v in logs.values()]))
             norm = gradient_norm(optimizer)
             stop_unless_finite(means[0], norm, update.optimizer, progress, host)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,9 +31,10 @@ from orchestration.evaluation.evaluate import (
 from orchestration.progress import Progress
 from orchestration.registry import pending
 from orchestration.registry.locate import locate
+from orchestration.signals import Interruption, number_of
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.run_description import flatten
-from orchestration.training import changed_clothes_figure
+from orchestration.training import changed_clothes_figure, interrupt
 from orchestration.training.worker import FAILURE, WorkerConfig, train_worker
 
 WEIGHTS = "weights.safetensors"
@@ -145,6 +147,7 @@ def train(
     try:
         store = open_store(run.storage)
         store.delete(FAILURE)
+        interrupt.forget(store)
         if backbone is not None:
             store.write(WEIGHTS, backbone)
         for name, data in changed_clothes_figure.draw_changed_clothes(experiment, prepared.dataset).items():
@@ -158,6 +161,9 @@ def train(
         )
         fit(prepared, run, config, progress)
         result = finish(prepared, run, store, progress)
+    except KeyboardInterrupt as error:
+        run.finish("KILLED")
+        raise Interruption(number_of(error), how_to_resume(run)) from None
     except BaseException:
         run.finish("FAILED")
         raise
@@ -168,12 +174,15 @@ def train(
 def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, progress: Progress) -> None:
     """Run the workers to the last epoch while the forwarder delivers their journal. Raises: TrainingFailedError."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from orchestration.training.loopback import LoopbackConfig
 
     experiment, store = prepared.experiment, open_store(run.storage)
     trainer = TorchTrainer(
         train_worker,  # type: ignore[arg-type]  # what it returns becomes `Result.return_value`
         train_loop_config=asdict(config),
+        torch_config=LoopbackConfig() if cluster.is_on_loopback() else TorchConfig(),
         scaling_config=ScalingConfig(
             num_workers=experiment.workers,
             use_gpu=cluster.use_gpu(experiment.workers, experiment.resources),
@@ -187,7 +196,7 @@ def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, p
     )
     label = f"training {experiment.name}"
     with progress.training_bar(label, prepared.num_steps) as on_records, run.forward(on_records=on_records):
-        failure = run_trainer(trainer, store)
+        failure = run_trainer(trainer, store, progress.say)
     if failure:
         raise TrainingFailedError(f"{failure['type']}: {failure['message']}")
 
@@ -264,15 +273,32 @@ def change_of_length(began: int, experiment: Experiment) -> str | None:
     return None
 
 
-def run_trainer(trainer: Any, store: Store) -> dict[str, str] | None:
-    """Run Ray Train. Returns the failure, if any: one that a worker recorded as final comes before Ray's."""
-    try:
-        returned = trainer.fit().return_value
-    except Exception as error:
-        if store.exists(FAILURE):
-            return json.loads(store.read(FAILURE))
-        return {"type": type(error).__name__, "message": str(error)}
-    return returned.get("failure") if returned else None
+def run_trainer(trainer: Any, store: Store, say: Callable[[str], None]) -> dict[str, str] | None:
+    """Run Ray Train. Returns the failure, if any: one that a worker recorded as final comes before Ray's.
+
+    Raises: Interruption after a signal.
+    """
+    returned: dict[str, Any] = {}
+    errors: list[BaseException] = []
+
+    def fit() -> None:
+        try:
+            returned.update(trainer.fit().return_value or {})
+        except BaseException as error:  # Ray Train's own handlers exit
+            errors.append(error)
+
+    interrupt.run_interruptibly(fit, store, say)
+    if errors and store.exists(FAILURE):
+        return json.loads(store.read(FAILURE))
+    if errors:
+        return {"type": type(errors[0]).__name__, "message": str(errors[0])}
+    return returned.get("failure")
+
+
+def how_to_resume(run: tracked_run.TrackedRun) -> str:
+    found = checkpoint.latest(open_store(run.storage))
+    at = f"at step {found.progress.step}" if found else "before the first checkpoint"
+    return f"interrupted {at}. `redress train --resume {run.run_id}` continues the run."
 
 
 def finish(prepared: Prepared, run: tracked_run.TrackedRun, store: Store, progress: Progress) -> dict[str, Any]:

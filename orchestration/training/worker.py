@@ -26,6 +26,7 @@ from orchestration.engine.strategies.data_parallel import build_strategy
 from orchestration.errors import RequestError
 from orchestration.tracking.journal import Journal, JournalError, ReplayMismatch, environment
 from orchestration.training import stop_signal
+from orchestration.training.interrupt import Listener
 from orchestration.training.milestones import milestones, remaining
 
 log = logging.getLogger(__name__)
@@ -147,7 +148,8 @@ def run(config: WorkerConfig, store: Store, device: torch.device) -> TrainingPro
     """
     with closing(Training(config, store, device)) as training:
         for epoch in training.milestones():
-            training.advance(epoch)
+            if not training.advance(epoch):
+                break
             if config.validation is not None:
                 training.validate(epoch)
                 wait = config.validation.waits and epoch < training.last
@@ -175,8 +177,9 @@ class Training:
         self.dataset = build.open_data(experiment)
         rank, workers = self.strategy.rank, self.strategy.workers
         self.feed, self.stream = build.build_feed(experiment, self.dataset, rank, workers)
-        self.recorder = None
+        self.recorder, self.listener = None, None
         if rank == 0:
+            self.listener = Listener(store)
             if warning := slowness(experiment.precision, device):
                 log.warning(warning)
             journal = Journal(store, environment(experiment))
@@ -188,8 +191,8 @@ class Training:
             return [self.last]
         return remaining(milestones(self.last, self.config.validation.every), self.progress.epoch, self.progress.batch)
 
-    def advance(self, epochs: int) -> None:
-        """Train to the end of epoch `epochs`, counted from 1."""
+    def advance(self, epochs: int) -> bool:
+        """Train to the end of epoch `epochs`, counted from 1. Returns False if the driver asked to stop, after a checkpoint."""
         try:
             self.progress = loop.train(
                 self.method,
@@ -201,6 +204,7 @@ class Training:
                 precision=self.experiment.precision,
                 device=self.device,
                 start=self.progress,
+                is_asked_to_stop=self.listener.is_asked if self.listener else lambda: False,
             )
         except NonFiniteLossError as error:
             error.args = (f"{error} The batch: {', '.join(batch_keys(self.dataset, error.rows))}",)
@@ -208,6 +212,10 @@ class Training:
                 at = error.progress
                 self.recorder.save(at, end_of_epoch=False, keep=None, folder=f"stopped/{at.step:08d}")
             raise
+        is_complete = self.progress.epoch >= epochs
+        if self.recorder and not is_complete:
+            self.recorder.save(self.progress, end_of_epoch=False, keep=self.experiment.checkpoint.keep)
+        return is_complete
 
     def validate(self, epoch: int) -> dict[str, float]:
         """Score the method as it is on the validation set. The scores are also written to the run's storage."""

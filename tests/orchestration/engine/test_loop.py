@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,32 @@ def test_the_same_experiment_twice_gives_the_same_bits(data: str) -> None:
     numbers = [[{k: v for k, v in r.metrics.items() if not k.startswith("speed/")} for r in run.steps]
                for _, run in (first, second)]  # fmt: skip
     assert numbers[0] == numbers[1]
+
+
+def stopped_by_rank_0(wanted: dict[str, Any]) -> tuple[TrainingProgress, list[dict[str, float]]]:
+    """Where a worker is once rank 0, and no other, was asked to stop before its fourth step; and what it logged."""
+    described = Experiment.from_resolved(wanted)
+    dataset = Dataset.open(described.data)
+    method = build.build_method(described, build.describe_data(dataset, dataset.index("train")))
+    strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
+    feed, stream = build.build_feed(described, dataset, strategy.rank, strategy.workers)
+    recorder = Recorder()
+    with closing(stream):
+        reached = loop.train(
+            method, feed, build.build_optimization(described, method), strategy, recorder, epochs=described.epochs,
+            is_asked_to_stop=lambda: strategy.rank == 0 and len(recorder.steps) == 3,
+        )  # fmt: skip
+    assert reached == recorder.reached[-1]
+    return reached, [report.metrics for report in recorder.steps]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_all_workers_stop_after_the_step_at_which_one_was_asked_to(data: str, workers: int) -> None:
+    wanted = experiment(data, "cal-demo", "batch.people=6", "batch.lanes=3", "workers=3").resolved()
+    ends = in_processes(workers, stopped_by_rank_0, wanted) if workers > 1 else [stopped_by_rank_0(wanted)]
+    assert {reached.step for reached, _ in ends} == {4}
+    assert all(reached.epoch < EPOCHS for reached, _ in ends)
+    assert not any("stop" in metrics for _, logged in ends for metrics in logged)
 
 
 @pytest.mark.parametrize("steps", [2, 7], ids=["first epoch", "later epoch"])
