@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import secrets
@@ -61,8 +62,25 @@ def connect(say: Callable[[str], None] | None = None) -> None:
     elif not in_job:
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": python_path()}}
         options |= {"include_dashboard": True, "num_cpus": max(2, os.cpu_count() or 2), "_node_ip_address": LOOPBACK}
-    with stderr_unless_it_fails(), handlers_kept():
+    with stderr_unless_it_fails(), handlers_kept(), apart_from_our_process_group():
         ray.init(**options)
+
+
+@contextmanager
+def apart_from_our_process_group() -> Iterator[None]:
+    """Processes that Ray starts in this block do not get the signals that this process group gets.
+
+    A terminal and a batch system signal the whole group. Ray would end before the checkpoint was written. Its processes still
+    end with this one: the kernel tells them.
+    """
+    from ray._private import services
+
+    theirs: Any = services.ConsolePopen
+    setattr(services, theirs.__name__, functools.partial(theirs, process_group=0))
+    try:
+        yield
+    finally:
+        setattr(services, theirs.__name__, theirs)
 
 
 @contextmanager
