@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from orchestration.config.diagnostics import closest, either, suggest
+from orchestration.config.diagnostics import Diagnostic, RawConfig, closest, either, report, suggest
 from orchestration.errors import RequestError
 
 DEEPEST = 20  # levels of a YAML value
+WORD = re.compile(r"\w+")
 FOLDER = Path(__file__).resolve().parents[1] / "experiments"
 
 
@@ -107,6 +109,67 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, Mapping):
         raise RequestError(f"{path}: expected an experiment's settings (key: value), found {type(tree).__name__}.")
     return {str(key): value for key, value in tree.items()}
+
+
+def setting_names() -> dict[str, tuple[str, ...]]:
+    """Every setting of an experiment with the settings of its branch, read off the source of `settings`.
+
+    Importing that module takes seconds, because methods need torch.
+    """
+    tree = ast.parse((Path(__file__).with_name("settings.py")).read_text(encoding="utf-8"))
+    branches = {node.name: fields_of(node) for node in tree.body if isinstance(node, ast.ClassDef)}
+    return {
+        key: tuple(name for word in WORD.findall(annotation) for name in branches.get(word, ()))
+        for key, annotation in branches["Experiment"].items()
+    }
+
+
+def fields_of(settings: ast.ClassDef) -> dict[str, str]:
+    """Name, or alias, → annotation."""
+    found = {}
+    for node in settings.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            keywords = node.value.keywords if isinstance(node.value, ast.Call) else []
+            alias = next((one.value for one in keywords if one.arg == "alias"), None)
+            name = alias.value if isinstance(alias, ast.Constant) else node.target.id
+            found[str(name)] = ast.unparse(node.annotation)
+    return found
+
+
+def places_of(key: str, tree: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """The dotted places of a key in a tree of settings."""
+    for name, value in tree.items():
+        if name == key:
+            yield f"{above}{name}"
+        if isinstance(value, Mapping):
+            yield from places_of(key, value, f"{above}{name}.")
+
+
+def check_names(name: str | None, overrides: Sequence[str]) -> None:
+    """Check the name of a recipe or file, and the names of settings at the top, its own and those of overrides.
+
+    It takes a fraction of a second: `load` checks everything, and needs torch. Raises: RequestError.
+    """
+    tree, title, sources = {}, "the line", {}
+    if name is not None:
+        path = find(name)
+        tree, title = read(path), f"experiment {path.stem}"
+        sources = dict.fromkeys(tree, path.name)
+    known = setting_names()
+    for key, value in read_overrides(overrides)[0]:
+        put(tree, key, value)
+        sources[key.partition(".")[0]] = "command line"
+    found = []
+    for key in tree:
+        if key not in known:
+            elsewhere = [f"{branch}.{key}" for branch, settings in known.items() if key in settings]
+            elsewhere += [place for place in places_of(key, tree) if place not in (key, *elsewhere)]
+            hint = suggest(closest(key, known) or elsewhere[:2])
+            found.append(
+                Diagnostic(key, f"an experiment has no such setting; it has {', '.join(known)}{hint}", is_unknown=True)
+            )
+    if found:
+        raise RequestError(report(title, RawConfig(tree, sources), found))
 
 
 def read_overrides(words: Sequence[str]) -> tuple[list[tuple[str, Any]], list[tuple[str, str]]]:

@@ -16,6 +16,9 @@ class EvaluateOptions(Options):
 
 
 def evaluate(options: EvaluateOptions) -> Answer:
+    from orchestration.config.recipes import check_names
+
+    check_names(None, options.overrides)
     from orchestration.evaluation.score import score
 
     return score(options.model, options.overrides)

@@ -24,6 +24,8 @@ class ShowOptions(Options):
 
 def resolve_experiment(options: ShowOptions) -> Answer:
     from orchestration.config import recipes
+
+    recipes.check_names(options.name, options.overrides)
     from orchestration.config.load import load
 
     names_data = any(setting.startswith("data=") for setting in options.overrides)

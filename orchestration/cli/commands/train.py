@@ -28,18 +28,21 @@ class TrainOptions(Options):
 
 
 def train(options: TrainOptions) -> Answer:
+    experiment = requested_experiment(options)  # before Ray and MLflow are imported
     from orchestration.training.train import train
 
-    experiment = requested_experiment(options)
     return train(experiment, resume=options.resume, init_from=experiment.init_from)
 
 
 def requested_experiment(options: TrainOptions) -> Experiment:
     """The experiment named first; with --resume the run's own, whether or not its recipe is named. The line overrides it."""
-    from orchestration.config.load import load, override
+    from orchestration.config.recipes import check_names
 
     overrides = list(options.overrides)
     name = overrides.pop(0) if overrides and "=" not in overrides[0] else None
+    check_names(name, overrides)
+    from orchestration.config.load import load, override
+
     if options.init_from:
         overrides.append(f"init_from={options.init_from}")
     if name is not None and not options.resume:

@@ -93,9 +93,9 @@ def given(**settings: Any) -> dict[str, Any]:
 
 
 def tune(options: TuneOptions) -> Answer:
+    experiment, settings = requested_sweep(options)  # before Ray and MLflow are imported
     from orchestration.tuning.tune import tune
 
-    experiment, settings = requested_sweep(options)
     return tune(experiment, settings, resume=options.resume)
 
 
@@ -122,9 +122,8 @@ def resumed_sweep(options: TuneOptions, sweep: str) -> tuple[Experiment, SweepSe
 
 def new_sweep(options: TuneOptions) -> tuple[Experiment, SweepSettings]:
     """The experiment is named first, by itself or by the preset sweep."""
-    from orchestration.config.load import load, recipes
+    from orchestration.config.recipes import check_names, recipes
     from orchestration.sweeps.presets import read_sweep, sweeps
-    from orchestration.sweeps.settings import SweepSettings
 
     overrides = list(options.overrides)
     name = overrides.pop(0) if overrides and "=" not in overrides[0] else None
@@ -138,7 +137,12 @@ def new_sweep(options: TuneOptions) -> tuple[Experiment, SweepSettings]:
             "tune which experiment? redress tune EXPERIMENT [key=value …] --over KEY=VALUES, or a preset sweep: "
             f"{', '.join(sweeps())}; `redress experiments` lists the experiments."
         )
+    check_names(name, overrides)
+    from orchestration.config.load import load
+
     experiment = load(name, overrides)
+    from orchestration.sweeps.settings import SweepSettings
+
     register = None if options.no_register else options.register or experiment.register_as or experiment.name
     settings = {"over": (), **preset, **options.fixed(), **options.changeable(), "register": register}
     return experiment, SweepSettings(**settings)

@@ -17,10 +17,11 @@ from methods import METHODS
 from orchestration.cli.commands.demo import demo_recipes
 from orchestration.config import build
 from orchestration.config.load import Experiment, load, override, recipes
-from orchestration.config.recipes import FOLDER, read_overrides, summary
-from orchestration.config.settings import SGD
+from orchestration.config.recipes import FOLDER, check_names, read_overrides, setting_names, summary
+from orchestration.config.settings import SGD, BatchSettings, EvaluateSettings
+from orchestration.errors import RequestError
 from tests import golden
-from tests.orchestration.config.complaints import DATA
+from tests.orchestration.config.complaints import DATA, complaint
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -162,3 +163,56 @@ def test_any_text_is_a_plain_value_or_one_message(text: str) -> None:
     assert len(overrides) + len(wrong) == 1
     for _, value in overrides:
         json.dumps(value, default=str)
+
+
+def test_the_names_read_off_the_source_are_the_settings() -> None:
+    names = setting_names()
+    assert list(names) == [field.alias or name for name, field in Experiment.model_fields.items()]
+    assert names["batch"] == tuple(BatchSettings.model_fields)
+    assert names["evaluate"] == tuple(EvaluateSettings.model_fields)
+
+
+def test_every_recipe_has_known_names() -> None:
+    for name in recipes():
+        check_names(name, ["batch.people=4", "register=x", "optimizers.model.lr=1"])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["epohcs=3"],
+            r"epohcs = 3 +\(command line\) +an experiment has no such setting; it has name, .*mean epochs\?",
+        ),
+        (["people=3"], r"Did you mean batch\.people\?"),
+        (["lr=3"], r"Did you mean optimizers\.model\.lr"),
+        (["epohcs=3", "seeed.x=1"], r"(?s)2 errors.*Did you mean epochs.*Did you mean seed"),
+    ],
+)
+def test_a_name_that_no_setting_has_is_told_early_as_load_tells_it(words: list[str], told: str) -> None:
+    with pytest.raises(RequestError, match=told):
+        check_names("cal-ltcc", words)
+    assert re.search(told, complaint(*words))
+
+
+EARLY = [["train", "cal-lttc"], ["train", "cal-ltcc", "epohcs=3"], ["tune", "cal-lttc"], ["tune", "cal-ltcc", "epohcs=3"],
+         ["evaluate", "x", "epohcs=3"], ["experiments", "show", "cal-ltcc", "epohcs=3"]]  # fmt: skip
+LATER = [["train", "cal-ltcc", "data=/x", "method.epsilonn=1"], ["tune", "cal-ltcc", "data=/x", "method.epsilonn=1"],
+         ["experiments", "show", "cal-ltcc", "method.epsilonn=1"]]  # fmt: skip
+RUN = """
+import sys, time
+from orchestration.cli.main import main
+status = main(sys.argv[1:])
+print(status, round(time.process_time(), 2), *({"torch", "ray", "mlflow", "pandas"} & sys.modules.keys()))
+"""
+
+
+@pytest.mark.parametrize(("words", "heavy"), [(words, []) for words in EARLY] + [(words, ["torch"]) for words in LATER])
+def test_a_misspelt_name_is_refused_at_once(words: list[str], heavy: list[str]) -> None:
+    done = subprocess.run([sys.executable, "-c", RUN, *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    status, seconds, *imported = done.stdout.split()
+    assert status == "2"
+    assert "Did you mean" in done.stderr
+    assert imported == heavy
+    if not heavy:
+        assert float(seconds) < 1  # 0.2 to 0.5 s on an idle machine
