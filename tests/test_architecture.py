@@ -243,12 +243,10 @@ COVERED_BY = {
     "datasets/synthetic/trunk.py": "datasets/synthetic/test_dataset.py: through figure",
     "orchestration/config/build.py": "orchestration/config/test_load.py",
     "orchestration/config/settings.py": "orchestration/config/test_load.py",
-    "orchestration/engine/checkpoint.py": "orchestration/engine/test_loop.py",
     "orchestration/figures.py": "orchestration/evaluation/test_explain.py: through explain",
     "orchestration/sweeps/plots.py": "system/test_sweep_page.py: through report",
     "orchestration/sweeps/report.py": "system/test_sweep_page.py",
     "orchestration/sweeps/settings.py": "orchestration/sweeps/test_presets.py",
-    "orchestration/training/worker.py": "orchestration/training/test_train.py",
     "orchestration/tuning/ray_tune.py": "orchestration/tuning/test_trial.py",
     "orchestration/tuning/sweep_runs.py": "orchestration/tuning/test_tune.py",
 }

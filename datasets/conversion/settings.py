@@ -63,6 +63,6 @@ def find_by_name(kind: str, name: str, known: Mapping[str, T]) -> T:
     """
     if name in known:
         return known[name]
-    close = difflib.get_close_matches(name, known, 1)
+    close = difflib.get_close_matches(name.lower(), known, 1)  # the names are in lower case
     suggestion = f" Did you mean {close[0]}?" if close else ""
     raise DataError(f"there is no {kind} {name!r}; there are {', '.join(known)}.{suggestion}")

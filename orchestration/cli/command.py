@@ -177,8 +177,8 @@ def closest(name: str, known: Iterable[str]) -> str | None:
     """The known name that begins with `name`, or the one most like it. Dashes in front do not make names alike."""
     import difflib
 
-    bare = {other.lstrip("-"): other for other in known}
-    name = name.lstrip("-")
+    bare = {other.lstrip("-").lower(): other for other in known}
+    name = name.lstrip("-").lower()
     longer = [other for other in bare if name and other.startswith(name)]
     found = longer or difflib.get_close_matches(name, bare, n=1)
     return bare[found[0]] if found else None

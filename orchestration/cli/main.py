@@ -91,9 +91,10 @@ def failure(error: BaseException) -> Answer:
     else:
         status = status_of(error) if isinstance(error, KeyboardInterrupt) else FAILED
     details = {"offenders": [str(one) for one in error.offenders]} if isinstance(error, DamagedSource) else {}
+    usual = "interrupted" if isinstance(error, KeyboardInterrupt) else "no message"
     return {
         "status": status,
-        "error": {"type": type(error).__name__, "message": without_secret(str(error)) or "no message"} | details,
+        "error": {"type": type(error).__name__, "message": without_secret(str(error)) or usual} | details,
     }
 
 

@@ -162,7 +162,8 @@ def chosen_name(tree: dict[str, Any], place: str) -> str | None:
 
 def closest(given: Any, allowed: Iterable[str]) -> list[str]:
     """The allowed name that is most like the given one, if any is like it."""
-    return difflib.get_close_matches(str(given), list(allowed), n=1)
+    in_lower_case = {name.lower(): name for name in allowed}
+    return [in_lower_case[name] for name in difflib.get_close_matches(str(given).lower(), in_lower_case, n=1)]
 
 
 def suggest(names: Sequence[str]) -> str:

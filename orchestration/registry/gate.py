@@ -10,8 +10,10 @@ from typing import Any
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from orchestration.config.diagnostics import either
+from datasets.protocols.protocols import PROTOCOLS
+from orchestration.config.diagnostics import closest, either, suggest
 from orchestration.errors import RequestError, first_line
+from orchestration.measures import compared
 from orchestration.tracking import mlflow_client
 
 PREFIX = "gate."
@@ -75,7 +77,20 @@ def set_gate(client: MlflowClient, name: str, **changes: float | str | None) -> 
 
 def show_gate(name: str, *, tracking_uri: str | None = None, **changes: float | str | None) -> dict[str, Any]:
     """The gate of a registered model, after changing the values that are not None. Raises: RequestError."""
+    check_target(changes.get("target"))
     return {"name": name, "gate": asdict(set_gate(mlflow_client.connect(tracking_uri), name, **changes))}
+
+
+def check_target(target: float | str | None) -> None:
+    """Check that some protocol has the measure. Whether the data's own has it, a comparison says. Raises: RequestError."""
+    names = dict.fromkeys(
+        f"{mode.name}/{measure}" for protocol in PROTOCOLS.values() for mode in protocol.modes for measure in compared()
+    )
+    if target is not None and target not in names:
+        raise RequestError(
+            f"--target {target}: no protocol measures it{suggest(closest(target, names)) or '.'} Expected one of "
+            f"{', '.join(names)}."
+        )
 
 
 def gate_of(client: MlflowClient, name: str) -> Gate:

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
@@ -128,7 +129,15 @@ def review(
         "checks": [asdict(check) for check in checks],
         "changed": {one.mode.name: {"better": one.num_better, "worse": one.num_worse} for one in comparisons},
         "page": place,
+        "page_address": address_of(client, candidate.run_id, place),
+        "copy": str(Path(page).absolute()) if page else None,
     }
+
+
+def address_of(client: MlflowClient, run_id: str, artifact: str) -> str:
+    """Where an artifact lies: a path where the artifacts are on this machine."""
+    root = without_secret(client.get_run(run_id).info.artifact_uri).rstrip("/")
+    return f"{unquote(root.removeprefix('file://')) if root.startswith('file://') else root}/{artifact}"
 
 
 def named_indexes(dataset: Dataset, splits: Sequence[str]) -> dict[str, Any]:

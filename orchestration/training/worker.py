@@ -169,7 +169,7 @@ class Training:
         self.method = method = build.build_method(experiment, config.facts)
         found = common_checkpoint(store)
         if found is None:
-            load_initial_weights(config, experiment, method)
+            load_initial_weights(config, method)
         method.to(device)
         self.optimization = build.build_optimization(experiment, method)
         self.progress = checkpoint.restore(found, method, self.optimization.optimizers) if found else TrainingProgress()
@@ -257,10 +257,10 @@ def common_checkpoint(store: Store) -> checkpoint.Checkpoint | None:
     return None if chosen is None else checkpoint.read(store, chosen)
 
 
-def load_initial_weights(config: WorkerConfig, experiment: Experiment, method: Method) -> None:
+def load_initial_weights(config: WorkerConfig, method: Method) -> None:
     if config.init_from:
-        found = checkpoint.find(config.init_from)
-        checkpoint.load_initial_state(method, found, per_class_tensors(experiment), config.facts["fingerprint"])
+        per_class = per_class_tensors(Experiment.from_resolved(config.experiment))
+        checkpoint.load_initial_state(method, checkpoint.find(config.init_from), per_class, config.facts["fingerprint"])
     elif config.weights:
         method.load_backbone(safetensors.torch.load(open_store(config.run).read(config.weights)))
 

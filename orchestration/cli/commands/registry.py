@@ -115,7 +115,8 @@ def show_comparison(answer: Answer) -> None:
     print(f"\n{'passes the gate' if answer['passes'] else 'does not pass the gate'}")
     for check in answer["checks"]:
         print(f"  {'passed' if check['passed'] else 'FAILED'}  {check['name']}: {check['text']}")
-    print_facts({"review page": f"run {answer['run_id']}, artifact {answer['page']}"})
+    page = f"run {answer['run_id']}, artifact {answer['page']}\n{answer['page_address']}"
+    print_facts({"review page": page, "its copy": answer["copy"]})
 
 
 def difference_cells(difference: Mapping[str, Any]) -> list[str]:

@@ -102,6 +102,8 @@ def test_an_experiment_is_shown_as_yaml_that_can_be_run(capfd: pytest.CaptureFix
             "'few': expected a share such as 0.1, or a number such as 12",
         ),
         (["data", "synth", "x", "--preset", "hugh"], "no preset 'hugh'"),
+        (["data", "convert", "LTCC", "x", "y"], "Did you mean ltcc?"),
+        (["TRAIN"], "Did you mean train?"),
         (["data", "synth", "x", "--splits", "mine"], "mine"),
         (["data", "synth", "x", "--size", "128"], "expected HEIGHTxWIDTH in pixels, such as 128x64"),
         (["data", "parse", "x", "y"], "required: --model"),
@@ -153,7 +155,7 @@ sys.exit(main({words!r}))"""
     process.send_signal(signal.SIGINT)
     told = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert "KeyboardInterrupt" in told
+    assert "KeyboardInterrupt: interrupted\n" in told
     assert "Traceback" not in told
 
 

@@ -115,6 +115,8 @@ def test_a_report_has_one_aligned_line_per_error() -> None:
 def test_names_are_suggested_only_if_they_are_close() -> None:
     assert closest("epsilonn", ["tau", "epsilon"]) == ["epsilon"]
     assert closest(3, ["tau"]) == []
+    assert closest("EPSILON", ["tau", "epsilon"]) == ["epsilon"]
+    assert closest("map", ["mAP", "mINP"]) == ["mAP"]
     assert (suggest(["a", "b"]), suggest([])) == (". Did you mean a or b?", "")
     assert [either(words) for words in (["a"], ["a", "b"], ["a", "b", "c"])] == ["a", "a or b", "a, b or c"]
     assert (shorten({"k": 1}), len(shorten("x" * 99))) == ('{"k": 1}', 48)

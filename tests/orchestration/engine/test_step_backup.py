@@ -66,8 +66,7 @@ def before_and_after(variant: str, epoch: int, steps: int, poison: Poison) -> li
     method = build(variant).train()
     method.begin_epoch(epoch)
     optimizers = optimizers_of(method)
-    owned = {name: [p for _, p in pairs] for name, pairs in method.parameters_of().items()}
-    strategy = build_strategy(owned)
+    strategy = build_strategy({name: [p for _, p in pairs] for name, pairs in method.parameters_of().items()})
     optimization = Optimization(optimizers, lambda name, epoch: 1.0)
 
     def step(seed: int, change: Poison = lambda _, same: same) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from orchestration.errors import RequestError
-from orchestration.registry.gate import Check, Gate, read_gate, run_checks
+from orchestration.registry.gate import Check, Gate, check_target, read_gate, run_checks, show_gate
 
 
 def evidence(**changes: Any) -> dict[str, Any]:
@@ -102,3 +102,10 @@ def test_an_invalid_gate_is_rejected(tags: dict[str, str], message: str) -> None
 def test_missing_tags_give_the_default_gate() -> None:
     assert read_gate({"owner": "ann"}) == Gate()
     assert read_gate({"gate.tolerance": "0.02", "gate.target": "general/mAP"}) == Gate("general/mAP", 0.02)
+
+
+def test_a_target_that_no_protocol_measures_is_refused_when_it_is_set() -> None:
+    for target in (None, "clothes-changing/mAP", "general/rank-1"):
+        check_target(target)
+    with pytest.raises(RequestError, match=r"--target clothes-changing/map: no protocol.*mean clothes-changing/mAP\?"):
+        show_gate("m", target="clothes-changing/map", tracking_uri="http://nobody.invalid")

@@ -84,6 +84,7 @@ def comparison(passes: bool) -> dict[str, Any]:
             "general/rank-1": {"champion": 0.75, "candidate": 0.5, "low": None, "high": None},
         },
         "changed": {"general": {"better": 7, "worse": 3}}, "passes": passes, "run_id": "r", "page": "reviews/review.html",
+        "page_address": "/artifacts/r/reviews/review.html", "copy": "/tmp/copy.html",
         "checks": [{"name": "target", "passed": True, "text": "better"}, {"name": "modes", "passed": passes, "text": "why"}],
     }  # fmt: skip
 
@@ -101,7 +102,8 @@ def test_a_comparison_shows_changes_in_points_and_the_gate(passes: bool, capsys:
     assert "general: 7 queries better, 3 worse\n" in shown
     verdict = "passes the gate\n" if passes else "does not pass the gate\n"
     assert f"\n{verdict}  passed  target: better\n  {'passed' if passes else 'FAILED'}  modes: why\n" in shown
-    assert shown.endswith("review page  run r, artifact reviews/review.html\n")
+    page = "review page  run r, artifact reviews/review.html\n             /artifacts/r/reviews/review.html\n"
+    assert shown.endswith(f"{page}its copy     /tmp/copy.html\n")
 
 
 def test_a_decision(capsys: pytest.CaptureFixture[str]) -> None:
