@@ -107,7 +107,7 @@ class Run:
     def __init__(self, store: Store, *, running: bool) -> None:
         self.store, self.running = store, running
         self.delivery = self
-        self.delivered, self.pending = 7, 2
+        self.delivered, self.pending, self.set_aside = 7, 2, ["file a.png: too large"]
 
     def is_running(self) -> bool:
         return self.running
@@ -121,11 +121,12 @@ def test_sync_registers_what_is_pending_unless_the_run_does_so_itself(
     with pytest.raises(ServiceUnavailableError):
         register_idempotent(store, "r", "m", "checkpoints/1", METRICS)
     monkeypatch.setattr(tracked_run, "open_run", lambda run, tracking_uri: Run(store, running=running))
-    monkeypatch.setattr(pending, "drain", lambda delivery, deadline_s: None)
+    monkeypatch.setattr(pending, "drain", lambda delivery, deadline_s, on_progress: None)
     assert pending.sync("r") == {
         "run_id": "r",
         "delivered": 7,
         "waiting": 2,
+        "set_aside": ["file a.png: too large"],
         "model": None if running else "models:/m/1",
     }
     assert store.exists(FILE) is running
@@ -133,7 +134,7 @@ def test_sync_registers_what_is_pending_unless_the_run_does_so_itself(
 
 def test_sync_reports_what_was_not_delivered(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracked_run, "open_run", lambda run, tracking_uri: Run(store, running=False))
-    monkeypatch.setattr(pending, "drain", lambda delivery, deadline_s: ConnectionError("no answer"))
+    monkeypatch.setattr(pending, "drain", lambda delivery, deadline_s, on_progress: ConnectionError("no answer"))
     with pytest.raises(RequestError) as raised:
         pending.sync("r")
     assert str(raised.value) == (

@@ -34,5 +34,5 @@ def test_a_run_shows_metrics_settings_and_files(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize(("model", "more"), [(None, ""), ("models:/m/1", "registered  models:/m/1\n")])
 def test_a_delivery(model: str | None, more: str, capsys: pytest.CaptureFixture[str]) -> None:
-    show_sync({"run_id": "r", "delivered": 5, "waiting": 0, "model": model})
+    show_sync({"run_id": "r", "delivered": 5, "waiting": 0, "set_aside": [], "model": model})
     assert capsys.readouterr().out == f"run r: 5 records delivered, 0 waiting\n{more}"
