@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 from typing import Any
 
 from datasets.storage.address import without_secret
 
-__all__ = ["RequestError", "ServiceUnavailableError", "UnreachableError", "first_line", "without_secret"]
+__all__ = ["RequestError", "ServiceUnavailableError", "UnreachableError", "cause", "first_line", "without_secret"]
 
 
 class RequestError(ValueError):
@@ -41,11 +43,14 @@ DATABASE = {
 
 
 def cause(error: Any) -> str:
-    """The message of an error; that of the database behind it, with its meaning, where there is one."""
+    """The message of an error: of the database behind it, with its meaning; of a full disk, with what to do."""
     at = error
     while type(at).__module__.partition(".")[0] in ("mlflow", "sqlalchemy"):  # ours have their own words
         if (database := getattr(at, "orig", None)) is not None:
             meaning = next((meaning for text, meaning in DATABASE.items() if text in str(database)), None)
             return f"{database} ({meaning})" if meaning else str(database)
         at = at.__cause__ or at.__context__
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # the storage names its own address
+        where = error.filename or f"probably the folder for temporary files ({tempfile.gettempdir()}) or the database's"
+        return f"{error.strerror}: {where}. Free space there, then give the same command again"
     return str(error)

@@ -26,7 +26,7 @@ from orchestration.cli.commands.search import SEARCH
 from orchestration.cli.commands.train import TRAIN
 from orchestration.cli.commands.tune import TUNE
 from orchestration.cli.options import CommonOptions, Options
-from orchestration.errors import RequestError, without_secret
+from orchestration.errors import RequestError, cause, without_secret
 from orchestration.signals import status_of
 
 DONE, FAILED, WRONG = 0, 1, 2
@@ -94,7 +94,7 @@ def failure(error: BaseException) -> Answer:
     usual = "interrupted" if isinstance(error, KeyboardInterrupt) else "no message"
     return {
         "status": status,
-        "error": {"type": type(error).__name__, "message": without_secret(str(error)) or usual} | details,
+        "error": {"type": type(error).__name__, "message": without_secret(cause(error)) or usual} | details,
     }
 
 

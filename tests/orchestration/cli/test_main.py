@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tomllib
@@ -17,8 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from sqlalchemy.exc import OperationalError
 
-from orchestration.cli.main import main
+from orchestration.cli.main import failure, main
 from tests.tiny import png, tiny_dataset
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -147,7 +150,7 @@ def test_an_interrupted_command_has_status_130(capfd: pytest.CaptureFixture[str]
     code = f"""
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background inherit that it is ignored
-from orchestration.cli.main import main
+from orchestration.cli.main import failure, main
 sys.exit(main({words!r}))"""
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -354,3 +357,15 @@ def test_help_with_json_is_one_object(capfd: pytest.CaptureFixture[str]) -> None
     )
     assert json.loads(done.stdout) == {"status": 0, "command": "train"}
     assert "usage: redress train" in done.stderr
+
+
+def test_a_foreign_error_is_one_message_with_what_to_do() -> None:
+    full = failure(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/x"))
+    assert full["status"] == 1
+    assert full["error"]["message"] == (
+        "No space left on device: /data/x. Free space there, then give the same command again"
+    )
+    assert "folder for temporary files" in failure(OSError(errno.ENOSPC, "No space"))["error"]["message"]
+    database = OperationalError("UPDATE runs", {}, sqlite3.OperationalError("database or disk is full"))
+    assert failure(database)["error"]["message"] == ("database or disk is full (its disk is full. Free space there)")
+    assert failure(ValueError("at http://joe:pa/ss@host?x=1"))["error"]["message"] == "at http://host"
