@@ -6,6 +6,7 @@ MLflow, so that an unavailable tracking server delays delivery and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -196,17 +197,22 @@ def create_run(
         lambda: created(client, experiment_id(client, where, uri), run_name, all_tags), "creating the run"
     )
     storage = runs.join(run_id)
-    retry_while_unavailable(lambda: describe_run(client, run_id, experiment, fingerprint, storage), "creating the run")
     description = {"run_id": run_id, "fingerprint": fingerprint, "tracking_uri": without_secret(uri)}
     try:
+        retry_while_unavailable(
+            lambda: describe_run(client, run_id, experiment, fingerprint, storage), "creating the run"
+        )
         open_store(storage).write(DESCRIPTION, json.dumps(description, indent=1).encode())
-    except StoreError as error:
-        client.set_terminated(run_id, "FAILED")
-        raise RequestError(
-            f"storage {storage} cannot be written: {error}. Set `storage` to a writable address."
-        ) from error
-    tracked = TrackedRun(run_id, storage, uri)
-    tracked.log_file(json.dumps(redact(experiment), indent=1).encode(), "experiment.json")
+        tracked = TrackedRun(run_id, storage, uri)
+        tracked.log_file(json.dumps(redact(experiment), indent=1).encode(), "experiment.json")
+    except BaseException as error:
+        with contextlib.suppress(Exception):  # else MLflow shows the run as running for ever
+            client.set_terminated(run_id, "FAILED")
+        if isinstance(error, StoreError):
+            raise RequestError(
+                f"storage {storage} cannot be written: {error}. Set `storage` to a writable address."
+            ) from error
+        raise
     return tracked
 
 

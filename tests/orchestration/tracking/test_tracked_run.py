@@ -18,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from sqlalchemy.exc import OperationalError
 
+from datasets.storage.address import AddressError
 from orchestration.errors import RequestError, first_line, without_secret
 from orchestration.registry import pending
 from orchestration.tracking import forwarder, mlflow_client, mlflow_retry, runs, tracked_run
@@ -397,3 +398,21 @@ def test_an_error_of_the_database_is_one_line(database: str, experiment: dict) -
     with pytest.raises(MlflowException) as caught:
         client.get_run("0" * 32)
     assert first_line(caught.value).startswith("Run with id=000")
+
+
+def test_a_run_that_cannot_be_begun_does_not_stay_running(
+    database: str, experiment: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(AddressError, match="empty part"):
+        tracked_run.create_run(experiment | {"storage": "s3://b//r"}, FINGERPRINT, tracking_uri=database)
+    client = MlflowClient(database)
+    assert client.get_experiment_by_name(experiment["experiment"]) is None, "nothing was created"
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(tracked_run, "describe_run", fail)
+    with pytest.raises(ZeroDivisionError):
+        tracked_run.create_run(experiment, FINGERPRINT, tracking_uri=database)
+    number = client.get_experiment_by_name(experiment["experiment"]).experiment_id
+    assert [run.info.status for run in client.search_runs([number])] == ["FAILED"]
