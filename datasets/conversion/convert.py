@@ -24,6 +24,7 @@ from datasets.conversion.masks import Masks, in_size_of, open_masks
 from datasets.conversion.report import (
     Conversion,
     notes_of,
+    partly_labelled,
     record,
     refuse_empty,
     report,
@@ -260,6 +261,7 @@ def _summarise(
     foreseen = prospects(scored, labels)
     warnings = reading.warnings + warnings_of(protocol, reading, samples, inputs.masks, same)
     warnings += unused_splits(inputs.layout, protocol, samples) + protocol_warnings(scored, labels, foreseen)
+    warnings += partly_labelled(labels)
     return Conversion(
         layout=inputs.layout.name,
         protocol=protocol,

@@ -16,7 +16,7 @@ from datasets.errors import DataError
 from datasets.format.manifest import Manifest
 from datasets.layouts import Entry, Layout, Offender, Reading
 from datasets.protocols.prospects import Prospect
-from datasets.protocols.protocols import PROTOCOLS
+from datasets.protocols.protocols import PROTOCOLS, Labelled
 
 _SHOWN, _WARNINGS_SHOWN, _LINES_SHOWN = 5, 50, 10
 _NUMBER = re.compile(r"\d+")
@@ -122,6 +122,17 @@ def unused_splits(layout: Layout, protocol: str, samples: Sequence[Entry]) -> li
     others = dict.fromkeys(entry.split for entry in samples if entry.split not in used)
     own = [] if layout.places else others
     return [f"split {split} is neither trained on nor in a mode of protocol {protocol}" for split in own]
+
+
+def partly_labelled(labels: Labelled) -> list[str]:
+    """A warning for each split where only part of the images have clothes, or a camera: then they count as unlabelled."""
+    found = []
+    for split in labels.splits:
+        [index] = labels.indexes(split)
+        for what, column in (("clothes", index.clothes), ("a camera", index.camera)):
+            if 0 < (column < 0).sum() < len(index):
+                found.append(f"{split} has {index.lacking(column)} without {what}: what needs {what} will refuse it")
+    return found
 
 
 def warnings_of(

@@ -26,7 +26,7 @@ LABEL_COLUMNS = ("person", "clothes", "camera", "sequence", "frame", "key")
 class Sample:
     """One row as it is written: labels are the data set's own strings, bytes are never re-encoded.
 
-    image: encoded JPEG or PNG. parsing: 8-bit PNG label map of the image's size, or None.
+    image: an encoded image of one of `decode.KINDS`. parsing: 8-bit PNG label map of the image's size, or None.
     person, clothes, camera, sequence, frame: labels, None where the data set has none.
     key: the path below the data set's root, unique within a split.
     """

@@ -144,7 +144,7 @@ def _problem(row: Mapping[str, str], path: str) -> tuple[str, str] | None:
             return f"{name} is empty", "fill it in, or remove the row"
     if not _SPLIT.fullmatch(row["split"]):
         return f"split {row['split']!r}", "expected lower-case letters, digits and _, as in train, query, val_gallery"
-    if path.startswith("/") or "\\" in path or ".." in path.split("/"):
+    if path.startswith("/") or "\\" in path or "\0" in path or ".." in path.split("/"):
         return f"path {row['path']!r}", "expected a plain path below the table's folder, as in images/0001.jpg"
     return None
 

@@ -35,6 +35,7 @@ class Tree:
     warnings: list[str] = field(default_factory=list)
     passed_over: dict[str, list[str]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    _found: set[Offender] = field(default_factory=set)
 
     def report(self, path: str, problem: str, remedy: str) -> None:
         self.offenders.append(Offender(path, problem, remedy))
@@ -61,8 +62,7 @@ class Tree:
     def report_unlisted(self, path: str, where: str, row: str) -> None:
         """Report an image named in a list that its folder's listing lacks. where: the place of its `row` in the list."""
         if offender := self.source.offender_at(path):
-            if offender not in self.offenders:
-                self.offenders.append(offender)
+            self._add(offender)
         elif not self.source.is_file(path):
             self.report(path, f"listed in {where} but not there", f"add the image, or remove the {row}")
         elif path.rpartition("/")[2].startswith("."):
@@ -70,6 +70,12 @@ class Tree:
         else:
             problem = f"listed in {where}, but its suffix is none of {' '.join(SUFFIXES)}"
             self.report(path, problem, f"expected {', '.join(KINDS)}; save it as PNG, or remove the {row}")
+
+    def _add(self, offender: Offender) -> None:
+        """Once, however many rows name the file."""
+        if offender not in self._found:
+            self._found.add(offender)
+            self.offenders.append(offender)
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
@@ -85,12 +91,12 @@ class Tree:
         if not self.source.is_folder(folder):
             return Listing()
         if offender := self.source.offender_at(folder):
-            self.offenders.append(offender)
+            self._add(offender)
             return Listing()
         images, folders = [], []
         for child in self.source.children(folder):
             if child.offender is not None:
-                self.offenders.append(child.offender)
+                self._add(child.offender)
             elif child.is_folder:
                 folders.append(child.name)
             elif is_image(child.name):

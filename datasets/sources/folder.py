@@ -46,6 +46,8 @@ class Folder:
 
     def offender_at(self, path: str) -> Offender | None:
         place = Path(self.where(path))
+        if not os.path.lexists(place):  # also for what can be no path: too long, with a zero byte
+            return None
         target = place.resolve()
         if not target.is_relative_to(self.root):
             return Offender(path, _OUT, f"put the {'folder' if target.is_dir() else 'file'} itself there")

@@ -16,6 +16,12 @@ def print_facts(facts: Mapping[str, Any]) -> None:
         print(f"{name:{width}}  " + value.replace("\n", "\n" + " " * (width + 2)))
 
 
+def shortened(lines: Sequence[str], most: int = 10) -> list[str]:
+    """The first lines, and how many there are more."""
+    hidden = len(lines) - most
+    return [*lines[:most], f"and {hidden:,} more (all of them with --json)"] if hidden > 0 else list(lines)
+
+
 def print_table(
     title: str, columns: Sequence[str], lines: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()
 ) -> None:

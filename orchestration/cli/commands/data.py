@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from orchestration.cli.argument_types import (
@@ -15,14 +14,13 @@ from orchestration.cli.argument_types import (
 )
 from orchestration.cli.command import Answer, Command, Group, opening
 from orchestration.cli.options import Options, argument, option, repeated, required, switch
-from orchestration.cli.tables import percent, print_facts, print_table
+from orchestration.cli.tables import percent, print_facts, print_table, shortened
 
 if TYPE_CHECKING:
     from datasets.format.manifest import Manifest
 
 LABEL_MAPS = "lip20, atr18, pascal7 or six"
 OVERWRITE = switch("replace the data set at the destination")
-MAX_QUARANTINED_SHOWN = 10
 TABLE_HELP = """\
 LAYOUT table reads your own images from a table.csv beside them (or .tsv, .parquet), with a row for each image and split:
 
@@ -116,6 +114,8 @@ class ConvertOptions(Options):
 
 
 def convert(options: ConvertOptions) -> Answer:
+    from dataclasses import asdict
+
     from datasets.conversion.convert import ConversionSettings, convert
     from datasets.storage.store import open_store
     from orchestration.progress import Progress
@@ -192,6 +192,8 @@ class ParseOptions(Options):
 
 
 def parse(options: ParseOptions) -> Answer:
+    from datasets.shards.exclusive import exclusive
+    from datasets.storage.store import open_store
     from orchestration.parsing.job import ParseSettings, parse
     from orchestration.parsing.models import find_parser
     from orchestration.progress import Progress
@@ -205,7 +207,9 @@ def parse(options: ParseOptions) -> Answer:
         overwrite=options.overwrite,
         overwrite_masks=options.overwrite_masks,
     )
-    with Progress().bar("parsing", unit="images") as bar:
+    with opening():
+        address = open_store(options.destination).address
+    with exclusive(address), Progress().bar("parsing", unit="images") as bar:
         done = parse(options.address, options.destination, model, settings, progress=bar)
     shards = {"made": done.made, "kept": done.kept}
     return written(options.destination, done.manifest) | {"parser": model.record(), "shards": shards}
@@ -262,10 +266,7 @@ def mode_line(mode: dict[str, Any]) -> list[Any]:
 
 
 def quarantined(answer: Answer) -> str:
-    lines = [f"{entry['path']}: {entry['problem']}" for entry in answer["quarantined"]]
-    if (hidden := len(lines) - MAX_QUARANTINED_SHOWN) > 0:
-        lines = [*lines[:MAX_QUARANTINED_SHOWN], f"and {hidden} more (all of them with --json)"]
-    return "\n".join(lines)
+    return "\n".join(shortened([f"{entry['path']}: {entry['problem']}" for entry in answer["quarantined"]]))
 
 
 def split_line(name: str, split: dict[str, Any]) -> list[Any]:
@@ -301,7 +302,7 @@ def verify(options: VerifyOptions) -> Answer:
 
 
 def show_verification(answer: Answer) -> None:
-    for problem in answer["problems"]:
+    for problem in shortened(answer["problems"]):
         print(problem)
     for warning in answer["warnings"]:
         print(f"warning: {warning}")

@@ -8,7 +8,7 @@ from typing import Any
 from orchestration.cli.argument_types import any_address, any_model, positive_int
 from orchestration.cli.command import Answer, Command
 from orchestration.cli.options import MODEL, Options, argument, arguments, option
-from orchestration.cli.tables import print_facts, print_table
+from orchestration.cli.tables import print_facts, print_table, shortened
 
 LABELS = {"is_match": "same person", "person": "person", "clothes": "clothes", "camera": "camera"}
 
@@ -44,7 +44,7 @@ def search(options: SearchOptions) -> Answer:
 def show_search(answer: Answer) -> None:
     for query in answer["results"]:
         show_query(query)
-    skipped = "\n".join(answer["set_aside"])
+    skipped = "\n".join(shortened(answer["set_aside"]))
     print_facts({"searched": answer["searched"], "skipped": skipped, "picture": answer["picture"]})
 
 

@@ -192,6 +192,23 @@ def test_a_table_needs_the_splits_of_its_protocol(tmp_path: Path) -> None:
     assert any("cannot be scored: there is no split query" in warning for warning in found.warnings)
 
 
+def test_labels_of_a_part_of_the_images_are_a_warning(tmp_path: Path) -> None:
+    rows = (
+        "1.png,a,train,red,c1",
+        "0.png,a,train,,c1",
+        "2.png,b,query,red,c1",
+        "3.png,b,gallery,,c2",
+        "4.png,b,gallery,x,",
+    )
+    found = convert("table", own(tmp_path / "own", *rows), str(tmp_path / "out"))
+    assert found.protocol == "general"
+    assert found.warnings == [
+        "gallery has 1 of 2 images (such as 3.png) without clothes: what needs clothes will refuse it",
+        "gallery has 1 of 2 images (such as 4.png) without a camera: what needs a camera will refuse it",
+        "train has 1 of 2 images (such as 0.png) without clothes: what needs clothes will refuse it",
+    ]
+
+
 def test_people_of_train_among_the_queries_are_a_warning(tmp_path: Path) -> None:
     source = own(tmp_path / "own", *(row.replace("png,a,", "png,b,") for row in OWN))
     [warning] = convert("table", source, str(tmp_path / "out")).warnings

@@ -61,6 +61,8 @@ OFFENDERS = {
     "split": ("images/1.jpg,1,Train,,,,", "table.csv, row 3", "split 'Train'"),
     "absolute": ("/images/1.jpg,1,train,,,,", "table.csv, row 3", "path '/images/1.jpg'"),
     "out": ("images/../../1.jpg,1,train,,,,", "table.csv, row 3", "path 'images/../../1.jpg'"),
+    "zero byte": ("images/1\0.jpg,1,train,,,,", "table.csv, row 3", "path 'images/1\\x00.jpg'"),
+    "long": (f"{'a' * 5000}.jpg,1,train,,,,", f"{'a' * 5000}.jpg", "listed in table.csv, row 3 but not there"),
     "windows": ("images\\1.jpg,1,train,,,,", "table.csv, row 3", "path 'images\\\\1.jpg'"),
     "more cells": ("images/1.jpg,1,train,red, blue,c1,s1,2", "table.csv, row 3", "8 cells, the header has 7"),
     "fewer cells": ("images/1.jpg,1,train,red", "table.csv, row 3", "4 cells, the header has 7"),

@@ -252,7 +252,7 @@ def test_the_result_is_written_also_of_a_failure(capfd: pytest.CaptureFixture[st
     result = tmp_path / "results" / "verify.json"
     assert main(["data", "verify", data, "--result", str(result)]) == 0
     assert json.loads(result.read_text()) | {"fingerprint": ""} == {
-        "status": 0, "command": "data verify", "address": data, "fingerprint": "", "problems": [],
+        "status": 0, "command": "data verify", "address": data, "fingerprint": "", "problems": [], "warnings": [],
     }  # fmt: skip
     assert main(["train", "cal-ltcc", "epochs=0", "--result", str(result)]) == 2
     told = json.loads(result.read_text())

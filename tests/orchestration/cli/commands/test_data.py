@@ -112,6 +112,10 @@ def test_an_inspection_names_ten_quarantined_files_at_most(count: int, capsys: p
 def test_a_verification(problems: list[str], shown: str, capsys: pytest.CaptureFixture[str]) -> None:
     show_verification({"address": "data", "problems": problems, "warnings": []})
     assert capsys.readouterr().out == shown
+    show_verification({"address": "data", "problems": [f"{number} differs" for number in range(1_200)], "warnings": []})
+    assert capsys.readouterr().out.endswith(
+        "9 differs\nand 1,190 more (all of them with --json)\ndata: 1200 problems\n"
+    )
     show_verification({"address": "data", "problems": problems, "warnings": ["odd"]})
     assert "warning: odd\n" in capsys.readouterr().out
 
