@@ -15,10 +15,18 @@ def run() -> int:
         json_descriptor = os.dup(1)
         os.dup2(2, 1)
     from orchestration.cli.main import main
+    from orchestration.numerics import PORTABLE, OtherNumericsError
     from orchestration.signals import interrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    return main(sys.argv[1:], json_descriptor)
+    try:
+        return main(sys.argv[1:], json_descriptor)
+    except OtherNumericsError:  # nothing was started: begin anew, with the variables in place before torch loads
+        os.environ.update(PORTABLE)
+        if json_descriptor is not None:
+            os.dup2(json_descriptor, 1)
+        sys.stdout.flush()
+        os.execv(sys.executable, sys.orig_argv)
 
 
 if __name__ == "__main__":

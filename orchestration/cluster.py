@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestration import numerics
 from orchestration.errors import RequestError
 from orchestration.signals import handlers_kept
 
@@ -62,6 +63,9 @@ def connect(say: Callable[[str], None] | None = None) -> None:
     elif not in_job:
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": python_path()}}
         options |= {"include_dashboard": True, "num_cpus": max(2, os.cpu_count() or 2), "_node_ip_address": LOOPBACK}
+    if numerics.is_portable():
+        environment = options.setdefault("runtime_env", {}).setdefault("env_vars", {})
+        environment |= numerics.PORTABLE
     with stderr_unless_it_fails(), handlers_kept(), apart_from_our_process_group():
         ray.init(**options)
 

@@ -37,6 +37,11 @@ os.environ |= {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # no cloud takes these machines back: a process less in each fit()
 }
 os.environ.pop("RAY_ADDRESS", None)
+os.environ |= {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "MKL_CBWR": "COMPATIBLE",
+}  # portable numbers
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # two processes of tests with a thread per core each stand in each other's way

@@ -28,7 +28,7 @@ FLOORS = {
         "conversion inspection parsing synthetic",
     ),
     "orchestration": (
-        "addresses errors progress figures measures signals",
+        "addresses errors progress figures measures numerics signals",
         "engine export",
         "config",
         "cluster tracking",

@@ -27,6 +27,7 @@ from orchestration.cli.commands.train import TRAIN
 from orchestration.cli.commands.tune import TUNE
 from orchestration.cli.options import CommonOptions, Options
 from orchestration.errors import RequestError, cause, without_secret
+from orchestration.numerics import OtherNumericsError
 from orchestration.signals import status_of
 
 DONE, FAILED, WRONG = 0, 1, 2
@@ -56,7 +57,10 @@ REDRESS = Group(
 
 
 def main(args: Sequence[str] | None = None, json_descriptor: int | None = None) -> int:
-    """Run one command and return its exit status. json_descriptor: the file that takes the JSON; None: stdout."""
+    """Run one command and return its exit status. json_descriptor: the file that takes the JSON; None: stdout.
+
+    Raises: OtherNumericsError where another process has to serve the request.
+    """
     args = list(sys.argv[1:] if args is None else args)
     common = CommonOptions(json="--json" in args, debug="--debug" in args, result=None)
     answer: Answer = {"status": DONE, "command": None}
@@ -77,6 +81,8 @@ def main(args: Sequence[str] | None = None, json_descriptor: int | None = None) 
             raise
         why = RuntimeError(f"the command was left by sys.exit({leaving.code!r})")
         answer |= failure(why) if is_running else {"status": int(leaving.code or DONE)}
+    except OtherNumericsError:
+        raise
     except (Exception, KeyboardInterrupt) as error:
         answer |= failure(error)
         if common.debug:

@@ -73,6 +73,8 @@ def build_optimization(experiment: Experiment, method: Method) -> Optimization:
         options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
         if settings.name == "sgd":
             options["momentum"] = settings.momentum
+        else:  # fused on a CPU: its square root is the processor's, not MKL's
+            options["fused"] = all(p.device.type == "cpu" for _, p in parameters)
         optimizers[name] = OPTIMIZERS[settings.name]([p for _, p in parameters], **options)
 
     def rate(name: str, epoch: int) -> float:

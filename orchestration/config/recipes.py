@@ -145,10 +145,11 @@ def places_of(key: str, tree: Mapping[str, Any], above: str = "") -> Iterator[st
             yield from places_of(key, value, f"{above}{name}.")
 
 
-def check_names(name: str | None, overrides: Sequence[str]) -> None:
+def check_names(name: str | None, overrides: Sequence[str]) -> dict[str, Any]:
     """Check the name of a recipe or file, and the names of settings at the top, its own and those of overrides.
 
-    It takes a fraction of a second: `load` checks everything, and needs torch. Raises: RequestError.
+    It takes a fraction of a second: `load` checks everything, and needs torch. Returns the settings as they are given, without
+    defaults. Raises: RequestError.
     """
     tree, title, sources = {}, "the line", {}
     if name is not None:
@@ -170,6 +171,7 @@ def check_names(name: str | None, overrides: Sequence[str]) -> None:
             )
     if found:
         raise RequestError(report(title, RawConfig(tree, sources), found))
+    return tree
 
 
 def read_overrides(words: Sequence[str]) -> tuple[list[tuple[str, Any]], list[tuple[str, str]]]:

@@ -22,6 +22,7 @@ from methods.backbones.bodies import as_stored_now
 from methods.clothes_sampling import Parts
 from orchestration.engine.schedule import Schedule
 from orchestration.errors import RequestError
+from orchestration.numerics import Numerics
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
@@ -193,6 +194,7 @@ class Experiment(Settings):
     augment: AugmentSettings = AugmentSettings()
     # float32: IEEE 754 everywhere; tf32: a GPU's shorter products; bfloat16: autocast, weights stay float32
     precision: Literal["float32", "tf32", "bfloat16", "float64"] = "float32"
+    numerics: Numerics = "native"  # of CPUs; portable: the same on all x86 processors with AVX2, slower
     sync_batch_norm: bool = True
     seed: int = Field(default=1, ge=0)
     workers: int = Field(default=1, ge=1)

@@ -14,7 +14,7 @@ from datasets.protocols.protocols import PROTOCOLS, Mode, Protocol, check
 from datasets.shards.dataset import DataError, Dataset, SplitIndex
 from datasets.storage.store import Store, StoreError, open_store
 from methods import METHODS
-from orchestration import figures
+from orchestration import figures, numerics
 from orchestration.config import build
 from orchestration.config.diagnostics import either
 from orchestration.config.load import Experiment
@@ -127,6 +127,7 @@ def evaluate(
     reports that Ray starts.
     Raises: RequestError before work starts where data, protocol or checkpoint are not usable.
     """
+    numerics.use(experiment.numerics)
     dataset, protocol = open_for_evaluation(experiment.data, validation=validation)
     found = checkpoint.find(model)
     check_fits(found, dataset, protocol)

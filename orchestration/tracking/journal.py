@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets.storage.store import Store
+from orchestration import numerics
 from orchestration.tracking.segments import FLUSH_S, JournalError, Record, SegmentReader, SegmentWriter
 
 if TYPE_CHECKING:
@@ -47,10 +48,15 @@ def environment(experiment: Experiment) -> dict[str, Any]:
         "workers": experiment.workers,
         "threads": experiment.threads,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "processor": processor(),
+        "numerics": experiment.numerics,
+        "processor": "x86 with AVX2" if is_portable_here(experiment) else processor(),
         "python": platform.python_version(),
         **{name: installed(name) for name in LIBRARIES},
     }
+
+
+def is_portable_here(experiment: Experiment) -> bool:
+    return experiment.numerics == "portable" and numerics.processor_is_able()
 
 
 def processor() -> str:

@@ -12,7 +12,7 @@ from datasets.shards.dataset import DataError, Dataset, SplitIndex
 from datasets.storage.store import Store, StoreError, open_store
 from methods import METHODS
 from methods.method import MethodError
-from orchestration import cluster
+from orchestration import cluster, numerics
 from orchestration.config import build
 from orchestration.config.load import Experiment
 from orchestration.config.meta import per_class_tensors
@@ -61,6 +61,7 @@ class Prepared:
 
 def prepare(experiment: Experiment) -> Prepared:
     """Check everything that can be checked before a worker starts. Raises: RequestError with the fix."""
+    numerics.use(experiment.numerics)
     dataset, protocol = open_for_evaluation(experiment.data)
     index = check_on_data(experiment, dataset, protocol)
     if experiment.select != "last":
@@ -141,6 +142,7 @@ def train(
         check_same_experiment(experiment, tracked_run.open_run(resume).store)
     else:
         mlflow_client.connect()  # what does not answer is reported before Ray starts
+    numerics.warn_if_not_able(experiment.numerics, progress.say)
     cluster.connect(progress.say)
     cluster.check_resources(experiment.workers, experiment.resources, progress.say)
     run = tracked_run.start_run(experiment, prepared.dataset.fingerprint, resume=resume)

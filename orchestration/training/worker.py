@@ -16,6 +16,7 @@ from datasets.images.decode import DecodeError
 from datasets.shards.dataset import CorruptData, DataError, Dataset
 from datasets.storage.store import Store, open_store
 from methods.method import Method, MethodError
+from orchestration import numerics
 from orchestration.config import build
 from orchestration.config.load import Experiment
 from orchestration.config.meta import per_class_tensors
@@ -165,6 +166,7 @@ class Training:
         self.config, self.store, self.device = config, store, device
         self.experiment = experiment = Experiment.from_resolved(config.experiment)
         self.last = experiment.epochs
+        numerics.use(experiment.numerics)
         torch.set_num_threads(experiment.threads)
         self.method = method = build.build_method(experiment, config.facts)
         found = common_checkpoint(store)

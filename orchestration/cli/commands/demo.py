@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestration import numerics
 from orchestration.cli.argument_types import local_path
 from orchestration.cli.command import Answer, Command
 from orchestration.cli.options import Options, argument
@@ -59,6 +60,7 @@ def demo(directory: str = "demo", *, overrides: Sequence[str] = (), progress: Pr
     """
     from pathlib import Path
 
+    numerics.use("portable")  # as its recipes have it, before torch loads
     from orchestration.config.load import load
     from orchestration.progress import Progress
     from orchestration.registry import register

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from orchestration import numerics
 from orchestration.cli.argument_types import any_model, any_run
 from orchestration.cli.command import Answer, Command, opening
 from orchestration.cli.options import SETTINGS, Options, arguments, option
@@ -40,7 +41,7 @@ def requested_experiment(options: TrainOptions) -> Experiment:
 
     overrides = list(options.overrides)
     name = overrides.pop(0) if overrides and "=" not in overrides[0] else None
-    check_names(name, overrides)
+    numerics.use(str(check_names(name, overrides).get("numerics")))
     from orchestration.config.load import load, override
 
     if options.init_from:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestration import numerics
 from orchestration.cli.argument_types import any_run, positive_int
 from orchestration.cli.command import Answer, Command
 from orchestration.cli.options import SETTINGS, Options, arguments, option, repeated, switch
@@ -137,7 +138,7 @@ def new_sweep(options: TuneOptions) -> tuple[Experiment, SweepSettings]:
             "tune which experiment? redress tune EXPERIMENT [key=value …] --over KEY=VALUES, or a preset sweep: "
             f"{', '.join(sweeps())}; `redress experiments` lists the experiments."
         )
-    check_names(name, overrides)
+    numerics.use(str(check_names(name, overrides).get("numerics")))
     from orchestration.config.load import load
 
     experiment = load(name, overrides)
