@@ -101,7 +101,12 @@ sys.exit(run())
 @pytest.mark.skipif(not numerics.processor_is_able(), reason="no x86 processor with AVX2")
 def test_a_training_has_these_digits_on_every_processor() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", TRAIN], env=os.environ | PORTABLE, capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, "-c", TRAIN],
+        env=os.environ | PORTABLE,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
     )
     assert done.stdout.strip() == DIGEST
 
