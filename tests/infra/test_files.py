@@ -14,7 +14,28 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
 VERSIONS = dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
-SECRETS = ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "RAY_AUTH_TOKEN", "POSTGRES_PASSWORD")
+SECRETS = (
+    "AWS_SECRET_ACCESS_KEY",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_ADMIN_PASSWORD",
+    "MLFLOW_FLASK_SERVER_SECRET_KEY",
+    "RAY_AUTH_TOKEN",
+    "POSTGRES_PASSWORD",
+)
+NEEDS = {  # the secrets of each service of the compose file
+    "s3": {"AWS_SECRET_ACCESS_KEY"},
+    "bucket": {"AWS_SECRET_ACCESS_KEY"},
+    "postgres": {"POSTGRES_PASSWORD"},
+    "mlflow": {
+        "AWS_SECRET_ACCESS_KEY",
+        "POSTGRES_PASSWORD",
+        "MLFLOW_ADMIN_PASSWORD",
+        "MLFLOW_FLASK_SERVER_SECRET_KEY",
+    },
+    "user": {"MLFLOW_ADMIN_PASSWORD", "MLFLOW_TRACKING_PASSWORD"},
+    "head": {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "RAY_AUTH_TOKEN"},
+    "worker": {"AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN"},
+}
 
 
 def load(path: Path) -> Any:
@@ -97,8 +118,41 @@ def test_compose_publishes_on_the_loopback_alone_and_pins_its_images(compose: di
     for name, service in compose["services"].items():
         for port in service.get("ports", ()):
             assert port.startswith("127.0.0.1:"), f"{name} publishes {port}"
-        image = service.get("image", "redress")
-        assert image == "redress" or re.search(r":[0-9.]+$", image), f"{name}: {image} has no version"
+        image = service["image"]
+        assert image in ("redress", "redress-mlflow") or re.search(r":[0-9.]+$", image), (
+            f"{name}: {image} has no version"
+        )
+
+
+def test_each_compose_service_gets_its_secrets_alone(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        configs = [compose["configs"][entry["source"]] for entry in service.get("configs", ())]
+        text = str([service, *configs])
+        assert {secret for secret in SECRETS if f"{{{secret}" in text} == NEEDS[name], name
+
+
+def test_no_address_of_compose_holds_a_password(compose: dict[str, Any]) -> None:
+    """Some characters of a password would need to be encoded there, which compose cannot do."""
+    assert not re.findall(r"://[^\s@]*\$\{[^\s@]*@", str(compose))
+
+
+def test_compose_services_are_confined(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "cap_add" not in service, name
+        assert not service.get("privileged"), name
+    assert [name for name, service in compose["services"].items() if "tables" in service.get("networks", ())] == [
+        "postgres",
+        "mlflow",
+    ]
+    assert compose["services"]["postgres"]["networks"] == ["tables"]
+    assert compose["networks"]["tables"]["internal"] is True
+
+
+def test_only_s3_of_the_object_store_listens_beyond_its_container(compose: dict[str, Any]) -> None:
+    bound = dict(re.findall(r"-(\S*ip\S*)=(\S+)", compose["services"]["s3"]["command"]))
+    assert bound == {"ip": "127.0.0.1", "ip.bind": "127.0.0.1", "s3.ip.bind": "0.0.0.0"}
 
 
 def test_compose_services_refer_to_what_is_there(compose: dict[str, Any]) -> None:
@@ -107,6 +161,7 @@ def test_compose_services_refer_to_what_is_there(compose: dict[str, Any]) -> Non
         assert set(service.get("depends_on", ())) <= names, name
         assert {entry["source"] for entry in service.get("configs", ())} <= set(compose["configs"]), name
         assert {entry.split(":")[0] for entry in service.get("volumes", ())} <= set(compose["volumes"]), name
+        assert set(service.get("networks", ())) <= set(compose["networks"]), name
         if "build" in service:
             context = (INFRA / service["build"]["context"]).resolve()
             assert (context / service["build"]["dockerfile"]).is_file(), name
@@ -143,7 +198,17 @@ def test_the_rayjob_is_protected_ends_and_takes_secrets_from_kubernetes(rayjob: 
         pod = group["template"]["spec"]
         mounted = {mount["name"] for container in pod["containers"] for mount in container["volumeMounts"]}
         assert mounted <= {volume["name"] for volume in pod["volumes"]}
-        assert all(container["envFrom"] == [{"secretRef": {"name": "redress"}}] for container in pod["containers"])
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert f"USER {pod['securityContext']['runAsUser']}\n" in (INFRA / "Dockerfile").read_text()
+        for container in pod["containers"]:
+            confined = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+            assert container["securityContext"] == confined
+    secrets = [
+        [entry["secretRef"]["name"] for entry in group["template"]["spec"]["containers"][0]["envFrom"]]
+        for group in groups
+    ]
+    assert secrets == [["redress-storage", "redress-tracking"], ["redress-storage"]]
     assert groups[1]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
 
 
