@@ -75,6 +75,8 @@ class Local:
         for path in _files(place):
             if _is_temporary(path.name):
                 path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # it holds other files, or is gone
+                    path.parent.rmdir()
 
     def delete(self, place: str) -> None:
         Path(place).unlink(missing_ok=True)

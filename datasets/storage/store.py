@@ -159,8 +159,9 @@ class Store:
         self._try("delete", prefix, lambda: self._backend.remove_folder(place))
 
     def clean_temp(self, prefix: str = "") -> None:
-        """Removes the temporary files of killed writers below the folder `prefix`; nobody else may be writing there.
+        """Removes the temporary files of killed writers below the folder `prefix`, and folders that held nothing else.
 
+        Nobody else may be writing there.
         Raises: StoreError.
         """
         place = self._place(prefix)

@@ -15,7 +15,7 @@ from datasets.synthetic.captions import describe_outfit, describe_person
 from datasets.synthetic.jobs import Job, make_jobs
 from datasets.synthetic.people import person
 from datasets.synthetic.presets import Preset, find_preset
-from datasets.synthetic.work import render_jobs
+from datasets.synthetic.work import end_with_parent, render_jobs
 
 VERSION = "synthetic/1"  # frozen by tests/datasets/synthetic_1.json: a changed pixel is a new version
 LICENCE = "Apache-2.0; rendered, no real person is in it"
@@ -66,6 +66,11 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def rendering_pool(workers: int) -> ProcessPoolExecutor:
+    """Processes that end with this one, however it ends."""
+    return ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent)
+
+
 def render_dataset(
     address: str,
     *,
@@ -93,7 +98,7 @@ def render_dataset(
     workers = workers or _cores()
     if sum(map(len, jobs.values())) < PARALLEL_FROM:
         workers = 1
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn")) if workers > 1 else None
+    pool = rendering_pool(workers) if workers > 1 else None
     streams = {name: samples(walks, pool, ahead=3 * workers) for name, walks in jobs.items()}
     try:
         return write_dataset(

@@ -1,7 +1,10 @@
 """The work of a rendering process. It imports neither torch nor pyarrow, so a process starts in a fraction of a second."""
 
 import io
+import os
 from collections.abc import Iterator
+from multiprocessing import parent_process
+from threading import Thread
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +15,21 @@ from datasets.synthetic.people import person
 from datasets.synthetic.render import passage, render_person
 
 Encoded = tuple[Job, int, bytes, bytes]  # walk, frame, JPEG, PNG
+
+
+def end_with_parent() -> None:
+    """Start a thread that ends this process once its parent is gone: a killed parent cannot end its processes itself.
+
+    The kernel's own signal (PR_SET_PDEATHSIG) comes when the thread ends that started the process, which is too early.
+    """
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def render_frames(job: Job) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.uint8]]]:

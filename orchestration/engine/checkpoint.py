@@ -95,9 +95,8 @@ def save(
 
 def drop(store: Store, folder: str) -> None:
     """Delete a checkpoint, its description first, so that no reader takes a half deleted one for complete."""
-    store.delete(f"{folder}/checkpoint.json")
-    for name in FILES:
-        store.delete(f"{folder}/{name}")
+    store.delete(f"{folder}/{DESCRIPTION}")
+    store.delete_tree(folder)
 
 
 def complete_folders(store: Store) -> list[str]:

@@ -25,6 +25,7 @@ from orchestration.engine.arithmetic import slowness
 from orchestration.engine.loop import NonFiniteLossError, StepReport, TrainingProgress
 from orchestration.engine.strategies.data_parallel import build_strategy
 from orchestration.errors import RequestError
+from orchestration.tracking.journal import FOLDER as JOURNAL
 from orchestration.tracking.journal import Journal, JournalError, ReplayMismatch, environment
 from orchestration.training import stop_signal
 from orchestration.training.interrupt import Listener
@@ -33,6 +34,7 @@ from orchestration.training.milestones import milestones, remaining
 log = logging.getLogger(__name__)
 
 FAILURE = "failure.json"
+LAST_STATES = "stopped"  # the folder of states that a failed run ended in
 # Restarts cannot fix these errors: the run stops at once, however many restarts the experiment allows.
 FINAL_ERRORS = (
     CorruptData,
@@ -212,7 +214,7 @@ class Training:
             error.args = (f"{error} The batch: {', '.join(batch_keys(self.dataset, error.rows))}",)
             if self.recorder:
                 at = error.progress
-                self.recorder.save(at, end_of_epoch=False, keep=None, folder=f"stopped/{at.step:08d}")
+                self.recorder.save(at, end_of_epoch=False, keep=None, folder=f"{LAST_STATES}/{at.step:08d}")
             raise
         is_complete = self.progress.epoch >= epochs
         if self.recorder and not is_complete:
@@ -247,6 +249,8 @@ def common_checkpoint(store: Store) -> checkpoint.Checkpoint | None:
     choice: list[str | checkpoint.CorruptCheckpointError | None] = [None]
     if not dist.is_initialized() or dist.get_rank() == 0:
         try:
+            for folder in (checkpoint.FOLDER, LAST_STATES, JOURNAL):
+                store.clean_temp(folder)  # an earlier attempt may have been killed while it wrote there
             found = checkpoint.latest_whole(store)
             choice = [found.folder if found else None]
         except checkpoint.CorruptCheckpointError as error:

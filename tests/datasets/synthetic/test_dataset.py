@@ -3,7 +3,11 @@
 import hashlib
 import io
 import json
+import os
 import re
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from itertools import pairwise
 from math import pi
@@ -41,6 +45,31 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_two_processes_write_the_bytes_of_one(rendered: Dataset, tmp_path: Path) -> None:
     render_dataset(str(tmp_path), preset="tiny", workers=2)
     assert Dataset.open(str(tmp_path)).fingerprint == rendered.fingerprint
+
+
+POOL = """
+import os, time
+from datasets.synthetic.dataset import rendering_pool
+if __name__ == "__main__":
+    print(rendering_pool(1).submit(os.getpid).result(), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_process_takes_its_pool_with_it(tmp_path: Path) -> None:
+    (tmp_path / "pool.py").write_text(POOL)
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])}
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "pool.py")], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout
+        worker = Path("/proc", process.stdout.readline().strip())
+        assert "multiprocessing" in (worker / "cmdline").read_text()
+        process.kill()
+    deadline = time.monotonic() + 60
+    while worker.exists() and "\nState:\tZ" not in (worker / "status").read_text():
+        assert time.monotonic() < deadline, "the pool's process is still there"
+        time.sleep(0.05)
 
 
 def test_an_image_does_not_depend_on_what_was_rendered_before() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +29,7 @@ class Small(nn.Linear):
         return {"model": list(self.named_parameters())}
 
 
-def write(folder: Path, *steps: int) -> Store:
+def write(folder: Path, *steps: int, keep: int | None = None) -> Store:
     """Checkpoints after these steps."""
     store = open_store(str(folder))
     method = Small(2, 3)
@@ -38,7 +39,7 @@ def write(folder: Path, *steps: int) -> Store:
     for step in steps:
         checkpoint.save(
             store, cast("Method", method), {"model": optimizer}, TrainingProgress(0, step, step),
-            end_of_epoch=False, experiment={"name": "tiny"}, facts={"num_persons": 2},
+            end_of_epoch=False, experiment={"name": "tiny"}, facts={"num_persons": 2}, keep=keep,
         )  # fmt: skip
     return store
 
@@ -142,6 +143,21 @@ def chosen(folder: str) -> str:
     except CorruptCheckpointError as error:
         return str(error)
     return found.folder if found else "none"
+
+
+def test_dropped_checkpoints_and_killed_writes_leave_nothing(tmp_path: Path) -> None:
+    store = write(tmp_path, 1, 2, 3, keep=1)
+    assert os.listdir(tmp_path / "checkpoints") == ["00000003"]
+    killed = ["checkpoints/00000003/.model.safetensors.ab.tmp", "checkpoints/00000004/.model.safetensors.cd.tmp"]
+    killed += ["journal/.00000000.jsonl.ef.tmp", "stopped/00000003/.checkpoint.json.ab.tmp"]
+    for name in (*killed, "elsewhere/.of-another-writer.tmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"half")
+    found = common_checkpoint(store)
+    assert found is not None
+    assert found.progress.step == 3
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob(".*")] == ["elsewhere/.of-another-writer.tmp"]
+    assert os.listdir(tmp_path / "checkpoints") == ["00000003"]
 
 
 def test_all_workers_take_the_one_that_rank_0_took(tmp_path: Path) -> None:
