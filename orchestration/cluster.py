@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestration import numerics
-from orchestration.errors import RequestError
+from orchestration.errors import RequestError, first_line
 from orchestration.signals import handlers_kept
 
 if TYPE_CHECKING:
     from orchestration.config.settings import ResourceSettings
 
 ROOT = Path(__file__).resolve().parents[1]
-EXCLUDES = [".venv", ".git", "runs", "demo", "build"]
+CODE = ("benchmarks", "datasets", "methods", "orchestration")  # what a node of another's cluster gets: their packages
+RECIPES = "orchestration/experiments"
+log = logging.getLogger(__name__)
+
 LOOPBACK = "127.0.0.1"
 # Ray reads these when it is imported. What they silence says nothing about a run.
 SETTINGS = {
@@ -33,13 +36,19 @@ SETTINGS = {
 }
 
 
+class RayUnavailableError(RuntimeError):
+    """No Ray cluster started or answered. Nothing was begun; the same command can succeed later."""
+
+
 def connect(say: Callable[[str], None] | None = None) -> None:
     """Connect to Ray unless this process already is; `say` reports which one.
 
     Inside a job that is the job's cluster, which has this source tree already; with RAY_ADDRESS set it is the cluster
-    there, and its workers get this source tree as working directory. Otherwise a local cluster starts, on loopback and
-    with a token of its own; it has a dashboard, without which Ray Train floods the log. Object-store keys are no part of
-    this: each node has them in its environment.
+    there, and its workers get the code of this source tree as working directory. Otherwise a local cluster starts, on
+    loopback and with a token of its own; it has a dashboard, without which Ray Train floods the log. Object-store keys are
+    no part of this: each node has them in its environment.
+
+    Raises: RayUnavailableError where no cluster starts or answers.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -59,15 +68,83 @@ def connect(say: Callable[[str], None] | None = None) -> None:
         say("connecting to Ray" if in_job or address else "starting Ray")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address and not in_job:
-        options["runtime_env"] = {"working_dir": str(ROOT), "excludes": EXCLUDES}
+        options["runtime_env"] = {"working_dir": str(ROOT), "excludes": all_but_code(ROOT)}
     elif not in_job:
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": python_path()}}
         options |= {"include_dashboard": True, "num_cpus": max(2, os.cpu_count() or 2), "_node_ip_address": LOOPBACK}
     if numerics.is_portable():
         environment = options.setdefault("runtime_env", {}).setdefault("env_vars", {})
         environment |= numerics.PORTABLE
+    if address or in_job:
+        join(options, address or "this job's address")
+    else:
+        start(options, say or log.warning)
+
+
+def join(options: Mapping[str, Any], address: str) -> None:
+    """Raises: RayUnavailableError."""
+    import ray
+
+    try:
+        with stderr_unless_it_fails(), handlers_kept():
+            ray.init(**options)
+    except (ConnectionError, TimeoutError) as error:
+        raise RayUnavailableError(
+            f"no Ray cluster answers at {address} ({first_line(error)}). Check RAY_ADDRESS and RAY_AUTH_TOKEN, or unset "
+            "RAY_ADDRESS to train on this machine."
+        ) from error
+
+
+def start(options: Mapping[str, Any], say: Callable[[str], None]) -> None:
+    """Start a local cluster; where that fails, once more: on a busy machine Ray's limit of 30 s is short.
+
+    Raises: RayUnavailableError.
+    """
+    import ray
+
+    failure = attempt_start(options)
+    if failure is None:
+        return
+    say(f"Ray did not start ({reason(failure)}); starting it once more")
+    ray.shutdown()
+    failure = attempt_start(options)
+    if failure is None:
+        return
+    ray.shutdown()
+    raise RayUnavailableError(
+        f"Ray did not start on this machine in two attempts ({reason(failure)}). Free processors and memory, and try again; "
+        f"Ray's logs are in {tempfile.gettempdir()}/ray/session_latest/logs."
+    ) from failure
+
+
+def attempt_start(options: Mapping[str, Any]) -> Exception | None:
+    """Start a cluster, or return why none started. What Ray's processes write meanwhile is in its logs, too."""
+    import ray
+
     with stderr_unless_it_fails(), handlers_kept(), apart_from_our_process_group():
-        ray.init(**options)
+        try:
+            ray.init(**options)
+        except Exception as error:  # Ray raises its plainest class
+            return error
+    return None
+
+
+def reason(error: Exception) -> str:
+    """One line: Ray's message may be the end of a log file."""
+    text = str(error)
+    return first_line(error) if "\n" not in text.strip() and text.strip() else "its dashboard was not ready in time"
+
+
+def all_but_code(root: Path) -> list[str]:
+    """Patterns as in a .gitignore that exclude everything in `root` but Python packages and recipes.
+
+    Ray sends the rest of a working directory, and a checkout may hold private images and large files.
+    """
+    inner = [Path(folder) for name in CODE for folder, _, files in os.walk(root / name) if "__init__.py" in files]
+    packages = sorted({*CODE, *(folder.relative_to(root).as_posix() for folder in inner)})
+    recipes = [Path(folder).relative_to(root).as_posix() for folder, _, _ in os.walk(root / RECIPES)]
+    allowed = [*packages, *recipes, *(f"{p}/*.py" for p in packages), *(f"{r}/*.yaml" for r in recipes)]
+    return ["*", "!/.", "!/pyproject.toml", *(f"!/{path}" for path in allowed)]
 
 
 @contextmanager

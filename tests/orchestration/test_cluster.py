@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from orchestration import cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 TELL_FROM_WORKERS = """
@@ -61,6 +67,105 @@ def test_the_library_is_found_where_ours_is_not(installed: Path) -> None:
     """So that the next test can fail."""
     found = in_a_process("import sys; sys.path.remove(''); import datasets; print(datasets.__doc__)", installed)
     assert found == "The library."
+
+
+def test_only_code_travels_to_a_cluster_of_others(tmp_path: Path) -> None:
+    """Ray's own packaging of a checkout that somebody works in."""
+    from ray._private.runtime_env.packaging import create_package
+
+    root = tmp_path / "checkout"
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    for name in tracked:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    private = ["private.jpg", "datasets/face.png", "datasets/people/face", "datasets/people/names.yaml", "notes.py"]
+    private += [
+        "orchestration/experiments/face.jpg",
+        "methods/weights.safetensors",
+        ".env",
+        "infra/.env",
+        "runs/a/journal",
+    ]
+    for name in private:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"private")
+    with open(root / "large.bin", "wb") as file:
+        file.truncate(1 << 30)  # a hole: it takes no room on the disk
+    new = [
+        "methods/new.py",
+        "orchestration/experiments/new-demo.yaml",
+        "datasets/new/__init__.py",
+        "datasets/new/read.py",
+    ]
+    for name in new:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("# written today")
+
+    package = tmp_path / "package.zip"
+    create_package(str(root), package, include_gitignore=True, excludes=cluster.all_but_code(root))
+    packed = {name for name in zipfile.ZipFile(package).namelist() if not name.endswith("/")}
+    code = {name for name in tracked if name.startswith(tuple(f"{folder}/" for folder in cluster.CODE))}
+    assert packed == {name for name in code if name.endswith((".py", ".yaml"))} | {*new, "pyproject.toml"}
+
+
+class Starts:
+    """Stands for ray.init: fails with these errors, one after another, then starts."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors, self.calls = list(errors), 0
+
+    def __call__(self, **options: Any) -> None:
+        self.calls += 1
+        os.write(2, b"what Ray's processes write\n")
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+LATE = Exception("The current node timed out during startup. This could happen because …")
+LOG_LINES = Exception("\n" + "\n".join(f"2026-01-01 INFO head.py:{line} -- started a module" for line in range(20)))
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Starts]:
+    def fail(*errors: Exception) -> Starts:
+        made = Starts(*errors)
+        monkeypatch.setattr("ray.init", made)
+        monkeypatch.setattr("ray.shutdown", lambda: None)
+        return made
+
+    return fail
+
+
+def test_a_late_start_of_ray_is_tried_once_more(
+    starts: Callable[..., Starts], capfd: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    made = starts(LATE)
+    cluster.start({}, said.append)
+    assert made.calls == 2
+    assert said == [f"Ray did not start ({LATE}); starting it once more"]
+    assert capfd.readouterr().err == "", "nor does Ray's own output of the first attempt"
+
+
+def test_ray_that_never_starts_is_one_sentence(
+    starts: Callable[..., Starts], capfd: pytest.CaptureFixture[str]
+) -> None:
+    made = starts(LOG_LINES, LOG_LINES, LOG_LINES)
+    with pytest.raises(cluster.RayUnavailableError) as found:
+        cluster.start({}, [].append)
+    assert made.calls == 2
+    assert "in two attempts (its dashboard was not ready in time). Free processors and memory" in str(found.value)
+    assert "\n" not in str(found.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_cluster_that_does_not_answer_is_named(starts: Callable[..., Starts]) -> None:
+    made = starts(ConnectionError("ray client could not connect\nand much more"))
+    with pytest.raises(
+        cluster.RayUnavailableError, match=r"no Ray cluster answers at 10\.0\.0\.1:6379 \(ray client could"
+    ):
+        cluster.join({}, "10.0.0.1:6379")
+    assert made.calls == 1
 
 
 @pytest.mark.ray
