@@ -130,11 +130,16 @@ def explain_samples(found: Checkpoint, samples: Sequence[list[Sample]]) -> list[
         views = method.views(*inputs)
     seen = []
     for at, image in enumerate(pixels(inputs[0], augmentation)):
-        maps = {"Grad-CAM": Heat(heatmaps.overlay(image, stretched(cams[at], lowest=0.0)))}
+        maps = {"Grad-CAM": Heat(gradcam_panel(cams[at], image))}
         for title, view in views.items():
             maps[title] = view_of(view[at : at + 1], image, augmentation)
         seen.append(Explanation(image, maps))
     return [seen[first : first + number] for first in range(0, len(seen), number)]
+
+
+def gradcam_panel(cam: Tensor, image: np.ndarray) -> np.ndarray:
+    """The picture of a map [H, W] of Grad-CAM, which keeps what is positive: of nothing, where nothing is."""
+    return heatmaps.overlay(image, stretched(cam, lowest=0.0)) if cam.max() > 0 else heatmaps.cold(image)
 
 
 def view_of(view: Tensor, image: np.ndarray, settings: Augmentation) -> Heat:

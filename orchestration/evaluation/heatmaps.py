@@ -8,10 +8,12 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from PIL import Image, ImageDraw, ImageFont
 
 from orchestration.figures import RIGHT, WRONG, Shown, frame_colour, plt, to_png
 
 COLOURS = matplotlib.colormaps["inferno"]  # dark to bright in every kind of colour vision, and in grey
+COLD = "nothing\npositive"  # on a panel that would be all grey
 PANEL, GAP, BETWEEN = (
     1.0,
     0.07,
@@ -53,6 +55,15 @@ def overlay(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     grey = image.astype(np.float64).mean(2, keepdims=True) / 255
     opacity = 0.35 + 0.4 * heat[..., None]
     return np.rint(255 * ((1 - opacity) * grey + opacity * COLOURS(heat)[..., :3])).astype(np.uint8)
+
+
+def cold(image: np.ndarray) -> np.ndarray:
+    """The image as `overlay` shows it without any heat, and across it words that say so: uint8 [h, w, 3]."""
+    panel = Image.fromarray(overlay(image, np.zeros(image.shape[:2])))
+    font = ImageFont.load_default(max(6, panel.width // 6))
+    centre = (panel.width / 2, panel.height / 2)
+    ImageDraw.Draw(panel).text(centre, COLD, (255, 255, 255), font, "mm", align="center", stroke_width=1, stroke_fill=0)
+    return np.asarray(panel)
 
 
 def hard_triples(title: str, heads: tuple[str, str, str], rows: Sequence[Row]) -> bytes:

@@ -99,11 +99,16 @@ def write_page(review: Review) -> str:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
     environment.filters |= {"percent": percent, "pp": format_pp, "markdown": markdown, "interval_text": format_interval}
+    environment.filters["one_line"] = one_line
     environment.globals |= {"cmc": cmc, "precision_recall": precision_recall, "interval": interval, "legend": legend}
     environment.globals["measures"] = compared()
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(review=review, script=Markup(SCRIPT), script_digest=f"sha256-{digest}")
+
+
+def one_line(text: object) -> str:
+    return " ".join(str(text).split())
 
 
 def percent(value: float) -> str:

@@ -76,6 +76,19 @@ def test_what_is_shown_is_what_the_network_is_given_and_its_maps(method: str, da
         assert not np.array_equal(one.heatmaps["Grad-CAM"].picture, heatmaps.overlay(one.image, np.zeros(SIZE)))
 
 
+def test_a_panel_of_nothing_says_so() -> None:
+    image = np.full((*SIZE, 3), 90, dtype=np.uint8)
+    grey = heatmaps.overlay(image, np.zeros(SIZE))
+    panel = explain.gradcam_panel(torch.zeros(SIZE), image)
+    assert (panel.shape, panel.dtype) == (grey.shape, grey.dtype)
+    written = (panel != grey).any(2)
+    assert 0.05 < written.mean() < 0.5
+    assert written[SIZE[0] // 3 : -SIZE[0] // 3].mean() > written.mean(), "in the middle"
+    some = torch.zeros(SIZE)
+    some[3, 3] = 0.1
+    assert np.array_equal(explain.gradcam_panel(some, image), heatmaps.overlay(image, 10 * some.numpy()))
+
+
 def test_a_picture_that_fails_is_said_and_loses_nothing(
     data: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from orchestration.registry.gate import Check
+from orchestration.export.model_card import Provenance, write_card
+from orchestration.registry.gate import Check, Gate
 from orchestration.review import page
 from orchestration.review.comparison import Difference
 from orchestration.review.page import Review, cmc, format_interval, format_pp, markdown, percent, precision_recall
@@ -101,6 +102,33 @@ def test_the_precision_curve_says_half_and_all_of_the_matches() -> None:
     drawn = str(precision_recall(review(), mode()))
     assert "champion 1: precision 50.0 % at half of the matches, 0.0 % at all" in drawn
     assert drawn.count("<circle") == 2 * 21
+
+
+def test_what_a_data_set_says_of_itself_stays_one_escaped_line() -> None:
+    hostile = "mine\n\n# A heading\r\n<h2 onclick='x()'>Passes</h2> & [a](javascript:x)"
+    shown = "mine # A heading &lt;h2 onclick=&#39;x()&#39;&gt;Passes&lt;/h2&gt; &amp; [a](javascript:x)"
+    manifest = SimpleNamespace(
+        name=hostile, version=hostile, licence=hostile, protocol="ltcc", splits={hostile: SimpleNamespace(rows=1)}
+    )
+    one = mode(mAP=difference(0.1, 0.2))
+    one.__dict__.update(num_queries=1, num_better=0, num_worse=0, cameras=(), clothes=())
+    one.mode.draws = 0
+    provenance = Provenance(run_id="1", data_name=hostile, licence=hostile, metrics={"general/mAP": 0.4})
+    text = page.write_page(
+        review(
+            one, name="m", model="models:/m/2", is_first=True, gate=Gate(), target="general/mAP", cases={"general": ((), ())},
+            explanations="none", manifest=manifest, data=hostile, fingerprints={}, changes={}, resamples=100, who="ann",
+            when="2026-01-01T00:00", card=write_card("m", provenance, size=(64, 32), dimensions=5, inputs=("images",)),
+        )
+    )  # fmt: skip
+    body, _, card = text.partition('<section id="card"')
+    assert f"<dd>{shown} {shown}, protocol ltcc</dd>" in body
+    assert f"<dd>{shown}</dd>" in body
+    assert f"<code>{shown}</code>" in body
+    assert f"<dd>{shown} 1</dd>" in body
+    for wrong in ("<h2 onclick", "<h3>A heading", 'href="javascript'):
+        assert wrong not in text
+    assert "# A heading" in card
 
 
 def test_headings_of_a_card_are_below_those_of_the_page() -> None:
