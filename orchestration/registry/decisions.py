@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import read_mlflow_creds
 
 from orchestration.errors import RequestError, ServiceUnavailableError, first_line
 from orchestration.registry import gate
@@ -84,7 +85,7 @@ def promote(
     client = mlflow_client.connect(tracking_uri)
     version = find(client, model)
     evidence_of(version)
-    with locked(client, version.name, who := reviewer(who)) as lock:
+    with locked(client, version.name, who := reviewer(who, client.tracking_uri)) as lock:
         number = str(version.version)
         version = client.get_model_version(
             version.name, number
@@ -114,7 +115,7 @@ def reject(model: str, reason: str, *, who: str | None = None, tracking_uri: str
     """Reject a version and remove the alias `candidate` from it. Raises: RequestError where it is the champion."""
     client = mlflow_client.connect(tracking_uri)
     version = find(client, model)
-    with locked(client, version.name, who := reviewer(who)) as lock:
+    with locked(client, version.name, who := reviewer(who, client.tracking_uri)) as lock:
         before = aliases(client, version.name)
         if before[CHAMPION] == str(version.version):
             raise RequestError(
@@ -133,7 +134,7 @@ def rollback(name: str, reason: str, *, who: str | None = None, tracking_uri: st
     """
     client = mlflow_client.connect(tracking_uri)
     name = name.removeprefix("models:/").partition("@")[0].partition("/")[0]
-    with locked(client, name, who := reviewer(who)) as lock:
+    with locked(client, name, who := reviewer(who, client.tracking_uri)) as lock:
         made, now = decisions(client, name), aliases(client, name)
         unfinished = interrupted(made, now)
         if unfinished and unfinished.undoes:
@@ -282,13 +283,20 @@ def describe_last(tags: dict[str, str]) -> str:
     return f"{tags['decision']} by {tags['decision.by']} at {tags['decision.at']}: {tags['decision.why']}"
 
 
-def reviewer(name: str | None) -> str:
-    """The reviewer's name: `name`, else the user name at MLflow's server, else the local user's.
+def reviewer(name: str | None, tracking_uri: str) -> str:
+    """The reviewer's name: that of the user at MLflow's server where one is logged in, else `name`, else the local user's.
 
-    Raises: RequestError where there is none, or it is empty, too long for a tag or not printable.
+    Raises: RequestError where `name` is not the one logged in, there is none, or it is empty, too long for a tag or not
+    printable.
     """
+    user = logged_in(tracking_uri)
+    if user and name and name.strip() != user:
+        raise RequestError(
+            f"decisions are recorded under the MLflow user {user!r}, and --by is {name.strip()[:40]!r}. Leave out --by, or "
+            "log in as that user (MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD)."
+        )
     try:
-        found = (name or os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()).strip()
+        found = (user or name or getpass.getuser()).strip()
     except (OSError, KeyError):
         raise RequestError("the reviewer is unknown: the local user has no name. Set it with --by NAME.") from None
     if not found or len(found) > NAME_LIMIT or not found.isprintable():
@@ -297,3 +305,11 @@ def reviewer(name: str | None) -> str:
             "Set another with --by NAME."
         )
     return found
+
+
+def logged_in(tracking_uri: str) -> str | None:
+    """The name that requests to MLflow's server carry with a password; None without a server or a name."""
+    address = urlsplit(tracking_uri)
+    if address.scheme not in ("http", "https"):
+        return None
+    return unquote(address.username or "") or read_mlflow_creds().username or None

@@ -68,7 +68,9 @@ def review(
     progress = progress or Progress()
     if page and not Path(page).absolute().parent.is_dir():
         raise RequestError(f"--page {page}: there is no folder {Path(page).parent}. Create it, or name another file.")
-    who, client = decisions.reviewer(who), mlflow_client.connect()
+    client = mlflow_client.connect()
+    who = decisions.reviewer(who, client.tracking_uri)
+    progress.say("opening the models and their data")
     policy, candidate, champion = models_under_review(client, model, against)
     address, note = data_of(candidate, champion, data)
     dataset, protocol = open_for_evaluation(address)
@@ -82,6 +84,7 @@ def review(
         else descriptors.random_order(protocol, indexes)
         for one in (champion, candidate)
     )
+    progress.say("comparing the rankings")
     comparisons = compare(protocol, indexes, reference, proposed, dataset.manifest, confidence=policy.confidence)
     evidence = evidence_of(candidate, champion, dataset, note, policy, comparisons, who)
     checks = gate.run_checks(evidence, policy)

@@ -87,11 +87,11 @@ def answers(stack: Stack, root: Path, tmp_path_factory: pytest.TempPathFactory) 
         ["evaluate", model, f"data={data}"],
         ["search", model, data, "--out", str(folder / "search.png")],
         ["registry", "compare", "of-stack"],
-        ["registry", "promote", "of-stack", "--override", "somebody has to be the first", "--by", "ann"],
+        ["registry", "promote", "of-stack", "--override", "somebody has to be the first"],
         ["train", *words, "seed=2"],
         ["registry", "compare", "of-stack"],
-        ["registry", "promote", "of-stack", "--override", "chosen for a test", "--by", "bob"],
-        ["registry", "rollback", "of-stack", "--reason", "it was only a test", "--by", "ann"],
+        ["registry", "promote", "of-stack", "--override", "chosen for a test", "--by", ADMIN[0]],
+        ["registry", "rollback", "of-stack", "--reason", "it was only a test"],
     ]
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, str(root), str(folder), json.dumps(commands)],
@@ -149,7 +149,7 @@ def test_a_model_is_compared_promoted_and_taken_back_on_the_server(stack: Stack,
     assert undone["aliases"]["champion"] == "1"
     assert aliases(client, "of-stack")["champion"] == "1"
     made = [(one.what, one.version, one.who) for one in decisions.decisions(client, "of-stack")]
-    assert made == [("promoted", "1", "ann"), ("promoted", "2", "bob"), ("promoted: rolled back", "2", "ann")]
+    assert made == [("promoted", "1", ADMIN[0]), ("promoted", "2", ADMIN[0]), ("promoted: rolled back", "2", ADMIN[0])]
     assert json.loads(second.tags[EVIDENCE])["against"] == first.version
     files = open_store(f"{stack.bucket}/mlflow")
     [page] = [name for name in files.list() if name.endswith(compared["page"])]
@@ -164,10 +164,10 @@ def test_of_two_reviewers_who_decide_at_once_on_the_server_one_wins(
     client, start = MlflowClient(stack.address), threading.Barrier(2)
     before = len(decisions.decisions(client, "of-stack"))
 
-    def decide(who: str) -> str:
+    def decide(why: str) -> str:
         start.wait()
         try:
-            decisions.promote("models:/of-stack/2", override="again", who=who)
+            decisions.promote("models:/of-stack/2", override=why)
         except RequestError as error:
             return str(error)
         return ""

@@ -14,7 +14,7 @@ VERSION = "models:/NAME/VERSION or models:/NAME@ALIAS"
 CANDIDATE = argument("MODEL", f"{VERSION}; NAME alone means its candidate")
 NAME = argument("NAME", "the registered model's name")
 REASON = required("recorded with the decision", metavar="REASON")
-BY = option(None, "who decides (default: this user)", flag="--by", metavar="WHO")
+BY = option(None, "who decides (default: the user at MLflow's server, or this machine's)", flag="--by", metavar="WHO")
 
 
 def list_models(options: Options) -> Answer:

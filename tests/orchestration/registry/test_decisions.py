@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -298,6 +299,22 @@ def test_who_decides_has_a_name_that_fits_the_records(
         assert main(["registry", *words, "--by", who]) == 2
         assert "expected a reviewer's name of 1 to 200 printable characters" in capfd.readouterr().err
     assert decisions.decisions(client, name) == []
+
+
+def test_who_decides_is_who_is_logged_in_at_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server, database = "https://mlflow.example", "sqlite:///mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+    assert decisions.reviewer(None, server) == decisions.reviewer("ann", server) == "ann"
+    with pytest.raises(RequestError, match=r"under the MLflow user 'ann', and --by is 'bob'\. Leave out --by"):
+        decisions.reviewer("bob", server)
+    assert decisions.reviewer(None, "https://eva%40home:secret@mlflow.example") == "eva@home"
+    assert decisions.reviewer("bob", database) == "bob", "a file asks for no password"
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
+    (tmp_path / "credentials").write_text("[mlflow]\nmlflow_tracking_username = ida\nmlflow_tracking_password = x\n")
+    monkeypatch.setattr("mlflow.utils.credentials._get_credentials_path", lambda: str(tmp_path / "credentials"))
+    assert decisions.reviewer(None, server) == "ida"
+    (tmp_path / "credentials").unlink()
+    assert decisions.reviewer("bob", server) == "bob", "a server without passwords knows nobody"
 
 
 def test_the_longest_name_and_the_longest_reason_fit_a_tag_together(client: MlflowClient) -> None:
