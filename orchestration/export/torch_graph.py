@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.export.graph_signature import InputKind
 
 from methods.ranking import describe
 from orchestration.export.serving import RefusedModelError, check_archive
 
 TOLERANCE = 1e-4
 CLIPS = 5  # dimensions of clips [B, T, 3, H, W]
+HELD = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)  # inputs of a graph that its archive holds
 
 
 class ExportError(RuntimeError):
@@ -44,18 +46,41 @@ class Descriptor(nn.Module):
 
 
 def trace(descriptor: Descriptor, example: tuple[Tensor, ...]) -> torch.export.ExportedProgram:
-    """The network as a graph for any batch size, and clips of any length. Raises: ExportError."""
+    """The network as a graph for any batch size, and clips of any length. It holds only weights that `embed` reaches.
+
+    Raises: ExportError.
+    """
     batch, frames = torch.export.Dim("batch", min=1), torch.export.Dim("frames", min=1)
     shapes = tuple({0: batch, 1: frames} if x.ndim == CLIPS else {0: batch} for x in example)
     try:
         with torch.no_grad():
-            return torch.export.export(for_export(descriptor), tuple(example), dynamic_shapes=shapes, strict=False)
+            program = torch.export.export(for_export(descriptor), tuple(example), dynamic_shapes=shapes, strict=False)
     except Exception as error:
         raise ExportError(f"torch.export cannot trace the network's embed: {error}") from error
+    remove_unreached(program)
+    return program
+
+
+def remove_unreached(program: torch.export.ExportedProgram) -> None:
+    """Remove what the graph holds and does not use: classifiers, memories of people, networks of training alone."""
+    program.graph.eliminate_dead_code()
+    unused = {node.name: node for node in program.graph.nodes if node.op == "placeholder" and not node.users}
+    specs = program.graph_signature.input_specs
+    dropped = [spec for spec in specs if spec.kind in HELD and spec.arg.name in unused]
+    for spec in dropped:
+        program.graph.erase_node(unused[spec.arg.name])
+        program.state_dict.pop(spec.target, None)
+        program.constants.pop(spec.target, None)
+    program.graph_signature.input_specs = [spec for spec in specs if spec not in dropped]
+    program.graph_module.recompile()
 
 
 def for_export(descriptor: Descriptor) -> Descriptor:
-    return copy.deepcopy(descriptor).cpu().float().eval().requires_grad_(False)
+    network = copy.deepcopy(descriptor).cpu().float().eval().requires_grad_(False)
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.untyped_storage().nbytes() > tensor.nbytes:
+            tensor.data = tensor.data.clone()  # a part of a larger tensor would take the whole with it
+    return network
 
 
 def export(descriptor: Descriptor, example: tuple[Tensor, ...]) -> bytes:

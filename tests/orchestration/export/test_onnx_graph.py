@@ -29,12 +29,28 @@ def run(runtime: onnxruntime.InferenceSession, given: dict[str, torch.Tensor]) -
     return torch.from_numpy(runtime.run(["features"], {name: tensor.numpy() for name, tensor in given.items()})[0])
 
 
+def reached(descriptor: Descriptor, example: dict[str, torch.Tensor]) -> set[str]:
+    """The tensors on which the features depend: another value in one of them shows in the features."""
+    found = set()
+    with torch.no_grad():
+        features = descriptor(*example.values())
+        for name, tensor in (*descriptor.named_parameters(), *descriptor.named_buffers()):
+            before = tensor.clone()
+            tensor.copy_(torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else ~tensor)
+            if not torch.equal(descriptor(*example.values()), features):
+                found.add(name)
+            tensor.copy_(before)
+    return found
+
+
 # The other methods of images embed by the baseline's network, and those of clips by CAL's: test_methods.py traces each.
 @pytest.mark.parametrize("name", ["baseline", "ifd"])
 def test_a_method_gives_its_features_as_onnx(name: str) -> None:
     descriptor = Descriptor(build(FIRST[name], torch.float32), MEAN, STD, flip=True).eval()
     example = inputs_of(name, 2)
-    data = to_onnx(trace(descriptor, (*example.values(),)), descriptor, (*example.values(),), list(example))
+    program = trace(descriptor, (*example.values(),))
+    assert {*program.state_dict, *program.constants} == reached(descriptor, example)
+    data = to_onnx(program, descriptor, (*example.values(),), list(example))
     onnx.checker.check_model(onnx.load_from_string(data), full_check=True)
     runtime = onnxruntime.InferenceSession(data)
     ranges = runtime.get_modelmeta().custom_metadata_map
@@ -51,7 +67,9 @@ def test_a_method_of_video_gives_its_features_of_clips_as_onnx() -> None:
     name = "cal"
     descriptor = Descriptor(build(FIRST[name], torch.float32), MEAN, STD, flip=False).eval()
     example = (*inputs_of(name, 2, frames=3).values(),)
-    runtime = onnxruntime.InferenceSession(to_onnx(trace(descriptor, example), descriptor, example, ["images"]))
+    program = trace(descriptor, example)
+    assert {*program.state_dict, *program.constants} == reached(descriptor, {"images": example[0]})
+    runtime = onnxruntime.InferenceSession(to_onnx(program, descriptor, example, ["images"]))
     for number, frames in ((1, 1), (1, 6), (3, 2)):
         given = inputs_of(name, number, frames)
         with torch.no_grad():

@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from orchestration.export import torch_graph
 from orchestration.export.serving import read_members
@@ -29,6 +29,24 @@ class OfClips(Tiny):
         if images.ndim == 4:
             return super().embed(images)
         return super().embed(images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(1)
+
+
+class OfPeople(Tiny):
+    """What training adds for each person, and a second network; `embed` reaches none of it."""
+
+    def __init__(self, persons: int) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(5, persons)
+        self.register_buffer("memory", torch.rand(persons, 5))
+        self.register_buffer("owner", torch.arange(persons), persistent=False)
+        self.teacher = Tiny()
+        self.table = torch.rand(persons, 5)
+        self.register_buffer("shift", self.table[0])  # embed reaches this row, which lies in the memory of all
+
+    def embed(self, images: Tensor) -> Tensor:
+        features = super().embed(images)
+        self.classifier(features)
+        return features + self.shift
 
 
 def images(*shape: int) -> Tensor:
@@ -67,6 +85,24 @@ def test_a_graph_of_clips_takes_any_number_of_frames() -> None:
     for shape in ((1, 1), (2, 5)):
         with torch.no_grad():
             torch.testing.assert_close(graph(images(*shape)), descriptor(images(*shape)))
+
+
+def test_a_graph_holds_nothing_of_the_people_of_training() -> None:
+    torch.manual_seed(0)
+    many, few = OfPeople(5000).eval(), OfPeople(7).eval()
+    few.load_state_dict(
+        {k: v for k, v in many.state_dict().items() if not k.startswith(("classifier", "memory"))}, strict=False
+    )
+    archives = [export(Descriptor(network, MEAN, STD, True), (images(2),)) for network in (many, few)]
+    assert len(archives[0]) == len(archives[1])
+    weights = json.loads(read_members(archives[0])["data/weights/model_weights_config.json"])["config"]
+    reached = {
+        f"method.{part}" for part in ("convolution.weight", "convolution.bias", "neck.weight", "neck.bias", "shift")
+    }
+    reached |= {f"method.norm.{part}" for part in ("weight", "bias", "running_mean", "running_var")}
+    assert set(weights) == reached | {"mean", "std"}
+    with torch.no_grad():
+        torch.testing.assert_close(load(archives[0])(images(3)), Descriptor(many, MEAN, STD, True)(images(3)))
 
 
 def test_exporting_leaves_the_network_as_it_was(network: Tiny) -> None:
