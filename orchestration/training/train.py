@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -74,33 +74,61 @@ def prepare(experiment: Experiment) -> Prepared:
 
 
 def check_on_data(experiment: Experiment, dataset: Dataset, protocol: Protocol) -> SplitIndex:
-    """The training split's index, if the data set has everything that the experiment needs. Raises: RequestError."""
-    method = METHODS[experiment.method.name]
-    check_method(experiment.method.name, protocol, experiment.data)
+    """The training split's index, if the data set has everything that the experiment needs.
+
+    Raises: RequestError listing everything that it lacks.
+    """
     try:
         index = dataset.index("train")
     except DataError as error:
         raise RequestError(str(error)) from error
-    where = f"data {experiment.data}"
-    if build.needs_parsing(experiment) and not index.has_parsing:
-        who = f"method {experiment.method.name!r}" if method.needs_parsing else "augment.clothes_sampling"
-        raise RequestError(
-            f"{where}: {who} needs parsing masks and this data set has none. "
-            "Convert it with --parsing MASKS --labels …, or make masks with `redress data parse`."
-        )
-    check_inputs(experiment, dataset.manifest.label_map, dataset, protocol)
-    check_cues(experiment.evaluate, dataset, protocol)
-    if method.needs_clothes and not index.has_clothes:
-        raise RequestError(
-            f"{where}: method {experiment.method.name!r} needs clothes labels, and {index.lacking(index.clothes)} of "
-            "split 'train' have none. Label them, or convert with --clothes person."
-        )
-    if experiment.batch.people > index.num_persons:
-        raise RequestError(
-            f"{where}: a batch of {experiment.batch.people} people × {experiment.batch.images} images needs "
-            f"{experiment.batch.people} identities; split 'train' has {index.num_persons}. Set batch.people lower."
-        )
+    problems = [f"data {experiment.data}: {text}" for text in lacking(experiment, index)]
+    checks: list[Callable[[], None]] = [
+        lambda: check_method(experiment.method.name, protocol, experiment.data),
+        lambda: check_inputs(experiment, dataset.manifest.label_map, dataset, protocol),
+        lambda: check_cues(experiment.evaluate, dataset, protocol),
+    ]
+    for check in checks:
+        try:
+            check()
+        except RequestError as error:
+            problems.append(str(error))
+    if problems:
+        raise RequestError("\n".join(problems))
     return index
+
+
+def lacking(experiment: Experiment, index: SplitIndex) -> Iterator[str]:
+    """What the training split lacks for the experiment, and what to do."""
+    name, method, batch = experiment.method.name, METHODS[experiment.method.name], experiment.batch
+    if build.needs_parsing(experiment) and not index.has_parsing:
+        who = f"method {name!r}" if method.needs_parsing else "augment.clothes_sampling"
+        yield (
+            f"{who} needs parsing masks and this data set has none. Convert it with --parsing MASKS --labels …, or make "
+            "masks with `redress data parse`."
+        )
+    if method.needs_clothes and not index.has_clothes:
+        yield (
+            f"method {name!r} needs clothes labels, and {index.lacking(index.clothes)} of split 'train' have none. Label "
+            "them, or convert with --clothes person."
+        )
+    if batch.people > index.num_persons:
+        yield (
+            f"a batch of {batch.people} people × {batch.images} images needs {batch.people} identities; split 'train' has "
+            f"{index.num_persons}. Set {' '.join(fitting(experiment, index.num_persons))}."
+        )
+
+
+def fitting(experiment: Experiment, persons: int) -> list[str]:
+    """Settings, as words of a command, of the largest batch of at most so many people that workers and lanes divide."""
+    workers = min(experiment.workers, persons)
+    people = persons // workers * workers
+    lanes = max(
+        n for n in range(workers, people + 1, workers) if people % n == 0 and n <= max(experiment.batch.lanes, workers)
+    )
+    new = {"batch.people": people, "batch.lanes": lanes, "workers": workers}
+    old = {"batch.lanes": experiment.batch.lanes, "workers": experiment.workers}
+    return [f"{key}={value}" for key, value in new.items() if value != old.get(key)]
 
 
 def check_selection(experiment: Experiment) -> None:
