@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,10 +18,39 @@ LINE_EVERY_S = 5.0
 RATE_OVER_S = 20.0
 
 
+_silent: list[threading.Timer] = []  # they would break the silence of work that has said nothing yet
+
+
+@contextmanager
+def doing(what: str, console: Console | None = None) -> Iterator[None]:
+    """Say on stderr what the block does, if it takes longer than LINE_EVERY_S and says nothing itself."""
+    break_silence()
+
+    def say() -> None:
+        (console or Console(file=sys.stderr)).print(f"{what} …", highlight=False, soft_wrap=True)
+
+    timer = threading.Timer(LINE_EVERY_S, say)
+    timer.daemon = True
+    _silent.append(timer)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        _silent.remove(timer)
+
+
+def break_silence() -> None:
+    """Something is said: what is going on needs no more words."""
+    for timer in list(_silent):
+        timer.cancel()
+
+
 class Bar:
     """Progress of one task: call it with (done, total). unit: what is counted, "" where its rate says nothing."""
 
     def __init__(self, console: Console, label: str, note: str = "", unit: str = "") -> None:
+        break_silence()
         self.console, self.label, self.note, self.unit = console, label, note, unit
         self.started = self.spoke = time.monotonic()
         self.done = self.total = 0
@@ -113,6 +143,7 @@ class Progress:
         self.steps = 0
 
     def say(self, text: str) -> None:
+        break_silence()
         self.console.print(text, highlight=False, soft_wrap=True)
 
     @contextmanager

@@ -75,7 +75,10 @@ def main(args: Sequence[str] | None = None, json_descriptor: int | None = None) 
         common.result = result
         show = command.show
         is_running = True
-        answer |= command.call(options)
+        from orchestration.progress import doing  # with rich, which help and refusals do not need
+
+        with doing("loading libraries, opening data and services"):
+            answer |= command.call(options)
     except SystemExit as leaving:  # after --help, or by code under a command, which never may
         if not is_running and not common.json:
             raise

@@ -10,6 +10,7 @@ from orchestration.addresses import RUN_ID
 from orchestration.engine import checkpoint
 from orchestration.engine.checkpoint import Checkpoint
 from orchestration.errors import RequestError
+from orchestration.progress import doing
 from orchestration.registry.versions import WEIGHTS, find_version
 from orchestration.tracking import mlflow_client, tracked_run
 
@@ -29,7 +30,8 @@ def locate(model: str) -> Located:
     Raises: RequestError where there is none, or where a version's checkpoint was replaced after registration.
     """
     if model.startswith("models:/"):
-        return locate_version(model)
+        with doing(f"looking for {model} in MLflow"):
+            return locate_version(model)
     try:
         address = model
         if RUN_ID.fullmatch(model):

@@ -21,6 +21,7 @@ from orchestration.errors import without_secret
 from orchestration.export import serving
 from orchestration.export.model_card import Provenance, write_card
 from orchestration.export.torch_graph import Descriptor, to_archive, trace
+from orchestration.progress import doing
 from orchestration.registry.publish import DECODE, FILES, SERVING, Packed, Version, find_registered, publish, sha256
 from orchestration.registry.versions import find_version
 from orchestration.tracking import mlflow_client
@@ -193,7 +194,7 @@ def load(uri: str, *, tracking_uri: str | None = None) -> PyFuncModel:
     """
     client = mlflow_client.connect(tracking_uri)
     found = find_version(client, uri)
-    with tempfile.TemporaryDirectory() as directory:
+    with doing(f"downloading and loading {uri}"), tempfile.TemporaryDirectory() as directory:
         path = mlflow.artifacts.download_artifacts(f"models:/{found.name}/{found.version}", dst_path=directory)
         check(Path(path), found.tags)
         return mlflow.pyfunc.load_model(path)

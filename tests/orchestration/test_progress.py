@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
+from collections.abc import Callable
 
 import pytest
 from rich.console import Console
@@ -82,3 +85,44 @@ def test_durations_are_told_as_people_say_them(seconds: float, told: str) -> Non
 )
 def test_amounts_have_their_units(number: float, unit: str, told: str) -> None:
     assert amount(number, unit) == told
+
+
+def test_only_silent_work_says_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_S", 0.01)
+    shown = io.StringIO()
+    console = Console(file=shown, width=120)
+
+    def wait_until_said(text: str) -> None:
+        deadline = time.monotonic() + 60
+        while text not in shown.getvalue():
+            assert time.monotonic() < deadline, shown.getvalue()
+            time.sleep(0.005)
+
+    with progress.doing("loading libraries", console):
+        wait_until_said("loading libraries …\n")
+        with progress.doing("loading the model", console):
+            wait_until_said("loading the model …\n")
+    assert shown.getvalue() == "loading libraries …\nloading the model …\n"
+
+
+def test_work_that_speaks_or_ends_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, width=120)
+    timers: list[threading.Timer] = []
+    monkeypatch.setattr(progress, "_silent", timers)
+
+    def is_silenced(speak: Callable[[], object]) -> bool:
+        with progress.doing("loading libraries", console):
+            [timer] = timers
+            assert not timer.finished.is_set()
+            speak()
+            return timer.finished.is_set()
+
+    assert is_silenced(lambda: Progress(console).say("starting Ray"))
+    assert is_silenced(lambda: Bar(console, "evaluating"))
+    assert not is_silenced(lambda: None)
+    with progress.doing("loading libraries", console):
+        [timer] = timers
+    assert timer.finished.is_set()
+    assert timers == []
+    assert "loading" not in shown.getvalue()

@@ -231,10 +231,12 @@ class InspectOptions(Options):
 def inspect(options: InspectOptions) -> Answer:
     from datasets.inspection.inspect import inspect
     from datasets.shards.dataset import Dataset
+    from orchestration.progress import doing
 
     with opening():
         Dataset.open(options.address)
-    return inspect(options.address, sheet=options.sheet)
+    with doing("counting images, and ranking the test images by their colours"):
+        return inspect(options.address, sheet=options.sheet)
 
 
 def show_inspection(answer: Answer) -> None:

@@ -33,6 +33,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return tiny_dataset(tmp_path_factory.mktemp("data") / "tiny", persons=8)
 
 
+SLOW = "loading libraries, opening data and services …\n"  # what a process says on a busy machine
+
+
 def answer(capfd: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
     """The one JSON object on stdout."""
     status = main([*words, "--json"])
@@ -136,7 +139,7 @@ def test_a_reader_that_leaves_early_is_no_failure() -> None:
         shell=True, executable="bash", cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert shown.returncode == 0
-    assert shown.stderr == ""
+    assert shown.stderr in ("", SLOW)
 
 
 def test_debug_shows_the_traceback(capfd: pytest.CaptureFixture[str]) -> None:
@@ -154,7 +157,7 @@ from orchestration.cli.main import failure, main
 sys.exit(main({words!r}))"""
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    assert "rendering people" in process.stderr.readline()
+    assert "rendering people" in next(line for line in process.stderr if line != SLOW)
     process.send_signal(signal.SIGINT)
     told = process.communicate(timeout=60)[1]
     assert process.returncode == 130
