@@ -34,6 +34,8 @@ class OfClips(Tiny):
 class OfPeople(Tiny):
     """What training adds for each person, and a second network; `embed` reaches none of it."""
 
+    shift: Tensor
+
     def __init__(self, persons: int) -> None:
         super().__init__()
         self.classifier = nn.Linear(5, persons)
