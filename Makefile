@@ -6,7 +6,10 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
 BENCH_HELPERS := benchmarks/data/libraries.py $(addprefix benchmarks/papers/,ablation.py bodies.py ifd.py pixel_sampling.py)
 
-.PHONY: setup demo test test-system coverage lint hooks docs bench tables lock clean
+N ?= 10000
+SEED ?= 0
+
+.PHONY: setup demo test test-system fuzz coverage lint hooks docs bench tables lock clean
 
 setup: $(VENV)/.ready
 
@@ -29,6 +32,9 @@ test: setup
 
 test-system: setup
 	$(BIN)/python -m pytest -m system
+
+fuzz: setup
+	$(BIN)/python -m tests.fuzz --inputs $(N) --seed $(SEED)
 
 coverage: setup
 	$(BIN)/python -m pytest -m "not ray and not system" -n 2 --dist loadfile --cov --cov-report=term:skip-covered

@@ -175,23 +175,6 @@ def test_a_truncated_mask_raises() -> None:
             decode_parsing(data[:length], "masks/7")
 
 
-@settings(max_examples=300)
-@given(
-    st.sampled_from(["JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "mask"]),
-    st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6),
-)
-def test_damaged_bytes_never_end_the_process(kind: str, changes: list[tuple[int, int]]) -> None:
-    """torchvision's PNG decoder did: it crashes where Pillow raises."""
-    data = bytearray(palette_mask() if kind == "mask" else encoded(picture(), kind))
-    for place, value in changes:
-        data[place % len(data)] = value
-    try:
-        found = decode_parsing(bytes(data)) if kind == "mask" else decode_image(bytes(data))
-    except DecodeError:
-        return
-    assert found.dtype == torch.uint8
-
-
 def outcome(decode: Callable[[bytes], tuple[int, int]], data: bytes) -> tuple[int, int] | str:
     """What it gives or says."""
     try:

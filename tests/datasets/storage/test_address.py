@@ -83,21 +83,6 @@ def test_other_text_is_refused_in_one_message(text: str, told: str) -> None:
     assert message.isprintable()
 
 
-@given(
-    st.text()
-    | st.text(st.sampled_from("s3:/file.~%20#?@ab \n\udcff"), max_size=20)
-    | st.builds(str.__add__, st.sampled_from(["s3://", "file://", "s3://b/", "~", "http://"]), st.text())
-)
-def test_any_text_is_an_address_that_prints_back_or_an_address_error(text: str) -> None:
-    try:
-        found = parse_address(text)
-    except AddressError:
-        return
-    assert parse_address(str(found)) == found
-    assert str(parse_address(str(found))) == str(found)
-    assert parse_address(str(found.parent)) == found.parent
-
-
 def test_a_folder_that_was_deleted_is_no_place_for_relative_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
