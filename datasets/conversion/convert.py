@@ -162,7 +162,7 @@ def _refuse_source(store: Store, source: str | Path, masks: str | Path | None) -
         return
     destination = Path(store.address).resolve()
     for what, place in (("source", source), ("folder of masks", masks)):
-        if place is not None and Path(place).is_dir() and destination.is_relative_to(Path(place).resolve()):
+        if place is not None and os.path.isdir(place) and destination.is_relative_to(Path(place).resolve()):
             raise DataError(f"{store.address} is in the {what} {place}; choose a destination outside of it")
 
 

@@ -65,9 +65,9 @@ def open_masks(
     images: paths below the root of the source `of`. progress: see `open_source`.
     Raises: DataError when there is no such folder or archive.
     """
-    if not Path(place).exists():
+    if not os.path.exists(place):
         raise DataError(f"there is no folder of masks at {place}; expected label maps with the images' names, but .png")
-    if isinstance(of, Archive) and Path(place).is_file() and os.path.samefile(place, of.path):
+    if isinstance(of, Archive) and os.path.isfile(place) and os.path.samefile(place, of.path):
         source: Source = of.top()
     else:
         source = open_source(place, "a folder of masks", progress=progress)

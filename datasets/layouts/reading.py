@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +48,7 @@ def read_layout(
     """
     left_out = tuple(without)
     path = Path(source)
-    if path.is_file() and path.suffix.lower() in layout.source_files:
+    if os.path.isfile(path) and path.suffix.lower() in layout.source_files:
         tree = Tree(Folder(path.parent), given=path.name)
     else:
         root = open_source(path, f"the folder {layout.root}", progress=progress)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,11 +30,11 @@ def open_source(path: str | Path, expected: str, *, progress: Progress | None = 
     Raises: DataError when there is nothing, or nothing that can be read.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # Path's own methods raise for a name that is too long
         return Folder(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"there is nothing at {path}; expected {expected}")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise DataError(f"{path} is no regular file; expected {expected}")
     try:
         file: BinaryIO = open(path, "rb")  # noqa: SIM115  (it stays open as long as the source)

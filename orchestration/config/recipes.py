@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
+import os
 import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -91,8 +92,10 @@ def find(name: str) -> Path:
     """The file of a recipe's name, or the YAML file at a path. Raises: RequestError if there is neither."""
     if name in recipes():
         return FOLDER / f"{name}.yaml"
-    path = Path(name).expanduser()
-    if path.suffix in (".yaml", ".yml") and path.is_file():
+    path = Path(os.path.expanduser(name))
+    if path.suffix in (".yaml", ".yml") and os.path.isfile(
+        path
+    ):  # Path's own methods raise for a name that is too long
         return path
     suggestion = suggest(closest(Path(name).stem, recipes()))
     raise RequestError(
@@ -104,6 +107,8 @@ def read(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises: RequestError naming the file and the line of the error."""
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}. Check the file and its permissions.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RequestError(f"{path}: invalid YAML: {one_line(error)}. Correct the file.") from error
     if not isinstance(tree, Mapping):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -171,7 +172,7 @@ def of_files(network: Network, paths: Sequence[str]) -> Entries:
     find_mask = masks_below(network, "the images")
     data = []
     for path in paths:
-        if Path(path).is_dir():
+        if os.path.isdir(path):
             raise RequestError(f"image {path} is a folder. Expected files; a folder can only be the GALLERY.")
         try:
             data.append(Path(path).read_bytes())

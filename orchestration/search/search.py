@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,7 +121,7 @@ def in_dataset(
     split = split or mode.gallery
     check_method(located.checkpoint.experiment["method"]["name"], protocol, where)
     trained = Experiment.from_resolved(located.checkpoint.experiment)
-    files = [image for image in images if Path(image).exists()]
+    files = [image for image in images if os.path.exists(image)]
     if files and len(files) < len(images):
         missing = next(image for image in images if image not in files)
         raise RequestError(f"image {missing}: no such file. Name either files or keys of the data set's queries.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ def sweeps() -> list[str]:
 
 def read_sweep(name: str) -> dict[str, Any]:
     """The settings of an included sweep, or of a YAML file at a path; `over` as KEY=VALUES. Raises: RequestError."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if name in sweeps():
         path = FOLDER / f"{name}.yaml"
-    elif path.suffix not in (".yaml", ".yml") or not path.is_file():
+    elif path.suffix not in (".yaml", ".yml") or not os.path.isfile(path):
         suggestion = suggest(closest(name, sweeps()))
         raise RequestError(
             f"there is no sweep {name!r}{suggestion or '.'} Choose {either(sweeps())}, or give the path of a YAML file."
