@@ -15,6 +15,7 @@ import itertools
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -135,8 +136,10 @@ def with_fractions(value: Any) -> Any:
 def choice(values: Sequence[Any]) -> Choice:
     if not values:
         raise ValueError("is empty: list at least two values")
+    if len(values) > MAX_VALUES:
+        raise ValueError(f"has {len(values)} values: list at most {MAX_VALUES}")
     written = [canonical(value) for value in values]
-    if twice := next((one for one in written if written.count(one) > 1), None):
+    if twice := next((one for one, count in Counter(written).items() if count > 1), None):
         raise ValueError(f"{twice} is listed twice")
     if len(values) == 1:
         raise ValueError(f"has only one value: list more, or use KEY={written[0]} without --over")

@@ -103,6 +103,7 @@ def test_names_are_short_where_that_tells_them_apart() -> None:
         ("method.tau=[]", "is empty: list at least two values"),
         ("method.tau=[1]", "has only one value.*KEY=1"),
         ("method.tau=[1, 2, 1.0]", "1 is listed twice"),
+        (f"method.tau=[{', '.join(map(str, range(20_000)))}]", "has 20000 values: list at most 10000"),
         ("method.tau=log(0, 1)", "log needs low above 0"),
         ("method.tau=log(1, 1/0)", "division by zero"),
         ("method.tau=int(1, 2.5)", "int needs whole numbers"),
