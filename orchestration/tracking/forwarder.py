@@ -45,11 +45,12 @@ class Stream:
 
     def __init__(self, store: Store, folder: str) -> None:
         self.reader = SegmentReader(store, folder)
+        self.address = store.join(folder)
         self.waiting: deque[Record] = deque()
         self.last = -1
 
     def read_new(self) -> list[Record]:
-        new = [record for _, record in journal.in_order(self.reader.read_new(), self.last)]
+        new = [record for _, record in journal.in_order(self.reader.read_new(), self.last, self.address)]
         if new:
             self.last = new[-1]["step"]
         self.waiting.extend(new)

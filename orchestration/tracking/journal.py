@@ -163,18 +163,45 @@ class Journal:
 
 
 def read_steps(store: Store) -> list[tuple[Record, Record]]:
-    """(header, record) of every step, each once and in order."""
-    return in_order(SegmentReader(store, FOLDER).read_new(), -1)
+    """(header, record) of every step, each once and in order. Raises: JournalError where one is damaged."""
+    where = store.join(FOLDER)
+    steps = in_order(SegmentReader(store, FOLDER).read_new(), -1, where)
+    for header, record in steps:
+        if not isinstance(header.get("environment"), dict) or not {"epoch", "batch", "stage"} <= record.keys():
+            raise damaged(where, record["step"])
+    return steps
 
 
-def in_order(entries: list[tuple[Record, Record]], last: int) -> list[tuple[Record, Record]]:
-    """The entries of steps after `last`, each step once: a second process may have appended steps before it was stopped."""
+def in_order(entries: list[tuple[Record, Record]], last: int, where: str) -> list[tuple[Record, Record]]:
+    """The entries of steps after `last`, each step once: a second process may have appended steps before it was stopped.
+
+    where: the address of the list, for messages. Raises: JournalError where a record is no step with metrics.
+    """
     kept = []
     for header, record in entries:
+        if not is_measured(record):
+            raise damaged(where, record.get("step"))
         if record["step"] > last:
             kept.append((header, record))
             last = record["step"]
     return kept
+
+
+def is_measured(record: Record) -> bool:
+    """Whether a record has a step, a time and metrics, as what is sent to MLflow needs."""
+    metrics = record.get("metrics")
+    return (
+        type(record.get("step")) is int
+        and type(record.get("time")) is int
+        and isinstance(metrics, dict)
+        and all(type(value) in (int, float) for value in metrics.values())
+    )
+
+
+def damaged(where: str, step: object) -> JournalError:
+    return JournalError(
+        f"{where} is damaged: the record of step {step!r} is no step. Restore the file, or start a new run."
+    )
 
 
 def changes(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> dict[str, list[Any]]:

@@ -39,7 +39,7 @@ def decode(line: bytes, address: str) -> Record:
     """Raises: JournalError that names the segment."""
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise JournalError(f"{address} is damaged ({error}). Restore the file, or start a new run.") from error
     if not isinstance(record, dict):
         raise JournalError(f"{address} is damaged: a line holds no record. Restore the file, or start a new run.")

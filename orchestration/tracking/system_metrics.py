@@ -18,6 +18,7 @@ from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
 from datasets.storage.store import Store, StoreError
+from orchestration.tracking.journal import in_order
 from orchestration.tracking.segments import SegmentReader, SegmentWriter
 
 FOLDER = "system"
@@ -29,7 +30,7 @@ class SystemMonitor:
 
     def __init__(self, store: Store, node: str = "driver", *, sample_s: float = SAMPLE_S) -> None:
         folder = f"{FOLDER}/{node}"
-        earlier = SegmentReader(store, folder).read_new()
+        earlier = in_order(SegmentReader(store, folder).read_new(), -1, store.join(folder))
         self.step = earlier[-1][1]["step"] + 1 if earlier else 0
         self.prefix = "system/" if node == "driver" else f"system/{node}/"
         self.sample_s = sample_s

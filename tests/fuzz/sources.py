@@ -229,7 +229,7 @@ MEMBERS = st.lists(
     max_size=3,
 )
 PAIRS = st.lists(st.tuples(st.integers(0, 10**3), st.integers(0, 10**3)).map(list), max_size=3)
-NO_EDITS = st.just([])
+NO_EDITS: st.SearchStrategy[list[Any]] = st.just([])
 TABLES_TARGET = Target(
     st.fixed_dictionaries(
         {

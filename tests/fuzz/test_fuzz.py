@@ -17,6 +17,7 @@ USUAL = 25
 SEEDS: dict[str, list[Any]] = json.loads(Path(__file__).with_name("seeds.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow tells of damaged tags
 @pytest.mark.parametrize("name", TARGETS)
 def test_an_input_works_or_one_of_our_errors_names_it(name: str, tmp_path: Path) -> None:
     @settings(max_examples=EXAMPLES.get(name, USUAL), suppress_health_check=list(HealthCheck))

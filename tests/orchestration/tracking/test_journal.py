@@ -118,7 +118,7 @@ def test_steps_that_a_second_process_wrote_are_read_once(store: Store) -> None:
     for start in (0, 3):
         writer = SegmentWriter(store, journal_module.FOLDER, {"environment": HERE})
         for step in range(start, start + 5):
-            writer.append({"step": step})
+            writer.append({"step": step, "epoch": 0, "batch": step, "stage": "all", "metrics": {}, "time": 0})
         writer.close()
     assert [record["step"] for _, record in read_steps(store)] == list(range(8))
 

@@ -122,7 +122,7 @@ def test_a_failed_write_in_the_background_is_raised_by_the_next_append(tmp_path:
     assert SegmentReader(store, "list").read_new()[0][1] == {"step": 0}
 
 
-@pytest.mark.parametrize("line", [b"{", b"3", b"\xff", b"[]"])
+@pytest.mark.parametrize("line", [b"{", b"3", b"\xff", b"[]", b"[" * 100_000])
 def test_a_damaged_line_names_its_segment(line: bytes, tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.write("journal/000000.jsonl", b'{"a":1}\n{"step":0}\n' + line + b"\n")
