@@ -24,7 +24,9 @@ from orchestration.config.load import Experiment
 from orchestration.engine.arithmetic import DTYPES, set_arithmetic
 from orchestration.engine.loop import Feed, Optimization
 from orchestration.engine.schedule import factor
+from orchestration.errors import RequestError
 
+MOST_PERSONS = 1 << 24  # a damaged number must not ask for all memory
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
 
 
@@ -42,12 +44,28 @@ def describe_data(dataset: Dataset, index: SplitIndex) -> dict[str, Any]:
 
 
 def data_facts(described: dict[str, Any]) -> DataFacts:
-    """The inverse of `describe_data`."""
+    """The inverse of `describe_data`. Raises: RequestError where the description that a checkpoint carries is damaged."""
+    if not is_description(described):
+        raise RequestError(
+            "checkpoint.json is damaged: its facts do not describe training data (num_persons, clothes_owner, label_map). "
+            "Restore the file, or use another checkpoint."
+        )
     labels = LABEL_MAPS[described["label_map"]].clothing if described["label_map"] else ()
     return DataFacts(
         num_persons=described["num_persons"],
         clothes_owner=torch.tensor(described["clothes_owner"], dtype=torch.int64),
         clothing_labels=tuple(i for i, is_clothing in enumerate(labels) if is_clothing),
+    )
+
+
+def is_description(described: dict[str, Any]) -> bool:
+    persons, owners, label_map = (described.get(name) for name in ("num_persons", "clothes_owner", "label_map"))
+    return (
+        type(persons) is int
+        and 0 < persons <= MOST_PERSONS
+        and isinstance(owners, list)
+        and all(type(owner) is int and 0 <= owner < persons for owner in owners)
+        and (label_map is None or (isinstance(label_map, str) and label_map in LABEL_MAPS))
     )
 
 
