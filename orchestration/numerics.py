@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Literal
 
 from orchestration.errors import RequestError
@@ -48,7 +47,8 @@ def is_portable() -> bool:
 def processor_is_able() -> bool:
     """Whether this is an x86 processor with AVX2. On others the variables change nothing."""
     try:
-        return " avx2 " in Path("/proc/cpuinfo").read_text()
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return " avx2 " in file.read()
     except OSError:
         return False
 

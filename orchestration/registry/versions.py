@@ -42,8 +42,8 @@ def find_version(client: MlflowClient, uri: str) -> ModelVersion:
         return client.get_model_version_by_alias(name, alias) if at else client.get_model_version(name, number)
     except MlflowException as error:
         raise RequestError(
-            f"{uri}: {first_line(error).rstrip('.')}. Expected models:/NAME/VERSION or models:/NAME@ALIAS of a registered model; "
-            f"{existing(client, name)}."
+            f"{uri}: {first_line(error).rstrip('.')}. Expected models:/NAME/VERSION or models:/NAME@ALIAS of a registered "
+            f"model; {existing(client, name)}."
         ) from error
 
 

@@ -127,6 +127,7 @@ def test_steps_that_a_second_process_wrote_are_read_once(store: Store) -> None:
 class SmallExperiment:
     workers: int = 2
     threads: int = 1
+    numerics: str = "native"
     extra: list[int] = field(default_factory=list)
 
 
@@ -135,3 +136,15 @@ def test_the_environment_names_what_bits_depend_on() -> None:
     assert {"workers", "threads", "device", "processor", "python", "torch", "numpy"} <= set(found)
     assert found["workers"] == 2
     assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize(("is_able", "shared"), [(True, True), (False, False)])
+def test_portable_numbers_depend_on_no_processor_with_avx2(
+    monkeypatch: pytest.MonkeyPatch, is_able: bool, shared: bool
+) -> None:
+    monkeypatch.setattr(journal_module.numerics, "processor_is_able", lambda: is_able)
+    monkeypatch.setattr(journal_module, "processor", lambda: "this one")
+    found = journal_module.environment(SmallExperiment(numerics="portable"))
+    assert found["numerics"] == "portable"
+    assert (found["processor"] == "x86 with AVX2") is shared
+    assert journal_module.environment(SmallExperiment())["processor"] == "this one"
