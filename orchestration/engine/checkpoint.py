@@ -213,10 +213,23 @@ def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
 
 
 def restore(checkpoint: Checkpoint, method: Method, optimizers: dict[str, Optimizer]) -> TrainingProgress:
-    """Restore parameters, buffers and optimizer states in place; return the progress from which training resumes."""
-    method.load_state_dict(load_tensors(checkpoint, FILES[0]))
-    restore_optimizers(method, optimizers, load_tensors(checkpoint, FILES[1]))
+    """Restore parameters, buffers and optimizer states in place; return the progress from which training resumes.
+
+    Raises: RequestError naming tensors of the model that do not fit; CorruptCheckpointError for those of the optimizers.
+    """
+    load_method_state(method, checkpoint)
+    try:
+        restore_optimizers(method, optimizers, load_tensors(checkpoint, FILES[1]))
+    except MisfitError as error:
+        raise CorruptCheckpointError(
+            f"{checkpoint.store.join(checkpoint.folder, FILES[1])}: {error}. Delete this checkpoint's folder to resume from the "
+            "previous one."
+        ) from None
     return checkpoint.progress
+
+
+class MisfitError(ValueError):
+    """A tensor of an optimizer is of no parameter, or of another shape."""
 
 
 def optimizer_tensors(method: Method, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
@@ -230,17 +243,23 @@ def optimizer_tensors(method: Method, optimizers: dict[str, Optimizer]) -> dict[
 
 
 def restore_optimizers(method: Method, optimizers: dict[str, Optimizer], tensors: dict[str, Tensor]) -> None:
+    """Raises: MisfitError."""
     states: dict[str, dict[str, Tensor]] = {}
     for path, tensor in tensors.items():
-        parameter_path, key = path.rsplit("/", 1)
+        parameter_path, _, key = path.rpartition("/")
         states.setdefault(parameter_path, {})[key] = tensor
     for name, parameters in method.parameters_of().items():
         for parameter_name, parameter in parameters:
-            state = states.get(f"{name}/{parameter_name}")
-            if state is not None:
+            state = states.pop(f"{name}/{parameter_name}", {})
+            for key, value in state.items():
+                if value.shape not in ((), parameter.shape):
+                    raise MisfitError(f"{name}/{parameter_name}/{key} is {shape(value)}, expected {shape(parameter)}")
+            if state:
                 optimizers[name].state[parameter] = {
                     key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
                 }
+    if states:
+        raise MisfitError(f"{next(iter(states))} is no parameter that an optimizer trains")
 
 
 def to_bytes(tensors: dict[str, Tensor]) -> bytes:
