@@ -222,8 +222,8 @@ def restore(checkpoint: Checkpoint, method: Method, optimizers: dict[str, Optimi
         restore_optimizers(method, optimizers, load_tensors(checkpoint, FILES[1]))
     except MisfitError as error:
         raise CorruptCheckpointError(
-            f"{checkpoint.store.join(checkpoint.folder, FILES[1])}: {error}. Delete this checkpoint's folder to resume from the "
-            "previous one."
+            f"{checkpoint.store.join(checkpoint.folder, FILES[1])}: {error}. Delete this checkpoint's folder to resume from "
+            "the previous one."
         ) from None
     return checkpoint.progress
 

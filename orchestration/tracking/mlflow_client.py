@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import re
 import tempfile
 import urllib.error
 import urllib.request
@@ -24,9 +25,14 @@ ANSWER_S = 10.0
 
 
 def default_tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, else a SQLite file in the current folder. Raises: AddressError."""
+    """MLFLOW_TRACKING_URI, else a SQLite file in the current folder. Raises: AddressError.
+
+    The path of a SQLite file is made absolute: a worker's current folder is a different one.
+    """
     if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-        return tracking_address(uri, "MLFLOW_TRACKING_URI")
+        address = tracking_address(uri, "MLFLOW_TRACKING_URI")
+        relative = re.fullmatch(r"(sqlite(?:\+\w+)?:///)([^/:?][^?]*)(\?.*)?", address)
+        return f"{relative[1]}{Path.cwd() / relative[2]}{relative[3] or ''}" if relative else address
     return f"sqlite:///{Path.cwd() / 'mlflow.db'}"
 
 

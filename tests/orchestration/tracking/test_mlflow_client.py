@@ -172,3 +172,21 @@ def test_processes_that_start_at_once_share_a_new_database(tmp_path: Path) -> No
     made = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db").get_experiment_by_name("e")
     assert made is not None
     assert made.artifact_location == (tmp_path / "mlartifacts").as_uri()
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("sqlite:///mlflow.db", "sqlite:///{here}/mlflow.db"),
+        ("sqlite:///a/b.db?timeout=3", "sqlite:///{here}/a/b.db?timeout=3"),
+        ("sqlite:////data/mlflow.db", "sqlite:////data/mlflow.db"),
+        ("sqlite:///:memory:", "sqlite:///:memory:"),
+        ("http://host:5000", "http://host:5000"),
+    ],
+)
+def test_a_database_is_the_same_from_every_folder(
+    given: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
+    monkeypatch.chdir(tmp_path)
+    assert mlflow_client.default_tracking_uri() == expected.format(here=tmp_path)
