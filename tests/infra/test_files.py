@@ -34,7 +34,7 @@ NEEDS = {  # the secrets of each service of the compose file
     },
     "user": {"MLFLOW_ADMIN_PASSWORD", "MLFLOW_TRACKING_PASSWORD"},
     "head": {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "RAY_AUTH_TOKEN"},
-    "worker": {"AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN"},
+    "worker": {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "RAY_AUTH_TOKEN"},  # a sweep's trials log there
 }
 
 
@@ -208,7 +208,7 @@ def test_the_rayjob_is_protected_ends_and_takes_secrets_from_kubernetes(rayjob: 
         [entry["secretRef"]["name"] for entry in group["template"]["spec"]["containers"][0]["envFrom"]]
         for group in groups
     ]
-    assert secrets == [["redress-storage", "redress-tracking"], ["redress-storage"]]
+    assert secrets == [["redress-storage", "redress-tracking"]] * 2, "a sweep's trials talk to MLflow from any node"
     assert groups[1]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
 
 
