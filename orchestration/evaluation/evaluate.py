@@ -127,16 +127,15 @@ def evaluate(
     reports that Ray starts.
     Raises: RequestError before work starts where data, protocol or checkpoint are not usable.
     """
-    numerics.use(experiment.numerics)
     dataset, protocol = open_for_evaluation(experiment.data, validation=validation)
     found = checkpoint.find(model)
     check_fits(found, dataset, protocol)
     check_cues(experiment.evaluate, dataset, protocol)
     store = open_store(destination)
     settings = experiment.evaluate
-    invalidate_stale_cache(store, cache_key(found, dataset, protocol, settings))
     splits, asked = scored_splits(protocol), asked_cues(settings)
     job = embedding_job(found, experiment, protocol, store, asked)
+    invalidate_stale_cache(store, cache_key(found, dataset, protocol, settings))
     embed(job, splits, workers=experiment.workers, resources=experiment.resources, progress=progress, say=say)
     indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))
     result = Evaluation()
@@ -159,7 +158,11 @@ def evaluate(
 def embedding_job(
     model: Checkpoint, experiment: Experiment, protocol: Protocol, store: Store, asked: tuple[CueName, ...] = ()
 ) -> EmbeddingJob:
-    """The job that embeds `experiment.data` into an evaluation's folder: whole images, and the cues `asked` for."""
+    """The job that embeds `experiment.data` into an evaluation's folder: whole images, and the cues `asked` for.
+
+    Raises: OtherNumericsError where this process cannot embed by the experiment's numerics.
+    """
+    numerics.use(experiment.numerics)
     return EmbeddingJob(
         model=model.address,
         data=experiment.data,

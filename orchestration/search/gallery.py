@@ -116,9 +116,9 @@ def stored_or_computed(data: Described, index: SplitIndex, progress: Progress) -
         if found := descriptors.stored(run.sub(folder), key, data.protocol, {index.split: index}):
             return found[index.split]
     store = run.sub(evaluation_folder(key))
+    job = embedding_job(model, experiment, data.protocol, store)
     invalidate_stale_cache(store, key)
     with progress.bar(f"embedding {index.split}", "images") as bar:
-        job = embedding_job(model, experiment, data.protocol, store)
         workers, resources = experiment.workers, experiment.resources
         embed(job, [index.split], workers=workers, resources=resources, progress=bar, say=progress.say)
     return load_features(store.sub("features"), index.split, protocols.samples(data.protocol, index))
