@@ -218,18 +218,8 @@ def restore(checkpoint: Checkpoint, method: Method, optimizers: dict[str, Optimi
     Raises: RequestError naming tensors of the model that do not fit; CorruptCheckpointError for those of the optimizers.
     """
     load_method_state(method, checkpoint)
-    try:
-        restore_optimizers(method, optimizers, load_tensors(checkpoint, FILES[1]))
-    except MisfitError as error:
-        raise CorruptCheckpointError(
-            f"{checkpoint.store.join(checkpoint.folder, FILES[1])}: {error}. Delete this checkpoint's folder to resume from "
-            "the previous one."
-        ) from None
+    restore_optimizers(method, optimizers, load_tensors(checkpoint, FILES[1]), checkpoint)
     return checkpoint.progress
-
-
-class MisfitError(ValueError):
-    """A tensor of an optimizer is of no parameter, or of another shape."""
 
 
 def optimizer_tensors(method: Method, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
@@ -242,8 +232,17 @@ def optimizer_tensors(method: Method, optimizers: dict[str, Optimizer]) -> dict[
     return tensors
 
 
-def restore_optimizers(method: Method, optimizers: dict[str, Optimizer], tensors: dict[str, Tensor]) -> None:
-    """Raises: MisfitError."""
+def restore_optimizers(
+    method: Method, optimizers: dict[str, Optimizer], tensors: dict[str, Tensor], checkpoint: Checkpoint
+) -> None:
+    """Raises: CorruptCheckpointError where a tensor is of no parameter, or of another shape."""
+
+    def misfit(what: str) -> CorruptCheckpointError:
+        place = checkpoint.store.join(checkpoint.folder, FILES[1])
+        return CorruptCheckpointError(
+            f"{place}: {what}. Delete this checkpoint's folder to resume from the previous one."
+        )
+
     states: dict[str, dict[str, Tensor]] = {}
     for path, tensor in tensors.items():
         parameter_path, _, key = path.rpartition("/")
@@ -253,13 +252,13 @@ def restore_optimizers(method: Method, optimizers: dict[str, Optimizer], tensors
             state = states.pop(f"{name}/{parameter_name}", {})
             for key, value in state.items():
                 if value.shape not in ((), parameter.shape):
-                    raise MisfitError(f"{name}/{parameter_name}/{key} is {shape(value)}, expected {shape(parameter)}")
+                    raise misfit(f"{name}/{parameter_name}/{key} is {shape(value)}, expected {shape(parameter)}")
             if state:
                 optimizers[name].state[parameter] = {
                     key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
                 }
     if states:
-        raise MisfitError(f"{next(iter(states))} is no parameter that an optimizer trains")
+        raise misfit(f"{next(iter(states))} is no parameter that an optimizer trains")
 
 
 def to_bytes(tensors: dict[str, Tensor]) -> bytes:

@@ -40,10 +40,11 @@ def forget(store: Store) -> None:
 
 
 def run_interruptibly(work: Callable[[], None], store: Store, say: Callable[[str], None]) -> None:
-    """Run `work`, a training, to its end. Without a handler of its own it runs in a thread of the main thread.
+    """Run `work`, a training, to its end, in a thread: on the main thread Ray Train would set handlers of its own.
 
-    After the first signal a training that runs stops after its next step, with a checkpoint; one that has not started ends at
-    once. Raises: Interruption afterwards, and at once after a second signal.
+    After the first signal, a training that runs stops after its next step, with a checkpoint. One that has not started is left.
+    Called on another thread, `work` runs there, and no signal is handled. Raises: Interruption after a signal; at once after a
+    second one.
     """
     if not is_main_thread():
         work()
