@@ -20,6 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 if sys.path[0] != str(ROOT):
     sys.path.insert(0, str(ROOT))
 
+from orchestration import numerics  # noqa: E402  (of this tree; it imports no torch)
+
+numerics.use("portable")  # so that numbers are the same on all machines
+
 # Machines are shared: an example may take any time. One profile for every @given.
 settings.register_profile("redress", deadline=None)
 settings.load_profile("redress")
@@ -37,11 +41,6 @@ os.environ |= {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # no cloud takes these machines back: a process less in each fit()
 }
 os.environ.pop("RAY_ADDRESS", None)
-os.environ |= {
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "MKL_CBWR": "COMPATIBLE",
-}  # portable numbers
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # two processes of tests with a thread per core each stand in each other's way

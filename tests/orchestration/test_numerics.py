@@ -77,7 +77,6 @@ def test_a_command_begins_anew_where_torch_was_loaded_too_early(tmp_path: Path) 
     code = """
 import os, sys
 sys.path.insert(0, sys.argv.pop(1))
-from orchestration.cli.commands import evaluate
 from orchestration import numerics
 import orchestration.cli.main as shell
 def main(args, json_descriptor):
@@ -114,15 +113,18 @@ def test_a_training_has_these_digits_on_every_processor() -> None:
 def test_a_recipe_s_choice_is_made_before_torch_is_imported() -> None:
     code = """
 import json, sys
-from orchestration.cli.commands import train
-options = train.TRAIN.parse(["cal-demo", "data=/nowhere"])
-import orchestration.config.recipes as recipes
 from orchestration import numerics
-numerics.use(recipes.check_names("cal-demo", ["data=/nowhere"]).get("numerics"))
-print(json.dumps([numerics.is_portable(), "torch" in sys.modules]))
+from orchestration.cli.commands.train import TRAIN, requested_experiment
+use, loaded = numerics.use, []
+def noted(wanted):
+    loaded.append([wanted, "torch" in sys.modules])
+    use(wanted)
+numerics.use = noted
+experiment = requested_experiment(TRAIN.parse(["cal-demo", "data=/nowhere"]))
+print(json.dumps([loaded, experiment.numerics, numerics.is_portable()]))
 """
     kept = {name: value for name, value in os.environ.items() if name not in PORTABLE}
     done = subprocess.run(
         [sys.executable, "-c", code], env=kept | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120
     )
-    assert json.loads(done.stdout) == [True, False], done.stderr
+    assert json.loads(done.stdout) == [[["portable", False]], "portable", True], done.stderr

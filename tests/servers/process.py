@@ -10,9 +10,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
+Found = TypeVar("Found")
 HOST = "127.0.0.1"
 BIN = Path(sys.executable).parent
 
@@ -33,6 +35,18 @@ def listens(port: int, host: str = HOST) -> bool:
     with socket.socket() as s:
         s.settimeout(1)
         return s.connect_ex((host, port)) == 0
+
+
+def wait_for(
+    condition: Callable[[], Found], process: subprocess.Popen[bytes], log: Path, timeout_s: float = 300
+) -> Found:
+    """The first true value of `condition`, while the command `process` runs. It fails with the end of the log."""
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert process.poll() is None, log.read_text()[-3000:]
+        assert time.monotonic() < deadline, log.read_text()[-3000:]
+        time.sleep(0.1)
+    return found
 
 
 class Process:

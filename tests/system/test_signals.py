@@ -8,8 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from mlflow import MlflowClient
 from datasets.storage.store import open_store
 from orchestration.engine import checkpoint
 from orchestration.tracking.journal import read_steps
+from tests.servers.process import wait_for
 from tests.tiny import tiny_dataset
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -50,15 +49,6 @@ def start(folder: Path, root: Path, name: str, *words: str) -> subprocess.Popen[
             [sys.executable, "-c", LAUNCH, "train", *words, "--json"],
             cwd=root, stdout=out, stderr=log, env=environment, start_new_session=True,
         )  # fmt: skip
-
-
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen[bytes], log: Path, timeout_s: float = 300) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert process.poll() is None, log.read_text()[-3000:]
-        assert time.monotonic() < deadline, log.read_text()[-3000:]
-        time.sleep(0.1)
-    return found
 
 
 def run_folder(folder: Path) -> Path | None:

@@ -7,11 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -28,6 +25,7 @@ from orchestration.tracking.journal import read_steps
 from orchestration.training.train import prepare
 from orchestration.tuning import sweep_runs
 from orchestration.tuning.tune import tune
+from tests.servers.process import wait_for
 from tests.tiny import tiny_dataset
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
@@ -69,15 +67,6 @@ def children(sweep: str) -> list[Run]:
 
 def finished(sweep: str) -> dict[str, int]:
     return {child.info.run_id: child.info.end_time for child in children(sweep) if child.info.status == "FINISHED"}
-
-
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen[bytes], log: Path, timeout_s: float = 240) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := condition()):
-        assert process.poll() is None, log.read_text()[-3000:]
-        assert time.monotonic() < deadline, log.read_text()[-3000:]
-        time.sleep(0.1)
-    return found
 
 
 def the_sweep(folder: Path) -> str | None:
