@@ -38,7 +38,7 @@ def listens(port: int, host: str = HOST) -> bool:
 
 
 def wait_for(
-    condition: Callable[[], Found], process: subprocess.Popen[bytes], log: Path, timeout_s: float = 300
+    condition: Callable[[], Found | None], process: subprocess.Popen[bytes], log: Path, timeout_s: float = 300
 ) -> Found:
     """The first true value of `condition`, while the command `process` runs. It fails with the end of the log."""
     deadline = time.monotonic() + timeout_s
