@@ -2,9 +2,8 @@
 
     python -m benchmarks.methods.numerics [--json]
 
-A step of `baseline-demo`'s network (64 images of 96×48, one thread) in CPU time, and of ResNet-50 at 256×128 (8 images), each in
-processes of its own by turns: as the processor likes it, and held to AVX2 as `numerics: portable` holds it. The median of three
-processes counts. The last lines are the digests of the trained weights, which other processors print as well if portable.
+A step of `baseline-demo`'s network (64 images of 96×48, one thread) in CPU time, and of ResNet-50 at 256×128 (8 images).
+Processes take turns: native, and held to AVX2 as `numerics: portable` holds them. The median of three counts. The last lines are the digests of the trained weights, which other processors print as well if portable.
 """
 
 from __future__ import annotations
