@@ -3,7 +3,8 @@
     python -m benchmarks.methods.numerics [--json]
 
 A step of `baseline-demo`'s network (64 images of 96×48, one thread) in CPU time, and of ResNet-50 at 256×128 (8 images).
-Processes take turns: native, and held to AVX2 as `numerics: portable` holds them. The median of three counts. The last lines are the digests of the trained weights, which other processors print as well if portable.
+Processes take turns: native, and held to AVX2 as `numerics: portable` holds them. The median of three counts. The last lines
+are the digests of the trained weights, which other processors print as well if portable.
 """
 
 from __future__ import annotations
