@@ -43,7 +43,6 @@ T = TypeVar("T")
 
 # Families, or operations as family/operation, whose code is not written yet. tests/test_golden.py holds the list.
 NOT_YET = {
-    "ccaf/ccaf_images": "shielding and clothes images",
     "video_blocks/video_c2d": "video bodies",
     "video_blocks/video_i3d": "video bodies",
     "video_blocks/video_app3dc": "video bodies",

@@ -36,15 +36,25 @@ class Attention(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Attention and a perceptron, each behind a layer norm and beside a shortcut: tokens [N, L, C] → [N, L, C]."""
+    """Attention and a perceptron, each behind a layer norm and beside a shortcut: tokens [N, L, C] → [N, L, C].
 
-    def __init__(self, width: int, heads: int, is_causal: bool) -> None:
+    Weights start as in OpenAI's text tower.
+    """
+
+    def __init__(self, size: TransformerSize, is_causal: bool) -> None:
         super().__init__()
-        self.attn = Attention(width, heads, is_causal)
+        width = size.width
+        self.attn = Attention(width, size.heads, is_causal)
         self.ln_1 = nn.LayerNorm(width)
         hidden, output = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.mlp = nn.Sequential(OrderedDict(c_fc=hidden, gelu=QuickGELU(), c_proj=output))
         self.ln_2 = nn.LayerNorm(width)
+        nn.init.normal_(self.attn.in_proj_weight, std=width**-0.5)
+        nn.init.normal_(self.attn.out_proj.weight, std=(2 * size.layers * width) ** -0.5)
+        nn.init.normal_(hidden.weight, std=(2 * width) ** -0.5)
+        nn.init.normal_(output.weight, std=(2 * size.layers * width) ** -0.5)
+        for linear in (self.attn.out_proj, hidden, output):
+            nn.init.zeros_(linear.bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
         tokens = tokens + self.attn(self.ln_1(tokens))
@@ -52,19 +62,11 @@ class ResidualBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Residual blocks in a row: tokens [N, L, C] → [N, L, C]. Weights start as in OpenAI's text tower."""
+    """Residual blocks in a row: tokens [N, L, C] → [N, L, C]."""
 
     def __init__(self, size: TransformerSize, is_causal: bool) -> None:
         super().__init__()
-        blocks = [ResidualBlock(size.width, size.heads, is_causal) for _ in range(size.layers)]
-        self.resblocks = nn.ModuleList(blocks)
-        for block in blocks:
-            nn.init.normal_(block.attn.in_proj_weight, std=size.width**-0.5)
-            nn.init.normal_(block.attn.out_proj.weight, std=(2 * size.layers * size.width) ** -0.5)
-            nn.init.normal_(block.mlp.c_fc.weight, std=(2 * size.width) ** -0.5)
-            nn.init.normal_(block.mlp.c_proj.weight, std=(2 * size.layers * size.width) ** -0.5)
-            for linear in (block.attn.out_proj, block.mlp.c_fc, block.mlp.c_proj):
-                nn.init.zeros_(linear.bias)
+        self.resblocks = nn.ModuleList(ResidualBlock(size, is_causal) for _ in range(size.layers))
 
     def forward(self, tokens: Tensor) -> Tensor:
         for block in self.resblocks:
