@@ -48,6 +48,7 @@ class Checkpoint:
     experiment: dict[str, Any]
     facts: dict[str, Any]
     digests: dict[str, str]
+    ends_stage: str | None = None  # the stage whose last step it follows
 
     @property
     def address(self) -> str:
@@ -65,8 +66,10 @@ def save(
     facts: dict[str, Any],
     keep: int | None = None,
     folder: str | None = None,
+    ends_stage: str | None = None,
 ) -> str:
-    """Write a checkpoint below the run's `store`, drop all but the newest `keep`, and return its folder.
+    """Write a checkpoint below the run's `store`, drop all but the newest `keep` and those at the ends of stages, and return
+    its folder.
 
     `facts` is what building the method again needs beside the experiment (plain JSON). A reader never sees a half
     written one: `checkpoint.json` comes last.
@@ -82,6 +85,7 @@ def save(
         "format": FORMAT,
         "position": asdict(progress),
         "end_of_epoch": end_of_epoch,
+        "ends_stage": ends_stage,
         "experiment": experiment,
         "facts": facts,
         "digests": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
@@ -89,8 +93,16 @@ def save(
     store.write(f"{folder}/checkpoint.json", json.dumps(description, indent=1).encode())
     if keep is not None:
         for old in complete_folders(store)[:-keep]:
-            drop(store, old)
+            if not is_end_of_stage(store, old):
+                drop(store, old)
     return folder
+
+
+def is_end_of_stage(store: Store, folder: str) -> bool:
+    try:
+        return read(store, folder).ends_stage is not None
+    except CorruptCheckpointError:
+        return False
 
 
 def drop(store: Store, folder: str) -> None:
@@ -158,6 +170,7 @@ def read(store: Store, folder: str) -> Checkpoint:
                 experiment=dict(description["experiment"]),
                 facts=dict(description["facts"]),
                 digests={name: str(description["digests"][name]) for name in FILES},
+                ends_stage=description.get("ends_stage"),
             )
     except (ValueError, LookupError, TypeError, RecursionError) as error:  # JSON, but not ours; or none
         raise CorruptCheckpointError(f"{store.join(path)} is damaged ({type(error).__name__}: {error}).") from error
@@ -191,6 +204,23 @@ def find(address: str) -> Checkpoint:
             "`redress runs list` shows each run's storage."
         )
     return found
+
+
+def find_stage_end(address: str, stage: str) -> Checkpoint:
+    """The checkpoint at the end of a stage of the run at `address`. Raises: RequestError; CorruptCheckpointError."""
+    store = open_store(address)
+    try:
+        ends = {
+            found.ends_stage: found for folder in complete_folders(store) if (found := read(store, folder)).ends_stage
+        }
+    except StoreError as error:
+        raise RequestError(str(error)) from error
+    if stage not in ends:
+        there = f"it has those of {', '.join(map(repr, ends))}" if ends else "it has none"
+        raise RequestError(
+            f"no checkpoint at the end of stage {stage!r} in {address}: {there}. A run has one once that stage has ended."
+        )
+    return ends[stage]
 
 
 def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:

@@ -1,11 +1,12 @@
 """Settings without effect on a sweep's scores: those that control execution, and those that the method does not read.
 
 Whether a method reads a setting is found by running it: the method is built for synthetic labels, with as few channels as
-possible to save memory, and takes one step in each stage.
+possible to save memory, begins each stage and takes one step in it.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ WITHOUT_EFFECT = {
     "data": "scores on different data cannot be compared: run one sweep per data set",
     "select": "a sweep scores the last epoch of each run",
     "select_on_test": "a sweep scores on the validation set",
+    "until": "a sweep compares runs of all their stages",
     "evaluate.cues": "cues are scored on the test set, after training",
     **dict.fromkeys(
         ("name", "workers", "threads", "resources", "stream", "checkpoint", "storage", "experiment", "register",
@@ -46,10 +48,7 @@ def why_without_effect(key: str, experiment: Experiment) -> str | None:
 
 
 def unused_settings(experiment: Experiment) -> set[str]:
-    """Settings of the method that neither its constructor nor a step in any of its stages reads.
-
-    Empty if the method fails on the synthetic batch: then nothing is known.
-    """
+    """Settings of the method that neither its constructor nor a step in any of its stages reads."""
     settings = type(experiment.method)
     read: set[str] = set()
 
@@ -61,21 +60,22 @@ def unused_settings(experiment: Experiment) -> set[str]:
     given = {key: NARROW.get(key, getattr(experiment.method, key)) for key in settings.model_fields}
     watched = Watched.model_construct(**given)
     read.clear()
-    try:
-        exercise(METHODS[experiment.method.name], watched)
-    except Exception:
-        return set()
+    exercise(METHODS[experiment.method.name], watched)
     return set(settings.model_fields) - read - {"name"}
 
 
 def exercise(method_class: type[Method], settings: BaseModel) -> None:
-    """Build a method, take a step in each of its stages, and embed a batch."""
+    """Build a method, begin each of its stages, take a step in it, and embed a batch."""
     with torch.random.fork_rng(devices=[]):
         method: Method = method_class(settings, synthetic_facts())  # type: ignore[call-arg, arg-type]
         batch = synthetic_batch(is_paired=bool(method.pairs_for))
+        nothing = torch.empty(0, 3, *SIZE)
         for stage in method.stages():
             method.begin_epoch(stage.first_epoch)
-            for update in method.updates(batch):
+            with torch.no_grad():
+                method.eval().begin_stage(stage, [synthetic_batch(is_paired=False)])
+            method.train()
+            for update in method.updates(replace(batch, images=nothing, parsing=None) if stage.samples else batch):
                 update.loss.detach()
         method.eval()
         inputs = [batch.images, batch.parsing] if "parsing" in method.inputs else [batch.images]
@@ -98,4 +98,5 @@ def synthetic_batch(*, is_paired: bool) -> Batch:
         person=torch.arange(PEOPLE).repeat_interleave(OUTFITS * IMAGES).repeat(times),
         clothes=torch.arange(PEOPLE * OUTFITS).repeat_interleave(IMAGES).repeat(times),
         is_paired=is_paired,
+        rows=torch.arange(count // times).repeat(times),
     )

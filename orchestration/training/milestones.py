@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
-def milestones(epochs: int, every: int) -> list[int]:
-    """The epochs, counted from 1, after which a trial is scored: multiples of `every`, and the last."""
-    return sorted({*range(every, epochs, every), epochs})
+def milestones(scored: Sequence[int], every: int, end: int) -> list[int]:
+    """The epochs, counted from 1, after which a trial is scored: each `every`-th of the epochs `scored` (from 0, those that
+    change a score), and the last of the training, `end`."""
+    return sorted({*(epoch + 1 for epoch in scored[every - 1 :: every]), end})
 
 
 def remaining(all_of_them: Iterable[int], epoch: int, batch: int) -> list[int]:

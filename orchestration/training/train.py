@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,11 +12,13 @@ from datasets.protocols.protocols import Protocol
 from datasets.shards.dataset import DataError, Dataset, SplitIndex
 from datasets.storage.store import Store, StoreError, open_store
 from methods import METHODS
-from methods.method import MethodError
+from methods.method import MethodError, stage_of
 from orchestration import cluster, numerics
+from orchestration.addresses import split_stage
 from orchestration.config import build
+from orchestration.config.epochs import end_epoch, first_epoch
 from orchestration.config.load import Experiment
-from orchestration.config.meta import per_class_tensors
+from orchestration.config.meta import build_on_meta, per_class_tensors
 from orchestration.config.settings import completed
 from orchestration.engine import checkpoint, weights
 from orchestration.errors import RequestError, ServiceUnavailableError
@@ -34,14 +37,14 @@ from orchestration.registry.locate import locate
 from orchestration.signals import Interruption, number_of
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.run_description import flatten
-from orchestration.training import changed_clothes_figure, interrupt
+from orchestration.training import activity, changed_clothes_figure, interrupt
 from orchestration.training.worker import FAILURE, WorkerConfig, train_worker
 
 WEIGHTS = "weights.safetensors"
 EXACT_BELOW_ROWS = 100_000
 # Settings that a resumed run may change: the sequence of batches and the mathematics stay the same. `workers` is one of them
 # where batch norm is synchronised. `epochs` may grow: see `change_of_length`.
-MAY_CHANGE = ("name", "workers", "threads", "stream", "resources", "checkpoint", "evaluate", "max_failures", "epochs",
+MAY_CHANGE = ("name", "workers", "threads", "stream", "resources", "checkpoint", "evaluate", "max_failures", "epochs", "until",
               "storage", "register", "select", "data", "weights", "init_from")  # fmt: skip
 
 
@@ -225,7 +228,11 @@ def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, p
         ),
     )
     label = f"training {experiment.name}"
-    with progress.training_bar(label, prepared.num_steps) as on_records, run.forward(on_records=on_records):
+    with (
+        progress.training_bar(label, prepared.num_steps) as on_records,
+        run.forward(on_records=on_records),
+        activity.said(store, progress.say),
+    ):
         failure = run_trainer(trainer, store, progress.say)
     if failure:
         raise TrainingFailedError(f"{failure['type']}: {failure['message']}")
@@ -233,17 +240,23 @@ def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, p
 
 def num_steps(experiment: Experiment, dataset: Dataset) -> int:
     """The number of steps of the run; an estimate for large data, whose epochs differ by a few batches. Raises: DataError."""
-    feed, stream = build.build_feed(experiment, dataset, worker=0, workers=1)
+    stages = build_on_meta(experiment).stages()
+    feed, stream = build.build_feed(experiment, dataset, worker=0, workers=1, stages=stages)
     stream.close()
-    if dataset.split("train").rows > EXACT_BELOW_ROWS:
-        return experiment.epochs * feed.num_batches(0)
-    return sum(feed.num_batches(epoch) for epoch in range(experiment.epochs))
+    epochs = range(first_epoch(experiment, stages), end_epoch(experiment, stages))
+    if dataset.split("train").rows <= EXACT_BELOW_ROWS:
+        return sum(feed.num_batches(epoch) for epoch in epochs)
+    in_stage = Counter(stage_of(stages, epoch).first_epoch for epoch in epochs)
+    return sum(feed.num_batches(first) * count for first, count in in_stage.items())
 
 
 def check_initial_weights(prepared: Prepared, model: str) -> tuple[str, list[str]]:
     """The checkpoint that training is to start from (of a run, at an address, of a registered version) and which of the
     method's tensors it does not set. Raises: RequestError if it does not exist or does not fit the method.
     """
+    address, stage = split_stage(model)
+    if stage is not None:
+        return check_end_of_stage(prepared, address, stage), []
     method = build.build_method(prepared.experiment, prepared.facts)
     per_class = per_class_tensors(prepared.experiment)
     try:
@@ -251,6 +264,25 @@ def check_initial_weights(prepared: Prepared, model: str) -> tuple[str, list[str
         return found.address, checkpoint.load_initial_state(method, found, per_class, prepared.facts["fingerprint"])
     except (RequestError, StoreError, checkpoint.CorruptCheckpointError) as error:
         raise RequestError(f"init_from = {model}: {error}") from error
+
+
+def check_end_of_stage(prepared: Prepared, run: str, stage: str) -> str:
+    """The address of the checkpoint at the end of a run's stage, whose state and data must be those of the experiment.
+
+    Raises: RequestError.
+    """
+    try:
+        found = checkpoint.find_stage_end(locate(run).run, stage)
+        if found.facts.get("fingerprint") != prepared.facts["fingerprint"]:
+            raise RequestError(
+                f"stage {stage!r} was trained on other data than {prepared.experiment.data}: what it learned is of other "
+                "people. Train the stage on these data, or start from the run's weights: remove the stage's name."
+            )
+        method = build.build_method(prepared.experiment, prepared.facts)
+        checkpoint.restore(found, method, build.build_optimization(prepared.experiment, method).optimizers)
+    except (RequestError, StoreError, checkpoint.CorruptCheckpointError) as error:
+        raise RequestError(f"init_from = {run}@{stage}: {error}") from error
+    return found.address
 
 
 def fetch_backbone(prepared: Prepared) -> bytes | None:

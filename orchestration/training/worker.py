@@ -15,9 +15,11 @@ import torch.distributed as dist
 from datasets.images.decode import DecodeError
 from datasets.shards.dataset import CorruptData, DataError, Dataset
 from datasets.storage.store import Store, open_store
-from methods.method import Method, MethodError
+from datasets.streaming.stream import survey_rows
+from methods.method import Method, MethodError, Stage
 from orchestration import numerics
 from orchestration.config import build
+from orchestration.config.epochs import end_epoch, ended_stage, first_epoch, scored_epochs
 from orchestration.config.load import Experiment
 from orchestration.config.meta import per_class_tensors
 from orchestration.engine import checkpoint, loop
@@ -28,6 +30,7 @@ from orchestration.errors import RequestError
 from orchestration.tracking.journal import FOLDER as JOURNAL
 from orchestration.tracking.journal import Journal, JournalError, ReplayMismatch, environment
 from orchestration.training import stop_signal
+from orchestration.training.activity import SurveyReport
 from orchestration.training.interrupt import Listener
 from orchestration.training.milestones import milestones, remaining
 
@@ -63,7 +66,8 @@ class WorkerConfig:
     """What the driver passes to every worker.
 
     run: address of the run's storage. Training starts from the checkpoint at `init_from`, or with the backbone in the file
-    `weights` of the run's storage, or from random weights. validation: of a sweep's trial; None for a plain run.
+    `weights` of the run's storage, or from random weights. Where the experiment's `init_from` names a stage, `init_from` is
+    the checkpoint at its end, and training goes on behind it. validation: of a sweep's trial; None for a plain run.
     """
 
     experiment: dict[str, Any]
@@ -84,26 +88,42 @@ class CheckpointWriter:
         method: Method,
         optimization: loop.Optimization,
         journal: Journal,
+        share: int,
     ) -> None:
+        """share: the number of rows of the training set that a survey shows this worker."""
         self.config, self.experiment, self.method, self.optimization = config, experiment, method, optimization
         self.store = open_store(config.run)
         self.journal = journal
+        self.report_survey = SurveyReport(self.store, share)
+        self.stages = method.stages()
+        self.end = end_epoch(experiment, self.stages)
 
     def on_step(self, report: StepReport) -> None:
         self.journal.record(report)
 
     def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None:
         settings = self.experiment.checkpoint
+        stage = None
         if end_of_epoch:
             self.journal.flush()
-            due = progress.epoch % settings.every_epochs == 0 or progress.epoch == self.experiment.epochs
+            stage = ended_stage(self.stages, progress.epoch, self.experiment.epochs)
+            due = progress.epoch % settings.every_epochs == 0 or progress.epoch == self.end or stage is not None
         else:
             due = settings.every_batches is not None and progress.batch % settings.every_batches == 0
         if due:
-            self.save(progress, end_of_epoch=end_of_epoch, keep=settings.keep)
+            self.save(progress, end_of_epoch=end_of_epoch, keep=settings.keep, ends_stage=stage)
+
+    def on_survey(self, stage: Stage, images: int) -> None:
+        self.report_survey(stage, images)
 
     def save(
-        self, progress: TrainingProgress, *, end_of_epoch: bool, keep: int | None, folder: str | None = None
+        self,
+        progress: TrainingProgress,
+        *,
+        end_of_epoch: bool,
+        keep: int | None,
+        folder: str | None = None,
+        ends_stage: str | None = None,
     ) -> None:
         self.journal.flush()
         checkpoint.save(
@@ -116,6 +136,7 @@ class CheckpointWriter:
             facts=self.config.facts,
             keep=keep,
             folder=folder,
+            ends_stage=ends_stage,
         )
 
 
@@ -127,6 +148,9 @@ class NullRecorder:
 
     def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None:
         """Rank 0 saves."""
+
+    def on_survey(self, stage: Stage, images: int) -> None:
+        """Rank 0 reports its own share."""
 
 
 def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
@@ -167,33 +191,42 @@ class Training:
     def __init__(self, config: WorkerConfig, store: Store, device: torch.device) -> None:
         self.config, self.store, self.device = config, store, device
         self.experiment = experiment = Experiment.from_resolved(config.experiment)
-        self.last = experiment.epochs
         numerics.use(experiment.numerics)
         torch.set_num_threads(experiment.threads)
         self.method = method = build.build_method(experiment, config.facts)
+        self.last = end_epoch(experiment, method.stages())
+        begin = first_epoch(experiment, method.stages())
         found = common_checkpoint(store)
-        if found is None:
+        if found is None and not begin:
             load_initial_weights(config, method)
         method.to(device)
         self.optimization = build.build_optimization(experiment, method)
-        self.progress = checkpoint.restore(found, method, self.optimization.optimizers) if found else TrainingProgress()
+        self.progress = TrainingProgress(epoch=begin)
+        if found is not None:
+            self.progress = checkpoint.restore(found, method, self.optimization.optimizers)
+        elif begin:
+            assert config.init_from is not None
+            checkpoint.restore(checkpoint.find(config.init_from), method, self.optimization.optimizers)
         self.strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
         self.dataset = build.open_data(experiment)
         rank, workers = self.strategy.rank, self.strategy.workers
-        self.feed, self.stream = build.build_feed(experiment, self.dataset, rank, workers)
+        self.feed, self.stream = build.build_feed(experiment, self.dataset, rank, workers, method.stages())
         self.recorder, self.listener = None, None
         if rank == 0:
             self.listener = Listener(store)
             if warning := slowness(experiment.precision, device):
                 log.warning(warning)
             journal = Journal(store, environment(experiment))
-            self.recorder = CheckpointWriter(config, experiment, method, self.optimization, journal)
+            share = len(survey_rows(self.dataset.index("train").group, rank, workers))
+            self.recorder = CheckpointWriter(config, experiment, method, self.optimization, journal, share)
 
     def milestones(self) -> list[int]:
         """The epochs, counted from 1, at whose ends training is to pause: those still to come, and the last."""
         if self.config.validation is None:
             return [self.last]
-        return remaining(milestones(self.last, self.config.validation.every), self.progress.epoch, self.progress.batch)
+        scored = scored_epochs(self.method.stages(), 0, self.last)
+        all_of_them = milestones(scored, self.config.validation.every, self.last)
+        return remaining(all_of_them, self.progress.epoch, self.progress.batch)
 
     def advance(self, epochs: int) -> bool:
         """Train to the end of epoch `epochs`, counted from 1. Returns False if the driver asked to stop, after a checkpoint."""
