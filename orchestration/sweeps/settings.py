@@ -75,6 +75,8 @@ def plan(experiment: Experiment, settings: SweepSettings) -> Plan:
     """Validate a sweep and fill in its defaults. Raises: RequestError naming the error and its fix."""
     if experiment.select != "last":
         raise RequestError(f"select = {experiment.select}: a sweep scores the last epoch of each run. Set select=last")
+    if experiment.until is not None:
+        raise RequestError(f"until = {experiment.until}: a sweep compares runs of all their stages. Set until=null")
     if settings.register is not None:
         check_name(settings.register)
     if settings.retries < 0:

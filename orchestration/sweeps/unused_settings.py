@@ -6,6 +6,7 @@ possible to save memory, begins each stage and takes one step in it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from pydantic import BaseModel
 
 from methods import METHODS
-from methods.method import Batch, DataFacts, Method
+from methods.method import Batch, DataFacts, Method, Stage
 from orchestration.config.load import Experiment
 
 EXECUTION = "controls how runs are stored or executed, not what they learn"
@@ -49,6 +50,14 @@ def why_without_effect(key: str, experiment: Experiment) -> str | None:
 
 def unused_settings(experiment: Experiment) -> set[str]:
     """Settings of the method that neither its constructor nor a step in any of its stages reads."""
+    return set(type(experiment.method).model_fields) - settings_read(experiment)[-1][1] - {"name"}
+
+
+def settings_read(experiment: Experiment) -> list[tuple[str, set[str]]]:
+    """For each stage of the method, its name and the settings that are read up to its end; last, all that are read.
+
+    Building the method and listing its stages count for the first stage, a descriptor for none.
+    """
     settings = type(experiment.method)
     read: set[str] = set()
 
@@ -60,12 +69,12 @@ def unused_settings(experiment: Experiment) -> set[str]:
     given = {key: NARROW.get(key, getattr(experiment.method, key)) for key in settings.model_fields}
     watched = Watched.model_construct(**given)
     read.clear()
-    exercise(METHODS[experiment.method.name], watched)
-    return set(settings.model_fields) - read - {"name"}
+    found = [(stage.title, set(read)) for stage in exercise(METHODS[experiment.method.name], watched)]
+    return [*found, ("", set(read))]
 
 
-def exercise(method_class: type[Method], settings: BaseModel) -> None:
-    """Build a method, begin each of its stages, take a step in it, and embed a batch."""
+def exercise(method_class: type[Method], settings: BaseModel) -> Iterator[Stage]:
+    """Build a method, begin each of its stages, take a step in it, and embed a batch; yields each stage after its step."""
     with torch.random.fork_rng(devices=[]):
         method: Method = method_class(settings, synthetic_facts())  # type: ignore[call-arg, arg-type]
         batch = synthetic_batch(is_paired=bool(method.pairs_for))
@@ -77,6 +86,7 @@ def exercise(method_class: type[Method], settings: BaseModel) -> None:
             method.train()
             for update in method.updates(replace(batch, images=nothing, parsing=None) if stage.samples else batch):
                 update.loss.detach()
+            yield stage
         method.eval()
         inputs = [batch.images, batch.parsing] if "parsing" in method.inputs else [batch.images]
         with torch.no_grad():

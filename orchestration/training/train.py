@@ -40,7 +40,6 @@ from orchestration.tracking.run_description import flatten
 from orchestration.training import activity, changed_clothes_figure, interrupt
 from orchestration.training.worker import FAILURE, WorkerConfig, train_worker
 
-WEIGHTS = "weights.safetensors"
 EXACT_BELOW_ROWS = 100_000
 # Settings that a resumed run may change: the sequence of batches and the mathematics stay the same. `workers` is one of them
 # where batch norm is synchronised. `epochs` may grow: see `change_of_length`.
@@ -181,8 +180,6 @@ def train(
         store = open_store(run.storage)
         store.delete(FAILURE)
         interrupt.forget(store)
-        if backbone is not None:
-            store.write(WEIGHTS, backbone)
         for name, data in changed_clothes_figure.draw_changed_clothes(experiment, prepared.dataset).items():
             run.log_picture(data, name)
         config = WorkerConfig(
@@ -190,7 +187,7 @@ def train(
             run=run.storage,
             facts=prepared.facts,
             init_from=init_from,
-            weights=WEIGHTS if experiment.weights else None,
+            weights=weights.keep(store, backbone) if backbone is not None else None,
         )
         fit(prepared, run, config, progress)
         result = finish(prepared, run, store, progress)

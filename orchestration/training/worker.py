@@ -8,7 +8,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import safetensors.torch
 import torch
 import torch.distributed as dist
 
@@ -22,7 +21,7 @@ from orchestration.config import build
 from orchestration.config.epochs import end_epoch, ended_stage, first_epoch, scored_epochs
 from orchestration.config.load import Experiment
 from orchestration.config.meta import per_class_tensors
-from orchestration.engine import checkpoint, loop
+from orchestration.engine import checkpoint, loop, weights
 from orchestration.engine.arithmetic import slowness
 from orchestration.engine.loop import NonFiniteLossError, StepReport, TrainingProgress
 from orchestration.engine.strategies.data_parallel import build_strategy
@@ -65,8 +64,8 @@ class ValidationSchedule:
 class WorkerConfig:
     """What the driver passes to every worker.
 
-    run: address of the run's storage. Training starts from the checkpoint at `init_from`, or with the backbone in the file
-    `weights` of the run's storage, or from random weights. Where the experiment's `init_from` names a stage, `init_from` is
+    run: address of the run's storage. Training starts from the checkpoint at `init_from`, or with the backbone at `weights`
+    (`weights.keep`), or from random weights. Where the experiment's `init_from` names a stage, `init_from` is
     the checkpoint at its end, and training goes on behind it. validation: of a sweep's trial; None for a plain run.
     """
 
@@ -301,7 +300,7 @@ def load_initial_weights(config: WorkerConfig, method: Method) -> None:
         per_class = per_class_tensors(Experiment.from_resolved(config.experiment))
         checkpoint.load_initial_state(method, checkpoint.find(config.init_from), per_class, config.facts["fingerprint"])
     elif config.weights:
-        method.load_backbone(safetensors.torch.load(open_store(config.run).read(config.weights)))
+        method.load_backbone(weights.read_kept(config.weights))
 
 
 def batch_keys(dataset: Dataset, rows: list[int]) -> list[str]:

@@ -72,8 +72,9 @@ class Run:
             self.experiment = Experiment.from_resolved(wanted)
             self.dataset = Dataset.open(self.experiment.data)
             self.facts = build.describe_data(self.dataset, self.dataset.index("train"))
-            self.method = build.build_method(self.experiment, self.facts)
-        assert isinstance(self.method, TwoStages)
+            built = build.build_method(self.experiment, self.facts)
+        assert isinstance(built, TwoStages)
+        self.method = built
         self.optimization = build.build_optimization(self.experiment, self.method)
         self.start = TrainingProgress()
         if run is not None and (found := checkpoint.latest(open_store(run))):
@@ -111,9 +112,7 @@ def test_one_two_three_and_four_workers_end_with_the_same_float64_weights(data: 
         for workers in counts:
             for state in in_processes(workers, weights_after, wanted):
                 for key, value in alone.items():
-                    torch.testing.assert_close(
-                        state[key], value, rtol=1e-9, atol=1e-9, msg=lambda m, k=key: f"{k}: {m}"
-                    )
+                    assert (state[key] - value).abs().max() <= 1e-9 * max(1.0, value.abs().max()), key
 
 
 @pytest.mark.parametrize("steps", [3, 14], ids=["first stage", "second stage"])
@@ -151,7 +150,6 @@ def test_a_stage_begins_once_and_once_more_where_training_resumes_inside_it(data
     with closing(resumed.stream):
         resumed.train()
     for method in (run.method, resumed.method):
-        assert isinstance(method, TwoStages)
         assert method.begins == ["anchors", "identity"]
     assert torch.equal(run.method.noise, resumed.method.noise), "a stage that draws numbers draws the same ones"
     assert run.state().keys() == resumed.state().keys()
@@ -190,7 +188,6 @@ class Watched(TwoStages):
     def begin_stage(self, stage: Stage, survey: Survey) -> None:
         assert not self.training
         assert not torch.is_grad_enabled()
-        self.encoder.neck.running_mean.shape  # noqa: B018 — a batch norm that training would move
         super().begin_stage(stage, survey)
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.mark.parametrize("name", [name for name in recipes() if name.endswith("-demo")])
 def test_the_synthetic_batch_suits_every_method(name: str) -> None:
     settings = load(name, ["data=/given"]).method
-    exercise(METHODS[settings.name], settings)
+    assert list(exercise(METHODS[settings.name], settings))
 
 
 def test_settings_of_a_loss_without_weight_are_not_used() -> None:

@@ -23,6 +23,7 @@ from methods.baseline import Baseline
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
+from orchestration.engine.weights import keep
 from orchestration.errors import RequestError
 from orchestration.evaluation.evaluate import evaluate
 from orchestration.tracking.journal import read_steps
@@ -239,9 +240,9 @@ def test_a_backbone_from_a_file_is_what_training_starts_from(data: str, place: P
     storage = open_store(str(place / suffix))
     fetched = fetch_backbone(prepared)
     assert fetched is not None
-    storage.write("weights.safetensors", fetched)
+    address = keep(storage, fetched)
     method = build.build_method(experiment, prepared.facts)
-    config = WorkerConfig(experiment.resolved(), storage.address, prepared.facts, weights="weights.safetensors")
+    config = WorkerConfig(experiment.resolved(), storage.address, prepared.facts, weights=address)
     worker.load_initial_weights(config, method)
     assert isinstance(method, Baseline)
     loaded = method.encoder.backbone.state_dict()
