@@ -136,10 +136,10 @@ def selection_fits(experiment: Experiment) -> Iterator[Violation]:
         )
     if not is_test and experiment.select_on_test:
         yield ("select_on_test", "select"), f"has no effect: {split!r} does not belong to the test set. Remove it"
-    if experiment.checkpoint.keep is not None:
+    if experiment.checkpoint.keep == 1:
         yield (
             ("checkpoint.keep", "select"),
-            "the best checkpoint is chosen at the end of training, so all must be kept. Set checkpoint.keep=null",
+            "the best checkpoint and the newest are kept. Set checkpoint.keep to at least 2, or to null to keep all",
         )
 
 

@@ -156,7 +156,8 @@ class StreamSettings(Settings):
 class CheckpointSettings(Settings):
     every_epochs: int = Field(default=1, ge=1)
     every_batches: Annotated[int, Field(ge=1)] | None = None  # beside those at the ends of epochs
-    keep: Annotated[int, Field(ge=1)] | None = 2  # the newest so many; none: all
+    # The newest so many; with `select: best:…` the best one so far is one of them. None: all
+    keep: Annotated[int, Field(ge=1)] | None = 2
 
 
 class RerankSettings(Settings):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,11 +24,9 @@ from orchestration.engine import checkpoint, weights
 from orchestration.errors import RequestError, ServiceUnavailableError
 from orchestration.evaluation.cue_study import check_cues
 from orchestration.evaluation.evaluate import (
-    Evaluation,
     check_inputs,
     check_method,
     evaluate,
-    metric_names,
     open_for_evaluation,
 )
 from orchestration.progress import Progress
@@ -37,7 +35,10 @@ from orchestration.registry.locate import locate
 from orchestration.signals import Interruption, number_of
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.run_description import flatten
+from orchestration.tracking.segments import Record
 from orchestration.training import activity, changed_clothes_figure, interrupt
+from orchestration.training.selection import check_candidates, check_selection, choose_checkpoint, is_on_test
+from orchestration.training.validation import PREFIX, PREFIX_ON_TEST, Scores
 from orchestration.training.worker import FAILURE, WorkerConfig, train_worker
 
 EXACT_BELOW_ROWS = 100_000
@@ -133,25 +134,6 @@ def fitting(experiment: Experiment, persons: int) -> list[str]:
     return [f"{key}={value}" for key, value in new.items() if value != old.get(key)]
 
 
-def check_selection(experiment: Experiment) -> None:
-    """Check that the data set has the split and the metric by which `select` chooses the checkpoint. Raises: RequestError."""
-    split, metric = selection(experiment)
-    dataset, protocol = open_for_evaluation(experiment.data, validation=split.startswith("val_"))
-    check_inputs(experiment, dataset.manifest.label_map, dataset, protocol)
-    names = metric_names(dataset, protocol, reranked=experiment.evaluate.rerank is not None)
-    if names.get(metric) != split:
-        listed = ", ".join(f"best:{query}/{name}" for name, query in names.items())
-        raise RequestError(
-            f"select = {experiment.select}: protocol {protocol.name!r} has no such metric. There are {listed}."
-        )
-
-
-def selection(experiment: Experiment) -> tuple[str, str]:
-    """Split and metric of `select: best:SPLIT/METRIC`."""
-    split, _, metric = experiment.select.removeprefix("best:").partition("/")
-    return split, metric
-
-
 def train(
     experiment: Experiment, *, resume: str | None = None, init_from: str | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
@@ -224,15 +206,28 @@ def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, p
             failure_config=FailureConfig(max_failures=experiment.max_failures),
         ),
     )
-    label = f"training {experiment.name}"
-    with (
-        progress.training_bar(label, prepared.num_steps) as on_records,
-        run.forward(on_records=on_records),
-        activity.said(store, progress.say),
-    ):
-        failure = run_trainer(trainer, store, progress.say)
+    scores = Scores(store)
+
+    with progress.training_bar(f"training {experiment.name}", prepared.num_steps) as show:
+
+        def on_records(records: Sequence[Record]) -> None:
+            show(records)
+            log_scores(experiment, run, scores)
+
+        with run.forward(on_records=on_records), activity.said(store, progress.say):
+            failure = run_trainer(trainer, store, progress.say)
+    log_scores(experiment, run, scores)
     if failure:
         raise TrainingFailedError(f"{failure['type']}: {failure['message']}")
+
+
+def log_scores(experiment: Experiment, run: tracked_run.TrackedRun, scores: Scores) -> None:
+    """Log what the candidates of `select` were scored since the last call. (A sweep logs the scores of its trials itself.)"""
+    if experiment.select == "last":
+        return
+    prefix = PREFIX_ON_TEST if is_on_test(experiment) else PREFIX
+    for record in scores.read_new():
+        run.log_evaluation({f"{prefix}{name}": value for name, value in record["metrics"].items()}, step=record["step"])
 
 
 def num_steps(experiment: Experiment, dataset: Dataset) -> int:
@@ -317,6 +312,7 @@ def check_same_experiment(experiment: Experiment, store: Store) -> None:
             f"run {store.address} began with another experiment:\n{listed}\n"
             "Resume with the same settings, or start a new run with --init-from."
         )
+    check_candidates(experiment, store)
 
 
 def change_of_length(began: int, experiment: Experiment) -> str | None:
@@ -364,6 +360,8 @@ def finish(prepared: Prepared, run: tracked_run.TrackedRun, store: Store, progre
     """Choose the checkpoint, evaluate it, log what people look at, register where asked."""
     experiment = prepared.experiment
     chosen = choose_checkpoint(experiment, store, progress)
+    if chosen is None:
+        raise TrainingFailedError(f"{store.address}: training ended without a checkpoint")
     with progress.bar("evaluating") as bar:
         result = evaluate(chosen.address, experiment, store.join("evaluation"), progress=bar, say=progress.say)
     run.log_evaluation(result.metrics, step=chosen.progress.step)
@@ -390,39 +388,3 @@ def finish(prepared: Prepared, run: tracked_run.TrackedRun, store: Store, progre
                 "available."
             )
     return answer
-
-
-def choose_checkpoint(experiment: Experiment, store: Store, progress: Progress) -> checkpoint.Checkpoint:
-    """The last epoch's, unless the experiment selects on a split that is not the test set (or says so openly)."""
-    last = checkpoint.latest(store)
-    if last is None:
-        raise TrainingFailedError(f"{store.address}: training ended without a checkpoint")
-    if experiment.select == "last":
-        return last
-    best: tuple[float, checkpoint.Checkpoint] | None = None
-    for folder in checkpoint.complete_folders(store):
-        candidate = checkpoint.read(store, folder)
-        if not candidate.end_of_epoch:
-            continue
-        score = selection_score(experiment, candidate, store, progress)
-        if best is None or score > best[0]:
-            best = score, candidate
-    return best[1] if best else last
-
-
-def selection_score(
-    experiment: Experiment, candidate: checkpoint.Checkpoint, store: Store, progress: Progress
-) -> float:
-    split, metric = selection(experiment)
-    destination = store.join("selection", f"{candidate.progress.step:08d}")
-    with progress.bar(f"selecting: epoch {candidate.progress.epoch}") as bar:
-        result: Evaluation = evaluate(
-            candidate.address,
-            experiment.model_copy(update={"evaluate": experiment.evaluate.model_copy(update={"cues": ()})}),
-            destination,
-            validation=split.startswith("val_"),
-            render_pictures=False,
-            progress=bar,
-            say=progress.say,
-        )
-    return result.metrics[metric]

@@ -31,7 +31,7 @@ from orchestration.tracking.journal import Journal, JournalError, ReplayMismatch
 from orchestration.training import stop_signal
 from orchestration.training.activity import SurveyReport
 from orchestration.training.interrupt import Listener
-from orchestration.training.milestones import milestones, remaining
+from orchestration.training.milestones import candidates, milestones, remaining
 
 log = logging.getLogger(__name__)
 
@@ -110,22 +110,24 @@ class CheckpointWriter:
         else:
             due = settings.every_batches is not None and progress.batch % settings.every_batches == 0
         if due:
-            self.save(progress, end_of_epoch=end_of_epoch, keep=settings.keep, ends_stage=stage)
+            self.save(progress, end_of_epoch=end_of_epoch, ends_stage=stage)
 
     def on_survey(self, stage: Stage, images: int) -> None:
         self.report_survey(stage, images)
 
-    def save(
+    def save(self, progress: TrainingProgress, *, end_of_epoch: bool, ends_stage: str | None = None) -> None:
+        self.prune(self.write(progress, end_of_epoch=end_of_epoch, ends_stage=ends_stage))
+
+    def write(
         self,
         progress: TrainingProgress,
         *,
         end_of_epoch: bool,
-        keep: int | None,
         folder: str | None = None,
         ends_stage: str | None = None,
-    ) -> None:
+    ) -> str:
         self.journal.flush()
-        checkpoint.save(
+        return checkpoint.save(
             self.store,
             self.method,
             self.optimization.optimizers,
@@ -133,10 +135,19 @@ class CheckpointWriter:
             end_of_epoch=end_of_epoch,
             experiment=self.config.experiment,
             facts=self.config.facts,
-            keep=keep,
             folder=folder,
             ends_stage=ends_stage,
         )
+
+    def prune(self, newest: str) -> None:
+        is_selecting = self.experiment.select != "last"
+        checkpoint.prune(self.store, newest, self.experiment.checkpoint.keep, keep_best=is_selecting)
+
+    def record_score(self, progress: TrainingProgress, score: checkpoint.Score) -> None:
+        """Of the checkpoint that was written last."""
+        folder = checkpoint.folder_of(progress)
+        checkpoint.record_score(self.store, folder, score)
+        self.prune(folder)
 
 
 class NullRecorder:
@@ -170,12 +181,15 @@ def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
 def run(config: WorkerConfig, store: Store, device: torch.device) -> TrainingProgress:
     """Train to the last epoch in this process, together with the other processes of its group, if any.
 
-    A sweep's trial is validated at its milestones and ends early if the sweep stops it.
+    Where the experiment selects the best checkpoint, each is scored at the end of its epoch. A sweep's trial is validated at
+    its milestones and ends early if the sweep stops it.
     """
     with closing(Training(config, store, device)) as training:
         for epoch in training.milestones():
             if not training.advance(epoch):
                 break
+            if training.experiment.select != "last":
+                training.score(epoch)
             if config.validation is not None:
                 training.validate(epoch)
                 wait = config.validation.waits and epoch < training.last
@@ -195,7 +209,7 @@ class Training:
         self.method = method = build.build_method(experiment, config.facts)
         self.last = end_epoch(experiment, method.stages())
         begin = first_epoch(experiment, method.stages())
-        found = common_checkpoint(store)
+        self.resumed = found = common_checkpoint(store)
         if found is None and not begin:
             load_initial_weights(config, method)
         method.to(device)
@@ -221,11 +235,16 @@ class Training:
 
     def milestones(self) -> list[int]:
         """The epochs, counted from 1, at whose ends training is to pause: those still to come, and the last."""
-        if self.config.validation is None:
-            return [self.last]
         scored = scored_epochs(self.method.stages(), 0, self.last)
-        all_of_them = milestones(scored, self.config.validation.every, self.last)
-        return remaining(all_of_them, self.progress.epoch, self.progress.batch)
+        if self.config.validation is not None:
+            found = milestones(scored, self.config.validation.every, self.last)
+        elif self.experiment.select != "last":
+            found = candidates(scored, self.experiment.checkpoint.every_epochs, self.last)
+            if self.resumed and self.resumed.end_of_epoch:  # it may have been written and not scored
+                found = sorted({*found, self.progress.epoch})
+        else:
+            return [self.last]
+        return remaining(found, self.progress.epoch, self.progress.batch)
 
     def advance(self, epochs: int) -> bool:
         """Train to the end of epoch `epochs`, counted from 1. Returns False if the driver asked to stop, after a checkpoint."""
@@ -246,18 +265,34 @@ class Training:
             error.args = (f"{error} The batch: {', '.join(batch_keys(self.dataset, error.rows))}",)
             if self.recorder:
                 at = error.progress
-                self.recorder.save(at, end_of_epoch=False, keep=None, folder=f"{LAST_STATES}/{at.step:08d}")
+                self.recorder.write(at, end_of_epoch=False, folder=f"{LAST_STATES}/{at.step:08d}")
             raise
         is_complete = self.progress.epoch >= epochs
         if self.recorder and not is_complete:
-            self.recorder.save(self.progress, end_of_epoch=False, keep=self.experiment.checkpoint.keep)
+            self.recorder.save(self.progress, end_of_epoch=False)
         return is_complete
 
-    def validate(self, epoch: int) -> dict[str, float]:
-        """Score the method as it is on the validation set. The scores are also written to the run's storage."""
+    def validate(self, epoch: int, *, on_test: bool = False) -> dict[str, float]:
+        """Score the method as it is on the validation set, or `on_test`. The scores are also written to the run's storage."""
         from orchestration.training.validation import validate  # plots and ranking, which training alone does without
 
-        return validate(self.method, self.experiment, self.store, epoch, self.progress.step, self.strategy, self.device)
+        step = self.progress.step
+        return validate(
+            self.method, self.experiment, self.store, epoch, step, self.strategy, self.device, on_test=on_test
+        )
+
+    def score(self, epoch: int) -> None:
+        """Add to the checkpoint at the end of `epoch` the metric that `select` names, unless it was there at the start."""
+        from orchestration.training.selection import measured_by, selection
+
+        split, metric = selection(self.experiment)
+        by = measured_by(self.experiment)
+        at = self.resumed
+        if at is not None and at.progress == self.progress and at.score is not None and at.score.by == by:
+            return
+        metrics = self.validate(epoch, on_test=not split.startswith("val_"))
+        if self.recorder:
+            self.recorder.record_score(self.progress, checkpoint.Score(metrics[metric], by))
 
     def close(self) -> None:
         if self.recorder:

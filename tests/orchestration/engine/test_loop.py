@@ -265,10 +265,11 @@ def test_only_the_newest_checkpoints_are_kept(data: str, tmp_path: Path) -> None
     optimizers = build.build_optimization(described, method).optimizers
     store = open_store(str(tmp_path))
     for step in range(4):
-        checkpoint.save(
+        folder = checkpoint.save(
             store, method, optimizers, TrainingProgress(0, step, step),
-            end_of_epoch=False, experiment=described.resolved(), facts=facts, keep=2,
+            end_of_epoch=False, experiment=described.resolved(), facts=facts,
         )  # fmt: skip
+        checkpoint.prune(store, folder, keep=2)
     assert checkpoint.complete_folders(store) == ["checkpoints/00000002", "checkpoints/00000003"]
     assert not (tmp_path / "checkpoints/00000001/model.safetensors").exists()
 

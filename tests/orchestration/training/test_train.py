@@ -28,6 +28,7 @@ from orchestration.errors import RequestError
 from orchestration.evaluation.evaluate import evaluate
 from orchestration.tracking.journal import read_steps
 from orchestration.training import worker
+from orchestration.training.selection import measured_by
 from orchestration.training.train import fetch_backbone, prepare, train
 from orchestration.training.worker import WorkerConfig
 from tests.orchestration.checkpoints import checkpoint_of
@@ -36,6 +37,7 @@ from tests.tiny import tiny_dataset
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 EPOCHS = 2
+SELECT = "select=best:val_query/clothes-changing/mAP"
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -185,8 +187,7 @@ def train_here(config: WorkerConfig) -> str:
 @pytest.fixture(scope="module")
 def selected(held: str, place: Path, ray_cluster: str) -> dict[str, Any]:
     """A run from another's weights, whose model is chosen on people who were held out."""
-    best = ["select=best:val_query/clothes-changing/mAP", "checkpoint.keep=null"]
-    experiment = small(held, place / "selected", *best)
+    experiment = small(held, place / "selected", SELECT)
     return train(experiment, init_from=checkpoint_of(experiment, str(place / "init"), seed=7))
 
 
@@ -199,6 +200,11 @@ def test_the_model_is_the_best_on_people_held_out(selected: dict[str, Any], held
         scores[found.address] = result["clothes-changing/mAP"]
     assert len(scores) == 2
     assert selected["checkpoint"] == max(scores, key=lambda address: scores[address])
+    assert [checkpoint.find(address).score for address in scores] == [
+        checkpoint.Score(value, measured_by(small(held, place, SELECT))) for value in scores.values()
+    ]
+    points = dict(history(selected)["validation/clothes-changing/mAP"])
+    assert points == {checkpoint.find(address).progress.step: value for address, value in scores.items()}
 
 
 def evaluate_validation(model: str, destination: str) -> dict[str, float]:
