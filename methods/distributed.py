@@ -34,6 +34,17 @@ def gather(local: Tensor) -> Tensor:
     return _Gather.apply(local) if world_size() > 1 else local
 
 
+@torch.no_grad()
+def gather_uneven(local: Tensor) -> Tensor:
+    """[B, …] of each worker → all workers' rows in rank order, on each of them. B may differ, and be 0. It has no gradient."""
+    if world_size() == 1:
+        return local
+    lengths = _gathered(torch.tensor(len(local), device=local.device)).tolist()
+    padded = local.new_zeros(max(lengths), *local.shape[1:])
+    padded[: len(local)] = local
+    return torch.cat([part[:length] for part, length in zip(_gathered(padded), lengths, strict=True)])
+
+
 def synchronise(module: nn.Module) -> nn.Module:
     """Replace every BatchNorm1d/2d/3d by one whose statistics are those of the global batch; returns the module.
 

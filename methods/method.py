@@ -7,7 +7,7 @@ loop, optimizers, workers, files and tracking are outside of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -48,10 +48,11 @@ class DataFacts:
 class Batch:
     """One worker's share of a global batch, transformed, on the device.
 
-    images: float [B, 3, H, W], normalised; clips of T frames are [B, T, 3, H, W]. person, clothes: int64 [B], classes of
-    the training set. parsing: uint8 [B, H, W] or [B, T, H, W], the data set's label map, where the method needs it.
-    is_paired: the second half of the samples repeats the first half, in the same order and with the same labels, in other
-    clothes.
+    images: float [B, 3, H, W], normalised; clips of T frames are [B, T, 3, H, W]; empty in a stage of `samples`. person,
+    clothes: int64 [B], classes of the training set. parsing: uint8 [B, H, W] or [B, T, H, W], the data set's label map,
+    where the method needs it. is_paired: the second half of the samples repeats the first half, in the same order and with
+    the same labels, in other clothes. rows: int64 [B], of clips [B, T], the rows of the training set's index; empty where
+    a batch is of no data set.
     """
 
     images: Tensor
@@ -59,6 +60,10 @@ class Batch:
     clothes: Tensor
     parsing: Tensor | None = None
     is_paired: bool = False
+    rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+
+Survey = Iterable[Batch]
 
 
 @dataclass(frozen=True)
@@ -79,12 +84,17 @@ class Stage:
     """The optimizers that step from `first_epoch` (counted from 0) until the next stage begins.
 
     phase: the phase of the method's body, where the body's training has several (PCB's refined part pooling).
+    samples: a global batch is so many rows of the training set, drawn at random over all of them, and nothing is read or
+    decoded; 0 for batches of images, as the experiment describes them. changes_embedding: False where what `embed` gives
+    stays the same throughout: nothing is scored, selected or stopped by such epochs.
     """
 
     name: str
     first_epoch: int
     optimizers: tuple[str, ...]
     phase: str = ""
+    samples: int = 0
+    changes_embedding: bool = True
 
     @property
     def title(self) -> str:
@@ -120,13 +130,14 @@ class Method(nn.Module, ABC):
         super().__init__()
         check_facts(type(self), facts)
         self.epoch = 0
+        self.begun: Stage | None = None  # the stage for which `begin_stage` was called last
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages in the order of their first epochs; the first begins at epoch 0."""
         return (Stage("identity", 0, ("model",)),)
 
     def stage_at(self, epoch: int) -> Stage:
-        return [stage for stage in self.stages() if stage.first_epoch <= epoch][-1]
+        return stage_of(self.stages(), epoch)
 
     @cached_property
     def stage(self) -> Stage:
@@ -140,6 +151,16 @@ class Method(nn.Module, ABC):
         for module in self.modules():
             if isinstance(module, Body):
                 module.epoch = epoch
+
+    def begin_stage(self, stage: Stage, survey: Survey) -> None:
+        """Work out what the stage needs and `state_dict` does not have, such as a table of features.
+
+        Called where a stage begins and where training resumes inside one, after the state is restored, before the first
+        update. It runs in eval mode, without gradients, from the experiment's seed, and changes neither parameters nor
+        buffers. survey: the training set once, in the order of its rows, as `embed` sees test images; masks with it where
+        the method needs them, clips as their frames. Each worker has a share of it, and shares may differ in length.
+        Nothing is read before it is iterated.
+        """
 
     def parameters_of(self) -> dict[str, list[tuple[str, Parameter]]]:
         """Each optimizer's trainable parameters, named as in `state_dict`, in registration order."""
@@ -187,6 +208,23 @@ class Method(nn.Module, ABC):
         Raises: MethodError naming the keys that are missing or do not fit.
         """
         self.encoder.load(state)
+
+
+def stage_of(stages: Sequence[Stage], epoch: int) -> Stage:
+    """The stage of an epoch."""
+    return [stage for stage in stages if stage.first_epoch <= epoch][-1]
+
+
+def epochs_of(stages: Sequence[Stage], optimizer: str, epochs: int) -> tuple[int, int]:
+    """The first epoch in which an optimizer steps, and the one behind its last, in a training of `epochs` epochs; (0, 0)
+    where it has none."""
+    ends = [*(stage.first_epoch for stage in stages[1:]), epochs]
+    spans = [
+        (stage.first_epoch, min(end, epochs))
+        for stage, end in zip(stages, ends, strict=True)
+        if optimizer in stage.optimizers and stage.first_epoch < min(end, epochs)
+    ]
+    return (spans[0][0], spans[-1][1]) if spans else (0, 0)
 
 
 def with_phases(stages: Sequence[Stage], phases: Sequence[Phase]) -> tuple[Stage, ...]:

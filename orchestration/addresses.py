@@ -8,6 +8,7 @@ from datasets.storage.address import AddressError, check_text, parse_address, sh
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 MODEL = "models:/"
+STAGE = re.compile(r"(.+)@([A-Za-z][\w -]*)")
 
 
 def run_address(text: str) -> str:
@@ -21,6 +22,18 @@ def model_address(text: str) -> str:
         check_text(text)
         return text
     return run_address(text)
+
+
+def initial_address(text: str) -> str:
+    """As `model_address`, or RUN@STAGE: the end of one of a run's stages. Raises: AddressError."""
+    address, stage = split_stage(text)
+    return model_address(address) + (f"@{stage}" if stage else "")
+
+
+def split_stage(text: str) -> tuple[str, str | None]:
+    """A run's id or address and the stage behind "@", None where there is none; a model's alias is no stage."""
+    found = None if text.startswith(MODEL) else STAGE.fullmatch(text)
+    return (found[1], found[2]) if found else (text, None)
 
 
 def tracking_address(text: str, name: str) -> str:

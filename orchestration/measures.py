@@ -33,6 +33,8 @@ class Measure:
     in_tables: bool = True
 
 
+# Prefixes of the metrics in MLflow that are of a training and not of its model: on the validation set, on the test set.
+DURING_TRAINING = ("validation/", "selection/")
 # In the order in which they are shown. The rank of a rank-k must be one of `evaluation.modes.CMC_RANKS`.
 MEASURES: dict[str, Measure] = {
     "rank-1": Measure(lambda found: found.cmc[1], per_query=lambda found: (found.first_match == 1).astype(float)),

@@ -191,5 +191,5 @@ def describe_step(record: dict[str, Any]) -> str:
     losses = [
         f"{name.removeprefix('loss/')} {value:.3f}" for name, value in metrics.items() if name.startswith("loss/")
     ]
-    speed = metrics.get("speed/images-per-s")
-    return f"epoch {record['epoch'] + 1}  loss {', '.join(losses)}" + (f"  {speed:.0f} images/s" if speed else "")
+    speeds = [f"  {value:.0f} {unit}/s" for unit in ("images", "rows") if (value := metrics.get(f"speed/{unit}-per-s"))]
+    return f"epoch {record['epoch'] + 1}  loss {', '.join(losses)}" + "".join(speeds)

@@ -130,6 +130,19 @@ def plan_epoch(
     return Plan(rows, people, images, lanes, len(index), None if pieces is None else pieces.length)
 
 
+def plan_samples(num_rows: int, fingerprint: str, *, samples: int, seed: int, epoch: int) -> Plan:
+    """An epoch of batches of `samples` rows at random over the whole split, each row at most once.
+
+    What remains after the last whole batch is left out. Workers share a batch in equal contiguous parts.
+    Raises: DataError where the split has fewer rows than a batch.
+    """
+    if not 1 <= samples <= num_rows:
+        raise DataError(f"a batch of {samples} rows is no part of a split of {num_rows}; expected 1 … {num_rows} rows")
+    order = np.random.default_rng([int(fingerprint, 16), seed, epoch]).permutation(num_rows)
+    rows = order[: num_rows // samples * samples].reshape(-1, samples)
+    return Plan(rows, people=samples, images=1, lanes=samples, num_rows=num_rows)
+
+
 @dataclass(frozen=True)
 class Units:
     """U units: row groups that must stay together, because they share a person.

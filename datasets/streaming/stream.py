@@ -23,9 +23,10 @@ __all__ = ["HostBatch", "Plan", "Source", "Stream", "StreamStats", "plan_epoch"]
 class HostBatch:
     """A worker's share of a global batch, b = people × images / workers samples, on the host.
 
-    images: uint8 [b, 3, h, w], channels last in memory. parsing: uint8 [b, h, w] or None. person, clothes, camera, rows:
-    int64 [b]; rows index the split. Where samples are clips of T frames, images are [b, T, 3, h, w], parsing [b, T, h, w]
-    and rows [b, T]. number: the batch's number in its epoch. wait_s: seconds that the consumer waited for it.
+    images: uint8 [b, 3, h, w], channels last in memory; empty where only rows are drawn. parsing: uint8 [b, h, w] or None.
+    person, clothes, camera, rows: int64 [b]; rows index the split. Where samples are clips of T frames, images are
+    [b, T, 3, h, w], parsing [b, T, h, w] and rows [b, T]. number: the batch's number in its epoch. wait_s: seconds that the
+    consumer waited for it.
     """
 
     images: Tensor
@@ -81,6 +82,24 @@ class Stream:
         """
         return self._batches(plan.share(worker, workers), first_batch, plan.clip)
 
+    def labels(self, plan: Plan, *, first_batch: int = 0, worker: int = 0, workers: int = 1) -> Iterator[HostBatch]:
+        """As `epoch`, with rows and labels alone: images are empty, and nothing is read."""
+        rows = plan.share(worker, workers)
+        nothing = PendingBatch.empty(0, self.config.size, parsing=False)
+        for number in range(first_batch, len(rows)):
+            yield self._labelled(rows[number], None, number, nothing, 0.0)
+
+    def survey(self, images: int, *, worker: int = 0, workers: int = 1) -> Iterator[HostBatch]:
+        """Every row of the split once, in the order of the index: this worker's contiguous share, `images` at a time.
+
+        Shares are whole row groups. Raises: as `epoch`.
+        """
+        rows = survey_rows(self.config.index.group, worker, workers)
+        whole = len(rows) // images * images
+        for part in (rows[:whole].reshape(-1, images), rows[None, whole:]):
+            if part.size:
+                yield from self._batches(part, 0, None)
+
     def close(self) -> None:
         """Stops the running epochs and empties the cache."""
         for running in list(self._running):
@@ -109,8 +128,9 @@ class Stream:
         def labels(of: np.ndarray) -> Tensor:
             return torch.from_numpy(of[heads].astype(np.int64))
 
+        images = torch.from_numpy(batch.images).permute(0, 3, 1, 2)
         return HostBatch(
-            images=torch.from_numpy(batch.images).permute(0, 3, 1, 2).unflatten(0, shape),
+            images=images.unflatten(0, shape) if len(images) else images,
             parsing=None if batch.parsing is None else torch.from_numpy(batch.parsing).unflatten(0, shape),
             person=labels(index.person),
             clothes=labels(index.clothes),
@@ -119,3 +139,10 @@ class Stream:
             number=number,
             wait_s=wait_s,
         )
+
+
+def survey_rows(group: np.ndarray, worker: int, workers: int) -> np.ndarray:
+    """A worker's rows: int64, ascending, of whole row groups. group: int64 [N], each row's, ascending."""
+    begins = np.flatnonzero(np.diff(group, prepend=-1, append=-1))
+    start, end = (begins[np.searchsorted(begins, len(group) * part // workers)] for part in (worker, worker + 1))
+    return np.arange(start, end)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import BaseModel
+from torch.nn import Parameter
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from datasets.images.augment import Augmentation
 from datasets.images.label_maps import LABEL_MAPS
 from datasets.sampling.clips import cut_pieces
+from datasets.sampling.plan import plan_samples
 from datasets.shards.dataset import Dataset, SplitIndex
 from datasets.storage.disk_cache import DiskCache
 from datasets.streaming.stream import HostBatch, Plan, Stream, plan_epoch
@@ -21,10 +23,10 @@ from methods import METHODS
 from methods.clothes_sampling import ClothesSampling
 from methods.distributed import synchronise
 from methods.masking import normalised_white
-from methods.method import DataFacts, Method
+from methods.method import DataFacts, Method, Stage, epochs_of, stage_of
 from orchestration.config.load import Experiment
 from orchestration.engine.arithmetic import DTYPES, set_arithmetic
-from orchestration.engine.loop import Feed, Optimization
+from orchestration.engine.loop import LR_FACTOR, Feed, Optimization
 from orchestration.engine.schedule import factor
 from orchestration.errors import RequestError
 
@@ -87,7 +89,7 @@ def build_method(experiment: Experiment, described: dict[str, Any]) -> Method:
 
 
 def build_optimization(experiment: Experiment, method: Method) -> Optimization:
-    """One optimizer per name that the method trains, each with its own schedule."""
+    """One optimizer per name that the method trains, each with its own schedule, which counts the optimizer's epochs."""
     optimizers: dict[str, Optimizer] = {}
     for name, parameters in method.parameters_of().items():
         settings = experiment.optimizers[name]
@@ -96,13 +98,26 @@ def build_optimization(experiment: Experiment, method: Method) -> Optimization:
             options["momentum"] = settings.momentum
         else:  # fused on a CPU: its square root is the processor's, not MKL's
             options["fused"] = all(p.device.type == "cpu" for _, p in parameters)
-        optimizers[name] = OPTIMIZERS[settings.name]([p for _, p in parameters], **options)
+        optimizers[name] = OPTIMIZERS[settings.name](parameter_groups(parameters, settings.bias_lr_factor), **options)
+    spans = {name: epochs_of(method.stages(), name, experiment.epochs) for name in optimizers}
 
     def rate(name: str, epoch: int) -> float:
-        settings = experiment.optimizers[name]
-        return settings.lr * factor(settings.schedule, epoch, experiment.epochs)
+        settings, (first, end) = experiment.optimizers[name], spans[name]
+        if not first <= epoch < end:
+            return settings.lr  # it does not step
+        return settings.lr * factor(settings.schedule, epoch - first, end - first)
 
     return Optimization(optimizers, rate)
+
+
+def parameter_groups(parameters: Sequence[tuple[str, Parameter]], bias_lr_factor: float) -> list[dict[str, Any]]:
+    """An optimizer's groups: all parameters, or biases apart where their learning rate has a factor of its own."""
+    if bias_lr_factor == 1:
+        return [{"params": [p for _, p in parameters]}]
+    by_factor: dict[float, list[Parameter]] = {1.0: [], bias_lr_factor: []}
+    for name, parameter in parameters:
+        by_factor[bias_lr_factor if name.endswith("bias") else 1.0].append(parameter)  # attention has in_proj_bias
+    return [{"params": owned, LR_FACTOR: factor} for factor, owned in by_factor.items() if owned]
 
 
 def build_augmentation(experiment: Experiment) -> Augmentation:
@@ -131,8 +146,13 @@ def open_data(experiment: Experiment) -> Dataset:
     return Dataset.open(experiment.data, disk_cache=cache)
 
 
-def build_feed(experiment: Experiment, dataset: Dataset, worker: int, workers: int) -> tuple[Feed, Stream]:
-    """This worker's batches of the `train` split, and the stream that they come from (for its statistics)."""
+def build_feed(
+    experiment: Experiment, dataset: Dataset, worker: int, workers: int, stages: Sequence[Stage]
+) -> tuple[Feed, Stream]:
+    """This worker's batches of the `train` split, and the stream that they come from (for its statistics).
+
+    stages: of the experiment's method.
+    """
     index = dataset.index("train")
     augmentation = build_augmentation(experiment)
     stream = Stream(
@@ -147,6 +167,8 @@ def build_feed(experiment: Experiment, dataset: Dataset, worker: int, workers: i
     pieces = None if batch.clip is None else cut_pieces(index, batch.clip.length, batch.clip.stride)
 
     def plan(epoch: int) -> Plan:
+        if samples := stage_of(stages, epoch).samples:
+            return plan_samples(len(index), dataset.fingerprint, samples=samples, seed=experiment.seed, epoch=epoch)
         return plan_epoch(
             index,
             dataset.fingerprint,
@@ -162,13 +184,18 @@ def build_feed(experiment: Experiment, dataset: Dataset, worker: int, workers: i
         )
 
     def batches(epoch: int, first_batch: int) -> Iterator[HostBatch]:
-        return stream.epoch(plan(epoch), first_batch=first_batch, worker=worker, workers=workers)
+        deliver = stream.labels if stage_of(stages, epoch).samples else stream.epoch
+        return deliver(plan(epoch), first_batch=first_batch, worker=worker, workers=workers)
 
     def num_batches(epoch: int) -> int:
         return plan(epoch).num_batches
 
+    def survey() -> Iterator[HostBatch]:
+        return stream.survey(experiment.evaluate.batch, worker=worker, workers=workers)
+
     clothes = build_clothes_sampling(experiment, dataset.manifest.label_map)
-    return Feed(batches, num_batches, augmentation, batch.people * batch.images, experiment.seed, clothes), stream
+    size = batch.people * batch.images
+    return Feed(batches, num_batches, survey, augmentation, size, experiment.seed, clothes), stream
 
 
 def input_dtype(experiment: Experiment) -> torch.dtype:

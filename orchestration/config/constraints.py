@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 from methods import METHODS
 from methods.method import Method, MethodError
+from orchestration.addresses import split_stage
 from orchestration.config.diagnostics import either
+from orchestration.config.epochs import end_epoch, first_epoch
 from orchestration.config.meta import build_on_meta
 from orchestration.config.settings import Experiment
 from orchestration.engine.weights import HUB
@@ -28,6 +30,8 @@ def violations(experiment: Experiment) -> Iterator[Violation]:
     yield from clips_fit(experiment, method)
     yield from pairs_exist(experiment, method)
     yield from stages_are_reached(experiment, method)
+    yield from named_stages_exist(experiment, method)
+    yield from samples_divide(experiment, method)
     yield from optimizers_fit(experiment, method)
     if experiment.weights == HUB and method.weights_address() is None:
         yield ("weights", "method"), "no published weights have this backbone's shape. Set weights=null"
@@ -132,10 +136,10 @@ def selection_fits(experiment: Experiment) -> Iterator[Violation]:
         )
     if not is_test and experiment.select_on_test:
         yield ("select_on_test", "select"), f"has no effect: {split!r} does not belong to the test set. Remove it"
-    if experiment.checkpoint.keep is not None:
+    if experiment.checkpoint.keep == 1:
         yield (
             ("checkpoint.keep", "select"),
-            "the best checkpoint is chosen at the end of training, so all must be kept. Set checkpoint.keep=null",
+            "the best checkpoint and the newest are kept. Set checkpoint.keep to at least 2, or to null to keep all",
         )
 
 
@@ -153,6 +157,32 @@ def stages_are_reached(experiment: Experiment, method: Method) -> Iterator[Viola
             f"{experiment.epochs - 1}. "
             f"Set {where} below {experiment.epochs}, or epochs above {epoch}",
         )
+
+
+def named_stages_exist(experiment: Experiment, method: Method) -> Iterator[Violation]:
+    names = list(dict.fromkeys(stage.name for stage in method.stages()))
+    behind = split_stage(experiment.init_from)[1] if experiment.init_from else None
+    for key, stage in (("until", experiment.until), ("init_from", behind)):
+        if stage is not None and stage not in names:
+            yield (key, "method"), f'"{experiment.method.name}" has no stage {stage!r}. It has {", ".join(names)}'
+            return
+    if behind is not None and first_epoch(experiment, method.stages()) >= end_epoch(experiment, method.stages()):
+        yield (
+            ("init_from", "epochs", "until"),
+            f"nothing is left to train behind stage {behind!r}. Name an earlier stage, or remove until",
+        )
+
+
+def samples_divide(experiment: Experiment, method: Method) -> Iterator[Violation]:
+    settings = experiment.method.model_dump()
+    for stage in method.stages():
+        if stage.samples % experiment.workers:
+            where = [f"method.{key}" for key, value in settings.items() if value == stage.samples]
+            yield (
+                ("workers", *where[:1], "method"),
+                f"{experiment.workers} workers cannot share the {stage.samples} rows of a batch of stage {stage.title!r} "
+                f"equally. Set workers to {either(divisors(stage.samples))}",
+            )
 
 
 def optimizers_fit(experiment: Experiment, method: Method) -> Iterator[Violation]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from datasets.storage.address import AddressError, parse_address
 from methods import METHODS
-from orchestration.addresses import model_address
+from orchestration.addresses import initial_address
 from orchestration.config import constraints
 from orchestration.config.diagnostics import Diagnostic, RawConfig, explain, report
 from orchestration.config.recipes import find, put, read, read_overrides, recipes
@@ -26,7 +26,7 @@ ADDRESSES: dict[str, Callable[[str], object]] = {
     "data": parse_address,
     "storage": parse_address,
     "weights": lambda text: text if text == HUB else parse_address(text),
-    "init_from": model_address,
+    "init_from": initial_address,
 }
 REQUIRED = {
     "data": "is required: the address of a data set, data=FOLDER or data=s3://…; `redress data synth` creates one"

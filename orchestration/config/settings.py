@@ -122,6 +122,7 @@ class Adam(Settings):
     lr: float = Field(gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Schedule | None = None  # none: the same rate in every epoch
+    bias_lr_factor: float = Field(default=1.0, gt=0)  # on the rate of biases
 
 
 class SGD(Settings):
@@ -130,6 +131,7 @@ class SGD(Settings):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Schedule | None = None
+    bias_lr_factor: float = Field(default=1.0, gt=0)
 
 
 OptimizerSettings = Annotated[Adam | SGD, Field(discriminator="name")]
@@ -154,7 +156,8 @@ class StreamSettings(Settings):
 class CheckpointSettings(Settings):
     every_epochs: int = Field(default=1, ge=1)
     every_batches: Annotated[int, Field(ge=1)] | None = None  # beside those at the ends of epochs
-    keep: Annotated[int, Field(ge=1)] | None = 2  # the newest so many; none: all
+    # The newest so many; with `select: best:…` the best one so far is one of them. None: all
+    keep: Annotated[int, Field(ge=1)] | None = 2
 
 
 class RerankSettings(Settings):
@@ -190,6 +193,7 @@ class Experiment(Settings):
     data: str
     optimizers: dict[str, OptimizerSettings]
     epochs: int = Field(default=60, ge=1)
+    until: str | None = None  # the name of a stage: the run ends with it, and may be resumed
     batch: BatchSettings = BatchSettings()
     augment: AugmentSettings = AugmentSettings()
     # float32: IEEE 754 everywhere; tf32: a GPU's shorter products; bfloat16: autocast, weights stay float32
@@ -206,7 +210,7 @@ class Experiment(Settings):
     select: Annotated[str, AfterValidator(is_selection)] = "last"
     select_on_test: bool = False
     weights: str | None = None  # of the backbone: imagenet (torchvision's), a path or an address
-    init_from: str | None = None  # a checkpoint or run whose weights training starts from
+    init_from: str | None = None  # a checkpoint or run whose weights training starts from; RUN@STAGE: behind that stage
     storage: str = "runs"
     experiment: str = "redress"  # MLflow's name for the runs that belong together
     register_as: Annotated[str, AfterValidator(is_model_name)] | None = Field(

@@ -2,15 +2,17 @@
 
 `<run>/checkpoints/<step>/model.safetensors`   the method's parameters and buffers, by name
 `<run>/checkpoints/<step>/optimizers.safetensors`   `<optimizer>/<parameter>/<state>`
-`<run>/checkpoints/<step>/checkpoint.json`   position, resolved experiment, digests of the two; written last
+`<run>/checkpoints/<step>/checkpoint.json`   position, resolved experiment, digests of the two; written last, and once more
+with the score of a model that is a candidate of `select: best:…`
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,8 +40,19 @@ class CorruptCheckpointError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Score:
+    """How good the model of a checkpoint is; higher is better. by: how it was measured, as plain JSON.
+
+    Only scores with the same `by` compare.
+    """
+
+    value: float
+    by: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint: where it lies and what its `checkpoint.json` says."""
+    """A complete checkpoint: where it lies and what its `checkpoint.json` says. score: None where there is none (yet)."""
 
     store: Store
     folder: str
@@ -48,6 +61,8 @@ class Checkpoint:
     experiment: dict[str, Any]
     facts: dict[str, Any]
     digests: dict[str, str]
+    ends_stage: str | None = None  # the stage whose last step it follows
+    score: Score | None = None
 
     @property
     def address(self) -> str:
@@ -63,15 +78,15 @@ def save(
     end_of_epoch: bool,
     experiment: dict[str, Any],
     facts: dict[str, Any],
-    keep: int | None = None,
     folder: str | None = None,
+    ends_stage: str | None = None,
 ) -> str:
-    """Write a checkpoint below the run's `store`, drop all but the newest `keep`, and return its folder.
+    """Write a checkpoint below the run's `store` and return its folder.
 
     `facts` is what building the method again needs beside the experiment (plain JSON). A reader never sees a half
     written one: `checkpoint.json` comes last.
     """
-    folder = folder or f"{FOLDER}/{progress.step:08d}"
+    folder = folder or folder_of(progress)
     contents = {
         FILES[0]: to_bytes(method.state_dict()),
         FILES[1]: to_bytes(optimizer_tensors(method, optimizers)),
@@ -82,15 +97,49 @@ def save(
         "format": FORMAT,
         "position": asdict(progress),
         "end_of_epoch": end_of_epoch,
+        "ends_stage": ends_stage,
         "experiment": experiment,
         "facts": facts,
         "digests": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
     }
-    store.write(f"{folder}/checkpoint.json", json.dumps(description, indent=1).encode())
-    if keep is not None:
-        for old in complete_folders(store)[:-keep]:
-            drop(store, old)
+    store.write(f"{folder}/{DESCRIPTION}", json.dumps(description, indent=1).encode())
     return folder
+
+
+def folder_of(progress: TrainingProgress) -> str:
+    """The folder of a run's checkpoint after so many steps."""
+    return f"{FOLDER}/{progress.step:08d}"
+
+
+def record_score(store: Store, folder: str, score: Score) -> None:
+    """Add the score of a checkpoint's model to its description."""
+    path = f"{folder}/{DESCRIPTION}"
+    description = json.loads(store.read(path)) | {"score": asdict(score)}
+    store.write(path, json.dumps(description, indent=1).encode())
+
+
+def prune(store: Store, newest: str, keep: int | None, *, keep_best: bool = False) -> None:
+    """Drop all checkpoints but `keep`: the best one (`keep_best`), the one in the folder `newest`, and those before it. Those
+    at the ends of stages stay as well.
+
+    keep: None keeps all. Checkpoints after `newest` are of an earlier attempt, which could not be resumed from them.
+    """
+    if keep is None:
+        return
+    folders = complete_folders(store)
+    found = best(store, until=newest) if keep_best else None
+    last = [newest] if found is None or found.folder == newest else [found.folder, newest]
+    others = [folder for folder in folders if folder not in last and not is_end_of_stage(store, folder)]
+    others = [folder for folder in others if folder > newest] + [folder for folder in others if folder < newest]
+    for old in [*others, *last][:-keep]:
+        drop(store, old)
+
+
+def is_end_of_stage(store: Store, folder: str) -> bool:
+    try:
+        return read(store, folder).ends_stage is not None
+    except CorruptCheckpointError:
+        return False
 
 
 def drop(store: Store, folder: str) -> None:
@@ -122,6 +171,28 @@ def latest_whole(store: Store) -> Checkpoint | None:
         return found
 
     return newest_usable(store, verified)
+
+
+def readable(store: Store) -> Iterator[Checkpoint]:
+    """The run's complete checkpoints whose description can be read, oldest first."""
+    for folder in complete_folders(store):
+        with contextlib.suppress(CorruptCheckpointError):
+            yield read(store, folder)
+
+
+def best(store: Store, *, until: str | None = None) -> Checkpoint | None:
+    """The checkpoint with the highest score, the oldest of equal ones; None where none has a score.
+
+    It is one of those that were measured as the newest that has a score. until: the last folder to look at.
+    Checkpoints whose description is damaged are passed over.
+    """
+    scored = [
+        (found, found.score)
+        for found in readable(store)
+        if found.score is not None and (until is None or found.folder <= until)
+    ]
+    alike = [(found, score.value) for found, score in scored if score.by == scored[-1][1].by]
+    return max(alike, key=lambda pair: pair[1])[0] if alike else None
 
 
 def newest_usable(store: Store, open_folder: Callable[[str], Checkpoint]) -> Checkpoint | None:
@@ -158,6 +229,8 @@ def read(store: Store, folder: str) -> Checkpoint:
                 experiment=dict(description["experiment"]),
                 facts=dict(description["facts"]),
                 digests={name: str(description["digests"][name]) for name in FILES},
+                ends_stage=description.get("ends_stage"),
+                score=score_of(description.get("score")),
             )
     except (ValueError, LookupError, TypeError, RecursionError) as error:  # JSON, but not ours; or none
         raise CorruptCheckpointError(f"{store.join(path)} is damaged ({type(error).__name__}: {error}).") from error
@@ -173,8 +246,23 @@ def progress_of(position: dict[str, int]) -> TrainingProgress:
     return TrainingProgress(**position)
 
 
-def find(address: str) -> Checkpoint:
-    """The checkpoint at `address`, or the newest one of the run at `address`.
+def score_of(described: dict[str, Any] | None) -> Score | None:
+    return None if described is None else Score(float(described["value"]), dict(described["by"]))
+
+
+def model_of(store: Store) -> Checkpoint | None:
+    """The checkpoint whose model is that of a run: its best, where its experiment selects that, else its newest.
+
+    None where the run has no checkpoint. Raises: CorruptCheckpointError.
+    """
+    newest = latest(store)
+    if newest is None or newest.experiment.get("select", "last") == "last":
+        return newest
+    return best(store) or newest
+
+
+def find(address: str, *, newest: bool = False) -> Checkpoint:
+    """The checkpoint at `address`, or the one whose model is that of the run at `address`; newest: the run's newest.
 
     Raises: RequestError where there is none; CorruptCheckpointError.
     """
@@ -182,7 +270,7 @@ def find(address: str) -> Checkpoint:
     try:
         if store.exists("checkpoint.json"):
             return read(store, "")
-        found = latest(store)
+        found = latest(store) if newest else model_of(store)
     except StoreError as error:
         raise RequestError(str(error)) from error
     if found is None:
@@ -191,6 +279,23 @@ def find(address: str) -> Checkpoint:
             "`redress runs list` shows each run's storage."
         )
     return found
+
+
+def find_stage_end(address: str, stage: str) -> Checkpoint:
+    """The checkpoint at the end of a stage of the run at `address`. Raises: RequestError; CorruptCheckpointError."""
+    store = open_store(address)
+    try:
+        ends = {
+            found.ends_stage: found for folder in complete_folders(store) if (found := read(store, folder)).ends_stage
+        }
+    except StoreError as error:
+        raise RequestError(str(error)) from error
+    if stage not in ends:
+        there = f"it has those of {', '.join(map(repr, ends))}" if ends else "it has none"
+        raise RequestError(
+            f"no checkpoint at the end of stage {stage!r} in {address}: {there}. A run has one once that stage has ended."
+        )
+    return ends[stage]
 
 
 def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -15,11 +16,13 @@ from torch.optim import Optimizer
 from datasets.images.augment import Augmentation, Draws, augment_colour, augment_geometry, draw, normalise_and_erase
 from datasets.streaming.stream import HostBatch
 from methods.clothes_sampling import ClothesSampling, draw_clothes, in_other_clothes
-from methods.method import Batch, Method
+from methods.method import Batch, Method, Stage
 from orchestration.engine.arithmetic import DTYPES
 from orchestration.engine.step_backup import StepBackup
 from orchestration.engine.strategies.data_parallel import Strategy
+from orchestration.engine.survey import Survey, begin_stage
 
+LR_FACTOR = "lr_factor"  # of a group of an optimizer's parameters: on the optimizer's rate
 STOP = "stop"  # the share of workers that are asked to stop
 
 
@@ -56,21 +59,26 @@ class OutOfMemoryError(RuntimeError):
 
 
 class Callbacks(Protocol):
-    """What the loop calls: after each step, and wherever training can be resumed."""
+    """What the loop calls: after each step, wherever training can be resumed, and after each batch of a stage's survey of
+    the training set, with the number of images that this worker has seen of it."""
 
     def on_step(self, report: StepReport) -> None: ...
 
     def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None: ...
 
+    def on_survey(self, stage: Stage, images: int) -> None: ...
+
 
 @dataclass(frozen=True)
 class Feed:
     """Where batches come from. `batches(epoch, first_batch)` yields this worker's share of each global batch;
-    `num_batches(epoch)` is how many global batches the epoch has. global_batch: samples, images or clips, in one.
-    clothes: how these get other clothes, where they do; their masks come with them then."""
+    `num_batches(epoch)` is how many global batches the epoch has. `survey()` yields this worker's share of the whole
+    training set. global_batch: samples, images or clips, in one. clothes: how these get other clothes, where they do; their
+    masks come with them then."""
 
     batches: Callable[[int, int], Iterator[HostBatch]]
     num_batches: Callable[[int], int]
+    survey: Callable[[], Iterator[HostBatch]]
     augmentation: Augmentation
     global_batch: int
     seed: int
@@ -109,17 +117,24 @@ def train(
     for epoch in range(start.epoch, epochs):
         method.begin_epoch(epoch)
         set_rates(optimization, epoch)
-        stage = method.stage_at(epoch).title
+        stage = method.stage
+        on_images = partial(callbacks.on_survey, stage)
+        begin_stage(method, Survey(feed.survey, feed.augmentation, DTYPES[precision], device, on_images), feed.seed)
         started = time.perf_counter()
         for host in feed.batches(epoch, first_batch):
-            batch = to_device(host, feed, epoch, strategy, device, DTYPES[precision])
+            batch = (
+                rows_alone(host, device)
+                if stage.samples
+                else to_device(host, feed, epoch, strategy, device, DTYPES[precision])
+            )
             progress = TrainingProgress(epoch, host.number, step)
             asked = is_asked_to_stop()
             logs = train_step(method, batch, optimization, strategy, precision, progress, host, {STOP: float(asked)})
             is_stopped = logs.pop(STOP) > 0
             finished = time.perf_counter()
-            metrics = logs | throughput(host.rows.numel() * strategy.workers, finished - started, host.wait_s)
-            callbacks.on_step(StepReport(step, epoch, host.number, stage, metrics))
+            unit = "rows" if stage.samples else "images"
+            metrics = logs | throughput(unit, host.rows.numel() * strategy.workers, finished - started, host.wait_s)
+            callbacks.on_step(StepReport(step, epoch, host.number, stage.title, metrics))
             step, started = step + 1, finished
             callbacks.on_progress(TrainingProgress(epoch, host.number + 1, step), end_of_epoch=False)
             if is_stopped:
@@ -146,7 +161,7 @@ def train_step(
     """
     names: list[str] = []
     values: list[Tensor] = []
-    device = batch.images.device
+    device = batch.person.device
     backup = StepBackup(method)
     updates = method.updates(batch)
     try:
@@ -180,14 +195,23 @@ def to_device(
 ) -> Batch:
     """Move this worker's share to the device and transform it there, by its slice of the global batch's draws."""
     images, parsing, changed, draws = place(host, feed, epoch, strategy.rank, device)
-    person, clothes = (labels.to(device, non_blocking=True) for labels in (host.person, host.clothes))
+    person, clothes, rows = (labels.to(device, non_blocking=True) for labels in (host.person, host.clothes, host.rows))
     is_paired = feed.clothes is not None and feed.clothes.beside
     if changed is not None:
         images = torch.cat([images, changed]) if is_paired else changed
     if is_paired:
         draws, person, clothes = draws.twice(), torch.cat([person, person]), torch.cat([clothes, clothes])
+        rows = torch.cat([rows, rows])
         parsing = None if parsing is None else torch.cat([parsing, parsing])
-    return Batch(normalise_and_erase(images, draws, feed.augmentation, dtype), person, clothes, parsing, is_paired)
+    return Batch(
+        normalise_and_erase(images, draws, feed.augmentation, dtype), person, clothes, parsing, is_paired, rows
+    )
+
+
+def rows_alone(host: HostBatch, device: torch.device | str) -> Batch:
+    """A batch of a stage of samples: rows and their labels."""
+    person, clothes, rows = (labels.to(device, non_blocking=True) for labels in (host.person, host.clothes, host.rows))
+    return Batch(host.images.to(device), person, clothes, rows=rows)
 
 
 def place(
@@ -209,7 +233,7 @@ def place(
 def set_rates(optimization: Optimization, epoch: int) -> None:
     for name, optimizer in optimization.optimizers.items():
         for group in optimizer.param_groups:
-            group["lr"] = optimization.rate(name, epoch)
+            group["lr"] = optimization.rate(name, epoch) * group.get(LR_FACTOR, 1.0)
 
 
 def gradient_norm(optimizer: Optimizer) -> Tensor:
@@ -231,15 +255,20 @@ def stop_unless_finite(loss: Tensor, norm: Tensor, optimizer: str, progress: Tra
     )
 
 
-def throughput(images: int, seconds: float, wait_s: float) -> dict[str, float]:
+def throughput(unit: str, count: int, seconds: float, wait_s: float) -> dict[str, float]:
     return {
-        "speed/images-per-s": images / seconds,
+        f"speed/{unit}-per-s": count / seconds,
         "speed/step-s": seconds,
         "speed/data-wait-s": wait_s,
     }
 
 
 def out_of_memory_message(batch: Batch, progress: TrainingProgress) -> str:
+    if not batch.images.numel():
+        return (
+            f"out of memory at step {progress.step}: a worker's batch is {len(batch.rows)} rows of a stage that reads no "
+            "images. Set the method's number of rows in a batch lower, or workers higher."
+        )
     shape = "×".join(str(n) for n in batch.images.shape)
     axes = f"{'clips × frames' if batch.images.ndim == 5 else 'images'} × channels × height × width"
     return (

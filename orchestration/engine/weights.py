@@ -1,18 +1,28 @@
-"""Backbone weights from the usual hub, a path or an object-store address, handed to methods as a plain state dict."""
+"""Backbone weights from the usual hub, a path or an object-store address, handed to methods as a plain state dict.
+
+A run or a sweep fetches them once into its storage, under their SHA-256; a node's processes read them from there once.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
+import tempfile
+from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from datasets.storage.store import open_store
+from datasets.storage.disk_cache import DiskCache
+from datasets.storage.store import Store, open_store
 from orchestration.errors import RequestError
 
 HUB = "imagenet"
+FOLDER = "weights"
+NODE_CACHE = Path(tempfile.gettempdir()) / "redress-weights"
+NODE_CACHE_BYTES = 16 << 30
 
 
 def fetch(weights: str, published: str | None) -> dict[str, Tensor]:
@@ -60,3 +70,26 @@ def from_hub(published: str | None) -> dict[str, Tensor]:
     if published is None:
         raise RequestError(f"weights = {HUB}: no published weights have this backbone's shape. Set weights=null.")
     return dict(torch.hub.load_state_dict_from_url(published, map_location="cpu", check_hash=True, weights_only=True))
+
+
+def keep(store: Store, data: bytes) -> str:
+    """Write safetensors bytes to a run's or a sweep's storage, once, and return their address."""
+    path = f"{FOLDER}/{hashlib.sha256(data).hexdigest()}.safetensors"
+    if not store.exists(path):
+        store.write(path, data)
+    return store.join(path)
+
+
+def read_kept(address: str) -> dict[str, Tensor]:
+    """The tensors at an address that `keep` returned; a node's processes fetch them from an object store once.
+
+    Raises: StoreError; RequestError where the bytes are not those that were kept.
+    """
+    digest = address.rpartition("/")[2].removesuffix(".safetensors")
+    if "://" in address and not address.startswith("file://"):
+        data = DiskCache(NODE_CACHE, NODE_CACHE_BYTES).fetch(digest, lambda: open_store(address).read(""))
+    else:
+        data = open_store(address).read("")
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise RequestError(f"{address}: the bytes differ from the digest in its name. Start a new run.")
+    return safetensors.torch.load(data)

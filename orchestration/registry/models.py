@@ -12,6 +12,7 @@ from mlflow.entities.model_registry import ModelVersion
 
 from orchestration.config.settings import is_model_name
 from orchestration.errors import RequestError
+from orchestration.measures import DURING_TRAINING
 from orchestration.registry import decisions, register
 from orchestration.registry.locate import locate
 from orchestration.registry.versions import aliases, find_version
@@ -62,7 +63,8 @@ def register_run(run: str, name: str) -> dict[str, Any]:
         raise RequestError(
             f"{run} is not a run of redress: {tracked_run.DESCRIPTION} is missing. Expected a run's id or storage."
         )
-    metrics = show_run(located.run_id)["metrics"]
+    found = show_run(located.run_id)["metrics"]
+    metrics = {name: value for name, value in found.items() if not name.startswith(DURING_TRAINING)}
     model = register.register_checkpoint(located.checkpoint.address, name, located.run_id, metrics)
     return {"run_id": located.run_id, "checkpoint": located.checkpoint.address, "model": model, "metrics": metrics}
 

@@ -18,15 +18,16 @@ Curve = Mapping[int, float]
 Rule = Callable[[str, int, Mapping[str, Curve]], bool]
 
 
-def asha(grace: int, max_epochs: int, eta: float = 3) -> Rule:
+def asha(grace: int, max_epochs: int, unscored: int = 0, eta: float = 3) -> Rule:
     """Li et al., A System for Massively Parallel Hyperparameter Tuning (MLSys 2020), Alg. 2, in the form that stops trials.
 
-    At grace × eta^k epochs a trial continues if it is in the best 1/eta of the trials that reached them before.
+    At grace × eta^k epochs a trial continues if it is in the best 1/eta of the trials that reached them before. unscored: the
+    epochs before the first that changes a score; they do not count.
     """
     rungs = []
     rung = float(grace)
-    while rung < max_epochs:
-        rungs.append(rung)
+    while unscored + rung < max_epochs:
+        rungs.append(unscored + rung)
         rung *= eta
 
     def stops(trial: str, epoch: int, curves: Mapping[str, Curve]) -> bool:
@@ -44,12 +45,12 @@ def asha(grace: int, max_epochs: int, eta: float = 3) -> Rule:
     return stops
 
 
-def median(grace: int, max_epochs: int, min_others: int = 3) -> Rule:
+def median(grace: int, max_epochs: int, unscored: int = 0, min_others: int = 3) -> Rule:
     """Golovin et al., Google Vizier (KDD 2017), Sec. 3.2.2: a trial stops where its best score so far is below the median
-    of the others' running averages up to the same epoch."""
+    of the others' running averages up to the same epoch. unscored: as for `asha`."""
 
     def stops(trial: str, epoch: int, curves: Mapping[str, Curve]) -> bool:
-        if epoch < grace or epoch >= max_epochs:
+        if epoch < unscored + grace or epoch >= max_epochs:
             return False
         averages = [average_to(curve, epoch) for name, curve in curves.items() if name != trial]
         known = [average for average in averages if average is not None]
@@ -59,7 +60,7 @@ def median(grace: int, max_epochs: int, min_others: int = 3) -> Rule:
     return stops
 
 
-RULES: dict[str, Callable[[int, int], Rule]] = {"asha": asha, "median": median}
+RULES: dict[str, Callable[[int, int, int], Rule]] = {"asha": asha, "median": median}
 
 
 def first_at(curve: Curve, rung: float) -> int | None:

@@ -9,7 +9,9 @@ from itertools import islice
 from typing import Any
 
 from orchestration.config.diagnostics import either
+from orchestration.config.epochs import scored_epochs
 from orchestration.config.load import Experiment, build
+from orchestration.config.meta import build_on_meta
 from orchestration.config.recipes import put
 from orchestration.config.settings import is_model_name
 from orchestration.errors import RequestError
@@ -73,6 +75,8 @@ def plan(experiment: Experiment, settings: SweepSettings) -> Plan:
     """Validate a sweep and fill in its defaults. Raises: RequestError naming the error and its fix."""
     if experiment.select != "last":
         raise RequestError(f"select = {experiment.select}: a sweep scores the last epoch of each run. Set select=last")
+    if experiment.until is not None:
+        raise RequestError(f"until = {experiment.until}: a sweep compares runs of all their stages. Set until=null")
     if settings.register is not None:
         check_name(settings.register)
     if settings.retries < 0:
@@ -89,7 +93,8 @@ def plan(experiment: Experiment, settings: SweepSettings) -> Plan:
     if spaces.is_finite(space):
         points = min(points, spaces.size(space))
         check_combinations(experiment, space)
-    rule = None if settings.stop == NONE else RULES[settings.stop](settings.grace, experiment.epochs)
+    unscored = experiment.epochs - num_scored(experiment)
+    rule = None if settings.stop == NONE else RULES[settings.stop](settings.grace, experiment.epochs, unscored)
     seeds = tuple(range(experiment.seed, experiment.seed + settings.seeds))
     return Plan(settings, experiment, space, points, seeds, rule)
 
@@ -212,6 +217,11 @@ def varied(experiment: Experiment, values: Values, more: Mapping[str, Any] | Non
     return build(tree, "--over", [])
 
 
+def num_scored(experiment: Experiment) -> int:
+    """The number of a run's epochs that change what it is scored by; those before them do not count for a sweep."""
+    return len(scored_epochs(build_on_meta(experiment).stages(), 0, experiment.epochs))
+
+
 def with_defaults(settings: SweepSettings, experiment: Experiment, space: Space) -> SweepSettings:
     """Fill in the search algorithm and the numbers of configurations and epochs. Raises: RequestError."""
     finite = spaces.is_finite(space)
@@ -227,12 +237,14 @@ def with_defaults(settings: SweepSettings, experiment: Experiment, space: Space)
     if settings.stop not in (NONE, *RULES):
         raise RequestError(f"--stop {settings.stop}: expected {either([NONE, *RULES])}")
     stopping = settings.stop != NONE
-    epochs = experiment.epochs
+    epochs = num_scored(experiment)
     every = settings.every or (max(1, epochs // 20) if stopping else epochs)
     grace = settings.grace or max(every, epochs // 9)
     for name, value in (("--every", every), ("--grace", grace)):
         if value > epochs:
-            raise RequestError(f"{name} {value}: a run has {epochs} epochs. Set it to at most {epochs}.")
+            raise RequestError(
+                f"{name} {value}: a run has {epochs} epochs that change a score. Set it to at most {epochs}."
+            )
     if stopping and grace >= epochs:
         raise RequestError(
             f"--stop {settings.stop}: no run of {epochs} epochs can stop early with --grace {grace}. "

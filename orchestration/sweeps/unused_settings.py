@@ -1,18 +1,20 @@
 """Settings without effect on a sweep's scores: those that control execution, and those that the method does not read.
 
 Whether a method reads a setting is found by running it: the method is built for synthetic labels, with as few channels as
-possible to save memory, and takes one step in each stage.
+possible to save memory, begins each stage and takes one step in it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from pydantic import BaseModel
 
 from methods import METHODS
-from methods.method import Batch, DataFacts, Method
+from methods.method import Batch, DataFacts, Method, Stage
 from orchestration.config.load import Experiment
 
 EXECUTION = "controls how runs are stored or executed, not what they learn"
@@ -21,6 +23,7 @@ WITHOUT_EFFECT = {
     "data": "scores on different data cannot be compared: run one sweep per data set",
     "select": "a sweep scores the last epoch of each run",
     "select_on_test": "a sweep scores on the validation set",
+    "until": "a sweep compares runs of all their stages",
     "evaluate.cues": "cues are scored on the test set, after training",
     **dict.fromkeys(
         ("name", "workers", "threads", "resources", "stream", "checkpoint", "storage", "experiment", "register",
@@ -46,9 +49,14 @@ def why_without_effect(key: str, experiment: Experiment) -> str | None:
 
 
 def unused_settings(experiment: Experiment) -> set[str]:
-    """Settings of the method that neither its constructor nor a step in any of its stages reads.
+    """Settings of the method that neither its constructor nor a step in any of its stages reads."""
+    return set(type(experiment.method).model_fields) - settings_read(experiment)[-1][1] - {"name"}
 
-    Empty if the method fails on the synthetic batch: then nothing is known.
+
+def settings_read(experiment: Experiment) -> list[tuple[str, set[str]]]:
+    """For each stage of the method, its name and the settings that are read up to its end; last, all that are read.
+
+    Building the method and listing its stages count for the first stage, a descriptor for none.
     """
     settings = type(experiment.method)
     read: set[str] = set()
@@ -61,22 +69,24 @@ def unused_settings(experiment: Experiment) -> set[str]:
     given = {key: NARROW.get(key, getattr(experiment.method, key)) for key in settings.model_fields}
     watched = Watched.model_construct(**given)
     read.clear()
-    try:
-        exercise(METHODS[experiment.method.name], watched)
-    except Exception:
-        return set()
-    return set(settings.model_fields) - read - {"name"}
+    found = [(stage.title, set(read)) for stage in exercise(METHODS[experiment.method.name], watched)]
+    return [*found, ("", set(read))]
 
 
-def exercise(method_class: type[Method], settings: BaseModel) -> None:
-    """Build a method, take a step in each of its stages, and embed a batch."""
+def exercise(method_class: type[Method], settings: BaseModel) -> Iterator[Stage]:
+    """Build a method, begin each of its stages, take a step in it, and embed a batch; yields each stage after its step."""
     with torch.random.fork_rng(devices=[]):
         method: Method = method_class(settings, synthetic_facts())  # type: ignore[call-arg, arg-type]
         batch = synthetic_batch(is_paired=bool(method.pairs_for))
+        nothing = torch.empty(0, 3, *SIZE)
         for stage in method.stages():
             method.begin_epoch(stage.first_epoch)
-            for update in method.updates(batch):
+            with torch.no_grad():
+                method.eval().begin_stage(stage, [synthetic_batch(is_paired=False)])
+            method.train()
+            for update in method.updates(replace(batch, images=nothing, parsing=None) if stage.samples else batch):
                 update.loss.detach()
+            yield stage
         method.eval()
         inputs = [batch.images, batch.parsing] if "parsing" in method.inputs else [batch.images]
         with torch.no_grad():
@@ -98,4 +108,5 @@ def synthetic_batch(*, is_paired: bool) -> Batch:
         person=torch.arange(PEOPLE).repeat_interleave(OUTFITS * IMAGES).repeat(times),
         clothes=torch.arange(PEOPLE * OUTFITS).repeat_interleave(IMAGES).repeat(times),
         is_paired=is_paired,
+        rows=torch.arange(count // times).repeat(times),
     )

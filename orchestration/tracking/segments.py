@@ -1,19 +1,23 @@
 """Append-only lists of JSON records in a store without append: segments `<folder>/<n>.jsonl`, of which the newest grows.
 
 A segment has a header line, then a record per line. While it is small, it is rewritten as a whole and atomically, so a
-reader never sees half a line, and lines that were read never change.
+reader never sees half a line, and lines that were read never change. A segment that was rewritten often is closed early:
+all writes together are at most `MAX_AMPLIFICATION` times what the list holds.
 """
 
 from __future__ import annotations
 
 import json
 import threading
+import time
 from typing import Any
 
 from datasets.storage.store import Store
 
 FLUSH_S = 1.0
+LONGEST_WAIT_S = 5.0
 SEGMENT_BYTES = 128 << 10
+MAX_AMPLIFICATION = 4
 
 Record = dict[str, Any]
 
@@ -47,9 +51,10 @@ def decode(line: bytes, address: str) -> Record:
 
 
 class SegmentWriter:
-    """Appends records and writes them from its own thread within `flush_s` seconds, or at once with `flush`.
+    """Appends records and writes them from its own thread, or at once with `flush`.
 
-    A new writer opens a new segment and never changes those of an earlier process.
+    The thread writes after `flush_s` seconds where that opens or doubles the segment, and after `LONGEST_WAIT_S` in any
+    case. A new writer opens a new segment and never changes those of an earlier process.
 
     Raises (append, flush, close): StoreError where the store kept failing beyond its retries, SegmentTakenError where
     another process opened the next segment first. What was appended stays buffered, so a later `flush` may succeed.
@@ -63,6 +68,7 @@ class SegmentWriter:
         self._number = len(store.list(folder))
         self._content = bytearray(self._header)
         self._saved = len(self._header)  # bytes of the content that are in the store (a lone header need not be)
+        self._written = 0  # bytes of this segment that were sent to the store, again and again
         self._opened = False
         self._failure: Exception | None = None
         self._guard = threading.Lock()
@@ -97,13 +103,19 @@ class SegmentWriter:
     def _write_regularly(self) -> None:
         while not self._closed.is_set():
             self._pending.wait()
-            if self._closed.wait(self.flush_s):
+            since = time.monotonic()
+            while not self._closed.wait(self.flush_s) and not self._is_due(time.monotonic() - since):
+                pass
+            if self._closed.is_set():
                 return
             self._pending.clear()
             try:
                 self._write()
             except Exception as error:
                 self._failure = error  # raised by the next `append`
+
+    def _is_due(self, waited_s: float) -> bool:
+        return not self._opened or waited_s >= LONGEST_WAIT_S or len(self._content) >= 2 * self._saved
 
     def _write(self) -> None:
         with self._writing:  # one writer at a time: an older content must not overwrite a newer one
@@ -118,11 +130,17 @@ class SegmentWriter:
                     "run: end the other, then resume."
                 )
             self.store.write(path, data)
-            self._opened, self._saved = True, len(data)
-            if len(data) >= self.segment_bytes:
-                with self._guard:
-                    self._content = bytearray(self._header) + self._content[len(data) :]
-                self._number, self._opened, self._saved = self._number + 1, False, len(self._header)
+            self._opened, self._saved, self._written = True, len(data), self._written + len(data)
+            # the next write is no shorter than this one, so the bound still holds after it
+            if len(data) >= self.segment_bytes or self._written > (MAX_AMPLIFICATION - 1) * len(data):
+                self._begin_segment(len(data))
+
+    def _begin_segment(self, length: int) -> None:
+        """Go on in a new segment with what follows the first `length` bytes."""
+        with self._guard:
+            self._content = bytearray(self._header) + self._content[length:]
+        self._number, self._opened = self._number + 1, False
+        self._saved, self._written = len(self._header), 0
 
 
 class SegmentReader:

@@ -15,6 +15,7 @@ from torch import Tensor
 from datasets.images.label_maps import PARTS
 from datasets.shards.dataset import Dataset
 from datasets.streaming.stream import HostBatch
+from methods.method import Stage
 from orchestration.config import build
 from orchestration.config.load import Experiment
 from orchestration.engine import loop
@@ -57,7 +58,8 @@ def first_batch(experiment: Experiment, dataset: Dataset) -> tuple[HostBatch, Te
 
     Of a clip its middle frame is shown.
     """
-    feed, stream = build.build_feed(experiment, dataset, worker=0, workers=1)
+    of_images = (Stage("of images", 0, ()),)  # whatever the method's first stage reads
+    feed, stream = build.build_feed(experiment, dataset, worker=0, workers=1, stages=of_images)
     try:
         host = next(feed.batches(0, 0))
     finally:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,21 +12,21 @@ from datasets.protocols.protocols import Protocol
 from datasets.shards.dataset import DataError, Dataset, SplitIndex
 from datasets.storage.store import Store, StoreError, open_store
 from methods import METHODS
-from methods.method import MethodError
+from methods.method import MethodError, stage_of
 from orchestration import cluster, numerics
+from orchestration.addresses import split_stage
 from orchestration.config import build
+from orchestration.config.epochs import end_epoch, first_epoch
 from orchestration.config.load import Experiment
-from orchestration.config.meta import per_class_tensors
+from orchestration.config.meta import build_on_meta, per_class_tensors
 from orchestration.config.settings import completed
 from orchestration.engine import checkpoint, weights
 from orchestration.errors import RequestError, ServiceUnavailableError
 from orchestration.evaluation.cue_study import check_cues
 from orchestration.evaluation.evaluate import (
-    Evaluation,
     check_inputs,
     check_method,
     evaluate,
-    metric_names,
     open_for_evaluation,
 )
 from orchestration.progress import Progress
@@ -34,14 +35,16 @@ from orchestration.registry.locate import locate
 from orchestration.signals import Interruption, number_of
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.run_description import flatten
-from orchestration.training import changed_clothes_figure, interrupt
+from orchestration.tracking.segments import Record
+from orchestration.training import activity, changed_clothes_figure, interrupt
+from orchestration.training.selection import check_candidates, check_selection, choose_checkpoint, is_on_test
+from orchestration.training.validation import PREFIX, PREFIX_ON_TEST, Scores
 from orchestration.training.worker import FAILURE, WorkerConfig, train_worker
 
-WEIGHTS = "weights.safetensors"
 EXACT_BELOW_ROWS = 100_000
 # Settings that a resumed run may change: the sequence of batches and the mathematics stay the same. `workers` is one of them
 # where batch norm is synchronised. `epochs` may grow: see `change_of_length`.
-MAY_CHANGE = ("name", "workers", "threads", "stream", "resources", "checkpoint", "evaluate", "max_failures", "epochs",
+MAY_CHANGE = ("name", "workers", "threads", "stream", "resources", "checkpoint", "evaluate", "max_failures", "epochs", "until",
               "storage", "register", "select", "data", "weights", "init_from")  # fmt: skip
 
 
@@ -131,25 +134,6 @@ def fitting(experiment: Experiment, persons: int) -> list[str]:
     return [f"{key}={value}" for key, value in new.items() if value != old.get(key)]
 
 
-def check_selection(experiment: Experiment) -> None:
-    """Check that the data set has the split and the metric by which `select` chooses the checkpoint. Raises: RequestError."""
-    split, metric = selection(experiment)
-    dataset, protocol = open_for_evaluation(experiment.data, validation=split.startswith("val_"))
-    check_inputs(experiment, dataset.manifest.label_map, dataset, protocol)
-    names = metric_names(dataset, protocol, reranked=experiment.evaluate.rerank is not None)
-    if names.get(metric) != split:
-        listed = ", ".join(f"best:{query}/{name}" for name, query in names.items())
-        raise RequestError(
-            f"select = {experiment.select}: protocol {protocol.name!r} has no such metric. There are {listed}."
-        )
-
-
-def selection(experiment: Experiment) -> tuple[str, str]:
-    """Split and metric of `select: best:SPLIT/METRIC`."""
-    split, _, metric = experiment.select.removeprefix("best:").partition("/")
-    return split, metric
-
-
 def train(
     experiment: Experiment, *, resume: str | None = None, init_from: str | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
@@ -178,8 +162,6 @@ def train(
         store = open_store(run.storage)
         store.delete(FAILURE)
         interrupt.forget(store)
-        if backbone is not None:
-            store.write(WEIGHTS, backbone)
         for name, data in changed_clothes_figure.draw_changed_clothes(experiment, prepared.dataset).items():
             run.log_picture(data, name)
         config = WorkerConfig(
@@ -187,7 +169,7 @@ def train(
             run=run.storage,
             facts=prepared.facts,
             init_from=init_from,
-            weights=WEIGHTS if experiment.weights else None,
+            weights=weights.keep(store, backbone) if backbone is not None else None,
         )
         fit(prepared, run, config, progress)
         result = finish(prepared, run, store, progress)
@@ -224,26 +206,49 @@ def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, p
             failure_config=FailureConfig(max_failures=experiment.max_failures),
         ),
     )
-    label = f"training {experiment.name}"
-    with progress.training_bar(label, prepared.num_steps) as on_records, run.forward(on_records=on_records):
-        failure = run_trainer(trainer, store, progress.say)
+    scores = Scores(store)
+
+    with progress.training_bar(f"training {experiment.name}", prepared.num_steps) as show:
+
+        def on_records(records: Sequence[Record]) -> None:
+            show(records)
+            log_scores(experiment, run, scores)
+
+        with run.forward(on_records=on_records), activity.said(store, progress.say):
+            failure = run_trainer(trainer, store, progress.say)
+    log_scores(experiment, run, scores)
     if failure:
         raise TrainingFailedError(f"{failure['type']}: {failure['message']}")
 
 
+def log_scores(experiment: Experiment, run: tracked_run.TrackedRun, scores: Scores) -> None:
+    """Log what the candidates of `select` were scored since the last call. (A sweep logs the scores of its trials itself.)"""
+    if experiment.select == "last":
+        return
+    prefix = PREFIX_ON_TEST if is_on_test(experiment) else PREFIX
+    for record in scores.read_new():
+        run.log_evaluation({f"{prefix}{name}": value for name, value in record["metrics"].items()}, step=record["step"])
+
+
 def num_steps(experiment: Experiment, dataset: Dataset) -> int:
     """The number of steps of the run; an estimate for large data, whose epochs differ by a few batches. Raises: DataError."""
-    feed, stream = build.build_feed(experiment, dataset, worker=0, workers=1)
+    stages = build_on_meta(experiment).stages()
+    feed, stream = build.build_feed(experiment, dataset, worker=0, workers=1, stages=stages)
     stream.close()
-    if dataset.split("train").rows > EXACT_BELOW_ROWS:
-        return experiment.epochs * feed.num_batches(0)
-    return sum(feed.num_batches(epoch) for epoch in range(experiment.epochs))
+    epochs = range(first_epoch(experiment, stages), end_epoch(experiment, stages))
+    if dataset.split("train").rows <= EXACT_BELOW_ROWS:
+        return sum(feed.num_batches(epoch) for epoch in epochs)
+    in_stage = Counter(stage_of(stages, epoch).first_epoch for epoch in epochs)
+    return sum(feed.num_batches(first) * count for first, count in in_stage.items())
 
 
 def check_initial_weights(prepared: Prepared, model: str) -> tuple[str, list[str]]:
     """The checkpoint that training is to start from (of a run, at an address, of a registered version) and which of the
     method's tensors it does not set. Raises: RequestError if it does not exist or does not fit the method.
     """
+    address, stage = split_stage(model)
+    if stage is not None:
+        return check_end_of_stage(prepared, address, stage), []
     method = build.build_method(prepared.experiment, prepared.facts)
     per_class = per_class_tensors(prepared.experiment)
     try:
@@ -251,6 +256,25 @@ def check_initial_weights(prepared: Prepared, model: str) -> tuple[str, list[str
         return found.address, checkpoint.load_initial_state(method, found, per_class, prepared.facts["fingerprint"])
     except (RequestError, StoreError, checkpoint.CorruptCheckpointError) as error:
         raise RequestError(f"init_from = {model}: {error}") from error
+
+
+def check_end_of_stage(prepared: Prepared, run: str, stage: str) -> str:
+    """The address of the checkpoint at the end of a run's stage, whose state and data must be those of the experiment.
+
+    Raises: RequestError.
+    """
+    try:
+        found = checkpoint.find_stage_end(locate(run).run, stage)
+        if found.facts.get("fingerprint") != prepared.facts["fingerprint"]:
+            raise RequestError(
+                f"stage {stage!r} was trained on other data than {prepared.experiment.data}: what it learned is of other "
+                "people. Train the stage on these data, or start from the run's weights: remove the stage's name."
+            )
+        method = build.build_method(prepared.experiment, prepared.facts)
+        checkpoint.restore(found, method, build.build_optimization(prepared.experiment, method).optimizers)
+    except (RequestError, StoreError, checkpoint.CorruptCheckpointError) as error:
+        raise RequestError(f"init_from = {run}@{stage}: {error}") from error
+    return found.address
 
 
 def fetch_backbone(prepared: Prepared) -> bytes | None:
@@ -288,6 +312,7 @@ def check_same_experiment(experiment: Experiment, store: Store) -> None:
             f"run {store.address} began with another experiment:\n{listed}\n"
             "Resume with the same settings, or start a new run with --init-from."
         )
+    check_candidates(experiment, store)
 
 
 def change_of_length(began: int, experiment: Experiment) -> str | None:
@@ -335,6 +360,8 @@ def finish(prepared: Prepared, run: tracked_run.TrackedRun, store: Store, progre
     """Choose the checkpoint, evaluate it, log what people look at, register where asked."""
     experiment = prepared.experiment
     chosen = choose_checkpoint(experiment, store, progress)
+    if chosen is None:
+        raise TrainingFailedError(f"{store.address}: training ended without a checkpoint")
     with progress.bar("evaluating") as bar:
         result = evaluate(chosen.address, experiment, store.join("evaluation"), progress=bar, say=progress.say)
     run.log_evaluation(result.metrics, step=chosen.progress.step)
@@ -361,39 +388,3 @@ def finish(prepared: Prepared, run: tracked_run.TrackedRun, store: Store, progre
                 "available."
             )
     return answer
-
-
-def choose_checkpoint(experiment: Experiment, store: Store, progress: Progress) -> checkpoint.Checkpoint:
-    """The last epoch's, unless the experiment selects on a split that is not the test set (or says so openly)."""
-    last = checkpoint.latest(store)
-    if last is None:
-        raise TrainingFailedError(f"{store.address}: training ended without a checkpoint")
-    if experiment.select == "last":
-        return last
-    best: tuple[float, checkpoint.Checkpoint] | None = None
-    for folder in checkpoint.complete_folders(store):
-        candidate = checkpoint.read(store, folder)
-        if not candidate.end_of_epoch:
-            continue
-        score = selection_score(experiment, candidate, store, progress)
-        if best is None or score > best[0]:
-            best = score, candidate
-    return best[1] if best else last
-
-
-def selection_score(
-    experiment: Experiment, candidate: checkpoint.Checkpoint, store: Store, progress: Progress
-) -> float:
-    split, metric = selection(experiment)
-    destination = store.join("selection", f"{candidate.progress.step:08d}")
-    with progress.bar(f"selecting: epoch {candidate.progress.epoch}") as bar:
-        result: Evaluation = evaluate(
-            candidate.address,
-            experiment.model_copy(update={"evaluate": experiment.evaluate.model_copy(update={"cues": ()})}),
-            destination,
-            validation=split.startswith("val_"),
-            render_pictures=False,
-            progress=bar,
-            say=progress.say,
-        )
-    return result.metrics[metric]

@@ -1,4 +1,7 @@
-"""Validation during training: the workers that train a method score it on val_query and val_gallery."""
+"""Validation during training: the workers that train a method score it on val_query and val_gallery.
+
+A run that selects its model on the test set, as published code does, is scored on that set in the same way.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,11 @@ from orchestration.engine.strategies.data_parallel import Strategy
 from orchestration.evaluation.embed import Embedder, EmbeddingJob, load_features, split_into_tasks
 from orchestration.evaluation.evaluate import clip, open_for_evaluation
 from orchestration.evaluation.modes import rank_modes
+from orchestration.measures import DURING_TRAINING
 from orchestration.tracking.segments import Record, SegmentReader, SegmentWriter
 
 FOLDER = "validation"
-PREFIX = "validation/"  # of the metrics' names in MLflow: without it they are of the test set
+PREFIX, PREFIX_ON_TEST = DURING_TRAINING
 
 
 def validate(
@@ -29,13 +33,16 @@ def validate(
     step: int,
     strategy: Strategy,
     device: torch.device,
+    *,
+    on_test: bool = False,
 ) -> dict[str, float]:
-    """The protocol's metrics on the validation set; rank 0 returns them and adds them to the run's storage.
+    """The protocol's metrics on the validation set (on_test: on the test set). Rank 0 returns them and adds them to the
+    run's storage.
 
     epoch: how many the method was trained for. Row groups are shared out over the workers, so all of them embed with rank
     0's buffers, which are those of the checkpoint. What a batch of training draws does not change by it.
     """
-    dataset, protocol = open_for_evaluation(experiment.data, validation=True)
+    dataset, protocol = open_for_evaluation(experiment.data, validation=not on_test)
     settings = experiment.evaluate
     scratch = store.sub(f"{FOLDER}/{epoch:06d}")
     job = EmbeddingJob(
@@ -84,7 +91,7 @@ def keep(store: Store, record: Record) -> None:
 
 
 class Scores:
-    """The validation scores of a trial so far, each epoch once."""
+    """The validation scores of a run so far, each epoch once."""
 
     def __init__(self, store: Store) -> None:
         self.reader = SegmentReader(store, f"{FOLDER}/scores")

@@ -8,19 +8,20 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import safetensors.torch
 import torch
 import torch.distributed as dist
 
 from datasets.images.decode import DecodeError
 from datasets.shards.dataset import CorruptData, DataError, Dataset
 from datasets.storage.store import Store, open_store
-from methods.method import Method, MethodError
+from datasets.streaming.stream import survey_rows
+from methods.method import Method, MethodError, Stage
 from orchestration import numerics
 from orchestration.config import build
+from orchestration.config.epochs import end_epoch, ended_stage, first_epoch, scored_epochs
 from orchestration.config.load import Experiment
 from orchestration.config.meta import per_class_tensors
-from orchestration.engine import checkpoint, loop
+from orchestration.engine import checkpoint, loop, weights
 from orchestration.engine.arithmetic import slowness
 from orchestration.engine.loop import NonFiniteLossError, StepReport, TrainingProgress
 from orchestration.engine.strategies.data_parallel import build_strategy
@@ -28,8 +29,9 @@ from orchestration.errors import RequestError
 from orchestration.tracking.journal import FOLDER as JOURNAL
 from orchestration.tracking.journal import Journal, JournalError, ReplayMismatch, environment
 from orchestration.training import stop_signal
+from orchestration.training.activity import SurveyReport
 from orchestration.training.interrupt import Listener
-from orchestration.training.milestones import milestones, remaining
+from orchestration.training.milestones import candidates, milestones, remaining
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +64,9 @@ class ValidationSchedule:
 class WorkerConfig:
     """What the driver passes to every worker.
 
-    run: address of the run's storage. Training starts from the checkpoint at `init_from`, or with the backbone in the file
-    `weights` of the run's storage, or from random weights. validation: of a sweep's trial; None for a plain run.
+    run: address of the run's storage. Training starts from the checkpoint at `init_from`, or with the backbone at `weights`
+    (`weights.keep`), or from random weights. Where the experiment's `init_from` names a stage, `init_from` is
+    the checkpoint at its end, and training goes on behind it. validation: of a sweep's trial; None for a plain run.
     """
 
     experiment: dict[str, Any]
@@ -84,29 +87,47 @@ class CheckpointWriter:
         method: Method,
         optimization: loop.Optimization,
         journal: Journal,
+        share: int,
     ) -> None:
+        """share: the number of rows of the training set that a survey shows this worker."""
         self.config, self.experiment, self.method, self.optimization = config, experiment, method, optimization
         self.store = open_store(config.run)
         self.journal = journal
+        self.report_survey = SurveyReport(self.store, share)
+        self.stages = method.stages()
+        self.end = end_epoch(experiment, self.stages)
 
     def on_step(self, report: StepReport) -> None:
         self.journal.record(report)
 
     def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None:
         settings = self.experiment.checkpoint
+        stage = None
         if end_of_epoch:
             self.journal.flush()
-            due = progress.epoch % settings.every_epochs == 0 or progress.epoch == self.experiment.epochs
+            stage = ended_stage(self.stages, progress.epoch, self.experiment.epochs)
+            due = progress.epoch % settings.every_epochs == 0 or progress.epoch == self.end or stage is not None
         else:
             due = settings.every_batches is not None and progress.batch % settings.every_batches == 0
         if due:
-            self.save(progress, end_of_epoch=end_of_epoch, keep=settings.keep)
+            self.save(progress, end_of_epoch=end_of_epoch, ends_stage=stage)
 
-    def save(
-        self, progress: TrainingProgress, *, end_of_epoch: bool, keep: int | None, folder: str | None = None
-    ) -> None:
+    def on_survey(self, stage: Stage, images: int) -> None:
+        self.report_survey(stage, images)
+
+    def save(self, progress: TrainingProgress, *, end_of_epoch: bool, ends_stage: str | None = None) -> None:
+        self.prune(self.write(progress, end_of_epoch=end_of_epoch, ends_stage=ends_stage))
+
+    def write(
+        self,
+        progress: TrainingProgress,
+        *,
+        end_of_epoch: bool,
+        folder: str | None = None,
+        ends_stage: str | None = None,
+    ) -> str:
         self.journal.flush()
-        checkpoint.save(
+        return checkpoint.save(
             self.store,
             self.method,
             self.optimization.optimizers,
@@ -114,9 +135,19 @@ class CheckpointWriter:
             end_of_epoch=end_of_epoch,
             experiment=self.config.experiment,
             facts=self.config.facts,
-            keep=keep,
             folder=folder,
+            ends_stage=ends_stage,
         )
+
+    def prune(self, newest: str) -> None:
+        is_selecting = self.experiment.select != "last"
+        checkpoint.prune(self.store, newest, self.experiment.checkpoint.keep, keep_best=is_selecting)
+
+    def record_score(self, progress: TrainingProgress, score: checkpoint.Score) -> None:
+        """Of the checkpoint that was written last."""
+        folder = checkpoint.folder_of(progress)
+        checkpoint.record_score(self.store, folder, score)
+        self.prune(folder)
 
 
 class NullRecorder:
@@ -127,6 +158,9 @@ class NullRecorder:
 
     def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None:
         """Rank 0 saves."""
+
+    def on_survey(self, stage: Stage, images: int) -> None:
+        """Rank 0 reports its own share."""
 
 
 def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
@@ -147,12 +181,15 @@ def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
 def run(config: WorkerConfig, store: Store, device: torch.device) -> TrainingProgress:
     """Train to the last epoch in this process, together with the other processes of its group, if any.
 
-    A sweep's trial is validated at its milestones and ends early if the sweep stops it.
+    Where the experiment selects the best checkpoint, each is scored at the end of its epoch. A sweep's trial is validated at
+    its milestones and ends early if the sweep stops it.
     """
     with closing(Training(config, store, device)) as training:
         for epoch in training.milestones():
             if not training.advance(epoch):
                 break
+            if training.experiment.select != "last":
+                training.score(epoch)
             if config.validation is not None:
                 training.validate(epoch)
                 wait = config.validation.waits and epoch < training.last
@@ -167,33 +204,47 @@ class Training:
     def __init__(self, config: WorkerConfig, store: Store, device: torch.device) -> None:
         self.config, self.store, self.device = config, store, device
         self.experiment = experiment = Experiment.from_resolved(config.experiment)
-        self.last = experiment.epochs
         numerics.use(experiment.numerics)
         torch.set_num_threads(experiment.threads)
         self.method = method = build.build_method(experiment, config.facts)
-        found = common_checkpoint(store)
-        if found is None:
+        self.last = end_epoch(experiment, method.stages())
+        begin = first_epoch(experiment, method.stages())
+        self.resumed = found = common_checkpoint(store)
+        if found is None and not begin:
             load_initial_weights(config, method)
         method.to(device)
         self.optimization = build.build_optimization(experiment, method)
-        self.progress = checkpoint.restore(found, method, self.optimization.optimizers) if found else TrainingProgress()
+        self.progress = TrainingProgress(epoch=begin)
+        if found is not None:
+            self.progress = checkpoint.restore(found, method, self.optimization.optimizers)
+        elif begin:
+            assert config.init_from is not None
+            checkpoint.restore(checkpoint.find(config.init_from), method, self.optimization.optimizers)
         self.strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
         self.dataset = build.open_data(experiment)
         rank, workers = self.strategy.rank, self.strategy.workers
-        self.feed, self.stream = build.build_feed(experiment, self.dataset, rank, workers)
+        self.feed, self.stream = build.build_feed(experiment, self.dataset, rank, workers, method.stages())
         self.recorder, self.listener = None, None
         if rank == 0:
             self.listener = Listener(store)
             if warning := slowness(experiment.precision, device):
                 log.warning(warning)
             journal = Journal(store, environment(experiment))
-            self.recorder = CheckpointWriter(config, experiment, method, self.optimization, journal)
+            share = len(survey_rows(self.dataset.index("train").group, rank, workers))
+            self.recorder = CheckpointWriter(config, experiment, method, self.optimization, journal, share)
 
     def milestones(self) -> list[int]:
         """The epochs, counted from 1, at whose ends training is to pause: those still to come, and the last."""
-        if self.config.validation is None:
+        scored = scored_epochs(self.method.stages(), 0, self.last)
+        if self.config.validation is not None:
+            found = milestones(scored, self.config.validation.every, self.last)
+        elif self.experiment.select != "last":
+            found = candidates(scored, self.experiment.checkpoint.every_epochs, self.last)
+            if self.resumed and self.resumed.end_of_epoch:  # it may have been written and not scored
+                found = sorted({*found, self.progress.epoch})
+        else:
             return [self.last]
-        return remaining(milestones(self.last, self.config.validation.every), self.progress.epoch, self.progress.batch)
+        return remaining(found, self.progress.epoch, self.progress.batch)
 
     def advance(self, epochs: int) -> bool:
         """Train to the end of epoch `epochs`, counted from 1. Returns False if the driver asked to stop, after a checkpoint."""
@@ -214,18 +265,34 @@ class Training:
             error.args = (f"{error} The batch: {', '.join(batch_keys(self.dataset, error.rows))}",)
             if self.recorder:
                 at = error.progress
-                self.recorder.save(at, end_of_epoch=False, keep=None, folder=f"{LAST_STATES}/{at.step:08d}")
+                self.recorder.write(at, end_of_epoch=False, folder=f"{LAST_STATES}/{at.step:08d}")
             raise
         is_complete = self.progress.epoch >= epochs
         if self.recorder and not is_complete:
-            self.recorder.save(self.progress, end_of_epoch=False, keep=self.experiment.checkpoint.keep)
+            self.recorder.save(self.progress, end_of_epoch=False)
         return is_complete
 
-    def validate(self, epoch: int) -> dict[str, float]:
-        """Score the method as it is on the validation set. The scores are also written to the run's storage."""
+    def validate(self, epoch: int, *, on_test: bool = False) -> dict[str, float]:
+        """Score the method as it is on the validation set, or `on_test`. The scores are also written to the run's storage."""
         from orchestration.training.validation import validate  # plots and ranking, which training alone does without
 
-        return validate(self.method, self.experiment, self.store, epoch, self.progress.step, self.strategy, self.device)
+        step = self.progress.step
+        return validate(
+            self.method, self.experiment, self.store, epoch, step, self.strategy, self.device, on_test=on_test
+        )
+
+    def score(self, epoch: int) -> None:
+        """Add to the checkpoint at the end of `epoch` the metric that `select` names, unless it was there at the start."""
+        from orchestration.training.selection import measured_by, selection
+
+        split, metric = selection(self.experiment)
+        by = measured_by(self.experiment)
+        at = self.resumed
+        if at is not None and at.progress == self.progress and at.score is not None and at.score.by == by:
+            return
+        metrics = self.validate(epoch, on_test=not split.startswith("val_"))
+        if self.recorder:
+            self.recorder.record_score(self.progress, checkpoint.Score(metrics[metric], by))
 
     def close(self) -> None:
         if self.recorder:
@@ -268,7 +335,7 @@ def load_initial_weights(config: WorkerConfig, method: Method) -> None:
         per_class = per_class_tensors(Experiment.from_resolved(config.experiment))
         checkpoint.load_initial_state(method, checkpoint.find(config.init_from), per_class, config.facts["fingerprint"])
     elif config.weights:
-        method.load_backbone(safetensors.torch.load(open_store(config.run).read(config.weights)))
+        method.load_backbone(weights.read_kept(config.weights))
 
 
 def batch_keys(dataset: Dataset, rows: list[int]) -> list[str]:

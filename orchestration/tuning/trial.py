@@ -17,7 +17,9 @@ from ray.tune import Trainable
 
 from datasets.shards.dataset import Dataset
 from datasets.storage.store import open_store
+from orchestration.addresses import split_stage
 from orchestration.config.load import Experiment
+from orchestration.engine import checkpoint, weights
 from orchestration.registry.locate import locate
 from orchestration.sweeps.state import Trial
 from orchestration.tracking import tracked_run
@@ -25,6 +27,7 @@ from orchestration.tracking.mlflow_retry import retry_while_unavailable
 from orchestration.training import stop_signal, train
 from orchestration.training.validation import PREFIX, Scores
 from orchestration.training.worker import FAILURE, FINAL_ERRORS, ValidationSchedule, WorkerConfig
+from orchestration.tuning.kept_weights import KeptWeights
 from orchestration.tuning.sweep_runs import create_or_resume, end_tags
 from orchestration.tuning.trial_runners import FinalError, InProcessRunner, RayTrainRunner, TrialRunner
 
@@ -35,7 +38,7 @@ ATTEMPTS = "attempts.json"
 @dataclass(frozen=True)
 class Job:
     """What all trials of a sweep have in common. process: a name of the process that drives it. validate_every: epochs.
-    waits: whether first seeds may be stopped. retries: after the first attempt at a trial."""
+    waits: whether first seeds may be stopped. retries: after the first attempt at a trial. weights: in the sweep's storage."""
 
     sweep: str
     process: str
@@ -48,6 +51,7 @@ class Job:
     waits: bool
     retries: int
     gpu: bool
+    weights: KeptWeights | None = None
 
     def point_at_tracking(self) -> None:
         """This process's MLflow is the sweep's. Tune writes a job to storage, so an address with a password in it is no part
@@ -118,16 +122,21 @@ class SweepTrial(Trainable):
         return RayTrainRunner(config, run, self.prepared(), self.scores, self.earlier)
 
     def fetch_weights(self) -> str | None:
+        """The address of the backbone's weights: the sweep's, or the trial's own where it wants others."""
         if not self.experiment.weights:
             return None
+        if self.job.weights is not None and self.job.weights.are_of(self.experiment):
+            return self.job.weights.address
         backbone = train.fetch_backbone(self.prepared())
         assert backbone is not None
-        self.store.write(train.WEIGHTS, backbone)
-        return train.WEIGHTS
+        return weights.keep(self.store, backbone)
 
     def initial_weights(self) -> str | None:
         """The checkpoint that is meant by a run, an address or a registered version."""
-        return locate(self.experiment.init_from).checkpoint.address if self.experiment.init_from else None
+        if not self.experiment.init_from:
+            return None
+        address, stage = split_stage(self.experiment.init_from)
+        return (checkpoint.find_stage_end(address, stage) if stage else locate(address).checkpoint).address
 
     def prepared(self) -> train.Prepared:
         return train.Prepared(self.experiment, Dataset.open(self.experiment.data), self.job.facts, 0)

@@ -17,7 +17,7 @@ from typing import Any
 
 from orchestration import cluster
 from orchestration.config.load import Experiment
-from orchestration.engine import checkpoint
+from orchestration.engine import checkpoint, weights
 from orchestration.errors import RequestError, first_line, without_secret
 from orchestration.evaluation.evaluate import evaluate, open_for_evaluation
 from orchestration.progress import Progress
@@ -25,12 +25,15 @@ from orchestration.registry.register import register_checkpoint
 from orchestration.sweeps.report import build_report, encode
 from orchestration.sweeps.search_algorithms import SEARCH_ALGORITHMS
 from orchestration.sweeps.settings import Plan, SweepSettings, plan
-from orchestration.sweeps.space import shown
+from orchestration.sweeps.shared_stage import shared_stage
+from orchestration.sweeps.space import Values, shown
 from orchestration.sweeps.state import Configuration, SweepState, Trial
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.mlflow_retry import retry_while_unavailable
 from orchestration.training import train
 from orchestration.tuning import sweep_runs
+from orchestration.tuning.kept_weights import KeptWeights
+from orchestration.tuning.shared_stage import train_shared_stage
 from orchestration.tuning.trial_queue import TrialQueue
 
 # Ray Tune reads these when it is imported, or when a sweep starts.
@@ -62,8 +65,7 @@ def tune(
     progress = progress or Progress()
     planned = plan(experiment, settings)
     prepared = train.prepare(experiment)
-    if experiment.weights:
-        train.fetch_backbone(prepared)
+    backbone = train.fetch_backbone(prepared)
     check_on_data(planned, prepared)
     if experiment.init_from:
         address, reset = train.check_initial_weights(prepared, experiment.init_from)
@@ -78,6 +80,10 @@ def tune(
         run = sweep_runs.start_sweep(experiment, prepared.dataset.fingerprint, asdict(planned.settings))
     sweep = Sweep(planned, prepared, run, progress)
     try:
+        if backbone is not None:
+            sweep.weights = KeptWeights.of(experiment, weights.keep(run.store, backbone))
+        if stage := shared_stage(experiment, planned.space):
+            sweep.behind = train_shared_stage(planned, prepared, run.run_id, stage, progress)
         with run.forward():
             sweep.run_trials()
         answer = sweep.finish()
@@ -101,6 +107,8 @@ class Sweep:
         self, planned: Plan, prepared: train.Prepared, run: tracked_run.TrackedRun, progress: Progress
     ) -> None:
         self.plan, self.prepared, self.run, self.progress = planned, prepared, run, progress
+        self.behind: dict[int, str] = {}  # seed → the end of the stage that its trials share
+        self.weights: KeptWeights | None = None
         self.sweep_state = SweepState(planned.seeds)
         self.client = mlflow_client.connect()
         sweep_runs.read_back(self.client, run.run_id, planned.settings.objective, self.sweep_state)
@@ -139,6 +147,7 @@ class Sweep:
             waits=self.plan.rule is not None,
             retries=settings.retries,
             gpu=gpu,
+            weights=self.weights,
         )
         title = f"sweeping {experiment.name}"
         self.progress.say(f"{title}: {self.plan.num_trials} trials, {concurrent} at once; sweep {self.run.run_id}")
@@ -147,7 +156,7 @@ class Sweep:
             tuner = Tuner(
                 with_resources(trainable(job), placement(experiment, gpu)),
                 tune_config=TuneConfig(
-                    search_alg=Search(self.queue, self.plan.trial_experiment, callback),
+                    search_alg=Search(self.queue, self.trial_experiment, callback),
                     scheduler=Scheduler(self.plan.rule, self.sweep_state.curves()),
                     num_samples=-1,
                     max_concurrent_trials=concurrent,
@@ -171,6 +180,11 @@ class Sweep:
                 f"the sweep was interrupted; its results are kept. Resume it with: redress tune --resume {self.run.run_id}"
             )
         self.close_trials("FAILED")
+
+    def trial_experiment(self, values: Values, seed: int) -> Experiment:
+        """A trial's experiment, behind the stage that all share. Raises: RequestError."""
+        experiment = self.plan.trial_experiment(values, seed)
+        return experiment.model_copy(update={"init_from": self.behind[seed]}) if self.behind else experiment
 
     def show_progress(self, bar: Any, running: Mapping[str, tuple[Trial, int]]) -> None:
         """Progress in trials: those that ended, the seeds that a stopped first seed spares, and fractions of running ones."""

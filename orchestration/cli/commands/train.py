@@ -57,7 +57,7 @@ def requested_experiment(options: TrainOptions) -> Experiment:
     from orchestration.tracking import tracked_run
 
     with opening():
-        found = checkpoint.find(tracked_run.open_run(options.resume).storage)
+        found = checkpoint.find(tracked_run.open_run(options.resume).storage, newest=True)
     if name is not None:
         check_recipe(name, found.experiment)
     return override(completed(found.experiment), overrides)

@@ -185,11 +185,10 @@ def test_a_split_without_a_valid_query(tmp_path: Path) -> None:
 
 
 def test_a_selection_that_the_data_cannot_give(data: str, tmp_path: Path) -> None:
-    keep = "checkpoint.keep=null"
     by_held_out = "select=best:val_query/general/mAP"
-    refused(r"no split val_query.*make them from train with `redress data holdout`", data, tmp_path, keep, by_held_out)
+    refused(r"no split val_query.*make them from train with `redress data holdout`", data, tmp_path, by_held_out)
     on_test = ["select=best:query/genral/mAP", "select_on_test=true"]
-    refused(r"'ltcc' has no such metric.*best:query/general/mAP", data, tmp_path, keep, *on_test)
+    refused(r"'ltcc' has no such metric.*best:query/general/mAP", data, tmp_path, *on_test)
 
 
 def test_metrics_are_known_before_the_evaluation(tmp_path: Path) -> None:

@@ -40,8 +40,8 @@ def test_a_mend_is_a_mend() -> None:
         ["batch.people=12", "workers=2", "batch.lanes=6"],
         ["batch.people=12", "workers=3", "batch.lanes=12"],
         ["epochs=20", "method.adversarial_from_epoch=19"],
-        ["select=best:val_query/clothes-changing/mAP", "checkpoint.keep=null"],
-        ["select=best:query/general/rank-1", "select_on_test=true", "checkpoint.keep=null"],
+        ["select=best:val_query/clothes-changing/mAP", "checkpoint.keep=2"],
+        ["select=best:query/general/rank-1", "select_on_test=true"],
         ["method.width=0.5", "weights=null"],
     ):
         load("cal-ltcc", [DATA, *words])
@@ -97,16 +97,22 @@ def test_optimizers_are_those_that_the_method_trains() -> None:
 
 
 def test_choosing_by_the_test_set_is_said_openly() -> None:
-    report = complaint("select=best:query/general/rank-1", "checkpoint.keep=null")
+    report = complaint("select=best:query/general/rank-1")
     assert "'query' belongs to the test set" in report
     assert "select_on_test=true" in report
     assert "has no effect while select is last" in line(complaint("select_on_test=true"), "select_on_test = true")
-    report = complaint("select=best:val_query/general/rank-1", "select_on_test=true", "checkpoint.keep=null")
+    report = complaint("select=best:val_query/general/rank-1", "select_on_test=true")
     assert "'val_query' does not belong to the test set" in line(report, "select_on_test = true")
 
 
-def test_checkpoints_to_choose_from_are_kept() -> None:
-    assert "Set checkpoint.keep=null" in complaint("select=best:val_query/general/rank-1")
+def test_the_best_checkpoint_and_the_newest_are_kept() -> None:
+    best = "select=best:val_query/general/rank-1"
+    assert "Set checkpoint.keep to at least 2, or to null" in line(
+        complaint(best, "checkpoint.keep=1"), "checkpoint.keep"
+    )
+    load("cal-ltcc", [DATA, "checkpoint.keep=1"])
+    for keep in ("2", "3", "null"):
+        load("cal-ltcc", [DATA, best, f"checkpoint.keep={keep}"])
 
 
 def test_published_weights_fit_published_shapes_alone() -> None:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from datasets.storage.store import Store, open_store
 from methods.method import Method
 from orchestration.engine import checkpoint
-from orchestration.engine.checkpoint import CorruptCheckpointError
+from orchestration.engine.checkpoint import CorruptCheckpointError, Score
 from orchestration.engine.loop import TrainingProgress
 from orchestration.training.worker import common_checkpoint
 from tests.orchestration.processes import in_processes
@@ -27,7 +30,7 @@ class Small(nn.Linear):
         return {"model": list(self.named_parameters())}
 
 
-def write(folder: Path, *steps: int, keep: int | None = None) -> Store:
+def write(folder: Path, *steps: int, keep: int | None = None, select: str = "last") -> Store:
     """Checkpoints after these steps."""
     store = open_store(str(folder))
     method = Small(2, 3)
@@ -35,10 +38,11 @@ def write(folder: Path, *steps: int, keep: int | None = None) -> Store:
     method(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     for step in steps:
-        checkpoint.save(
+        written = checkpoint.save(
             store, cast("Method", method), {"model": optimizer}, TrainingProgress(0, step, step),
-            end_of_epoch=False, experiment={"name": "tiny"}, facts={"num_persons": 2}, keep=keep,
+            end_of_epoch=False, experiment={"name": "tiny", "select": select}, facts={"num_persons": 2},
         )  # fmt: skip
+        checkpoint.prune(store, written, keep)
     return store
 
 
@@ -151,3 +155,65 @@ def test_all_workers_take_the_one_that_rank_0_took(tmp_path: Path) -> None:
     messages = in_processes(3, chosen, str(tmp_path))
     assert len(set(messages)) == 1
     assert "None of the run's 2 checkpoints is whole" in messages[0]
+
+
+def folders(*steps: int) -> list[str]:
+    return [f"checkpoints/{step:08d}" for step in steps]
+
+
+@settings(max_examples=25)
+@given(scores=st.lists(st.integers(0, 3), min_size=1, max_size=8), keep=st.integers(2, 4))
+def test_the_best_and_the_newest_are_kept(scores: list[int], keep: int) -> None:
+    """Equal scores are frequent: the oldest of them is the best, as if all checkpoints were there at the end."""
+    with tempfile.TemporaryDirectory() as place:
+        for step, value in enumerate(scores):
+            store = write(Path(place), step)
+            [newest] = folders(step)
+            checkpoint.prune(store, newest, keep, keep_best=True)
+            checkpoint.record_score(store, newest, Score(value, {"select": "best:…"}))
+            checkpoint.prune(store, newest, keep, keep_best=True)
+            found = checkpoint.complete_folders(store)
+            first_of_the_best = scores.index(max(scores[: step + 1]))
+            assert len(found) == min(keep, step + 1)
+            assert {newest, *folders(first_of_the_best)} <= {*found}
+            best = checkpoint.best(store)
+            assert best is not None
+            assert best.folder == folders(first_of_the_best)[0]
+            assert best.score == Score(max(scores[: step + 1]), {"select": "best:…"})
+
+
+def test_checkpoints_that_training_could_not_resume_from_are_dropped_first(tmp_path: Path) -> None:
+    """Step 4 was damaged: training fell back to step 1 and has come to step 2 again."""
+    store = write(tmp_path, 1, 2, 4)
+    for folder, value in zip(folders(1, 4), (0.5, 0.9), strict=True):
+        checkpoint.record_score(store, folder, Score(value, {}))
+    checkpoint.prune(store, folders(2)[0], keep=2, keep_best=True)
+    assert checkpoint.complete_folders(store) == folders(1, 2)
+
+
+def test_the_model_of_a_run_is_its_best_where_it_selects_that(tmp_path: Path) -> None:
+    for select, expected in (("last", 3), ("best:val_query/general/mAP", 1)):
+        run = tmp_path / select[:4]
+        store = write(run, 1, 2, 3, select=select)
+        assert checkpoint.find(str(run)).progress.step == 3, "no checkpoint has a score yet"
+        for folder, value in zip(folders(1, 2, 3), (0.5, 0.4, 0.5), strict=True):
+            checkpoint.record_score(store, folder, Score(value, {}))
+        assert checkpoint.find(str(run)).progress.step == expected
+        assert checkpoint.find(str(run), newest=True).progress.step == 3
+
+
+def test_scores_that_were_measured_in_another_way_do_not_compare(tmp_path: Path) -> None:
+    store = write(tmp_path, 1, 2, 3)
+    for folder, value, flip in zip(folders(1, 2, 3), (0.9, 0.5, 0.4), (True, False, False), strict=True):
+        checkpoint.record_score(store, folder, Score(value, {"flip": flip}))
+    best = checkpoint.best(store)
+    assert best is not None
+    assert best.progress.step == 2
+
+
+@pytest.mark.parametrize("score", [3, [], {"value": "much", "by": {}}, {"value": 0.5}])
+def test_a_damaged_score_is_damage(score: Any, tmp_path: Path) -> None:
+    store = write(tmp_path, 1)
+    described(score=score)(tmp_path / "checkpoints/00000001/checkpoint.json")
+    with pytest.raises(CorruptCheckpointError, match=r"00000001/checkpoint\.json is damaged"):
+        checkpoint.read(store, *folders(1))

@@ -15,7 +15,7 @@ from datasets.shards.dataset import Dataset
 from datasets.storage.store import open_store
 from datasets.streaming.stream import HostBatch
 from methods.clothes_sampling import draw_clothes
-from methods.method import Batch
+from methods.method import Batch, Stage
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.config.meta import per_class_tensors
@@ -36,6 +36,7 @@ class Recorder:
     def __init__(self, stop_after: int | None = None) -> None:
         self.steps: list[StepReport] = []
         self.reached: list[TrainingProgress] = []
+        self.surveyed: list[tuple[str, int]] = []
         self.stop_after = stop_after
 
     def on_step(self, report: StepReport) -> None:
@@ -45,6 +46,9 @@ class Recorder:
         self.reached.append(progress)
         if progress.step == self.stop_after and not end_of_epoch:
             raise KeyboardInterrupt
+
+    def on_survey(self, stage: Stage, images: int) -> None:
+        self.surveyed.append((stage.name, images))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +77,7 @@ def train(
         found = checkpoint.find(str(run))
         start = checkpoint.restore(found, method, optimization.optimizers)
     strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
-    feed, stream = build.build_feed(described, dataset, strategy.rank, strategy.workers)
+    feed, stream = build.build_feed(described, dataset, strategy.rank, strategy.workers, method.stages())
     recorder = recorder or Recorder()
     try:
         loop.train(
@@ -121,7 +125,7 @@ def stopped_by_rank_0(wanted: dict[str, Any]) -> tuple[TrainingProgress, list[di
     dataset = Dataset.open(described.data)
     method = build.build_method(described, build.describe_data(dataset, dataset.index("train")))
     strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
-    feed, stream = build.build_feed(described, dataset, strategy.rank, strategy.workers)
+    feed, stream = build.build_feed(described, dataset, strategy.rank, strategy.workers, method.stages())
     recorder = Recorder()
     with closing(stream):
         reached = loop.train(
@@ -161,7 +165,7 @@ def test_the_adversarial_stage_begins_where_the_experiment_says(data: str) -> No
 
 def first_batch(wanted: Experiment) -> tuple[HostBatch, loop.Feed, Batch]:
     dataset = Dataset.open(wanted.data)
-    feed, stream = build.build_feed(wanted, dataset, 0, 1)
+    feed, stream = build.build_feed(wanted, dataset, 0, 1, (Stage("all", 0, ("model",)),))
     host = next(feed.batches(0, 0))
     stream.close()
     return host, feed, loop.to_device(host, feed, 0, build_strategy({}), "cpu", torch.float32)
@@ -218,7 +222,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(data:
     facts = build.describe_data(dataset, dataset.index("train"))
     method = build.build_method(described, facts)
     optimization = build.build_optimization(described, method)
-    feed, stream = build.build_feed(described, dataset, 0, 1)
+    feed, stream = build.build_feed(described, dataset, 0, 1, method.stages())
     states: list[dict[str, torch.Tensor]] = []
 
     class Poison(Recorder):
@@ -261,10 +265,11 @@ def test_only_the_newest_checkpoints_are_kept(data: str, tmp_path: Path) -> None
     optimizers = build.build_optimization(described, method).optimizers
     store = open_store(str(tmp_path))
     for step in range(4):
-        checkpoint.save(
+        folder = checkpoint.save(
             store, method, optimizers, TrainingProgress(0, step, step),
-            end_of_epoch=False, experiment=described.resolved(), facts=facts, keep=2,
+            end_of_epoch=False, experiment=described.resolved(), facts=facts,
         )  # fmt: skip
+        checkpoint.prune(store, folder, keep=2)
     assert checkpoint.complete_folders(store) == ["checkpoints/00000002", "checkpoints/00000003"]
     assert not (tmp_path / "checkpoints/00000001/model.safetensors").exists()
 

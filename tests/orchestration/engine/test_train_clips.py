@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from datasets.errors import DataError
+from methods.method import Stage
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from tests.datasets.streams import write
@@ -64,4 +65,4 @@ def test_speed_counts_frames(data: str) -> None:
 def test_a_data_set_of_images_is_refused_before_anything_starts(tmp_path: Path) -> None:
     still = write(tmp_path, (replace(s, sequence=None) for s in tiny_samples("train", parsing=False)), parsing=False)
     with pytest.raises(DataError, match=r"without sequence or frame.*set batch.clip=null to train on images"):
-        build.build_feed(experiment(still.address), still, 0, 1)
+        build.build_feed(experiment(still.address), still, 0, 1, (Stage("all", 0, ("model",)),))

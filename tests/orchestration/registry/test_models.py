@@ -66,11 +66,18 @@ def test_what_does_not_exist_is_a_wrong_request(client: MlflowClient) -> None:
             show_model(uri)
 
 
+METRICS = {
+    "general/mAP": 0.5,
+    "validation/general/mAP": 0.7,
+    "selection/general/mAP": 0.6,
+}  # those of a model, of a training
+
+
 @pytest.fixture
 def located(monkeypatch: pytest.MonkeyPatch) -> Any:
     found = SimpleNamespace(run_id="r", checkpoint=SimpleNamespace(address="/runs/r/checkpoints/1"))
     monkeypatch.setattr(models, "locate", lambda run: found)
-    monkeypatch.setattr(models, "show_run", lambda run_id: {"metrics": {"general/mAP": 0.5}})
+    monkeypatch.setattr(models, "show_run", lambda run_id: {"metrics": METRICS})
     return found
 
 

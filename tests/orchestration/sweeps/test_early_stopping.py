@@ -41,3 +41,12 @@ def test_the_median_rule_stops_what_is_below_half_of_the_others() -> None:
     assert [name for name in known if rule(name, 3, known)] == ["0", "1"]
     assert not rule("0", 1, known)  # within grace
     assert not rule("0", 3, {"0": known["0"], "4": known["4"]})  # too few to go by
+
+
+def test_rules_count_from_the_first_epoch_that_changes_a_score() -> None:
+    curves = {name: {5: low, 7: low, 13: low} for name, low in (("a", 0.9), ("b", 0.8), ("c", 0.7), ("d", 0.1))}
+    stops = asha(1, 14, 4)
+    assert [stops("d", epoch, curves) for epoch in (5, 7, 13)] == [True, True, True]
+    assert not asha(3, 14, 4)("d", 5, curves)
+    assert median(1, 14, 4)("d", 5, curves)
+    assert not median(2, 14, 4)("d", 5, curves)

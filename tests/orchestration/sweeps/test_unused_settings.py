@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from methods import METHODS
+from methods.method import Stage, Survey
 from orchestration.config.load import load, recipes
 from orchestration.sweeps import unused_settings as module
 from orchestration.sweeps.unused_settings import exercise, unused_settings, why_without_effect
+from tests.orchestration.two_stages import WORDS, TwoStages, as_baseline
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -19,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.mark.parametrize("name", [name for name in recipes() if name.endswith("-demo")])
 def test_the_synthetic_batch_suits_every_method(name: str) -> None:
     settings = load(name, ["data=/given"]).method
-    exercise(METHODS[settings.name], settings)
+    assert list(exercise(METHODS[settings.name], settings))
 
 
 def test_settings_of_a_loss_without_weight_are_not_used() -> None:
@@ -28,6 +30,32 @@ def test_settings_of_a_loss_without_weight_are_not_used() -> None:
     paired = load("pixel-sampling-demo", ["data=/given"])
     assert why_without_effect("method.consistency", paired) is None
     assert "does not use it" in (why_without_effect("method.finetune_from_epoch", paired) or "")
+
+
+class Reading(TwoStages):
+    """Reads a setting where a stage begins."""
+
+    def begin_stage(self, stage: Stage, survey: Survey) -> None:
+        super().begin_stage(stage, survey)
+        assert self.settings.identity_margin >= 0
+
+
+def test_what_a_stage_reads_where_it_begins_is_used() -> None:
+    words = ["data=/given", *WORDS]
+    with as_baseline():
+        assert "identity_margin" in unused_settings(load("baseline-demo", words))
+    with as_baseline(Reading):
+        assert "identity_margin" not in unused_settings(load("baseline-demo", words))
+
+
+class Failing(TwoStages):
+    def begin_stage(self, stage: Stage, survey: Survey) -> None:
+        raise LookupError(stage.name)
+
+
+def test_a_method_that_fails_on_the_synthetic_batch_says_so() -> None:
+    with as_baseline(Failing), pytest.raises(LookupError, match="anchors"):
+        unused_settings(load("baseline-demo", ["data=/given", *WORDS]))
 
 
 @pytest.mark.parametrize("body", ["global", "pcb", "mgn", "hpm"])

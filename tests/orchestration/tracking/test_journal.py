@@ -12,6 +12,7 @@ import pytest
 
 from datasets.storage.store import Store, open_store
 from orchestration.tracking import journal as journal_module
+from orchestration.tracking import segments
 from orchestration.tracking.journal import Journal, JournalError, ReplayMismatch, read_steps
 from orchestration.tracking.segments import SegmentWriter
 
@@ -101,7 +102,10 @@ def test_a_journal_that_ends_before_the_checkpoint_stops_the_run(store: Store) -
         train(store, [*steps(5, 6), *steps(7, 8)])
 
 
-def test_a_flush_has_everything_in_the_store_and_the_rest_follows_by_itself(store: Store) -> None:
+def test_a_flush_has_everything_in_the_store_and_the_rest_follows_by_itself(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "LONGEST_WAIT_S", 0.2)
     journal = Journal(store, HERE, flush_s=0.05)
     journal.record(steps(0, 1)[0])
     journal.flush()

@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.storage.store import Store, StoreError, open_store
+from orchestration.tracking import segments
 from orchestration.tracking.segments import (
+    MAX_AMPLIFICATION,
     JournalError,
     SegmentReader,
     SegmentTakenError,
@@ -51,6 +53,58 @@ def test_a_reader_that_follows_sees_each_record_once_over_many_segments(store: S
     assert all(header == {"who": 1} for header, _ in seen)
     assert len(store.list("list")) > 3
     assert reader.read_new() == []
+
+
+def stored_bytes(store: Store) -> int:
+    return sum(store.size(path) or 0 for path in store.list("list"))
+
+
+@pytest.mark.parametrize("record", [1, 700, 5_000])
+def test_all_writes_are_a_bounded_multiple_of_the_list(
+    record: int, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each record is written at once, as at one slow step a flush."""
+    written = []
+    write = Store.write
+    monkeypatch.setattr(Store, "write", lambda self, path, data: (written.append(len(data)), write(self, path, data)))
+    writer = SegmentWriter(store, "list", {"who": 1}, flush_s=60)
+    for step in range(100):
+        writer.append({"step": step, "text": "x" * record})
+        writer.flush()
+        assert sum(written) <= MAX_AMPLIFICATION * stored_bytes(store)
+    writer.close()
+    assert [found["step"] for _, found in SegmentReader(store, "list").read_new()] == list(range(100))
+
+
+def test_a_steady_list_has_large_segments_and_few_writes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread waits until a write doubles the segment: a step a second (here: a hundredth) of 700 bytes."""
+    written = []
+    write = Store.write
+    monkeypatch.setattr(Store, "write", lambda self, path, data: (written.append(len(data)), write(self, path, data)))
+    writer = SegmentWriter(store, "list", {"who": 1}, flush_s=0.01, segment_bytes=64 << 10)
+    for step in range(150):
+        writer.append({"step": step, "text": "x" * 700})
+        time.sleep(0.01)
+    writer.close()
+    assert len(store.list("list")) <= 3
+    assert sum(written) <= MAX_AMPLIFICATION * stored_bytes(store)
+    assert len(written) <= 30
+
+
+def test_a_lone_record_is_written_after_the_longest_wait(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segments, "LONGEST_WAIT_S", 0.05)
+    writer = SegmentWriter(store, "list", {"who": 1}, flush_s=0.01)
+    writer.append({"step": 0, "text": "x" * 10_000})
+    writer.flush()
+    writer.append({"step": 1})  # does not double the segment
+    reader = SegmentReader(store, "list")
+    seen: list[int] = []
+    deadline = time.monotonic() + 20
+    while len(seen) < 2 and time.monotonic() < deadline:
+        seen += [record["step"] for _, record in reader.read_new()]
+        time.sleep(0.01)
+    assert seen == [0, 1]
+    writer.close()
 
 
 def test_a_second_writer_of_the_same_segment_is_stopped(store: Store) -> None:

@@ -23,10 +23,12 @@ from methods.baseline import Baseline
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
+from orchestration.engine.weights import keep
 from orchestration.errors import RequestError
 from orchestration.evaluation.evaluate import evaluate
 from orchestration.tracking.journal import read_steps
 from orchestration.training import worker
+from orchestration.training.selection import measured_by
 from orchestration.training.train import fetch_backbone, prepare, train
 from orchestration.training.worker import WorkerConfig
 from tests.orchestration.checkpoints import checkpoint_of
@@ -35,6 +37,7 @@ from tests.tiny import tiny_dataset
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 EPOCHS = 2
+SELECT = "select=best:val_query/clothes-changing/mAP"
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -184,8 +187,7 @@ def train_here(config: WorkerConfig) -> str:
 @pytest.fixture(scope="module")
 def selected(held: str, place: Path, ray_cluster: str) -> dict[str, Any]:
     """A run from another's weights, whose model is chosen on people who were held out."""
-    best = ["select=best:val_query/clothes-changing/mAP", "checkpoint.keep=null"]
-    experiment = small(held, place / "selected", *best)
+    experiment = small(held, place / "selected", SELECT)
     return train(experiment, init_from=checkpoint_of(experiment, str(place / "init"), seed=7))
 
 
@@ -198,6 +200,11 @@ def test_the_model_is_the_best_on_people_held_out(selected: dict[str, Any], held
         scores[found.address] = result["clothes-changing/mAP"]
     assert len(scores) == 2
     assert selected["checkpoint"] == max(scores, key=lambda address: scores[address])
+    assert [checkpoint.find(address).score for address in scores] == [
+        checkpoint.Score(value, measured_by(small(held, place, SELECT))) for value in scores.values()
+    ]
+    points = dict(history(selected)["validation/clothes-changing/mAP"])
+    assert points == {checkpoint.find(address).progress.step: value for address, value in scores.items()}
 
 
 def evaluate_validation(model: str, destination: str) -> dict[str, float]:
@@ -239,9 +246,9 @@ def test_a_backbone_from_a_file_is_what_training_starts_from(data: str, place: P
     storage = open_store(str(place / suffix))
     fetched = fetch_backbone(prepared)
     assert fetched is not None
-    storage.write("weights.safetensors", fetched)
+    address = keep(storage, fetched)
     method = build.build_method(experiment, prepared.facts)
-    config = WorkerConfig(experiment.resolved(), storage.address, prepared.facts, weights="weights.safetensors")
+    config = WorkerConfig(experiment.resolved(), storage.address, prepared.facts, weights=address)
     worker.load_initial_weights(config, method)
     assert isinstance(method, Baseline)
     loaded = method.encoder.backbone.state_dict()

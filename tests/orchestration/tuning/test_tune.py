@@ -242,7 +242,7 @@ def test_a_request_that_no_sweep_can_serve_is_refused_with_the_mend(held: str, p
             plan(experiment(held, place), settings)
     with pytest.raises(RequestError, match=r"no split val_query.*redress data holdout"):
         plan(experiment(str(place / "data"), place), SweepSettings(over=over))
-    wanted = experiment(held, place, "select=best:val_query/general/mAP", "checkpoint.keep=null")
+    wanted = experiment(held, place, "select=best:val_query/general/mAP")
     with pytest.raises(RequestError, match="Set select=last"):
         plan(wanted, SweepSettings(over=over))
     with pytest.raises(RequestError, match=r"--over batch.people: with 16, data .* 16 identities; split 'train' has 9"):

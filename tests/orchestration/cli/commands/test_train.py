@@ -39,7 +39,7 @@ def test_a_run_that_is_not_there_cannot_be_resumed(place: Path) -> None:
 def test_a_resumed_run_keeps_its_own_settings_and_the_line_overrides_them(monkeypatch: pytest.MonkeyPatch) -> None:
     began = load("cal-demo", ["data=/given", "batch.people=4", "batch.lanes=2", "method.epsilon=0.3"])
     monkeypatch.setattr(tracked_run, "open_run", lambda run: SimpleNamespace(storage=run))
-    monkeypatch.setattr(checkpoint, "find", lambda address: SimpleNamespace(experiment=began.resolved()))
+    monkeypatch.setattr(checkpoint, "find", lambda address, newest: SimpleNamespace(experiment=began.resolved()))
     for words in (["--resume", "x"], ["cal-demo", "--resume", "x"], ["cal-ltcc", "--resume", "x"]):
         assert requested_experiment(TRAIN.parse(words)) == began
         assert requested_experiment(TRAIN.parse([*words, "workers=2"])).workers == 2

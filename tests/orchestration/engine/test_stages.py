@@ -1,0 +1,279 @@
+"""Stages: what begins them, what a survey shows, batches of rows; the same on any number of workers and after a resume."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from datasets.images.augment import preprocess, preprocess_parsing
+from datasets.images.decode import decode_image, decode_parsing
+from datasets.shards.dataset import Dataset
+from datasets.storage.store import open_store
+from datasets.streaming.stream import HostBatch
+from methods.method import Batch, Stage, Survey
+from orchestration.config import build
+from orchestration.config.load import Experiment, load
+from orchestration.engine import checkpoint, loop
+from orchestration.engine.loop import StepReport, TrainingProgress
+from orchestration.engine.strategies.data_parallel import build_strategy
+from orchestration.engine.survey import Survey as ReadSurvey
+from orchestration.engine.survey import begin_stage
+from tests.orchestration.processes import in_processes
+from tests.orchestration.two_stages import FIRST, SAMPLES, WORDS, TwoStages, as_baseline
+from tests.tiny import tiny_dataset
+
+EPOCHS = 4
+
+
+class Recorder:
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.steps: list[StepReport] = []
+        self.reached: list[TrainingProgress] = []
+        self.surveyed: list[tuple[str, int]] = []
+        self.stop_after = stop_after
+
+    def on_step(self, report: StepReport) -> None:
+        self.steps.append(report)
+
+    def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None:
+        self.reached.append(progress)
+        if progress.step == self.stop_after and not end_of_epoch:
+            raise KeyboardInterrupt
+
+    def on_survey(self, stage: Stage, images: int) -> None:
+        self.surveyed.append((stage.name, images))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return tiny_dataset(
+        tmp_path_factory.mktemp("data") / "tiny", persons=13, clothes=2, images=3, row_group_bytes=8 << 10
+    )
+
+
+def experiment(data: str, *overrides: str) -> Experiment:
+    settings = ["batch.people=8", "batch.images=2", "batch.lanes=4", f"epochs={EPOCHS}", "seed=3", "evaluate.batch=7"]
+    settings += ["augment.height=32", "augment.width=16", "method.width=0.0625"]
+    with as_baseline():
+        return load("baseline-demo", [f"data={data}", *settings, *WORDS, *overrides])
+
+
+class Run:
+    """What a worker does, without Ray."""
+
+    def __init__(self, wanted: dict[str, Any], run: str | None = None, recorder: Recorder | None = None) -> None:
+        with as_baseline():
+            self.experiment = Experiment.from_resolved(wanted)
+            self.dataset = Dataset.open(self.experiment.data)
+            self.facts = build.describe_data(self.dataset, self.dataset.index("train"))
+            built = build.build_method(self.experiment, self.facts)
+        assert isinstance(built, TwoStages)
+        self.method = built
+        self.optimization = build.build_optimization(self.experiment, self.method)
+        self.start = TrainingProgress()
+        if run is not None and (found := checkpoint.latest(open_store(run))):
+            self.start = checkpoint.restore(found, self.method, self.optimization.optimizers)
+        owned = {name: [p for _, p in pairs] for name, pairs in self.method.parameters_of().items()}
+        self.strategy = build_strategy(owned)
+        self.recorder = recorder or Recorder()
+        self.feed, self.stream = build.build_feed(
+            self.experiment, self.dataset, self.strategy.rank, self.strategy.workers, self.method.stages()
+        )
+
+    def train(self, epochs: int = EPOCHS) -> None:
+        self.start = loop.train(
+            self.method, self.feed, self.optimization, self.strategy, self.recorder,
+            epochs=epochs, precision=self.experiment.precision, start=self.start,
+        )  # fmt: skip
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in self.method.state_dict().items()}
+
+
+def weights_after(wanted: dict[str, Any]) -> dict[str, torch.Tensor]:
+    run = Run(wanted)
+    with closing(run.stream):
+        run.train()
+    return run.state()
+
+
+def test_one_two_three_and_four_workers_end_with_the_same_float64_weights(data: str) -> None:
+    """Shares of a survey are uneven: row groups of 13 persons."""
+    for lanes, counts in ((4, (2, 4)), (3, (3,))):
+        people = ["batch.people=6", "workers=3"] if lanes == 3 else []
+        wanted = experiment(data, "precision=float64", f"batch.lanes={lanes}", *people).resolved()
+        alone = weights_after(wanted)
+        for workers in counts:
+            for state in in_processes(workers, weights_after, wanted):
+                for key, value in alone.items():
+                    assert (state[key] - value).abs().max() <= 1e-9 * max(1.0, value.abs().max()), key
+
+
+@pytest.mark.parametrize("steps", [3, 14], ids=["first stage", "second stage"])
+def test_killed_in_either_stage_it_ends_bit_identical(data: str, tmp_path: Path, steps: int) -> None:
+    wanted = experiment(data).resolved()
+    undisturbed = weights_after(wanted)
+    before = Run(wanted, recorder=Recorder(stop_after=steps))
+    with closing(before.stream), pytest.raises(KeyboardInterrupt):
+        before.train()
+    checkpoint.save(
+        open_store(str(tmp_path)), before.method, before.optimization.optimizers, before.recorder.reached[-1],
+        end_of_epoch=False, experiment=wanted, facts=before.facts,
+    )  # fmt: skip
+    after = Run(wanted, run=str(tmp_path))
+    with closing(after.stream):
+        after.train()
+    assert {before.recorder.steps[-1].stage, after.recorder.steps[0].stage} == {"anchors" if steps == 3 else "identity"}
+    state = after.state()
+    assert all(torch.equal(undisturbed[name], state[name]) for name in undisturbed)
+
+
+def test_a_stage_begins_once_and_once_more_where_training_resumes_inside_it(data: str, tmp_path: Path) -> None:
+    """The loop is entered again at every milestone of a sweep's trial."""
+    wanted = experiment(data).resolved()
+    run = Run(wanted)
+    with closing(run.stream):
+        for epochs in range(1, EPOCHS + 1):
+            run.train(epochs)
+            if epochs == 1:
+                checkpoint.save(
+                    open_store(str(tmp_path)), run.method, run.optimization.optimizers, run.start,
+                    end_of_epoch=True, experiment=wanted, facts=run.facts,
+                )  # fmt: skip
+    resumed = Run(wanted, run=str(tmp_path))
+    with closing(resumed.stream):
+        resumed.train()
+    for method in (run.method, resumed.method):
+        assert method.begins == ["anchors", "identity"]
+    assert torch.equal(run.method.noise, resumed.method.noise), "a stage that draws numbers draws the same ones"
+    assert run.state().keys() == resumed.state().keys()
+
+
+def test_a_survey_shows_every_row_once_in_order_as_a_test_image(data: str) -> None:
+    dataset = Dataset.open(data)
+    described = experiment(data, "augment.clothes_sampling={}")  # so that masks are read
+    augmentation = build.build_augmentation(described)
+    seen: list[Batch] = []
+    counts: list[int] = []
+    for worker in range(3):
+        feed, stream = build.build_feed(described, dataset, worker, 3, TwoStages.stages(None))  # type: ignore[arg-type]
+        with closing(stream):
+            share = list(ReadSurvey(feed.survey, augmentation, torch.float32, "cpu", counts.append))
+        assert all(len(batch.rows) == 7 for batch in share[:-1])
+        assert counts[-1] == sum(len(batch.rows) for batch in share)
+        seen += share
+    index = dataset.index("train")
+    assert torch.cat([batch.rows for batch in seen]).tolist() == list(range(len(index)))
+    assert torch.cat([batch.person for batch in seen]).tolist() == index.person.tolist()
+    assert torch.cat([batch.clothes for batch in seen]).tolist() == index.clothes.tolist()
+    at = 0
+    images, masks = torch.cat([b.images for b in seen]), torch.cat([b.parsing for b in seen if b.parsing is not None])
+    for group in range(len(index.groups)):
+        for row in dataset.read_group("train", group, ("image", "parsing")).to_pylist():
+            assert torch.equal(images[at], preprocess(decode_image(row["image"])[None], augmentation)[0])
+            assert torch.equal(masks[at], preprocess_parsing(decode_parsing(row["parsing"])[None], augmentation)[0])
+            at += 1
+    assert at == len(index)
+
+
+class Watched(TwoStages):
+    """Notes how it is called by a survey."""
+
+    def begin_stage(self, stage: Stage, survey: Survey) -> None:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        super().begin_stage(stage, survey)
+
+
+def test_a_survey_leaves_the_state_the_mode_and_the_random_numbers_as_they_were(data: str) -> None:
+    wanted = experiment(data).resolved()
+    run = Run(wanted)
+    run.method.__class__ = Watched
+    with closing(run.stream):
+        run.method.train()
+        run.method.begin_epoch(0)
+        before = run.state()
+        torch.manual_seed(11)
+        expected = torch.randn(4)
+        torch.manual_seed(11)
+        survey = ReadSurvey(run.feed.survey, run.feed.augmentation, torch.float32, "cpu", lambda images: None)
+        begin_stage(run.method, survey, seed=3)
+        assert torch.equal(torch.randn(4), expected)
+    after = run.state()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert run.method.training
+    assert len(run.method.table) == len(run.dataset.index("train"))
+    assert not run.method.table.requires_grad
+
+
+def test_a_stage_that_does_not_iterate_its_survey_reads_nothing(data: str) -> None:
+    run = Run(experiment(data).resolved())
+
+    def unwanted() -> Iterator[HostBatch]:
+        raise AssertionError("read")
+
+    with closing(run.stream):
+        run.method.begin_epoch(FIRST)
+        survey = ReadSurvey(unwanted, run.feed.augmentation, torch.float32, "cpu", lambda images: None)
+        begin_stage(run.method, survey, seed=3)
+        assert run.method.begins == ["identity"]
+        assert run.stream.stats.groups_read == 0
+
+
+def test_a_stage_of_samples_draws_rows_over_the_whole_split_and_reads_none(data: str) -> None:
+    run = Run(experiment(data).resolved())
+    index = run.dataset.index("train")
+    with closing(run.stream):
+        epochs = [torch.stack([host.rows for host in run.feed.batches(epoch, 0)]) for epoch in range(FIRST)]
+        assert run.stream.stats.groups_read == 0
+        again = torch.stack([host.rows for host in run.feed.batches(0, 2)])
+        hosts = list(run.feed.batches(0, 0))
+    assert torch.equal(again, epochs[0][2:])
+    assert not torch.equal(epochs[0], epochs[1])
+    for rows in epochs:
+        assert rows.shape == (len(index) // SAMPLES, SAMPLES) == (run.feed.num_batches(0), SAMPLES)
+        assert len(rows.unique()) == rows.numel()
+    for host in hosts:
+        assert host.images.numel() == 0
+        assert host.parsing is None
+        assert host.person.tolist() == index.person[host.rows].tolist()
+        assert host.clothes.tolist() == index.clothes[host.rows].tolist()
+
+
+def test_workers_share_a_batch_of_rows_in_contiguous_parts(data: str) -> None:
+    run = Run(experiment(data).resolved())
+    whole = [host.rows for host in run.feed.batches(0, 0)]
+    shares = []
+    for worker in range(3):
+        feed, stream = build.build_feed(run.experiment, run.dataset, worker, 3, run.method.stages())
+        with closing(stream):
+            shares.append([host.rows for host in feed.batches(0, 0)])
+    for number, rows in enumerate(whole):
+        assert torch.equal(rows, torch.cat([share[number] for share in shares]))
+
+
+def test_steps_on_rows_are_counted_as_rows_and_the_survey_is_reported(data: str) -> None:
+    run = Run(experiment(data).resolved())
+    with closing(run.stream):
+        run.train()
+    of_stage = {name: [s.metrics for s in run.recorder.steps if s.stage == name] for name in ("anchors", "identity")}
+    assert all("speed/rows-per-s" in m and "speed/images-per-s" not in m for m in of_stage["anchors"])
+    assert all("speed/images-per-s" in m and "speed/rows-per-s" not in m for m in of_stage["identity"])
+    total = len(run.dataset.index("train"))
+    assert run.recorder.surveyed == [("anchors", min(7 * n, total)) for n in range(1, -(-total // 7) + 1)]
+
+
+def test_batches_carry_their_rows(data: str) -> None:
+    run = Run(experiment(data).resolved())
+    with closing(run.stream):
+        host = next(run.feed.batches(FIRST, 0))
+        batch = loop.to_device(host, run.feed, FIRST, run.strategy, "cpu", torch.float32)
+    assert torch.equal(batch.rows, host.rows)
+    assert batch.person.tolist() == run.dataset.index("train").person[np.asarray(batch.rows)].tolist()
