@@ -12,7 +12,7 @@ from methods.method import Method
 
 
 def gradcam(method: Method, inputs: Sequence[Tensor], partner: Tensor) -> Tensor:
-    """Maps [B, h, w] of the places that make each image similar to its partner: at least 0, of the size of `method.maps`.
+    """Maps [B, h, w] of the places that make each image similar to its partner: at least 0, over the places of `method.maps`.
 
     inputs: what `method.embed` takes, of B images. partner: int64 [B], the image that each is compared with; an image
     compared with itself shows what its descriptor is made of. The method must be in eval mode; its gradients stay as they
@@ -24,7 +24,8 @@ def gradcam(method: Method, inputs: Sequence[Tensor], partner: Tensor) -> Tensor
     of the image's descriptor f and its partner's g, with g and the length |f| held fixed. Were the length not fixed, the
     gradient would be at right angles to f, and an image compared with itself would have none. As it is, s is linear in f,
     and where f is an average of the maps, Eq. 2 shares out the similarity itself over the places (Stylianou et al.,
-    Visualizing Deep Similarity Networks, WACV 2019).
+    Visualizing Deep Similarity Networks, WACV 2019). Of tokens, the class token is among what Eq. 1 averages over, and has
+    no place in the map.
 
     Raises: ValueError where the method is in training mode, in which an image's descriptor depends on the others.
     """
@@ -38,4 +39,4 @@ def gradcam(method: Method, inputs: Sequence[Tensor], partner: Tensor) -> Tensor
         similarity = (features * F.normalize(fixed, dim=1)[partner]).sum(1) / fixed.norm(dim=1)
         (gradient,) = torch.autograd.grad(similarity.sum(), maps)
     weights = gradient.mean((2, 3), keepdim=True)  # Eq. 1
-    return (weights * maps.detach()).sum(1).relu()  # Eq. 2
+    return method.heat((weights * maps.detach()).sum(1).relu(), inputs[0])  # Eq. 2

@@ -84,6 +84,8 @@ class IFD(Method):
       pair of L_CCL. share/without-clothes is logged.
     - clothes are masked out last, by the mask that was moved with the image, and random erasing leaves masks alone: it
       reveals nothing. mask_margin: resizing and JPEG blur a garment's colour over its edge.
+    - on a body of tokens, W_I weighs the patches before the last block and leaves the class token as it is, and f_c is of
+      the patches.
 
     Table II: "baseline" has knowledge_transfer false and clothing_loss "none"; "w/ IKT" clothing_loss "none" alone;
     "w/ CBD" knowledge_transfer false alone. Without knowledge transfer there is no attention stream, so no stage for it,
@@ -108,6 +110,7 @@ class IFD(Method):
         if settings.clothing_loss != "none":
             self.bias_diminishing = BiasDiminishing(self.main.channels, settings.mask_resize)
         self.register_buffer("is_clothing", label_table(facts.clothing_labels), persistent=False)
+        self.white = facts.white
 
     def stages(self) -> tuple[Stage, ...]:
         """The attention stream alone, then both, Sec. II-C."""
@@ -132,8 +135,9 @@ class IFD(Method):
         identity, of_main = identification(embeddings, self.classifier, batch.person, settings)
         loss, logs = identity + loss, of_main | logs
         if settings.clothing_loss != "none":
-            shows = self.bias_diminishing.shows(maps, clothing)
-            contrastive = self.clothing_loss(self.bias_diminishing(maps, clothing), shows, batch)
+            places = self.main.over_places(maps, batch.images.shape[2:])
+            shows = self.bias_diminishing.shows(places, clothing)
+            contrastive = self.clothing_loss(self.bias_diminishing(places, clothing), shows, batch)
             loss = loss + settings.clothing_weight * contrastive  # Eq. 6
             logs |= {"loss/clothing": contrastive.detach(), "share/without-clothes": (~shows).double().mean()}
         yield Update("model", loss, logs)
@@ -152,7 +156,7 @@ class IFD(Method):
 
     def without_clothes(self, images: Tensor, clothing: Tensor) -> Tensor:
         """The images [B, 3, H, W] as the attention stream sees them."""
-        return masked_out(images, grown(clothing, self.settings.mask_margin), self.settings.mask_fill)
+        return masked_out(images, grown(clothing, self.settings.mask_margin), self.settings.mask_fill, self.white)
 
     def attention_identification(self, maps: Tensor, person: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         logits = classify(self.attention_classifier, self.attention.embeddings_of(maps))
@@ -163,7 +167,13 @@ class IFD(Method):
     def refined(self, images: Tensor, attention_maps: Tensor | None) -> Tensor:
         """F_rg [B, C, h, w]; without knowledge transfer F_g, the main stream's own maps."""
         maps = self.main.maps(images)
-        return maps if attention_maps is None else self.knowledge_transfer(attention_maps) * maps  # Eq. 2
+        if attention_maps is None:
+            return maps
+        return self.main.weighed(maps, self.attention_weights(attention_maps, images))  # Eq. 2
+
+    def attention_weights(self, attention_maps: Tensor, images: Tensor) -> Tensor:
+        """W_I, Eq. 1: [B, 1, h, w], of the attention stream's maps of the images."""
+        return self.knowledge_transfer(self.attention.over_places(attention_maps, images.shape[2:]))
 
     def clothing_loss(self, features: Tensor, shows: Tensor, batch: Batch) -> Tensor:
         """L_CCL, or the supervised contrastive loss, of this worker's f_c [B, C] against those of the global batch.
@@ -192,11 +202,14 @@ class IFD(Method):
         if not self.settings.knowledge_transfer:
             return {}
         clothing = self.clothing(parsing)
-        attention = self.knowledge_transfer(self.attention_maps(images, clothing))[:, 0]
+        attention = self.attention_weights(self.attention_maps(images, clothing), images)[:, 0]
         return {"attention W_I": attention, "without clothes": self.without_clothes(images, clothing)}
 
     def describe(self, maps: Tensor) -> Tensor:
         return self.main.describe(maps)
+
+    def heat(self, cam: Tensor, images: Tensor) -> Tensor:
+        return self.main.heat(cam, images.shape[2:])
 
     def embed(self, images: Tensor, parsing: Tensor | None = None) -> Tensor:
         """images [B, 3, H, W], and with knowledge transfer their parsing, uint8 [B, H, W] → descriptor [B, D]."""

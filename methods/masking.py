@@ -9,7 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Fill = Literal["zero", "mean"] | tuple[float, float, float]
+Colour = tuple[float, float, float]  # RGB
+Fill = Literal["zero", "mean", "white"] | Colour
+
+
+def normalised_white(mean: Colour, std: Colour) -> Colour:
+    """RGB of a white pixel once images are normalised by mean and deviation (of values in 0…1)."""
+    red, green, blue = ((1 - m) / s for m, s in zip(mean, std, strict=True))
+    return red, green, blue
+
+
+WHITE = normalised_white((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of ImageNet
 
 
 def label_table(labels: Iterable[int]) -> Tensor:
@@ -26,11 +36,12 @@ def grown(mask: Tensor, margin: int) -> Tensor:
     return F.max_pool2d(mask[:, None].float(), 2 * margin + 1, stride=1, padding=margin)[:, 0] > 0
 
 
-def masked_out(images: Tensor, mask: Tensor, fill: Fill) -> Tensor:
+def masked_out(images: Tensor, mask: Tensor, fill: Fill, white: Colour) -> Tensor:
     """Images [B, 3, H, W], normalised, with `fill` where the mask (bool [B, H, W]) is True; those pixels leave no trace.
 
     fill: "zero", which is the mean colour that the images were normalised by; "mean", the mean colour of what is left of
-    each image (zero where nothing is); or a colour, given after normalisation.
+    each image (zero where nothing is); "white", as if painted before normalising; or a colour, given after it.
+    white: RGB of a white pixel after normalising, `DataFacts.white`.
     """
     mask = mask[:, None]
     if fill == "mean":
@@ -39,5 +50,7 @@ def masked_out(images: Tensor, mask: Tensor, fill: Fill) -> Tensor:
     elif fill == "zero":
         return images.masked_fill(mask, 0)
     else:
-        colour = torch.tensor(fill, dtype=images.dtype, device=images.device)[:, None, None]
+        colour = torch.tensor(white if fill == "white" else fill, dtype=images.dtype, device=images.device)[
+            :, None, None
+        ]
     return torch.where(mask, colour.to(images.dtype), images)

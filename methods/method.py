@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from methods.backbones.body import Body, Phase
+from methods.masking import WHITE, Colour
 
 
 class MethodError(ValueError):
@@ -30,11 +31,13 @@ class DataFacts:
 
     clothes_owner: int64 [num_clothes], the person who wears each clothes class.
     clothing_labels: label numbers of the parsing maps that are clothing; empty where there is no parsing.
+    white: RGB of a white pixel once images are normalised; by default with the mean and deviation of ImageNet.
     """
 
     num_persons: int
     clothes_owner: Tensor
     clothing_labels: tuple[int, ...] = ()
+    white: Colour = WHITE
 
     @property
     def num_clothes(self) -> int:
@@ -101,7 +104,7 @@ class Stage:
 class Method(nn.Module, ABC):
     """The base of all methods.
 
-    `embed`, `maps`, `describe`, `weights_address` and `load_backbone` are those of `encoder`; a method whose descriptor
+    `embed`, `maps`, `describe`, `heat`, `weights_address` and `load_backbone` are those of `encoder`; a method whose descriptor
     needs more than one body overrides them. Called as a module, a method is its `embed`: where a method overrides
     `embed`, it repeats the line `forward = embed`.
 
@@ -178,12 +181,17 @@ class Method(nn.Module, ABC):
     forward = embed
 
     def maps(self, images: Tensor) -> Tensor:
-        """The maps that `embed` pools into the descriptor, from the same inputs: images → maps [B, C, h, w]."""
+        """The maps that `embed` pools into the descriptor, from the same inputs: images → maps [B, C, h, w], or as the body
+        says."""
         return self.encoder.maps(images)
 
     def describe(self, maps: Tensor) -> Tensor:
         """The rest of `embed`: maps [B, C, h, w] → descriptor [B, D]."""
         return self.encoder.describe(maps)
+
+    def heat(self, cam: Tensor, images: Tensor) -> Tensor:
+        """One number for each element of the maps of `images`, without their channels → [B, h, w], over the images."""
+        return self.encoder.heat(cam, images.shape[2:])
 
     def views(self, images: Tensor) -> dict[str, Tensor]:
         """Further pictures of where the method looks, by title, from the inputs of `embed`: maps [B, h, w] between 0 and 1,
@@ -195,7 +203,7 @@ class Method(nn.Module, ABC):
         return self.encoder.weights_address()
 
     def load_backbone(self, state: Mapping[str, Any]) -> None:
-        """Load pre-trained weights, named as torchvision names them.
+        """Load pre-trained weights of the body, under their published names.
 
         Raises: MethodError naming the keys that are missing or do not fit.
         """

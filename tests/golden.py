@@ -43,10 +43,6 @@ T = TypeVar("T")
 
 # Families, or operations as family/operation, whose code is not written yet. tests/test_golden.py holds the list.
 NOT_YET = {
-    "ccaf": "the method CCAF",
-    "clip_layout": "CLIP's towers: position embeddings, prompts",
-    "clip_stage2": "CCAF's second stage",
-    "image_text_contrastive": "CCAF's first stage",
     "video_blocks/video_c2d": "video bodies",
     "video_blocks/video_i3d": "video bodies",
     "video_blocks/video_app3dc": "video bodies",

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
 from methods.backbones.body import Body, Triplet
+from methods.backbones.clip.sizes import TOWERS
+from methods.backbones.clip_vit import CLIPFeatures, CLIPViT
 from methods.backbones.hpm import HPM
 from methods.backbones.image_encoder import ImageEncoder
 from methods.backbones.mgn import MGN
 from methods.backbones.pcb import PCB, PCBDescriptor
 
-BODIES: dict[str, type[Body]] = {"global": ImageEncoder, "pcb": PCB, "mgn": MGN, "hpm": HPM}
+BODIES: dict[str, type[Body]] = {"global": ImageEncoder, "pcb": PCB, "mgn": MGN, "hpm": HPM, "clip-vit": CLIPViT}
 Pooling = Literal["max-average", "max", "average", "generalised-mean"]  # the names of POOLINGS
 OWN_SETTINGS: dict[str, tuple[str, ...]] = {  # those that not all bodies have
-    "global": ("last_stride", "pooling", "neck_bias", "triplet_before_neck"),
-    "pcb": ("last_stride", "descriptor", "refine_from_epoch", "finetune_from_epoch"),
-    "mgn": (),
-    "hpm": ("last_stride",),
+    "global": ("backbone", "last_stride", "pooling", "neck_bias", "triplet_before_neck"),
+    "pcb": ("backbone", "last_stride", "descriptor", "refine_from_epoch", "finetune_from_epoch"),
+    "mgn": ("backbone",),
+    "hpm": ("backbone", "last_stride"),
+    "clip-vit": ("tower", "patch_stride", "clip_features", "neck_bias", "triplet_before_neck"),
 }
 
 
 class BodySettings(BaseModel, extra="forbid", frozen=True):
-    """body: "global" has one embedding of the whole person (CAL's network); the others have one for each part."""
+    """body: "global" has one embedding of the whole person (CAL's network), and so has "clip-vit", a vision transformer; the
+    others have one for each part."""
 
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
-    body: Literal["global", "pcb", "mgn", "hpm"] = "global"
+    body: Literal["global", "pcb", "mgn", "hpm", "clip-vit"] = "global"
     width: float = Field(1.0, ge=1 / 16, le=4)  # factor on every layer's channels; pre-trained weights need 1
     last_stride: Literal[1, 2] = 1  # CAL, Sec. 5.2; PCB, Sec. 3.1: the last down-sampling is removed
     pooling: Pooling = "max-average"  # CAL, Sec. 5.2; its code has "max" for video
@@ -36,6 +41,9 @@ class BodySettings(BaseModel, extra="forbid", frozen=True):
     descriptor: PCBDescriptor = "normalised-G"  # of PCB, Sec. 3.1: its parts before or after they are reduced
     refine_from_epoch: int | None = Field(None, ge=0)  # PCB's refined part pooling, Sec. 3.3; none: stripes throughout
     finetune_from_epoch: int | None = Field(None, ge=0)  # from then on it is no longer the part classifier alone
+    tower: Literal["vit-b16", "vit-l14"] = "vit-b16"  # of clip-vit: CLIP's image tower
+    patch_stride: int | None = Field(None, ge=1)  # of clip-vit; none: a patch's side. TransReID, CLIP-ReID: 16, and 12
+    clip_features: CLIPFeatures = "projected"  # of clip-vit; "both": 768 ++ 512, as CLIP-ReID
 
     @model_validator(mode="after")
     def settings_are_of_the_body(self) -> Self:
@@ -44,9 +52,20 @@ class BodySettings(BaseModel, extra="forbid", frozen=True):
         for name in sorted(others):
             if (value := getattr(self, name)) != type(self).model_fields[name].default:
                 able = [body for body, names in OWN_SETTINGS.items() if name in names]
+                default = json.dumps(type(self).model_fields[name].default)
                 raise ValueError(
-                    f"body {self.body!r} has no {name} ({value!r}): leave it out, or set body to {' or '.join(able)}"
+                    f"body {self.body!r} has no {name} ({value!r}): leave it out, or set body to {' or '.join(able)}. Where "
+                    f"a recipe sets it, method.{name}={default} takes it back"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def patches_leave_no_gap(self) -> Self:
+        patch = TOWERS[self.tower].patch
+        if self.patch_stride is not None and self.patch_stride > patch:
+            raise ValueError(
+                f"patch_stride {self.patch_stride} leaves gaps between the patches of {self.tower}: set it to at most {patch}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -80,4 +99,5 @@ def as_stored_now(settings: Mapping[str, Any]) -> dict[str, Any]:
 def build_body(settings: BodySettings) -> Body:
     """The body of the settings, with random weights from torch's global generator."""
     own = {name: getattr(settings, name) for name in OWN_SETTINGS[settings.body]}
-    return BODIES[settings.body](settings.backbone, width=settings.width, **own)
+    build: Callable[..., Body] = BODIES[settings.body]
+    return build(width=settings.width, **own)

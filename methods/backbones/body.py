@@ -14,8 +14,6 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from methods.backbones.resnet import weights_address
-
 
 @dataclass(frozen=True)
 class Embeddings:
@@ -60,6 +58,9 @@ class Body(nn.Module, ABC):
 
     dim: width of the descriptor. channels: of the maps. widths: of the embeddings that have a classifier.
     epoch: the current epoch; the method sets it before the epoch's first update.
+
+    Maps are a grid of places over the image, [B, channels, h, w]. A body whose maps are not, such as tokens, overrides
+    `over_places` and `weighed`, and nothing else needs to know.
     """
 
     dim: int
@@ -68,14 +69,9 @@ class Body(nn.Module, ABC):
     triplet: ClassVar[Triplet] = Triplet()
     epoch: int = 0
 
-    def __init__(self, resnet: str, width: float) -> None:
-        """resnet: name of the ResNet that the body is made of, one of `RESNETS`. width: factor on its channels."""
-        super().__init__()
-        self.resnet, self.width = resnet, width
-
     @abstractmethod
     def maps(self, images: Tensor) -> Tensor:
-        """The maps that are pooled: images [B, 3, H, W] → maps [B, channels, h, w]."""
+        """The maps that are pooled: images [B, 3, H, W] → maps [B, channels, h, w], or as the body says."""
 
     @abstractmethod
     def pooled(self, maps: Tensor) -> Tensor:
@@ -87,14 +83,26 @@ class Body(nn.Module, ABC):
 
     @abstractmethod
     def load(self, state: Mapping[str, Any]) -> None:
-        """Load the weights of a ResNet, named as torchvision names them.
+        """Load published weights of the network that the body is made of, under their published names.
 
         Raises: MethodError naming the keys that are missing or do not fit.
         """
 
     def weights_address(self) -> str | None:
-        """Address of the published ImageNet weights of the body's ResNet; None where its width is not 1."""
-        return weights_address(self.resnet) if self.width == 1 else None
+        """Address of published weights that fit the body; None where there are none."""
+        return None
+
+    def over_places(self, maps: Tensor, size: Sequence[int]) -> Tensor:
+        """What the maps of images of `size` (H, W) hold about each place: maps → [B, channels, h, w]."""
+        return maps
+
+    def weighed(self, maps: Tensor, weights: Tensor) -> Tensor:
+        """The maps with each place multiplied by its weight [B, 1, h, w], of the size that `over_places` gives."""
+        return weights * maps
+
+    def heat(self, cam: Tensor, size: Sequence[int]) -> Tensor:
+        """One number for each element of the maps, without their channels → [B, h, w], over the images of `size` (H, W)."""
+        return self.over_places(cam[:, None], size)[:, 0]
 
     def phases(self) -> tuple[Phase, ...]:
         """The phases in the order of their epochs, the first at epoch 0; none where the body trains alike throughout."""

@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from methods.backbones.body import Body, Embeddings, Reduction
+from methods.backbones.body import Embeddings, Reduction
 from methods.backbones.pooling import average, maximum, stripes
 from methods.backbones.resnet import ResNet
+from methods.backbones.resnet_body import ResNetBody
 from methods.backbones.weights import load_weights
 
 SCALES = (1, 2, 4, 8)  # stripes at each level of the pyramid
 REDUCED = 256
 
 
-class HPM(Body):
+class HPM(ResNetBody):
     """One embedding for each of the 1 + 2 + 4 + 8 stripes of a pyramid over a ResNet's maps (24 × 8 of an image of 384 × 128).
 
     Each stripe's average and maximum are added, a 1 × 1 convolution (with batch norm and ReLU, as in the published code)

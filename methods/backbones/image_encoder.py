@@ -7,13 +7,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from methods.backbones.body import Body, Embeddings
+from methods.backbones.body import Embeddings
 from methods.backbones.pooling import POOLINGS
 from methods.backbones.resnet import ResNet
+from methods.backbones.resnet_body import ResNetBody
 from methods.backbones.weights import load_weights
 
 
-class ImageEncoder(Body):
+class ImageEncoder(ResNetBody):
     """images [B, 3, H, W], or clips [B, T, 3, H, W] of T frames → features [B, dim] behind the neck.
 
     The frames of a clip pass the network one by one, are pooled over space, then averaged over time: CAL's C2D. dim is

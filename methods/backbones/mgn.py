@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.backbones.body import Body, Embeddings, Reduction, Triplet
+from methods.backbones.body import Embeddings, Reduction, Triplet
 from methods.backbones.pooling import maximum, stripes
 from methods.backbones.resnet import ResNet
+from methods.backbones.resnet_body import ResNetBody
 from methods.backbones.weights import load_weights
 
 PARTS = (1, 2, 3)  # stripes of the branches Global, Part-2, Part-3
@@ -22,7 +23,7 @@ STRIDES = (2, 1, 1)  # of their last stage (Sec. 3.1, Table 1): only Global keep
 REDUCED = 256
 
 
-class MGN(Body):
+class MGN(ResNetBody):
     """Three branches, each a ResNet from its second block of stage 3 (res_conv4_2) on; what comes before is shared.
 
     Sec. 3.1: each branch's maps are pooled by their maximum, as a whole and, in Part-2 and Part-3, by two and three

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.backbones.body import Body, Embeddings, Phase, Reduction, held_fixed
+from methods.backbones.body import Embeddings, Phase, Reduction, held_fixed
 from methods.backbones.pooling import average, bounds, stripes
 from methods.backbones.resnet import ResNet
+from methods.backbones.resnet_body import ResNetBody
 from methods.backbones.weights import load_weights
 
 PCBDescriptor = Literal["normalised-G", "normalised-H", "G", "H"]
@@ -19,7 +20,7 @@ PARTS = 6  # p, Sec. 3.1: of 24 rows
 REDUCED = 256  # Sec. 3.1
 
 
-class PCB(Body):
+class PCB(ResNetBody):
     """One embedding for each of six horizontal stripes of a ResNet's maps (24 × 8 of an image of 384 × 128).
 
     Sec. 3.1: each stripe's average is a vector g, a 1 × 1 convolution reduces it to h with 256 numbers, and a classifier of

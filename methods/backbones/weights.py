@@ -9,12 +9,16 @@ from torch import Tensor, nn
 
 from methods.method import MethodError
 
+REMEDY = "Give weights of the same architecture and width, as torchvision names them"
 
-def load_weights(network: nn.Module, state: Mapping[str, Any], *, ignore: tuple[str, ...] = ("fc.",)) -> None:
+
+def load_weights(
+    network: nn.Module, state: Mapping[str, Any], *, ignore: tuple[str, ...] = ("fc.",), remedy: str = REMEDY
+) -> None:
     """Copy `state` into `network`, which changes only if everything fits.
 
     Keys that begin with one of `ignore` (the classifier) are skipped. A missing count of batches, as in old files, stays
-    at 0.
+    at 0. remedy: which weights would fit, for the message.
 
     Raises: MethodError listing the keys that are missing, unknown, or of another shape.
     """
@@ -29,10 +33,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Any], *, ignore: tuple[
         ),
     ]
     if problems:
-        raise MethodError(
-            f"these weights do not fit the backbone ({'; '.join(problems)}). Give weights of the same architecture and "
-            "width, as torchvision names them, or train without"
-        )
+        raise MethodError(f"these weights do not fit the backbone ({'; '.join(problems)}). {remedy}, or train without")
     network.load_state_dict({key: given.get(key, value) for key, value in own.items()})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from datasets.streaming.stream import HostBatch, Plan, Stream, plan_epoch
 from methods import METHODS
 from methods.clothes_sampling import ClothesSampling
 from methods.distributed import synchronise
+from methods.masking import normalised_white
 from methods.method import DataFacts, Method, Stage, epochs_of, stage_of
 from orchestration.config.load import Experiment
 from orchestration.engine.arithmetic import DTYPES, set_arithmetic
@@ -79,7 +81,8 @@ def build_method(experiment: Experiment, described: dict[str, Any]) -> Method:
     set_arithmetic(experiment.precision)
     torch.manual_seed(experiment.seed)
     constructor: Callable[[BaseModel, DataFacts], Method] = METHODS[experiment.method.name]
-    method = constructor(experiment.method, data_facts(described))
+    facts = replace(data_facts(described), white=normalised_white(experiment.augment.mean, experiment.augment.std))
+    method = constructor(experiment.method, facts)
     if experiment.sync_batch_norm:
         synchronise(method)
     return method.to(DTYPES[experiment.precision])

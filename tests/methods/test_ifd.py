@@ -283,7 +283,7 @@ def test_features_under_autocast_are_normalised_and_compared_in_float32() -> Non
         ({"kernel": 4}, "a kernel of 4 has no centre, and would shift the attention: set it to 5"),
         ({"T": 0}, "greater than 0"),
         ({"tau": -1}, "greater than 0"),
-        ({"mask_fill": "black"}, "'zero' or 'mean'"),
+        ({"mask_fill": "black"}, "'zero', 'mean' or 'white'"),
         ({"clothing_loss": "triplet"}, "'clothing', 'supervised' or 'none'"),
     ],
 )

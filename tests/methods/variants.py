@@ -12,6 +12,7 @@ from methods.method import Batch, DataFacts, Method
 SMALL: dict[str, Any] = {"backbone": "resnet18", "width": 1 / 16}
 PARTS = {"backbone": "resnet18", "width": 1 / 8}  # a part has 32 numbers
 PCB_REFINED = PARTS | {"body": "pcb", "refine_from_epoch": 1, "finetune_from_epoch": 3}
+TOKENS: dict[str, Any] = {"body": "clip-vit", "width": 1 / 16}  # 48 channels, one head, 12 layers
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "baseline": ("baseline", SMALL),
     "baseline with triplet loss": ("baseline", SMALL | {"triplet_weight": 1.0, "neck_bias": False}),
@@ -36,6 +37,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "baseline on PCB with refined parts": ("baseline", PCB_REFINED | {"descriptor": "H"}),
     "baseline on MGN": ("baseline", PARTS | {"body": "mgn"}),
     "baseline on HPM": ("baseline", PARTS | {"body": "hpm", "part_losses": "mean"}),
+    "baseline on CLIP's ViT": ("baseline", TOKENS),
+    "baseline on CLIP's ViT, both features of overlapping patches": (
+        "baseline",
+        TOKENS
+        | {"clip_features": "both", "patch_stride": 8, "triplet_weight": 1.0}
+        | {"triplet_distance": "euclidean", "triplet_before_neck": True},
+    ),
     "cal": ("cal", SMALL | {"adversarial_from_epoch": 0}),
     "cal with triplet loss": ("cal", SMALL | {"adversarial_from_epoch": 0, "triplet_weight": 1.0}),
     "cal with memory": ("cal", SMALL | {"adversarial_from_epoch": 0, "proxies": "memory", "memory_momentum": 0.5}),
@@ -44,15 +52,21 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "cal, clothes classifier first": ("cal", SMALL | {"clothes_classifier_from_epoch": 0}),
     "cal on PCB with refined parts": ("cal", PCB_REFINED | {"adversarial_from_epoch": 2}),
     "cal on MGN": ("cal", PARTS | {"adversarial_from_epoch": 0, "body": "mgn"}),
+    "cal on CLIP's ViT": ("cal", TOKENS | {"adversarial_from_epoch": 0}),
     "ifd": ("ifd", SMALL | {"joint_from_epoch": 0}),
     "ifd, attention first": ("ifd", SMALL | {"main_trains_attention": False, "mask_fill": "mean", "kernel": 3}),
     "ifd with supervised contrastive loss": ("ifd", SMALL | {"joint_from_epoch": 0, "clothing_loss": "supervised"}),
     "ifd on HPM": ("ifd", PARTS | {"joint_from_epoch": 0, "body": "hpm"}),
+    "ifd on CLIP's ViT": (
+        "ifd",
+        TOKENS | {"joint_from_epoch": 0, "patch_stride": 8, "kernel": 3, "mask_fill": "white"},
+    ),
     "ifd, bias diminishing only": ("ifd", SMALL | {"knowledge_transfer": False, "mask_resize": "area"}),
     "pixel sampling": ("pixel-sampling", SMALL),
     "pixel sampling as published": ("pixel-sampling", SMALL | {"consistency": "sigmoid", "label_smoothing": 0.1}),
     "pixel sampling on PCB with refined parts": ("pixel-sampling", PCB_REFINED),
     "pixel sampling on MGN": ("pixel-sampling", PARTS | {"body": "mgn"}),
+    "pixel sampling on CLIP's ViT": ("pixel-sampling", TOKENS),
     "pixel sampling without consistency": ("pixel-sampling", SMALL | {"consistency_weight": 0.0}),
 }
 NUM_PERSONS, NUM_CLOTHES = 5, 8

@@ -8,14 +8,18 @@ from torch import Tensor
 from methods.backbones.bodies import BodySettings, build_body
 from methods.backbones.body import Body
 from methods.backbones.pcb import PCB
-from tests.methods.variants import SMALL
+from tests.methods.variants import SMALL, TOKENS
 
 SMALL_IMAGES = (4, 3, 96, 48)  # maps of 6 × 3
 
 
+def settings_of(body: str) -> dict[str, object]:
+    return TOKENS if body == "clip-vit" else SMALL | {"body": body}
+
+
 def small(body: str, **settings: object) -> Body:
     torch.manual_seed(3)
-    return build_body(BodySettings(**SMALL, body=body, **settings)).double()
+    return build_body(BodySettings(**settings_of(body) | settings)).double()
 
 
 def images(seed: int = 0) -> Tensor:
