@@ -33,7 +33,7 @@ FLOORS = {
         "config",
         "cluster tracking",
         "parsing registry",
-        "evaluation",
+        "clip evaluation",
         "review search training sweeps",
         "tuning",
         "cli",

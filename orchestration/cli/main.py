@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from datasets.errors import DamagedSource, DataError
 from datasets.storage.address import parse_address, shown
 from orchestration.cli.command import Answer, Command, Group, opening, parse_common
+from orchestration.cli.commands.clip import CLIP
 from orchestration.cli.commands.data import DATA
 from orchestration.cli.commands.demo import DEMO
 from orchestration.cli.commands.evaluate import EVALUATE
@@ -51,7 +52,7 @@ VERSION = Command("--version", "show the version and exit", Options, version, sh
 REDRESS = Group(
     "redress",
     "clothes-changing person re-identification",
-    (TRAIN, TUNE, EVALUATE, SEARCH, DATA, RUNS, REGISTRY, EXPERIMENTS, DEMO, VERSION),
+    (TRAIN, TUNE, EVALUATE, SEARCH, DATA, CLIP, RUNS, REGISTRY, EXPERIMENTS, DEMO, VERSION),
     description="Train networks that recognise a person whatever they wear.",
 )
 
