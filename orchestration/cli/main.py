@@ -29,7 +29,7 @@ from orchestration.cli.commands.tune import TUNE
 from orchestration.cli.options import CommonOptions, Options
 from orchestration.errors import RequestError, cause, without_secret
 from orchestration.numerics import OtherNumericsError
-from orchestration.signals import status_of
+from orchestration.signals import GO_ON, status_of
 
 DONE, FAILED, WRONG = 0, 1, 2
 
@@ -101,7 +101,7 @@ def failure(error: BaseException) -> Answer:
     else:
         status = status_of(error) if isinstance(error, KeyboardInterrupt) else FAILED
     details = {"offenders": [str(one) for one in error.offenders]} if isinstance(error, DamagedSource) else {}
-    usual = "interrupted" if isinstance(error, KeyboardInterrupt) else "no message"
+    usual = f"interrupted. {GO_ON}" if isinstance(error, KeyboardInterrupt) else "no message"
     return {
         "status": status,
         "error": {"type": type(error).__name__, "message": without_secret(cause(error)) or usual} | details,

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from datasets.format.index import SplitIndex
-from datasets.images.augment import Augmentation, preprocess, preprocess_parsing
+from datasets.images.augment import Augmentation, preprocess
 from datasets.images.label_maps import LABEL_MAPS
 from datasets.shards.dataset import Dataset
 from datasets.streaming.stream import Stream
@@ -25,7 +25,7 @@ from methods.backbones.clip.prompts import VOCABULARY
 from methods.backbones.clip.sizes import TINY
 from methods.backbones.clip.text_tower import TextTower
 from methods.backbones.clip_cnn import CLIPCNN
-from methods.masking import label_table, masked_out, normalised_white
+from methods.masking import masked_out, normalised_white
 from orchestration.clip.recall import distinct, recall
 from orchestration.clip.words import Words, as_prompt, by_length
 from orchestration.errors import RequestError
@@ -110,7 +110,9 @@ def check(dataset: Dataset) -> dict[str, dict]:
 def test_splits(dataset: Dataset) -> tuple[str, ...]:
     found = tuple(split for split in dataset.manifest.splits if split.startswith(("query", "gallery")))
     if not found:
-        raise RequestError(f"data set {dataset.address} has no query and gallery, whose people the recall is measured on")
+        raise RequestError(
+            f"data set {dataset.address} has no query and gallery, whose people the recall is measured on"
+        )
     return found
 
 
@@ -161,7 +163,9 @@ def learn_words(model: TinyCLIP, data: Captioned, generator: torch.Generator, ad
     both = of_kind["person"] | of_kind["outfit"]
     targets = {"whole": both, "shielded": of_kind["person"], "clothes": of_kind["outfit"]}
     head = nn.Linear(model.image.stripes, model.words.num_labels)
-    optimizer = torch.optim.Adam([*model.image.convolutions.parameters(), *head.parameters()], lr=LEARNING_RATE, fused=True)
+    optimizer = torch.optim.Adam(
+        [*model.image.convolutions.parameters(), *head.parameters()], lr=LEARNING_RATE, fused=True
+    )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, WORD_STEPS)
     for step in range(WORD_STEPS):
         rows = torch.randint(len(data), (BATCH,), generator=generator)
@@ -169,7 +173,9 @@ def learn_words(model: TinyCLIP, data: Captioned, generator: torch.Generator, ad
         parts = zip(VIEWS, rows.split([half, quarter, quarter]), strict=True)
         chosen = [(shown(data, part, view), targets[view][part]) for view, part in parts]
         images = torch.cat([images for images, _ in chosen])
-        images = torch.where((torch.rand(BATCH, generator=generator) < 0.5)[:, None, None, None], images.flip(3), images)
+        images = torch.where(
+            (torch.rand(BATCH, generator=generator) < 0.5)[:, None, None, None], images.flip(3), images
+        )
         logits = head(model.image.striped(model.image.maps(images)))
         loss = F.binary_cross_entropy_with_logits(logits, torch.cat([target for _, target in chosen]).float())
         optimizer.zero_grad()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from methods.backbones.clip.prompts import A, CLOTHES_WORD, DOT, END, OF, PERSON_WORD, PHOTO, START
+from methods.backbones.clip.prompts import CLOTHES_WORD, DOT, END, OF, PERSON_WORD, PHOTO, START, A
 
 # The words of the prompts have the ids of OpenAI's encoding, so that prompts are the same for all towers.
 OF_PROMPTS = {"a": A, "photo": PHOTO, "of": OF, "person": PERSON_WORD, "clothes": CLOTHES_WORD, ".": DOT}

@@ -64,7 +64,9 @@ def load_image_tower(tower: ImageTower, state: Mapping[str, Any]) -> None:
     """
     named_so, layout = openai_names(state)
     if layout == TINY:
-        raise MethodError(f"these weights are of {TINY}, whose image tower is a body of its own: set method.body=clip-cnn")
+        raise MethodError(
+            f"these weights are of {TINY}, whose image tower is a body of its own: set method.body=clip-cnn"
+        )
     own = {key.removeprefix(VISUAL): value for key, value in named_so.items() if key.startswith(VISUAL)}
     refuse_other_sizes("image tower", image_sizes(own), image_sizes(tower.state_dict()), layout)
     load_weights(tower, own, remedy=REMEDY)

@@ -9,7 +9,9 @@ from orchestration.cli.tables import print_facts, print_table
 
 
 class TrainTinyOptions(Options):
-    data: str = argument("DATA", "a data set with captions, such as `redress data synth OUT --preset clip`", parse=any_address)
+    data: str = argument(
+        "DATA", "a data set with captions, such as `redress data synth OUT --preset clip`", parse=any_address
+    )
     out: str = argument("OUT", "the safetensors file to write, a path or s3://…", parse=any_address)
     seed: int = option(1, "seed of weights and batches (default: 1)", parse=int)
 

@@ -11,10 +11,10 @@ import torch
 
 from datasets.shards.dataset import Dataset
 from datasets.synthetic.dataset import render_dataset
+from methods.backbones.clip.image_tower import ImageTower
 from methods.backbones.clip.prompts import VOCABULARY
 from methods.backbones.clip.sizes import TINY, TOWERS
 from methods.backbones.clip.state import load_image_tower, load_text_tower
-from methods.backbones.clip.image_tower import ImageTower
 from methods.backbones.clip.text_tower import TextTower
 from methods.backbones.clip_cnn import CLIPCNN
 from methods.method import MethodError

@@ -9,7 +9,10 @@ from datasets.synthetic.presets import find_preset
 from methods.backbones.clip.prompts import CLOTHES, END, PERSON, START, VOCABULARY
 from orchestration.clip.words import FIRST_OWN, Words, as_prompt, by_length, split
 
-SENTENCES = ["Tall woman of fair skin with long hair.", "A red striped shirt, blue trousers and black thick-soled shoes."]
+SENTENCES = [
+    "Tall woman of fair skin with long hair.",
+    "A red striped shirt, blue trousers and black thick-soled shoes.",
+]
 
 
 def test_words_of_the_prompts_have_the_ids_of_openais_encoding() -> None:
@@ -48,6 +51,8 @@ def test_texts_are_grouped_by_their_length() -> None:
 
 def test_every_caption_of_the_renderer_can_be_said() -> None:
     jobs = make_jobs(find_preset("tiny"), "ltcc", 1)
-    said = [text for job in jobs["train"] for text in (describe_outfit(job.wears), describe_person(person(1, job.person)))]
+    said = [
+        text for job in jobs["train"] for text in (describe_outfit(job.wears), describe_person(person(1, job.person)))
+    ]
     words = Words.of(said)
     assert all(len(words.encode(text)) > 4 for text in said)
