@@ -8,8 +8,9 @@ BENCH_HELPERS := benchmarks/data/libraries.py $(addprefix benchmarks/papers/,abl
 
 N ?= 10000
 SEED ?= 0
+KILLS ?= 100
 
-.PHONY: setup demo test test-system fuzz coverage lint hooks docs bench tables lock clean
+.PHONY: setup demo test test-system fuzz campaign coverage lint hooks docs bench tables lock clean
 
 setup: $(VENV)/.ready
 
@@ -35,6 +36,9 @@ test-system: setup
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --inputs $(N) --seed $(SEED)
+
+campaign: setup
+	$(BIN)/python -m tests.campaign --kills $(KILLS) --seed $(SEED)
 
 coverage: setup
 	$(BIN)/python -m pytest -m "not ray and not system" -n 2 --dist loadfile --cov --cov-report=term:skip-covered

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GO_ON = "Give the same command again to go on."
 
 
 class Interruption(KeyboardInterrupt):
@@ -30,7 +31,8 @@ def number_of(error: KeyboardInterrupt) -> int:
 
 def interrupt(number: int, frame: FrameType | None) -> None:
     """The handler of both signals: Python's own raises for Ctrl-C alone."""
-    raise Interruption(number, "interrupted" if number == signal.SIGINT else "terminated by SIGTERM")
+    what = "interrupted" if number == signal.SIGINT else "terminated by SIGTERM"
+    raise Interruption(number, f"{what}. {GO_ON}")
 
 
 def is_main_thread() -> bool:

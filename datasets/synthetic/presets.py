@@ -44,6 +44,7 @@ PRESETS = {
     for preset in (
         Preset("default", train_persons=120, test_persons=30),
         Preset("demo", train_persons=60, test_persons=24),
+        Preset("clip", train_persons=600, test_persons=100, outfits=2, cameras=4, cameras_per_outfit=2),
         Preset("tiny", train_persons=6, test_persons=6, outfits=2, height=64, width=32),
     )
 }

@@ -10,13 +10,16 @@ from pydantic import BaseModel, Field, model_validator
 
 from methods.backbones.body import Body, Triplet
 from methods.backbones.clip.sizes import TOWERS
+from methods.backbones.clip_cnn import CLIPCNN
 from methods.backbones.clip_vit import CLIPFeatures, CLIPViT
 from methods.backbones.hpm import HPM
 from methods.backbones.image_encoder import ImageEncoder
 from methods.backbones.mgn import MGN
 from methods.backbones.pcb import PCB, PCBDescriptor
 
-BODIES: dict[str, type[Body]] = {"global": ImageEncoder, "pcb": PCB, "mgn": MGN, "hpm": HPM, "clip-vit": CLIPViT}
+BODIES: dict[str, type[Body]] = {
+    "global": ImageEncoder, "pcb": PCB, "mgn": MGN, "hpm": HPM, "clip-vit": CLIPViT, "clip-cnn": CLIPCNN,
+}  # fmt: skip
 Pooling = Literal["max-average", "max", "average", "generalised-mean"]  # the names of POOLINGS
 OWN_SETTINGS: dict[str, tuple[str, ...]] = {  # those that not all bodies have
     "global": ("backbone", "last_stride", "pooling", "neck_bias", "triplet_before_neck"),
@@ -24,15 +27,16 @@ OWN_SETTINGS: dict[str, tuple[str, ...]] = {  # those that not all bodies have
     "mgn": ("backbone",),
     "hpm": ("backbone", "last_stride"),
     "clip-vit": ("tower", "patch_stride", "clip_features", "neck_bias", "triplet_before_neck"),
+    "clip-cnn": ("clip_features", "neck_bias", "triplet_before_neck"),
 }
 
 
 class BodySettings(BaseModel, extra="forbid", frozen=True):
-    """body: "global" has one embedding of the whole person (CAL's network), and so has "clip-vit", a vision transformer; the
-    others have one for each part."""
+    """body: "global" has one embedding of the whole person (CAL's network), and so have "clip-vit", a vision transformer, and
+    "clip-cnn", which takes its place on small machines; the others have one for each part."""
 
     backbone: Literal["resnet18", "resnet34", "resnet50", "resnet101"] = "resnet50"
-    body: Literal["global", "pcb", "mgn", "hpm", "clip-vit"] = "global"
+    body: Literal["global", "pcb", "mgn", "hpm", "clip-vit", "clip-cnn"] = "global"
     width: float = Field(1.0, ge=1 / 16, le=4)  # factor on every layer's channels; pre-trained weights need 1
     last_stride: Literal[1, 2] = 1  # CAL, Sec. 5.2; PCB, Sec. 3.1: the last down-sampling is removed
     pooling: Pooling = "max-average"  # CAL, Sec. 5.2; its code has "max" for video
@@ -43,7 +47,7 @@ class BodySettings(BaseModel, extra="forbid", frozen=True):
     finetune_from_epoch: int | None = Field(None, ge=0)  # from then on it is no longer the part classifier alone
     tower: Literal["vit-b16", "vit-l14"] = "vit-b16"  # of clip-vit: CLIP's image tower
     patch_stride: int | None = Field(None, ge=1)  # of clip-vit; none: a patch's side. TransReID, CLIP-ReID: 16, and 12
-    clip_features: CLIPFeatures = "projected"  # of clip-vit; "both": 768 ++ 512, as CLIP-ReID
+    clip_features: CLIPFeatures = "projected"  # of clip-vit, clip-cnn; "both": 768 ++ 512, as CLIP-ReID
 
     @model_validator(mode="after")
     def settings_are_of_the_body(self) -> Self:

@@ -42,7 +42,7 @@ class CLIPViT(Body):
         triplet_before_neck: bool = False,
     ) -> None:
         super().__init__()
-        size = TOWERS[tower].scaled(width)
+        self.size = size = TOWERS[tower].scaled(width)
         self.tower = ImageTower(size, patch_stride)
         self.channels = size.image.width
         self.has_both = clip_features == "both"

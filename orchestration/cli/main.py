@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from datasets.errors import DamagedSource, DataError
 from datasets.storage.address import parse_address, shown
 from orchestration.cli.command import Answer, Command, Group, opening, parse_common
+from orchestration.cli.commands.clip import CLIP
 from orchestration.cli.commands.data import DATA
 from orchestration.cli.commands.demo import DEMO
 from orchestration.cli.commands.evaluate import EVALUATE
@@ -28,7 +29,7 @@ from orchestration.cli.commands.tune import TUNE
 from orchestration.cli.options import CommonOptions, Options
 from orchestration.errors import RequestError, cause, without_secret
 from orchestration.numerics import OtherNumericsError
-from orchestration.signals import status_of
+from orchestration.signals import GO_ON, status_of
 
 DONE, FAILED, WRONG = 0, 1, 2
 
@@ -51,7 +52,7 @@ VERSION = Command("--version", "show the version and exit", Options, version, sh
 REDRESS = Group(
     "redress",
     "clothes-changing person re-identification",
-    (TRAIN, TUNE, EVALUATE, SEARCH, DATA, RUNS, REGISTRY, EXPERIMENTS, DEMO, VERSION),
+    (TRAIN, TUNE, EVALUATE, SEARCH, DATA, CLIP, RUNS, REGISTRY, EXPERIMENTS, DEMO, VERSION),
     description="Train networks that recognise a person whatever they wear.",
 )
 
@@ -100,7 +101,7 @@ def failure(error: BaseException) -> Answer:
     else:
         status = status_of(error) if isinstance(error, KeyboardInterrupt) else FAILED
     details = {"offenders": [str(one) for one in error.offenders]} if isinstance(error, DamagedSource) else {}
-    usual = "interrupted" if isinstance(error, KeyboardInterrupt) else "no message"
+    usual = f"interrupted. {GO_ON}" if isinstance(error, KeyboardInterrupt) else "no message"
     return {
         "status": status,
         "error": {"type": type(error).__name__, "message": without_secret(cause(error)) or usual} | details,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -52,6 +53,7 @@ def show_model(uri: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
 def register_run(run: str, name: str) -> dict[str, Any]:
     """Register the model of a run (its id, storage or one of its checkpoints) under `name`, as candidate.
 
+    An interrupted earlier call is resumed; a version of the same weights is returned.
     Raises: RequestError.
     """
     try:
@@ -65,8 +67,10 @@ def register_run(run: str, name: str) -> dict[str, Any]:
         )
     found = show_run(located.run_id)["metrics"]
     metrics = {name: value for name, value in found.items() if not name.startswith(DURING_TRAINING)}
-    model = register.register_checkpoint(located.checkpoint.address, name, located.run_id, metrics)
-    return {"run_id": located.run_id, "checkpoint": located.checkpoint.address, "model": model, "metrics": metrics}
+    address = located.checkpoint.address
+    attempt = uuid.uuid5(uuid.NAMESPACE_OID, f"{located.run_id} {address} {name}").hex  # once, however often repeated
+    model = register.register_checkpoint(address, name, located.run_id, metrics, attempt=attempt)
+    return {"run_id": located.run_id, "checkpoint": address, "model": model, "metrics": metrics}
 
 
 def summary(client: MlflowClient, version: ModelVersion) -> dict[str, Any]:

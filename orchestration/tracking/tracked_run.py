@@ -23,7 +23,7 @@ from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 
 from datasets.storage.address import parse_address
-from datasets.storage.store import StoreError, open_store
+from datasets.storage.store import MissingObject, Store, StoreError, open_store
 from orchestration.addresses import RUN_ID
 from orchestration.errors import RequestError, first_line, without_secret
 from orchestration.progress import Progress
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from orchestration.config.load import Experiment
 
 DESCRIPTION = "run.json"
+EXPERIMENT = "experiment.json"
 PARAMETER_BATCH = 100
 FINISH_S = 60.0
 SILENT_RECORDS = 1000  # more are delivered with a bar
@@ -202,9 +203,9 @@ def create_run(
         retry_while_unavailable(
             lambda: describe_run(client, run_id, experiment, fingerprint, storage), "creating the run"
         )
-        open_store(storage).write(DESCRIPTION, json.dumps(description, indent=1).encode())
         tracked = TrackedRun(run_id, storage, uri)
-        tracked.log_file(json.dumps(redact(experiment), indent=1).encode(), "experiment.json")
+        tracked.log_file(json.dumps(redact(experiment), indent=1).encode(), EXPERIMENT)
+        tracked.store.write(DESCRIPTION, json.dumps(description, indent=1).encode())  # last: what has it can be resumed
     except BaseException as error:
         with contextlib.suppress(Exception):  # else MLflow shows the run as running for ever
             client.set_terminated(run_id, "FAILED")
@@ -267,6 +268,15 @@ def open_run(run: str, *, tracking_uri: str | None = None) -> TrackedRun:
         ) from error
     find_run(client or connect(uri, create=False), description["run_id"], uri)
     return TrackedRun(description["run_id"], storage, uri)
+
+
+def read_experiment(store: Store) -> dict[str, Any]:
+    """The resolved experiment that the run in `store` began with. Raises: RequestError where the storage lacks it."""
+    path = f"{FILES}/{EXPERIMENT}"
+    try:
+        return dict(json.loads(store.read(path)))
+    except MissingObject as error:
+        raise RequestError(f"run {store.address} has neither a checkpoint nor {path}. Start a new run.") from error
 
 
 def find_run(client: MlflowClient, run_id: str, uri: str) -> mlflow.entities.Run:

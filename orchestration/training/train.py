@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from datasets.protocols.protocols import Protocol
 from datasets.shards.dataset import DataError, Dataset, SplitIndex
+from datasets.shards.exclusive import exclusive
 from datasets.storage.store import Store, StoreError, open_store
 from methods import METHODS
 from methods.method import MethodError, stage_of
@@ -144,6 +146,14 @@ def train(
     Raises: RequestError before any worker starts; TrainingFailedError afterwards.
     """
     progress = progress or Progress()
+    with exclusive(tracked_run.open_run(resume).storage) if resume else nullcontext():
+        return train_alone(experiment, resume, init_from, progress)
+
+
+def train_alone(
+    experiment: Experiment, resume: str | None, init_from: str | None, progress: Progress
+) -> dict[str, Any]:
+    """As `train`, while no other process of this machine trains the run that is to be resumed."""
     prepared = prepare(experiment)
     backbone = fetch_backbone(prepared)
     init_from = init_from or experiment.init_from
@@ -158,6 +168,15 @@ def train(
     cluster.connect(progress.say)
     cluster.check_resources(experiment.workers, experiment.resources, progress.say)
     run = tracked_run.start_run(experiment, prepared.dataset.fingerprint, resume=resume)
+    with exclusive(run.storage):
+        return carry_out(prepared, run, init_from, backbone, progress)
+
+
+def carry_out(
+    prepared: Prepared, run: tracked_run.TrackedRun, init_from: str | None, backbone: bytes | None, progress: Progress
+) -> dict[str, Any]:
+    """Train, evaluate and register a run that MLflow has, and end it there, however this ends."""
+    experiment = prepared.experiment
     try:
         store = open_store(run.storage)
         store.delete(FAILURE)
@@ -217,6 +236,7 @@ def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, p
         with run.forward(on_records=on_records), activity.said(store, progress.say):
             failure = run_trainer(trainer, store, progress.say)
     log_scores(experiment, run, scores)
+    interrupt.forget(store)  # nobody listens any more
     if failure:
         raise TrainingFailedError(f"{failure['type']}: {failure['message']}")
 
@@ -291,12 +311,15 @@ def fetch_backbone(prepared: Prepared) -> bytes | None:
     return checkpoint.to_bytes(state)
 
 
+def began_with(store: Store) -> dict[str, Any]:
+    """The experiment of a run's newest checkpoint; before the first, the one that it was created with."""
+    found = checkpoint.latest(store)
+    return completed(found.experiment if found else tracked_run.read_experiment(store))
+
+
 def check_same_experiment(experiment: Experiment, store: Store) -> None:
     """A resumed run keeps its experiment; only settings that do not change the training may differ."""
-    found = checkpoint.latest(store)
-    if found is None:
-        return
-    stored = completed(found.experiment)
+    stored = began_with(store)
     began, now = flatten(stored), flatten(experiment.resolved())
     may_change = tuple(key for key in MAY_CHANGE if key != "workers" or experiment.sync_batch_norm)
     changed = [

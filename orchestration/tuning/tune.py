@@ -12,16 +12,20 @@ import os
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from typing import Any
 
+from datasets.shards.exclusive import exclusive
 from orchestration import cluster
+from orchestration.addresses import split_stage
 from orchestration.config.load import Experiment
 from orchestration.engine import checkpoint, weights
 from orchestration.errors import RequestError, first_line, without_secret
 from orchestration.evaluation.evaluate import evaluate, open_for_evaluation
 from orchestration.progress import Progress
 from orchestration.registry.register import register_checkpoint
+from orchestration.signals import Interruption, number_of
 from orchestration.sweeps.report import build_report, encode
 from orchestration.sweeps.search_algorithms import SEARCH_ALGORITHMS
 from orchestration.sweeps.settings import Plan, SweepSettings, plan
@@ -63,6 +67,14 @@ def tune(
     Raises: RequestError before any trial starts; KeyboardInterrupt if the sweep was interrupted; SweepFailedError.
     """
     progress = progress or Progress()
+    with exclusive(tracked_run.open_run(resume).storage) if resume else nullcontext():
+        return tune_alone(experiment, settings, resume, progress)
+
+
+def tune_alone(
+    experiment: Experiment, settings: SweepSettings, resume: str | None, progress: Progress
+) -> dict[str, Any]:
+    """As `tune`, while no other process of this machine runs the sweep that is to be resumed."""
     planned = plan(experiment, settings)
     prepared = train.prepare(experiment)
     backbone = train.fetch_backbone(prepared)
@@ -70,28 +82,54 @@ def tune(
     if experiment.init_from:
         address, reset = train.check_initial_weights(prepared, experiment.init_from)
         progress.say(f"initial weights: {address}; not loaded: {', '.join(reset) or 'none'}")
-        experiment = experiment.model_copy(update={"init_from": address})  # for an alias or a run may move on meanwhile
-        planned = replace(planned, experiment=experiment)
+        if (
+            split_stage(experiment.init_from)[1] is None
+        ):  # an alias or a run may move on meanwhile; a stage's end does not
+            experiment = experiment.model_copy(update={"init_from": address})
+            planned = replace(planned, experiment=experiment)
     cluster.connect(progress.say)
     cluster.check_resources(experiment.workers, experiment.resources, progress.say)
     if resume:
         run = tracked_run.resume_run(resume, prepared.dataset.fingerprint)
     else:
         run = sweep_runs.start_sweep(experiment, prepared.dataset.fingerprint, asdict(planned.settings))
-    sweep = Sweep(planned, prepared, run, progress)
+    with exclusive(run.storage):
+        return carry_out(planned, prepared, run, backbone, progress)
+
+
+def carry_out(
+    planned: Plan, prepared: train.Prepared, run: tracked_run.TrackedRun, backbone: bytes | None, progress: Progress
+) -> dict[str, Any]:
+    """Run a sweep that MLflow has, and end it there, however this ends. backbone: the weights that its trials begin with."""
+    sweep = None
     try:
+        sweep = Sweep(planned, prepared, run, progress)
         if backbone is not None:
-            sweep.weights = KeptWeights.of(experiment, weights.keep(run.store, backbone))
-        if stage := shared_stage(experiment, planned.space):
+            sweep.weights = KeptWeights.of(planned.experiment, weights.keep(run.store, backbone))
+        if stage := shared_stage(planned.experiment, planned.space):
             sweep.behind = train_shared_stage(planned, prepared, run.run_id, stage, progress)
         with run.forward():
             sweep.run_trials()
         answer = sweep.finish()
-    except BaseException as error:
-        sweep.give_up("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+    except KeyboardInterrupt as error:
+        give_up(sweep, run, "KILLED")
+        raise Interruption(number_of(error), how_to_resume(run)) from None
+    except BaseException:
+        give_up(sweep, run, "FAILED")
         raise
     run.finish("FINISHED")
     return answer
+
+
+def how_to_resume(run: tracked_run.TrackedRun) -> str:
+    return f"the sweep was interrupted; its results are kept. Resume it with: redress tune --resume {run.run_id}"
+
+
+def give_up(sweep: Sweep | None, run: tracked_run.TrackedRun, status: str) -> None:
+    """Close open runs, the sweep's last. A failure of MLflow is reported and hides no other error."""
+    if sweep is not None:
+        sweep.close_trials_if_possible(status)
+    run.finish(status)
 
 
 def stored_sweep(sweep: str) -> tuple[Experiment, SweepSettings]:
@@ -176,9 +214,7 @@ class Sweep:
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
             tuner.fit()
         if not self.queue.finished:
-            raise KeyboardInterrupt(
-                f"the sweep was interrupted; its results are kept. Resume it with: redress tune --resume {self.run.run_id}"
-            )
+            raise KeyboardInterrupt(how_to_resume(self.run))
         self.close_trials("FAILED")
 
     def trial_experiment(self, values: Values, seed: int) -> Experiment:
@@ -208,13 +244,12 @@ class Sweep:
             lambda: sweep_runs.close_open_runs(self.client, self.run.run_id, status), "closing the sweep's trials"
         )
 
-    def give_up(self, status: str) -> None:
-        """Close open runs. A failure of MLflow is reported and hides no other error."""
+    def close_trials_if_possible(self, status: str) -> None:
+        """As `close_trials`. A failure of MLflow is reported and hides no other error."""
         try:
             self.close_trials(status)
         except Exception as error:
             self.progress.say(f"MLflow may show trials of sweep {self.run.run_id} as running: {first_line(error)}")
-        self.run.finish(status)
 
     def finish(self) -> dict[str, Any]:
         """Log figures and tables to the parent run; register the best model."""

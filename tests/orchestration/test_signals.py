@@ -28,7 +28,7 @@ def test_the_exit_status_is_that_of_the_signal() -> None:
 
 
 def test_sigterm_raises_as_ctrl_c_does() -> None:
-    with pytest.raises(KeyboardInterrupt, match="terminated by SIGTERM") as raised:
+    with pytest.raises(KeyboardInterrupt, match=r"terminated by SIGTERM\. Give the same command again") as raised:
         os.kill(os.getpid(), signal.SIGTERM)
     assert status_of(raised.value) == 143
 

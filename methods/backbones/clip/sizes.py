@@ -41,3 +41,5 @@ TOWERS = {
     "vit-b16": CLIPSize(TransformerSize(768, 12, 12), TransformerSize(512, 12, 8), patch=16, grid=14, dim=512),
     "vit-l14": CLIPSize(TransformerSize(1024, 24, 16), TransformerSize(768, 12, 12), patch=14, grid=16, dim=768),
 }
+# Text tower and common space of the small CLIP whose image tower is `CLIPCNN`; it has no patches.
+TINY = CLIPSize(TransformerSize(96, 0, 1), TransformerSize(96, 2, 4), patch=16, grid=1, dim=96)

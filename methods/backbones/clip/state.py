@@ -1,7 +1,7 @@
 """Published CLIP weights in the layouts in use, brought to OpenAI's names and loaded into the towers.
 
 Two layouts hold both towers: OpenAI's own names, which open_clip's safetensors files have, too, and those of Hugging Face's
-`CLIPModel`. They are told apart by one key each.
+`CLIPModel`. A third is that of the small CLIP. They are told apart by one key each.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from methods.backbones.weights import load_weights
 from methods.method import MethodError
 
 OPENAI, HUGGING_FACE = "OpenAI's names", "Hugging Face's CLIPModel"
+TINY = "the small CLIP of `redress clip train-tiny`"  # OpenAI's names but for the image tower
 LAYOUTS = {  # a key that only this layout has
     "visual.class_embedding": OPENAI,
     "vision_model.embeddings.class_embedding": HUGGING_FACE,
+    "visual.convolutions.0.weight": TINY,
 }
 REFUSED = {
     "patch_embed.proj.weight": "timm's layout, which has CLIP's image tower alone",
@@ -61,6 +63,10 @@ def load_image_tower(tower: ImageTower, state: Mapping[str, Any]) -> None:
     Raises: MethodError naming the layout that is not taken, the sizes that differ, or the keys that do not fit.
     """
     named_so, layout = openai_names(state)
+    if layout == TINY:
+        raise MethodError(
+            f"these weights are of {TINY}, whose image tower is a body of its own: set method.body=clip-cnn"
+        )
     own = {key.removeprefix(VISUAL): value for key, value in named_so.items() if key.startswith(VISUAL)}
     refuse_other_sizes("image tower", image_sizes(own), image_sizes(tower.state_dict()), layout)
     load_weights(tower, own, remedy=REMEDY)
@@ -87,7 +93,7 @@ def load_text_tower(tower: TextTower, state: Mapping[str, Any]) -> None:
 def openai_names(state: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     """The state under OpenAI's names, and the layout that it had. Raises: MethodError where that is neither of the two."""
     layout = layout_of(state)
-    return (dict(state) if layout == OPENAI else from_hugging_face(state)), layout
+    return (from_hugging_face(state) if layout == HUGGING_FACE else dict(state)), layout
 
 
 def layout_of(state: Mapping[str, Any]) -> str:

@@ -55,7 +55,7 @@ def show_written(answer: Answer) -> None:
 
 class SynthOptions(Options):
     address: str = argument("ADDRESS", "the folder or s3://… to write the data set to", parse=any_address)
-    preset: str = option("default", "number of people and images: default, demo or tiny")
+    preset: str = option("default", "number of people and images: default, demo, clip or tiny")
     splits: str = option("ltcc", "protocol that divides the test people: ltcc (default) or prcc")
     seed: int = option(1, "seed of the people and their clothes (default: 1)", parse=int)
     size: tuple[int, int] | None = option(

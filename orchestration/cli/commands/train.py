@@ -52,15 +52,14 @@ def requested_experiment(options: TrainOptions) -> Experiment:
         raise RequestError(
             "train which experiment? redress train EXPERIMENT [key=value …]; `redress experiments` lists them."
         )
-    from orchestration.config.settings import completed
-    from orchestration.engine import checkpoint
     from orchestration.tracking import tracked_run
+    from orchestration.training.train import began_with
 
     with opening():
-        found = checkpoint.find(tracked_run.open_run(options.resume).storage, newest=True)
+        began = began_with(tracked_run.open_run(options.resume).store)
     if name is not None:
-        check_recipe(name, found.experiment)
-    return override(completed(found.experiment), overrides)
+        check_recipe(name, began)
+    return override(began, overrides)
 
 
 def check_recipe(name: str, began: Mapping[str, Any]) -> None:

@@ -161,7 +161,7 @@ sys.exit(main({words!r}))"""
     process.send_signal(signal.SIGINT)
     told = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert "KeyboardInterrupt: interrupted\n" in told
+    assert "KeyboardInterrupt: interrupted. Give the same command again to go on.\n" in told
     assert "Traceback" not in told
 
 

@@ -84,8 +84,8 @@ def located(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_run_is_registered_with_its_checkpoint_and_metrics(located: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, ...]] = []
 
-    def register_checkpoint(*arguments: Any) -> str:
-        calls.append(arguments)
+    def register_checkpoint(*arguments: Any, attempt: str) -> str:
+        calls.append((*arguments, attempt))
         return "models:/m/1"
 
     monkeypatch.setattr(register, "register_checkpoint", register_checkpoint)
@@ -96,7 +96,11 @@ def test_a_run_is_registered_with_its_checkpoint_and_metrics(located: Any, monke
         "model": "models:/m/1",
         "metrics": metrics,
     }
-    assert calls == [("/runs/r/checkpoints/1", "m", "r", metrics)]
+    assert calls[0][:-1] == ("/runs/r/checkpoints/1", "m", "r", metrics)
+    register_run("r", "m")
+    assert calls[1] == calls[0], "a repeated request resumes what an interrupted one began"
+    register_run("r", "other")
+    assert calls[2][-1] != calls[0][-1]
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a:b", 'ann\'s "best"'])

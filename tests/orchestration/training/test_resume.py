@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from datasets.errors import DataError
 from datasets.storage.store import open_store
 from orchestration.config.load import Experiment, load
 from orchestration.engine.schedule import factor
 from orchestration.errors import RequestError
-from orchestration.training.train import check_same_experiment
+from orchestration.sweeps.settings import SweepSettings
+from orchestration.tracking import tracked_run
+from orchestration.training.train import check_same_experiment, train
+from orchestration.tuning.tune import tune
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.tiny import tiny_dataset
 
 COSINE = "optimizers.model.schedule={name: cosine}"
 MULTISTEP = "optimizers.model.schedule={name: multistep, milestones: [2]}"
 CONSTANT = "optimizers.model.schedule=null"
+ROOT = Path(__file__).resolve().parents[3]
 Resume = Callable[..., None]
 
 
@@ -35,6 +45,41 @@ def resume(tmp_path: Path) -> Resume:
         check_same_experiment(described(*began, *changed), open_store(str(tmp_path / "run")))
 
     return check
+
+
+def test_a_run_without_a_checkpoint_keeps_the_settings_that_it_was_created_with(tmp_path: Path) -> None:
+    data, run = tiny_dataset(tmp_path / "data"), open_store(str(tmp_path / "run"))
+    began = load("baseline-demo", [f"data={data}", "method.width=0.0625"])
+    run.write("artifacts/experiment.json", json.dumps(began.resolved()).encode())
+    check_same_experiment(began, run)
+    with pytest.raises(RequestError, match="seed: began with 1, now 2"):
+        check_same_experiment(load("baseline-demo", [f"data={data}", "method.width=0.0625", "seed=2"]), run)
+
+
+HOLDER = """
+import sys
+from datasets.shards.exclusive import exclusive
+with exclusive(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("resume_in", [train, tune])
+def test_a_run_that_another_process_is_at_work_on_is_not_resumed(
+    resume_in: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = str(tmp_path / "run")
+    experiment = load("baseline-demo", [f"data={tiny_dataset(tmp_path / 'data')}", "method.width=0.0625"])
+    monkeypatch.setattr(tracked_run, "open_run", lambda run: SimpleNamespace(storage=storage))
+    more = [SweepSettings(over=("seed=[1, 2]",), register=None)] if resume_in is tune else []
+    command = [sys.executable, "-c", HOLDER, storage]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(DataError, match=rf"process {holder.pid} is writing to .*run; wait for it"):
+            resume_in(experiment, *more, resume="x")
+        holder.communicate()
 
 
 @pytest.mark.parametrize("schedule", [MULTISTEP, CONSTANT])

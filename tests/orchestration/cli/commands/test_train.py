@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from datasets.storage.store import open_store
 from orchestration.cli.commands.evaluate import show_evaluation
 from orchestration.cli.commands.train import TRAIN, requested_experiment, show_training
 from orchestration.config.load import load
@@ -38,8 +40,8 @@ def test_a_run_that_is_not_there_cannot_be_resumed(place: Path) -> None:
 
 def test_a_resumed_run_keeps_its_own_settings_and_the_line_overrides_them(monkeypatch: pytest.MonkeyPatch) -> None:
     began = load("cal-demo", ["data=/given", "batch.people=4", "batch.lanes=2", "method.epsilon=0.3"])
-    monkeypatch.setattr(tracked_run, "open_run", lambda run: SimpleNamespace(storage=run))
-    monkeypatch.setattr(checkpoint, "find", lambda address, newest: SimpleNamespace(experiment=began.resolved()))
+    monkeypatch.setattr(tracked_run, "open_run", lambda run: SimpleNamespace(store=run))
+    monkeypatch.setattr(checkpoint, "latest", lambda store: SimpleNamespace(experiment=began.resolved()))
     for words in (["--resume", "x"], ["cal-demo", "--resume", "x"], ["cal-ltcc", "--resume", "x"]):
         assert requested_experiment(TRAIN.parse(words)) == began
         assert requested_experiment(TRAIN.parse([*words, "workers=2"])).workers == 2
@@ -49,6 +51,18 @@ def test_a_resumed_run_keeps_its_own_settings_and_the_line_overrides_them(monkey
         requested_experiment(TRAIN.parse(["baseline-demo", "--resume", "x"]))
     with pytest.raises(RequestError, match=r"no experiment 'cal-dem'. Did you mean cal-demo"):
         requested_experiment(TRAIN.parse(["cal-dem", "--resume", "x"]))
+
+
+def test_a_run_that_was_cut_short_before_its_first_checkpoint_is_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = load("cal-demo", ["data=/given", "batch.people=4", "batch.lanes=2"])
+    store = open_store(str(tmp_path / "run"))
+    monkeypatch.setattr(tracked_run, "open_run", lambda run: SimpleNamespace(store=store))
+    with pytest.raises(RequestError, match=r"run .*/run has neither a checkpoint nor artifacts/experiment\.json"):
+        requested_experiment(TRAIN.parse(["--resume", "x"]))
+    store.write("artifacts/experiment.json", json.dumps(began.resolved()).encode())
+    assert requested_experiment(TRAIN.parse(["--resume", "x"])) == began
 
 
 def test_a_training_shows_metrics_and_where_everything_is(capsys: pytest.CaptureFixture[str]) -> None:
