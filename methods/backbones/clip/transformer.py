@@ -19,7 +19,11 @@ class QuickGELU(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention: tokens [N, L, C] → [N, L, C]. is_causal: a token sees itself and earlier ones alone."""
+    """Multi-head self-attention: tokens [N, L, C] → [N, L, C]. is_causal: a token sees itself and earlier ones alone.
+
+    The bias of the keys adds one number to all scores of a query, so its gradient is 0. Computed, it would be rounding, which
+    Adam scales up to whole steps: it is held at exactly 0.
+    """
 
     def __init__(self, width: int, heads: int, is_causal: bool) -> None:
         super().__init__()
@@ -29,7 +33,9 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        projected = F.linear(tokens, self.in_proj_weight, self.in_proj_bias)
+        of_query, of_key, of_value = self.in_proj_bias.chunk(3)
+        bias = torch.cat([of_query, of_key.detach(), of_value])
+        projected = F.linear(tokens, self.in_proj_weight, bias)
         query, key, value = projected.unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind()
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.is_causal)  # [N, heads, L, C / heads]
         return self.out_proj(mixed.transpose(1, 2).flatten(2))

@@ -14,7 +14,8 @@ SMALL_IMAGES = (4, 3, 96, 48)  # maps of 6 × 3
 
 
 def settings_of(body: str) -> dict[str, object]:
-    return TOKENS if body == "clip-vit" else SMALL | {"body": body}
+    own = {"clip-vit": TOKENS, "clip-cnn": {"body": "clip-cnn", "width": 1 / 4}}
+    return own.get(body, SMALL | {"body": body})
 
 
 def small(body: str, **settings: object) -> Body:

@@ -182,7 +182,7 @@ def test_classifiers_can_be_held_fixed() -> None:
         ({"refine_from_epoch": 3, "finetune_from_epoch": 4}, "body 'global' has no finetune_from_epoch .4.*set body to pcb"),
         ({"body": "pcb", "refine_from_epoch": 3}, "needs both refine_from_epoch"),
         ({"body": "pcb", "refine_from_epoch": 3, "finetune_from_epoch": 2}, "finetune_from_epoch .2. is before"),
-        ({"body": "osnet"}, "'global', 'pcb', 'mgn', 'hpm' or 'clip-vit'"),
+        ({"body": "osnet"}, "'global', 'pcb', 'mgn', 'hpm', 'clip-vit' or 'clip-cnn'"),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_fit_the_body_are_refused_with_the_mend(settings: dict[str, object], told: str) -> None:

@@ -101,7 +101,7 @@ def test_a_refined_pcb_is_trained_scored_by_cues_and_registered(data: str, place
         (
             "baseline-demo",
             ["method.body=pbc"],
-            r"method.body = pbc .*expected global, pcb, mgn, hpm or clip-vit.*Did you mean pcb",
+            r"method.body = pbc .*expected global, pcb, mgn, hpm, clip-vit or clip-cnn.*Did you mean pcb",
         ),
         ("baseline-demo", REFINED[:2], r"needs both refine_from_epoch, .*set both, or neither"),
         (

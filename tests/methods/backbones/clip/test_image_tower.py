@@ -64,6 +64,18 @@ def test_gradients_are_those_of_the_plain_sums() -> None:
         torch.testing.assert_close(parameter.grad, state[name].grad, msg=name)
 
 
+def test_biases_of_keys_have_the_gradient_0_and_not_its_rounding() -> None:
+    made = tower()
+    made(images(24, 16)).projected[:, 0].square().sum().backward()
+    for name, parameter in made.named_parameters():
+        if name.endswith("in_proj_bias"):
+            assert parameter.grad is not None
+            of_query, of_key, of_value = parameter.grad.chunk(3)
+            assert not of_key.any()
+            assert of_query.all()
+            assert of_value.all()
+
+
 def test_overlapping_patches_of_a_person_image_are_21_by_10_and_others_16_by_8() -> None:
     with torch.device("meta"):
         for stride, grid in ((None, (16, 8)), (12, (21, 10))):
