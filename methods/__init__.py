@@ -2,8 +2,15 @@
 
 from methods.baseline import Baseline
 from methods.cal import CAL
+from methods.ccaf import CCAF
 from methods.ifd import IFD
 from methods.method import Method
 from methods.pixel_sampling import PixelSampling
 
-METHODS: dict[str, type[Method]] = {"baseline": Baseline, "cal": CAL, "ifd": IFD, "pixel-sampling": PixelSampling}
+METHODS: dict[str, type[Method]] = {
+    "baseline": Baseline,
+    "cal": CAL,
+    "ifd": IFD,
+    "pixel-sampling": PixelSampling,
+    "ccaf": CCAF,
+}

@@ -39,6 +39,7 @@ class BaselineSettings(BodySettings, extra="forbid", frozen=True):
     )
     identity_scale: float = Field(16.0, gt=0)  # LOSS.CLA_S; this and the margin are not of the cross-entropy
     identity_margin: float = Field(0.0, ge=0)  # LOSS.CLA_M
+    identity_weight: float = Field(1.0, gt=0)  # of L_ID, beside the pair loss; CLIP-ReID's code: 0.25
     label_smoothing: float = Field(0.1, ge=0, lt=1)  # of the cross-entropy
     part_losses: Literal["sum", "mean"] = "sum"  # over a body's embeddings, as the bodies' papers add them up
     pair_loss: Literal["triplet", "contrastive", "cosface", "circle"] = (
@@ -123,13 +124,14 @@ def identity_classifier(dim: int, num_persons: int, bias: bool = True) -> nn.Lin
 def identification(
     embeddings: Embeddings, classifiers: nn.Module, person: Tensor, settings: BaselineSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """(loss, logs): L_ID, plus the pair loss over the global batch where its weight is not 0. The loss is a scalar.
+    """(loss, logs): L_ID, plus the pair loss over the global batch where its weight is not 0, each weighted. A scalar.
 
     classifiers: as `identity_classifiers` makes them. person: int64 [B].
     """
     logits = classify(classifiers, embeddings)
     identity = together([classification_loss(one, person, settings) for one in logits], settings)
     logs = {"loss/identity": identity.detach(), "accuracy/person": accuracy(sum_of_log_p(logits), person)}
+    identity = settings.identity_weight * identity
     triplet = settings.triplet
     if triplet.weight == 0:
         return identity, logs

@@ -19,9 +19,9 @@ from methods.clothes_sampling import ClothesSampling, draw_clothes, in_other_clo
 from methods.distributed import SyncBatchNorm, gather, rank, synchronise, world_size
 from methods.losses.contrastive import contrastive_loss
 from methods.losses.triplet import triplet_cosine_loss
-from methods.method import Method
+from methods.method import Batch, Method
 from tests import golden
-from tests.methods.variants import VARIANTS, batch, build, share
+from tests.methods.variants import VARIANTS, batch, begin, build, of_rows, share
 from tests.orchestration.processes import in_processes
 
 PAIR_CASES = {case.id: case for (case,) in (p.values for p in golden.cases("distributed_pair_losses"))}
@@ -31,7 +31,7 @@ PAIR_LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 WORKERS = (2, 4)
 STEPS = 10
-TRAINED = ("baseline with triplet loss", "cal", "cal with memory", "ifd", "pixel sampling")
+TRAINED = ("baseline with triplet loss", "cal", "cal with memory", "ifd", "pixel sampling", "ccaf")
 
 
 def everything() -> dict[str, Any]:
@@ -177,11 +177,26 @@ def backward(method: Method, seed: int, optimizers: dict[str, Adam]) -> dict[str
 
 
 def gradients(variant: str) -> dict[str, Tensor]:
-    return backward(synchronise_all(build(variant)), seed=0, optimizers={})
+    """Of the first stage, and of all stages where one works with a survey."""
+    method = synchronise_all(build(variant))
+    if not any(stage.samples for stage in method.stages()):
+        return backward(method, seed=0, optimizers={})
+    found = {}
+    for stage in method.stages():
+        begin(method, stage.first_epoch, uneven_share(batch()))
+        found |= {f"{stage.name}, {name}": value for name, value in backward(method, 0, {}).items()}
+    return found
+
+
+def uneven_share(whole: Batch) -> Batch:
+    """This worker's rows of a survey: one more on the first, one less on the last."""
+    bounds = [0, *(worker * 16 // world_size() + 1 for worker in range(1, world_size())), 16]
+    return of_rows(whole, torch.arange(bounds[rank()], bounds[rank() + 1]))
 
 
 def trained(variant: str) -> dict[str, Tensor]:
     method = synchronise_all(build(variant))
+    begin(method, method.stages()[-1].first_epoch if method.stages()[0].samples else 0, uneven_share(batch()))
     owned = method.parameters_of()
     optimizers = {name: Adam([p for _, p in pairs], lr=3.5e-3, weight_decay=5e-4) for name, pairs in owned.items()}
     for step in range(STEPS):

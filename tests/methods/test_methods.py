@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from methods import METHODS
 from methods.backbones.bodies import BodySettings
 from methods.method import Batch, DataFacts, Method, MethodError, Update
-from tests.methods.variants import NUM_PERSONS, VARIANTS, batch, build, facts
+from tests.methods.variants import NUM_PERSONS, VARIANTS, batch, begin, build, facts
 
 # What a method's network for inference is built from.
 EMBEDDING_SETTINGS = (*BodySettings.model_fields, "knowledge_transfer", "kernel", "mask_fill", "mask_margin")
@@ -30,7 +30,7 @@ def epochs_of(method: Method) -> list[int]:
 
 def steps(method: Method, epoch: int, whole: Batch) -> list[Update]:
     """The updates of one step, each back-propagated and stepped with SGD as a loop would."""
-    method.begin_epoch(epoch)
+    begin(method, epoch)
     owned = method.parameters_of()
     optimizers = {name: torch.optim.SGD([p for _, p in pairs], lr=0.01) for name, pairs in owned.items()}
     made = []
@@ -56,7 +56,7 @@ def test_each_loss_depends_only_on_its_own_optimizers_parameters(variant: str) -
     everything = dict(method.named_parameters())
     trained: dict[str, set[str]] = {optimizer: set() for optimizer in owned}
     for epoch in epochs_of(method):
-        method.begin_epoch(epoch)
+        begin(method, epoch)
         for update in method.updates(batch()):
             names = [name for name, parameter in everything.items() if parameter.requires_grad]
             gradients = torch.autograd.grad(
@@ -91,7 +91,7 @@ class DifferingOperations(TorchDispatchMode):
 def test_in_float64_no_number_of_a_loss_is_rounded_to_float32_and_none_is_a_square_root(variant: str) -> None:
     method, whole = build(variant), batch()
     for epoch in epochs_of(method):
-        method.begin_epoch(epoch)
+        begin(method, epoch)
         with DifferingOperations() as noted:
             for update in method.updates(whole):
                 update.loss.backward()
@@ -139,7 +139,7 @@ def test_two_dozen_steps_lower_the_identity_loss(variant: str) -> None:
     whole = batch(torch.float32)
     optimizers = {name: torch.optim.Adam([p for _, p in ps], 3e-3) for name, ps in method.parameters_of().items()}
     seen: list[float] = []
-    method.begin_epoch(epochs_of(method)[-1])
+    begin(method, epochs_of(method)[-1])
     for _ in range(24):
         for update in method.updates(whole):
             method.zero_grad()
@@ -157,9 +157,9 @@ def test_the_stage_is_looked_up_once_an_epoch_also_where_training_resumes(
     last = epochs_of(method)[-1]
     assert method.stage == method.stages()[0]
     for epoch in range(last + 2):
-        method.begin_epoch(epoch)
+        begin(method, epoch)
         assert method.stage == method.stage_at(epoch)
-    resumed.begin_epoch(last + 1)
+    begin(resumed, last + 1)
     assert resumed.stage == method.stage == method.stages()[-1]
     calls: list[None] = []
     stages = method.stages()
@@ -234,7 +234,8 @@ def test_settings_are_frozen_and_refuse_unknown_names(name: str) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_facts_that_do_not_fit_are_refused(name: str) -> None:
     method = METHODS[name]
-    settings = method.Settings(backbone="resnet18", width=1 / 16)
+    first = next(settings for other, settings in VARIANTS.values() if other == name)
+    settings = method.Settings(**first)
     with pytest.raises(MethodError, match=r"clothes_owner is from 0 to 4; expected persons from 0 to 3"):
         method(settings, DataFacts(NUM_PERSONS - 1, facts().clothes_owner))
     without_clothes = DataFacts(NUM_PERSONS, torch.zeros(0, dtype=torch.int64))

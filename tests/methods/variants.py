@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from methods import METHODS
 from methods.method import Batch, DataFacts, Method
@@ -13,6 +14,8 @@ SMALL: dict[str, Any] = {"backbone": "resnet18", "width": 1 / 16}
 PARTS = {"backbone": "resnet18", "width": 1 / 8}  # a part has 32 numbers
 PCB_REFINED = PARTS | {"body": "pcb", "refine_from_epoch": 1, "finetune_from_epoch": 3}
 TOKENS: dict[str, Any] = {"body": "clip-vit", "width": 1 / 16}  # 48 channels, one head, 12 layers
+PROMPTED: dict[str, Any] = {"width": 1 / 16, "encoder_from_epoch": 2, "prompt_batch": 8}
+WITHOUT = ("text_alignment", "image_alignment", "clothes_minimisation")
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "baseline": ("baseline", SMALL),
     "baseline with triplet loss": ("baseline", SMALL | {"triplet_weight": 1.0, "neck_bias": False}),
@@ -38,6 +41,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "baseline on MGN": ("baseline", PARTS | {"body": "mgn"}),
     "baseline on HPM": ("baseline", PARTS | {"body": "hpm", "part_losses": "mean"}),
     "baseline on CLIP's ViT": ("baseline", TOKENS),
+    "baseline on the small CLIP": ("baseline", {"body": "clip-cnn", "width": 1 / 4, "clip_features": "both"}),
     "baseline on CLIP's ViT, both features of overlapping patches": (
         "baseline",
         TOKENS
@@ -53,6 +57,23 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "cal on PCB with refined parts": ("cal", PCB_REFINED | {"adversarial_from_epoch": 2}),
     "cal on MGN": ("cal", PARTS | {"adversarial_from_epoch": 0, "body": "mgn"}),
     "cal on CLIP's ViT": ("cal", TOKENS | {"adversarial_from_epoch": 0}),
+    "ccaf": ("ccaf", PROMPTED),
+    "ccaf, orthogonal, by dot products and one-hot clothes": (
+        "ccaf",
+        PROMPTED | {"similarity": "dot", "clothes_targets": "one-hot", "disentangle": "orthogonal"},
+    ),
+    "ccaf as printed, texts of outfits alone": (
+        "ccaf",
+        PROMPTED | {"disentangle": "printed", "text_alignment": False, "shielding_text_alignment": False},
+    ),
+    "ccaf on the small CLIP": ("ccaf", PROMPTED | {"body": "clip-cnn", "width": 1 / 4}),
+    "ccaf, baseline": ("ccaf", PROMPTED | dict.fromkeys(WITHOUT, False)),
+    "ccaf as CLIP-ReID": (
+        "ccaf",
+        PROMPTED
+        | {"image_alignment": False, "clothes_minimisation": False, "shown_to_prompts": "raw", "similarity": "dot"}
+        | {"clip_features": "both", "identity_weight": 0.25, "patch_stride": 8},
+    ),
     "ifd": ("ifd", SMALL | {"joint_from_epoch": 0}),
     "ifd, attention first": ("ifd", SMALL | {"main_trains_attention": False, "mask_fill": "mean", "kernel": 3}),
     "ifd with supervised contrastive loss": ("ifd", SMALL | {"joint_from_epoch": 0, "clothing_loss": "supervised"}),
@@ -90,11 +111,28 @@ def batch(dtype: torch.dtype = torch.float64, seed: int = 0) -> Batch:
     person = torch.tensor([0, 0, 1, 1, 3, 3, 4, 4]).repeat(2)
     clothes = torch.tensor([0, 1, 2, 3, 5, 6, 7, 7]).repeat(2)
     parsing = torch.tensor([0, 3, 5, 9], dtype=torch.uint8)[torch.randint(0, 4, (16, 32, 16), generator=random)]
-    return Batch(images, person, clothes, parsing, is_paired=True)
+    return Batch(images, person, clothes, parsing, is_paired=True, rows=torch.arange(16))
 
 
 def share(whole: Batch, worker: int, workers: int) -> Batch:
     """A worker's contiguous block of the global batch, and the same samples in other clothes."""
     rows = torch.arange(len(whole.person)).view(2, workers, -1)[:, worker].flatten()
+    return of_rows(whole, rows)
+
+
+def of_rows(whole: Batch, rows: Tensor) -> Batch:
     assert whole.parsing is not None
-    return Batch(whole.images[rows], whole.person[rows], whole.clothes[rows], whole.parsing[rows], is_paired=True)
+    parts = (tensor[rows] for tensor in (whole.images, whole.person, whole.clothes, whole.parsing))
+    return Batch(*parts, is_paired=True, rows=whole.rows[rows])
+
+
+def begin(method: Method, epoch: int, survey: Batch | None = None) -> None:
+    """What the loop does before the first update of an epoch in which a stage begins.
+
+    survey: this worker's share of the training set; by default the batch's images are all there are.
+    """
+    method.begin_epoch(epoch)
+    was_training, dtype = method.training, next(method.parameters()).dtype
+    with torch.no_grad():
+        method.eval().begin_stage(method.stage, [batch(dtype) if survey is None else survey])
+    method.train(was_training)

@@ -119,6 +119,20 @@ def test_the_recipe_of_pixel_sampling_has_the_papers_numbers_and_the_codes_sched
         case.check("lr_factor", torch.tensor(factors, dtype=torch.float64))
 
 
+def test_the_recipe_of_ccaf_has_the_papers_numbers() -> None:
+    """Sec. 4.2."""
+    experiment = load("ccaf-ltcc", [DATA])
+    assert (experiment.augment.height, experiment.augment.width) == (256, 128)
+    assert (experiment.batch.people, experiment.batch.images, experiment.epochs) == (16, 4, 120 + 40)
+    method = experiment.resolved()["method"]
+    assert (method["tower"], method["encoder_from_epoch"], method["prompt_batch"]) == ("vit-b16", 120, 64)
+    assert (method["lambda_con"], method["lambda_dis"], method["triplet_margin"]) == (0.1, 1.0, 0.3)
+    rates = {name: optimizer.lr for name, optimizer in experiment.optimizers.items()}
+    assert rates == {"prompts": 3.5e-4, "model": 5e-6, "projection": 5e-6}
+    for optimizer in experiment.optimizers.values():
+        assert (optimizer.name, optimizer.schedule and optimizer.schedule.name) == ("adam", "cosine")
+
+
 def test_demo_recipes_run_on_one_two_and_four_workers() -> None:
     for name in ("baseline-demo", "cal-demo"):
         for workers in (1, 2, 4):

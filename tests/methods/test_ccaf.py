@@ -1,0 +1,410 @@
+"""CCAF as a method: both stages against the paper's sums, what is frozen, what is encoded how often, ablations, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from methods import ccaf as module
+from methods.backbones.body import Body
+from methods.backbones.clip.image_tower import ImageTower
+from methods.backbones.clip.prompts import VOCABULARY
+from methods.backbones.clip.sizes import TOWERS
+from methods.backbones.clip.text_tower import TextTower
+from methods.backbones.clip_vit import CLIPViT
+from methods.ccaf import CCAF, CCAFSettings
+from methods.masking import WHITE
+from methods.method import Batch, DataFacts, MethodError, Stage
+from tests.methods.variants import NUM_CLOTHES, NUM_PERSONS, PROMPTED, WITHOUT, batch, begin, facts, of_rows
+
+CLOTHING = torch.tensor([5, 9], dtype=torch.uint8)  # of the facts in `variants`
+PROMPTS, TUNING = 0, 2  # epochs in which the two stages begin
+
+
+def ccaf(**settings: Any) -> CCAF:
+    torch.manual_seed(1)
+    return CCAF(CCAFSettings(**PROMPTED | {"mask_margin": 0} | settings), facts()).double()
+
+
+def begun(epoch: int, **settings: Any) -> CCAF:
+    method = ccaf(**settings)
+    begin(method, epoch)
+    return method
+
+
+def tower(body: Body) -> ImageTower:
+    assert isinstance(body, CLIPViT)
+    return body.tower
+
+
+def cosines(a: Tensor, b: Tensor) -> Tensor:
+    return torch.stack([torch.stack([x @ y / x.norm() / y.norm() for y in b]) for x in a])
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    log_p = logits - logits.exp().sum(1, keepdim=True).log()
+    target = torch.full_like(log_p, smoothing / log_p.shape[1])
+    target[torch.arange(len(labels)), labels] += 1 - smoothing
+    return -(target * log_p).sum(1).mean()
+
+
+def hard_triplet(features: Tensor, labels: Tensor, margin: float) -> Tensor:
+    terms = []
+    for i, own in enumerate(labels):
+        distances = [(f - features[i]).norm() if j != i else f.sum() * 0 for j, f in enumerate(features)]
+        positive = max(d for d, label in zip(distances, labels, strict=True) if label == own)
+        negative = min(d for d, label in zip(distances, labels, strict=True) if label != own)
+        terms.append((margin + positive - negative).clamp(min=0))
+    return torch.stack(terms).mean()
+
+
+def normalised(features: Tensor) -> Tensor:
+    """Batch norm in training, as it starts."""
+    return (features - features.mean(0)) / (features.var(0, unbiased=False) + 1e-5).sqrt()
+
+
+def painted(whole: Batch, is_hidden: Tensor) -> Tensor:
+    return torch.where(is_hidden[:, None], torch.tensor(WHITE, dtype=torch.float64)[:, None, None], whole.images)
+
+
+# The first stage
+
+
+@pytest.mark.parametrize("shown", ["shielding", "raw"])
+def test_prompts_learn_from_images_without_clothes_or_as_they_are_and_from_clothes_alone(shown: str) -> None:
+    method, whole = begun(PROMPTS, shown_to_prompts=shown), batch()
+    assert whole.parsing is not None
+    is_clothing = torch.isin(whole.parsing, CLOTHING)
+    given = {"persons": painted(whole, is_clothing) if shown == "shielding" else whole.images}  # Eq. 4
+    given["outfits"] = painted(whole, ~is_clothing)  # Eq. 11
+    assert list(method.tables) == list(given)
+    for name, images in given.items():
+        torch.testing.assert_close(method.tables[name], tower(method.encoder)(images).projected[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "scale"), [({}, 1 / 0.07), ({"similarity_scale": 3.0}, 3.0), ({"similarity": "dot"}, 0.0)]
+)
+def test_the_first_stage_minimises_eq_16(settings: dict[str, Any], scale: float) -> None:
+    method, whole = begun(PROMPTS, **settings), batch()
+    rows = torch.tensor([3, 0, 9, 9, 14, 6])
+    some = replace(of_rows(whole, rows), images=torch.empty(0, 3, 32, 16), parsing=None)
+    (update,) = method.updates(some)
+    expected = torch.zeros((), dtype=torch.float64)
+    for name, labels in (("persons", some.person), ("outfits", some.clothes)):
+        features, texts = method.tables[name][rows], method.prompts[name](labels, method.text)
+        s = scale * cosines(features, texts) if scale else features @ texts.T
+        for i in range(len(rows)):
+            expected = expected - (s[i, i].exp() / s[i].exp().sum()).log() / len(rows)  # Eqs. 5, 12
+            expected = expected - (s[i, i].exp() / s[:, i].exp().sum()).log() / len(rows)  # Eqs. 6, 13
+    torch.testing.assert_close(update.loss, expected)
+    assert update.optimizer == "prompts"
+    parameters = [parameter for _, parameter in method.parameters_of()["prompts"]]
+    gradients = [torch.autograd.grad(loss, parameters, retain_graph=True) for loss in (update.loss, expected)]
+    for found, wanted in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(sum(update.logs.values()), update.loss.detach())
+
+
+def test_every_image_is_encoded_once_for_each_view_and_each_class_once_in_a_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    method, whole = ccaf(), batch()
+    images: list[int] = []
+    texts: list[int] = []
+
+    def noted(function: Callable[[Tensor], Tensor], seen: list[int]) -> Callable[[Tensor], Tensor]:
+        def call(given: Tensor) -> Tensor:
+            seen.append(len(given))
+            return function(given)
+
+        return call
+
+    monkeypatch.setattr(tower(method.encoder), "before_last", noted(tower(method.encoder).before_last, images))
+    monkeypatch.setattr(method.text, "forward", noted(method.text.forward, texts))
+    begin(method, PROMPTS)
+    assert sum(images) == 2 * 16
+    for _ in range(3):
+        next(method.updates(whole))
+    assert sum(images) == 2 * 16
+    assert texts == 3 * [4, 7]  # four persons, seven outfits of 16 images
+    texts.clear()
+    begin(method, TUNING)
+    assert texts == [NUM_PERSONS, NUM_CLOTHES]
+    list(method.updates(whole))
+    assert texts == [NUM_PERSONS, NUM_CLOTHES]
+
+
+def test_features_stand_at_their_rows_whatever_the_order_and_size_of_the_surveys_batches() -> None:
+    method, whole = begun(PROMPTS), batch()
+    expected = {name: table.clone() for name, table in method.tables.items()}
+    pieces = [of_rows(whole, torch.tensor(rows)) for rows in ([9, 2, 4], [0], [*range(10, 16), 1, 3], [5, 6, 7, 8])]
+    with torch.no_grad():
+        method.eval().begin_stage(method.stages()[0], pieces)
+    for name, table in method.tables.items():
+        torch.testing.assert_close(table, expected[name], rtol=1e-12, atol=1e-12)
+
+
+def test_prompts_of_whole_batches_come_to_describe_their_own_images() -> None:
+    """Thirty steps on sixteen images."""
+    method, whole = begun(PROMPTS), batch()
+    optimizer = torch.optim.Adam([p for _, p in method.parameters_of()["prompts"]], 0.05)
+
+    def loss() -> Tensor:
+        return next(method.updates(whole)).loss
+
+    before = loss().item()
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+    assert loss().item() < 0.8 * before
+
+
+# The second stage
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"disentangle": "orthogonal", "lambda_dis": 0.7, "lambda_con": 0.3, "label_smoothing": 0.0},
+        {"disentangle": "printed", "similarity": "dot"},
+    ],
+)
+def test_the_second_stage_minimises_eqs_14_and_17(settings: dict[str, Any]) -> None:
+    method, whole = begun(TUNING, **settings), batch()
+    with torch.no_grad():
+        method.projection.add_(0.1 * torch.randn(method.projection.shape, dtype=torch.float64))
+    method.train()
+    examined, update = method.updates(whole)
+    chosen, who, what = method.settings, whole.person, whole.clothes
+    assert whole.parsing is not None
+    f = tower(method.encoder)(whole.images).projected[:, 0]
+    f_s = tower(method.shielding)(painted(whole, torch.isin(whole.parsing, CLOTHING))).projected[:, 0]
+    persons = method.prompts["persons"](torch.arange(NUM_PERSONS), method.text).detach()
+    outfits = method.prompts["outfits"](torch.arange(NUM_CLOTHES), method.text).detach()
+
+    def s(features: Tensor, texts: Tensor) -> Tensor:
+        return features @ texts.T if chosen.similarity == "dot" else cosines(features, texts) / 0.07
+
+    clothes = f.detach() @ method.projection
+    examination = cross_entropy(s(clothes, outfits), what)  # Eq. 14
+    total = torch.zeros((), dtype=torch.float64)
+    for features, classifier in ((f, method.classifier), (f_s, method.shielding_classifier)):
+        assert isinstance(classifier, torch.nn.Linear)
+        total = total + cross_entropy(
+            normalised(features) @ classifier.weight.T, who, chosen.label_smoothing
+        )  # Eqs. 1, 8
+        total = total + hard_triplet(features, who, 0.3)  # Eqs. 2, 8
+        total = total + cross_entropy(s(features, persons), who, chosen.label_smoothing)  # Eqs. 7, 9
+    centres = [(f[who == one].mean(0) - f_s[who == one].mean(0)).square().sum() for one in who.unique()]
+    total = total + chosen.lambda_con * torch.stack(centres).mean()  # Eq. 10
+    held = f @ method.projection.detach()
+    cos = torch.stack([a @ b / a.norm() / b.norm() for a, b in zip(f, held, strict=True)])
+    dis = {"away": cos, "printed": -cos, "orthogonal": cos**2}[chosen.disentangle].mean()  # Eq. 15
+    total = total + chosen.lambda_dis * dis
+    for found, expected in ((examined, examination), (update, total)):
+        torch.testing.assert_close(found.loss, expected)
+        parameters = [p for _, p in method.parameters_of()[found.optimizer]]
+        gradients = [
+            torch.autograd.grad(x, parameters, retain_graph=True, allow_unused=True) for x in (found.loss, expected)
+        ]
+        for one, other in zip(*gradients, strict=True):
+            if other is not None:  # the necks are not in the sums here
+                torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
+    assert (examined.optimizer, update.optimizer) == ("projection", "model")
+
+
+def test_disentangling_uses_what_the_examination_has_just_learnt() -> None:
+    method, whole = begun(TUNING), batch()
+    updates = method.updates(whole)
+    next(updates)
+    with torch.no_grad():
+        method.projection.copy_(-torch.eye(len(method.projection), dtype=torch.float64))
+    assert next(updates).logs["loss/disentangle"].item() == pytest.approx(-1)
+
+
+def test_as_clip_reid_the_total_has_two_classifiers_three_triplets_and_the_texts_of_whole_images() -> None:
+    method = begun(
+        TUNING, **dict.fromkeys(WITHOUT[1:], False), shown_to_prompts="raw", similarity="dot", clip_features="both",
+        identity_weight=0.25,
+    )  # fmt: skip
+    whole = batch()
+    (update,) = method.train().updates(whole)
+    tokens = [one[:, 0] for one in tower(method.encoder)(whole.images)]
+    persons = method.prompts["persons"](torch.arange(NUM_PERSONS), method.text).detach()
+    total = cross_entropy(tokens[2] @ persons.T, whole.person, 0.1)
+    assert isinstance(method.classifier, torch.nn.ModuleList)
+    for features, classifier in zip(tokens[1:], method.classifier, strict=True):
+        total = total + 0.25 * cross_entropy(classifier(normalised(features)), whole.person, 0.1)
+    for features in tokens:
+        total = total + hard_triplet(features, whole.person, 0.3)
+    torch.testing.assert_close(update.loss, total)
+    method.eval()
+    torch.testing.assert_close(method.embed(whole.images), torch.cat(tokens[1:], 1))
+
+
+# What is frozen, and what starts from what
+
+
+def test_what_is_frozen_gets_no_gradient_and_keeps_its_bits_in_both_stages() -> None:
+    method, whole = ccaf(), batch()
+    state = {name: value.clone() for name, value in method.state_dict().items()}
+    for epoch, moves in ((PROMPTS, ("prompts.",)), (TUNING, ("encoder.", "shielding", "classifier.", "projection"))):
+        begin(method, epoch)
+        assert all(torch.equal(value, state[name]) for name, value in method.state_dict().items()), "the survey"
+        for owned in method.parameters_of().values():
+            optimizer = torch.optim.Adam([p for _, p in owned], 1e-2, weight_decay=0.1)
+            for update in method.updates(whole):
+                method.zero_grad()
+                update.loss.backward()
+                optimizer.step()
+        reached = {name for name, parameter in method.named_parameters() if parameter.grad is not None}
+        assert not [name for name in reached if name.startswith("text.")]
+        changed = {name for name, value in method.state_dict().items() if not torch.equal(value, state[name])}
+        assert changed
+        assert not [name for name in changed if not name.startswith(moves)]
+        state = {name: value.clone() for name, value in method.state_dict().items()}
+    assert not any(parameter.requires_grad for parameter in method.text.parameters())
+
+
+def published(factor: float = 1 / 16) -> dict[str, Tensor]:
+    torch.manual_seed(5)
+    size = TOWERS["vit-b16"].scaled(factor)
+    image, text = ImageTower(size), TextTower(size, VOCABULARY)
+    return {f"visual.{key}": value for key, value in image.state_dict().items()} | text.state_dict()
+
+
+def test_both_image_towers_and_the_text_tower_start_from_the_same_weights() -> None:
+    method, state = ccaf().float(), published()
+    method.load_backbone(state)
+    for body in (method.encoder, method.shielding):
+        for name, value in tower(body).state_dict().items():
+            assert torch.equal(value, state[f"visual.{name}"])
+    for name, value in method.text.state_dict().items():
+        assert torch.equal(value, state[name])
+    assert tower(method.encoder).proj is not tower(method.shielding).proj
+    with pytest.raises(MethodError, match="no text tower"):
+        method.load_backbone({key: value for key, value in state.items() if key.startswith("visual.")})
+
+
+# Stages and ablations
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        ({}, {"shielding", "projection", "persons", "outfits"}),
+        (dict.fromkeys(WITHOUT, False), set()),  # Table 3: B
+        (dict.fromkeys(WITHOUT[1:], False), {"persons"}),  # B + I2T
+        ({"clothes_minimisation": False}, {"shielding", "persons"}),  # B + I2T + I2I
+        ({"clothes_targets": "one-hot"}, {"shielding", "projection", "clothes_classifier", "persons"}),  # Table 4, row by row
+        ({"clothes_targets": "one-hot", "shielding_text_alignment": False},
+         {"shielding", "projection", "clothes_classifier", "persons"}),
+        ({"clothes_targets": "one-hot", "shielding_text_alignment": False, "text_alignment": False},
+         {"shielding", "projection", "clothes_classifier"}),
+    ],
+)  # fmt: skip
+def test_a_part_that_is_left_out_has_no_parameters_and_no_stage(settings: dict[str, Any], parts: set[str]) -> None:
+    method = ccaf(**settings)
+    found = {name.partition(".")[0] for name, _ in method.named_parameters()} | set(method.prompts)
+    names = {"shielding", "projection", "clothes_classifier", "persons", "outfits"}
+    assert found & names == parts
+    has_text = bool(parts & {"persons", "outfits"})
+    assert ("text" in found) is has_text
+    others = ("model", "projection") if "projection" in parts else ("model",)
+    tuning = Stage("fine-tuning", 2 if has_text else 0, others)
+    prompts = Stage("prompts", 0, ("prompts",), samples=8, changes_embedding=False)
+    stages = method.stages()
+    assert [replace(one, optimizers=tuple(sorted(one.optimizers))) for one in stages] == (
+        [prompts, tuning] if has_text else [tuning]
+    )
+
+
+def test_the_descriptor_is_the_projected_class_token_before_its_neck_of_the_raw_stream_alone() -> None:
+    method, whole = ccaf(), batch()
+    method.eval()
+    with torch.no_grad():
+        expected = tower(method.encoder)(whole.images).projected[:, 0]
+        torch.testing.assert_close(method.embed(whole.images), expected)
+        for parameter in [*method.shielding.parameters(), *method.text.parameters(), *method.prompts.parameters()]:
+            parameter.fill_(torch.nan)
+        torch.testing.assert_close(method.embed(whole.images), expected)
+    assert method.inputs == ("images",)
+
+
+def test_the_defaults_are_the_papers() -> None:
+    settings = CCAFSettings()
+    assert (settings.encoder_from_epoch, settings.prompt_batch) == (120, 64)  # Sec. 4.2
+    assert (settings.lambda_con, settings.lambda_dis, settings.triplet.margin) == (0.1, 1.0, 0.3)
+    assert (settings.tower, settings.triplet.weight, settings.triplet.distance) == ("vit-b16", 1.0, "euclidean")
+    known = facts()
+    with torch.device("meta"):
+        method = CCAF(settings, known)
+        assert method.encoder.dim == 512
+        assert method.projection.shape == (512, 512)
+        assert method.prompts["outfits"].tokens.shape == (NUM_CLOTHES, 4, 512)
+
+
+# Refusals
+
+
+def test_more_classes_than_a_worker_can_hold_are_refused_with_the_number_and_the_fix() -> None:
+    many = DataFacts(30_000, torch.arange(30_000), clothing_labels=(5,))
+    with pytest.raises(MethodError, match=r"60,000 persons and outfits.*at most 50,000.*clothes_targets=one-hot"):
+        CCAF(CCAFSettings(**PROMPTED), many)
+    CCAF(CCAFSettings(**PROMPTED, clothes_targets="one-hot"), many)
+
+
+def test_a_table_larger_than_a_worker_can_hold_is_refused_before_it_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = ccaf()
+    monkeypatch.setattr(module, "MOST_TABLE_BYTES", 4 * 15 * 32 * 2)
+    monkeypatch.setattr(method.encoder, "embeddings", lambda _: pytest.fail("encoded"))
+    with pytest.raises(MethodError, match=r"features of 16 images or more, 32 numbers for each of 2 views.*one view"):
+        begin(method, PROMPTS)
+
+
+@pytest.mark.parametrize("rows", [[*range(15), 14], [*range(1, 17)]])
+def test_a_survey_without_each_row_once_is_refused(rows: list[int]) -> None:
+    whole = replace(batch(), rows=torch.tensor(rows))
+    with pytest.raises(MethodError, match="does not have each row once"):
+        begin(ccaf(), PROMPTS, whole)
+
+
+def test_images_without_masks_are_refused() -> None:
+    with pytest.raises(MethodError, match="CCAF needs each image's parsing map"):
+        begin(ccaf(), PROMPTS, replace(batch(), parsing=None))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"prompt_tokens": 70}, "less than or equal to 69"),
+        ({"disentangle": "apart"}, "'away', 'orthogonal' or 'printed'"),
+        ({"body": "global"}, "'clip-vit' or 'clip-cnn'"),
+        ({"encoder_from_epoch": 0}, "greater than or equal to 1"),
+        ({"similarity_scale": 0}, "greater than 0"),
+        ({"backbone": "resnet18"}, "body 'clip-vit' has no backbone"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError, match=told):
+        CCAFSettings(**settings)
+
+
+def test_features_under_autocast_are_compared_in_float32() -> None:
+    method = ccaf().float()
+    for epoch in (PROMPTS, TUNING):
+        with torch.autocast("cpu", torch.bfloat16):
+            begin(method, epoch)
+            for update in method.updates(batch(torch.float32)):
+                assert update.loss.dtype == torch.float32
+                update.loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.parameters() if p.requires_grad)
