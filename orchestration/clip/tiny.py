@@ -27,7 +27,7 @@ from methods.backbones.clip.text_tower import TextTower
 from methods.backbones.clip_cnn import CLIPCNN
 from methods.masking import masked_out, normalised_white
 from orchestration.clip.recall import distinct, recall
-from orchestration.clip.words import Words, as_prompt, by_length
+from orchestration.clip.words import Words, as_prompt
 from orchestration.errors import RequestError
 
 WORD_STEPS, PAIR_STEPS, BATCH = 300, 400, 64
@@ -232,11 +232,10 @@ def encoded(model: TinyCLIP, sentences: list[str], kind: str, is_prompt: bool = 
     """Features [N, dim] of sentences, as they are or in the form of a prompt."""
     noun = "person" if kind == "person" else "clothes"
     texts = [model.words.encode(as_prompt(text, noun) if is_prompt else text) for text in sentences]
-    found: list[tuple[list[int], Tensor]] = []
-    for places in by_length(texts).values():
-        found.append((places, model.text(torch.stack([model.text.embed(texts[place]) for place in places]))))
-    order = torch.tensor([place for places, _ in found for place in places])
-    return torch.cat([features for _, features in found])[order.argsort()]
+    longest = max(map(len, texts))
+    filled = [text + text[-1:] * (longest - len(text)) for text in texts]
+    embedded = model.text.embed([token for text in filled for token in text]).unflatten(0, (len(texts), longest))
+    return model.text(embedded, torch.tensor([len(text) - 1 for text in texts]))
 
 
 @torch.no_grad()

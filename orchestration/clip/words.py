@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from methods.backbones.clip.prompts import CLOTHES_WORD, DOT, END, OF, PERSON_WORD, PHOTO, START, A
@@ -49,11 +49,3 @@ def split(sentence: str) -> list[str]:
 def as_prompt(sentence: str, noun: str) -> str:
     """A caption in the form of a prompt: "a photo of … person ."."""
     return f"a photo of {sentence.rstrip('.').lower()} {noun} ."
-
-
-def by_length(texts: Sequence[Sequence[int]]) -> dict[int, list[int]]:
-    """Length → the places of the texts that long: a text tower reads the last token of equally long texts."""
-    found: dict[int, list[int]] = {}
-    for place, text in enumerate(texts):
-        found.setdefault(len(text), []).append(place)
-    return found

@@ -16,10 +16,10 @@ FIRST_SCALE = 1 / 0.07  # of similarities, before training; published weights en
 
 
 class TextTower(nn.Module):
-    """embedded tokens [N, L, width] → features [N, dim], read at the last token.
+    """embedded tokens [N, L, width] → features [N, dim], read at the last token, or at the places `ends`, int64 [N].
 
     Attention is causal: what follows the end of a text changes nothing. So a text is given up to its end-of-text token, and
-    no position behind it is computed. Published codes compute all 77.
+    no position behind it is computed, but where longer texts stand beside it. Published codes compute all 77.
 
     vocabulary: ids of the tokens that have an embedding. The published table has 49,408 rows, and prompts need eight.
     """
@@ -48,7 +48,7 @@ class TextTower(nn.Module):
         """ids of L tokens → [L, width]. Raises: KeyError for an id that is not in the vocabulary."""
         return self.token_embedding.weight[[self.row_of[token] for token in tokens]]
 
-    def forward(self, embedded: Tensor) -> Tensor:
+    def forward(self, embedded: Tensor, ends: Tensor | None = None) -> Tensor:
         """Raises: MethodError where a text is longer than the tower's context."""
         length = embedded.shape[1]
         if length > CONTEXT:
@@ -56,4 +56,5 @@ class TextTower(nn.Module):
                 f"a prompt of {length} tokens does not fit into CLIP's {CONTEXT}: take fewer learnable tokens"
             )
         tokens = self.transformer(embedded + self.positional_embedding[:length])
-        return self.ln_final(tokens[:, -1]) @ self.text_projection
+        last = tokens[:, -1] if ends is None else tokens[torch.arange(tokens.shape[0], device=tokens.device), ends]
+        return self.ln_final(last) @ self.text_projection

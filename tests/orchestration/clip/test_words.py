@@ -7,7 +7,7 @@ from datasets.synthetic.jobs import make_jobs
 from datasets.synthetic.people import person
 from datasets.synthetic.presets import find_preset
 from methods.backbones.clip.prompts import CLOTHES, END, PERSON, START, VOCABULARY
-from orchestration.clip.words import FIRST_OWN, Words, as_prompt, by_length, split
+from orchestration.clip.words import FIRST_OWN, Words, as_prompt, split
 
 SENTENCES = [
     "Tall woman of fair skin with long hair.",
@@ -43,10 +43,6 @@ def test_labels_are_the_own_words_each_once() -> None:
 
 def test_a_caption_as_a_prompt() -> None:
     assert as_prompt("A red shirt.", "clothes") == "a photo of a red shirt clothes ."
-
-
-def test_texts_are_grouped_by_their_length() -> None:
-    assert by_length([[1, 2], [1], [3, 4]]) == {2: [0, 2], 1: [1]}
 
 
 def test_every_caption_of_the_renderer_can_be_said() -> None:

@@ -137,3 +137,12 @@ def test_learnable_tokens_start_small_and_apart() -> None:
     tokens = Prompts(PERSON, 200, 4, 32).tokens
     assert tokens.std().item() == pytest.approx(0.02, rel=0.02)
     assert len(tokens.flatten(1).unique(dim=0)) == 200
+
+
+def test_texts_of_different_lengths_are_read_at_their_own_ends() -> None:
+    text = tower()
+    texts = [(320, 1125, 49407), (320, 1125, 539, 320, 2533, 49407)]
+    alone = torch.cat([text(text.embed(ids)[None]) for ids in texts])
+    filled = torch.stack([text.embed([*ids, *[269] * (7 - len(ids))]) for ids in texts])
+    together = text(filled, torch.tensor([len(ids) - 1 for ids in texts]))
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=1e-12)
