@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from methods import METHODS
-from methods.method import Method, MethodError
+from methods.method import MethodError
 from orchestration.config.diagnostics import either
-from orchestration.config.meta import build_on_meta
+from orchestration.config.meta import Outline, outline
 from orchestration.config.settings import Experiment
 from orchestration.engine.weights import HUB
 
@@ -21,7 +21,7 @@ def violations(experiment: Experiment) -> Iterator[Violation]:
     yield from appearances_fit(experiment)
     yield from selection_fits(experiment)
     try:
-        method = build_on_meta(experiment)
+        method = outline(experiment)
     except MethodError as error:
         yield ("method",), str(error)
         return
@@ -29,7 +29,7 @@ def violations(experiment: Experiment) -> Iterator[Violation]:
     yield from pairs_exist(experiment, method)
     yield from stages_are_reached(experiment, method)
     yield from optimizers_fit(experiment, method)
-    if experiment.weights == HUB and method.weights_address() is None:
+    if experiment.weights == HUB and method.weights_address is None:
         yield ("weights", "method"), "no published weights have this backbone's shape. Set weights=null"
 
 
@@ -95,7 +95,7 @@ def appearances_fit(experiment: Experiment) -> Iterator[Violation]:
         )
 
 
-def clips_fit(experiment: Experiment, method: Method) -> Iterator[Violation]:
+def clips_fit(experiment: Experiment, method: Outline) -> Iterator[Violation]:
     if experiment.batch.clip is not None and not method.takes_clips:
         yield (
             ("batch.clip", "method"),
@@ -104,7 +104,7 @@ def clips_fit(experiment: Experiment, method: Method) -> Iterator[Violation]:
         )
 
 
-def pairs_exist(experiment: Experiment, method: Method) -> Iterator[Violation]:
+def pairs_exist(experiment: Experiment, method: Outline) -> Iterator[Violation]:
     sampling = experiment.augment.clothes_sampling
     if method.pairs_for and (sampling is None or not sampling.beside):
         yield (
@@ -139,9 +139,9 @@ def selection_fits(experiment: Experiment) -> Iterator[Violation]:
         )
 
 
-def stages_are_reached(experiment: Experiment, method: Method) -> Iterator[Violation]:
+def stages_are_reached(experiment: Experiment, method: Outline) -> Iterator[Violation]:
     settings = experiment.method.model_dump()
-    for stage in method.stages():
+    for stage in method.stages:
         if stage.first_epoch < experiment.epochs:
             continue
         epoch = stage.first_epoch
@@ -155,8 +155,8 @@ def stages_are_reached(experiment: Experiment, method: Method) -> Iterator[Viola
         )
 
 
-def optimizers_fit(experiment: Experiment, method: Method) -> Iterator[Violation]:
-    trained, given = set(method.parameters_of()), set(experiment.optimizers)
+def optimizers_fit(experiment: Experiment, method: Outline) -> Iterator[Violation]:
+    trained, given = set(method.trained), set(experiment.optimizers)
     name = experiment.method.name
     for optimizer in sorted(given - trained):
         yield (

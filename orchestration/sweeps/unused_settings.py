@@ -6,14 +6,13 @@ possible to save memory, and takes one step in each stage.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from pydantic import BaseModel
 
 from methods import METHODS
 from methods.method import Batch, DataFacts, Method
 from orchestration.config.load import Experiment
+from orchestration.config.meta import watched
 
 EXECUTION = "controls how runs are stored or executed, not what they learn"
 WITHOUT_EFFECT = {
@@ -50,22 +49,12 @@ def unused_settings(experiment: Experiment) -> set[str]:
 
     Empty if the method fails on the synthetic batch: then nothing is known.
     """
-    settings = type(experiment.method)
-    read: set[str] = set()
-
-    class Watched(settings):  # type: ignore[valid-type, misc]
-        def __getattribute__(self, name: str) -> Any:
-            read.add(name)
-            return super().__getattribute__(name)
-
-    given = {key: NARROW.get(key, getattr(experiment.method, key)) for key in settings.model_fields}
-    watched = Watched.model_construct(**given)
-    read.clear()
+    settings, read = watched(experiment.method, **NARROW)
     try:
-        exercise(METHODS[experiment.method.name], watched)
+        exercise(METHODS[experiment.method.name], settings)
     except Exception:
         return set()
-    return set(settings.model_fields) - read - {"name"}
+    return set(type(experiment.method).model_fields) - read - {"name"}
 
 
 def exercise(method_class: type[Method], settings: BaseModel) -> None:
