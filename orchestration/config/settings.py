@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, Val
 from datasets.images.augment import Augmentation
 from datasets.images.cues import CueName
 from datasets.sampling.samplers import SAMPLERS
+from datasets.storage.address import parse_address
 from methods import METHODS
 from methods.backbones.bodies import as_stored_now
 from methods.clothes_sampling import Parts
@@ -136,9 +137,12 @@ OptimizerSettings = Annotated[Adam | SGD, Field(discriminator="name")]
 
 
 def is_local_folder(folder: str) -> str:
-    if "://" in folder or not folder.startswith(("/", "~")):
-        raise ValueError("expected an absolute folder on the workers' own disks, such as /var/tmp/redress")
-    return folder
+    """`~` stays: it is the home of the user whose worker reads the setting."""
+    expected = "expected an absolute folder on the workers' own disks, such as /var/tmp/redress"
+    if not folder.startswith(("/", "~", "file://")):
+        raise ValueError(expected)
+    address = parse_address(f"/{folder}" if folder.startswith("~") else folder)
+    return folder if folder.startswith("~") else address.path
 
 
 class StreamSettings(Settings):
