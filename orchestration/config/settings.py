@@ -227,14 +227,21 @@ class Experiment(Settings):
 
     @classmethod
     def from_resolved(cls, tree: dict[str, Any]) -> Experiment:
-        """Raises: RequestError where the tree was written by a version with other settings."""
+        """Raises: RequestError where the tree is damaged or was written by a version with other settings."""
         try:
             return parse(tree | {"method": as_stored_now(tree.get("method", {}))})
         except ValidationError as error:
             found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise RequestError(
-                f"this experiment was stored by another version of redress ({found}). Use that version, or start a new run."
-            ) from error
+            raise unreadable(found) from error
+        except (AttributeError, TypeError) as error:  # a list where a method's settings belong, or the like
+            raise unreadable(str(error)) from error
+
+
+def unreadable(why: str) -> RequestError:
+    return RequestError(
+        f"this experiment was stored by another version of redress, or is damaged ({why}). Use that version, restore the file, "
+        "or start a new run."
+    )
 
 
 def completed(stored: dict[str, Any]) -> dict[str, Any]:

@@ -207,7 +207,7 @@ def test_overriding_a_stored_experiment_blames_words_and_run() -> None:
 
 def test_an_experiment_of_another_version_says_so() -> None:
     stored = load("cal-demo", [DATA]).resolved()
-    with pytest.raises(RequestError, match=r"another version of redress \(frobnicate"):
+    with pytest.raises(RequestError, match=r"another version of redress, or is damaged \(frobnicate"):
         Experiment.from_resolved(stored | {"frobnicate": 1})
 
 
