@@ -10,7 +10,7 @@ N ?= 10000
 SEED ?= 0
 KILLS ?= 100
 
-.PHONY: setup demo test test-system fuzz campaign coverage lint hooks docs bench tables lock clean
+.PHONY: setup demo test test-system fuzz campaign coverage lint hooks docs bench tables lock digests clean
 
 setup: $(VENV)/.ready
 
@@ -68,6 +68,14 @@ tables: setup
 
 lock: setup
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate pyproject.toml --group dev --group docs --group system-test -o requirements.lock
+
+# Lines for infra/.env: what the tags of the images in infra/ name today.
+digests:
+	@sed -nE 's/^ *(image:|FROM) +([^ $$]+)\$$\{([A-Z]+_DIGEST)(:-)?\}$$/\3 \2/p' infra/compose.yaml infra/Dockerfile infra/mlflow.Dockerfile | \
+	while read -r name image; do \
+		digest=$$(docker buildx imagetools inspect "$$image" --format '{{.Manifest.Digest}}') || exit 1; \
+		echo "$$name=@$$digest"; \
+	done
 
 clean:
 	rm -rf build demo .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Addresses that MLflow resolves, and references to runs and models. Files and objects: `datasets.storage.address`."""
+"""Addresses that MLflow and Ray resolve, and references to runs and models. Files and objects: `datasets.storage.address`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datasets.storage.address import AddressError, check_text, parse_address, sh
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 MODEL = "models:/"
 STAGE = re.compile(r"(.+)@([A-Za-z][\w -]*)")
+SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):\d{1,5}")
 
 
 def run_address(text: str) -> str:
@@ -63,3 +64,21 @@ def check_server(rest: str, where: str) -> None:
         raise AddressError(f"{where}: the address of a server has no query and no fragment; remove it")
     if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:@]+)(:\d{1,5})?", host):
         raise AddressError(f"{where}: expected http://host:port or https://host")
+
+
+def cluster_address(text: str, name: str) -> str:
+    """The address of a running Ray cluster, unchanged: host:port, ray://host:port, or auto for one on this machine.
+
+    name: where it was given, for messages. Raises: AddressError.
+    """
+    check_text(text, name)
+    where = f"{name} = {shown(text)}"
+    scheme, separator, rest = text.rpartition("://")
+    expected = "expected host:port of a Ray head, ray://host:port, or auto for a cluster on this machine"
+    if text == "local":
+        raise AddressError(f"{where}: unset {name} to start Ray on this machine; {expected}")
+    if scheme in ("http", "https"):
+        raise AddressError(f"{where} is the address of a dashboard, which `ray job submit` takes; {expected}")
+    if text != "auto" and (scheme not in ("", "ray") or (separator and not scheme) or not SERVER.fullmatch(rest)):
+        raise AddressError(f"{where}: {expected}")
+    return text

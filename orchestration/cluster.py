@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 import secrets
+import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestration import numerics
+from orchestration.addresses import cluster_address
 from orchestration.errors import RequestError, first_line
 from orchestration.signals import handlers_kept
 
@@ -26,6 +28,7 @@ RECIPES = "orchestration/experiments"
 log = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+ANSWER_S = 10.0
 # Ray reads these when it is imported. What they silence says nothing about a run.
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -48,11 +51,13 @@ def connect(say: Callable[[str], None] | None = None) -> None:
     loopback and with a token of its own; it has a dashboard, without which Ray Train floods the log. Object-store keys are
     no part of this: each node has them in its environment.
 
-    Raises: RayUnavailableError where no cluster starts or answers.
+    Raises: AddressError; RayUnavailableError where no cluster starts or answers.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
-    in_job, address = is_job(), os.environ.get("RAY_ADDRESS")
+    in_job, address = is_job(), check_address()
+    if address and not in_job:
+        check_answers(address)
     if not in_job and not address:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -81,6 +86,30 @@ def connect(say: Callable[[str], None] | None = None) -> None:
         start(options, say or log.warning)
 
 
+def check_address() -> str | None:
+    """RAY_ADDRESS; None where it is not set. Raises: AddressError."""
+    address = os.environ.get("RAY_ADDRESS")
+    return cluster_address(address, "RAY_ADDRESS") if address else None
+
+
+def check_answers(address: str) -> None:
+    """Check quickly that something listens at a cluster's address: Ray tries for longer. Raises: RayUnavailableError."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host:  # auto: Ray knows where
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise unanswered(address, error) from error
+
+
+def unanswered(address: str, error: Exception) -> RayUnavailableError:
+    return RayUnavailableError(
+        f"no Ray cluster answers at {address} ({first_line(error)}). Check RAY_ADDRESS and RAY_AUTH_TOKEN, or unset "
+        "RAY_ADDRESS to use this machine."
+    )
+
+
 def join(options: Mapping[str, Any], address: str) -> None:
     """Raises: RayUnavailableError."""
     import ray
@@ -88,11 +117,8 @@ def join(options: Mapping[str, Any], address: str) -> None:
     try:
         with stderr_unless_it_fails(), handlers_kept():
             ray.init(**options)
-    except (ConnectionError, TimeoutError) as error:
-        raise RayUnavailableError(
-            f"no Ray cluster answers at {address} ({first_line(error)}). Check RAY_ADDRESS and RAY_AUTH_TOKEN, or unset "
-            "RAY_ADDRESS to train on this machine."
-        ) from error
+    except Exception as error:  # another version, a wrong token: Ray raises its plainest classes
+        raise unanswered(address, error) from error
 
 
 def start(options: Mapping[str, Any], say: Callable[[str], None]) -> None:
@@ -237,7 +263,7 @@ def is_on_loopback() -> bool:
 
 def is_remote() -> bool:
     """Whether the cluster is one that this process does not start."""
-    return is_job() or bool(os.environ.get("RAY_ADDRESS"))
+    return is_job() or check_address() is not None
 
 
 def is_job() -> bool:

@@ -1,14 +1,28 @@
-"""Errors that a command reports in one message, and the text of that message."""
+"""Errors that a command reports in one message, and the text of that message.
+
+Errors of libraries become text here alone: of MLflow and the database behind it, of Ray, of ONNX Runtime, of archives and of a
+full disk. What was being opened or done is known where it happens, and stands before this text.
+"""
 
 from __future__ import annotations
 
 import errno
+import re
 import tempfile
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from datasets.storage.address import without_secret
 
-__all__ = ["RequestError", "ServiceUnavailableError", "UnreachableError", "cause", "first_line", "without_secret"]
+__all__ = [
+    "RequestError",
+    "ServiceUnavailableError",
+    "UnreachableError",
+    "cause",
+    "first_line",
+    "origin",
+    "without_secret",
+]
 
 
 class RequestError(ValueError):
@@ -29,6 +43,37 @@ def first_line(error: Any) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
+def cause(error: Any) -> str:
+    """The message of an error. Of a library's error: what happened, what it means and what to do."""
+    error = origin(error)
+    explain = LIBRARIES.get(type(error).__module__.partition(".")[0], str)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # the storage names its own address
+        where = error.filename or f"probably the folder for temporary files ({tempfile.gettempdir()}) or the database's"
+        return f"{error.strerror}: {where}. Free space there, then give the same command again"
+    return explain(error)
+
+
+def origin(error: Any) -> Any:
+    """The error that a process on Ray raised, without what Ray put around it; any other error as it is."""
+    while type(error).__module__.partition(".")[0] == "ray":
+        failures = getattr(error, "worker_failures", None)  # of Ray Train: rank → error
+        inner = failures[min(failures)] if failures else None
+        inner = inner or getattr(error, "cause", None) or getattr(error, "controller_failure", None) or error.__cause__
+        if not isinstance(inner, BaseException) or type(inner).__name__ == "UserCodeException":
+            break  # Ray Data leaves of the error the text alone
+        error = inner
+    return error
+
+
+def kind(error: Any, table: Mapping[str, str]) -> str | None:
+    """The entry of a table that has the name of the error's class, or else of a class above it."""
+    return next((table[one.__name__] for one in type(error).__mro__ if one.__name__ in table), None)
+
+
+def told(what: str, meaning: str | None) -> str:
+    return f"{what} ({meaning})" if meaning else what
+
+
 # What SQLite says → what it means for a user. SQLAlchemy puts the statement and its parameters around it.
 DATABASE = {
     "database is locked": "another process is writing to it. Try again, or end that process",
@@ -42,15 +87,85 @@ DATABASE = {
 }
 
 
-def cause(error: Any) -> str:
-    """The message of an error: of the database behind it, with its meaning; of a full disk, with what to do."""
+def of_mlflow(error: Any) -> str:
+    """The message of the database behind an error of MLflow or SQLAlchemy; else its own."""
     at = error
     while type(at).__module__.partition(".")[0] in ("mlflow", "sqlalchemy"):  # ours have their own words
         if (database := getattr(at, "orig", None)) is not None:
-            meaning = next((meaning for text, meaning in DATABASE.items() if text in str(database)), None)
-            return f"{database} ({meaning})" if meaning else str(database)
+            return told(str(database), next((m for text, m in DATABASE.items() if text in str(database)), None))
         at = at.__cause__ or at.__context__
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):  # the storage names its own address
-        where = error.filename or f"probably the folder for temporary files ({tempfile.gettempdir()}) or the database's"
-        return f"{error.strerror}: {where}. Free space there, then give the same command again"
     return str(error)
+
+
+# Classes of Ray's errors → what it means and what to do. Ray's own text is several lines of ids, or a traceback.
+AGAIN = "Give the same command again: what was finished is kept"
+ENDED = f"a process of the Ray cluster ended: it was killed, ran out of memory, or its machine was lost. {AGAIN}"
+LOST = f"a machine of the Ray cluster was lost. {AGAIN}"
+NO_ROOM = "the Ray cluster has no machine for a process of this size. Set workers or resources lower"
+RAY = {
+    "RayActorError": ENDED,
+    "WorkerCrashedError": ENDED,
+    "NodeDiedError": LOST,
+    "ObjectLostError": LOST,
+    "LocalRayletDiedError": f"Ray on this machine was ended. {AGAIN}",
+    "OutOfMemoryError": "Ray ended a process, because its machine ran out of memory. Set workers or batches lower",
+    "ObjectStoreFullError": "Ray's object store is full. Set workers lower, or give the machine a larger /dev/shm",
+    "OutOfDiskError": f"the disk of Ray's files is full. Free space in {tempfile.gettempdir()}. {AGAIN}",
+    "ActorUnschedulableError": NO_ROOM,
+    "TaskUnschedulableError": NO_ROOM,
+    "RuntimeEnvSetupError": f"Ray could not give a process its code. {AGAIN}",
+    "AuthenticationError": "the Ray cluster refused the token. Set RAY_AUTH_TOKEN to the cluster's",
+    "GetTimeoutError": f"the Ray cluster did not answer in time. {AGAIN}",
+    "RpcError": f"the Ray cluster did not answer. {AGAIN}",
+}
+
+
+CHAINED = "The above exception was the direct cause of the following exception"
+
+
+def of_ray(error: Any) -> str:
+    """What a class of Ray's errors means; else a line of Ray's text, of a traceback that which says what was raised."""
+    if kind(error, {"RayTaskError": "its text is a traceback"}) or getattr(error, "_actor_init_failed", False):
+        return raised_first(str(error))
+    lines = [line.strip() for line in (kind(error, RAY) or str(error)).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def raised_first(trace: str) -> str:
+    """As in `ValueError: no such split`: the first line about the first exception of a traceback's text."""
+    lines = trace.partition(CHAINED)[0].strip().splitlines()
+    inside = [at for at, line in enumerate(lines) if line.startswith("  ")]
+    found = lines[inside[-1] + 1 :] if inside else lines[-1:]
+    return re.sub(r"^(\w+\.)+(?=\w+:)", "", (found or lines[-1:] or [""])[0].strip())
+
+
+# Classes of ONNX Runtime's errors, which share no base class.
+ONNX = {
+    "InvalidProtobuf": "it is no ONNX file, or damaged. Export or copy it again",
+    "InvalidGraph": "its graph is not valid. Export it again",
+    "NoSuchFile": "a file of its weights is missing. Copy the .onnx.data file beside it",
+    "NotImplemented": "this ONNX Runtime lacks one of its operators. Export it with another opset, or as .pt2",
+    "InvalidArgument": "it takes other inputs. Export it for images [B, 3, H, W]",
+}
+
+
+def of_onnxruntime(error: Any) -> str:
+    """ONNX Runtime puts its name, a number and the class before what it says."""
+    said = str(error).rpartition("] : ")[2].partition(" : ")[2]
+    said = (said.partition(" : ")[2] or said or str(error)).strip()
+    return told(said.splitlines()[0] if said else type(error).__name__, kind(error, ONNX))
+
+
+def of_an_archive(error: Any) -> str:
+    return told(str(error), "the archive is damaged or cut short. Copy or export it again")
+
+
+LIBRARIES: dict[str, Callable[[Any], str]] = {
+    "mlflow": of_mlflow,
+    "sqlalchemy": of_mlflow,
+    "ray": of_ray,
+    "onnxruntime": of_onnxruntime,
+    "zipfile": of_an_archive,
+    "tarfile": of_an_archive,
+    "zlib": of_an_archive,
+}

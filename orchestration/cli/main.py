@@ -27,7 +27,7 @@ from orchestration.cli.commands.search import SEARCH
 from orchestration.cli.commands.train import TRAIN
 from orchestration.cli.commands.tune import TUNE
 from orchestration.cli.options import CommonOptions, Options
-from orchestration.errors import RequestError, cause, without_secret
+from orchestration.errors import RequestError, cause, origin, without_secret
 from orchestration.numerics import OtherNumericsError
 from orchestration.signals import GO_ON, status_of
 
@@ -96,6 +96,7 @@ def main(args: Sequence[str] | None = None, json_descriptor: int | None = None) 
 
 def failure(error: BaseException) -> Answer:
     """The part of the answer that says what went wrong, and the exit status that says whose fault it was."""
+    error = origin(error)
     if isinstance(error, RequestError | DataError):
         status = WRONG
     else:

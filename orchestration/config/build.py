@@ -28,7 +28,6 @@ from orchestration.config.load import Experiment
 from orchestration.engine.arithmetic import DTYPES, set_arithmetic
 from orchestration.engine.loop import LR_FACTOR, Feed, Optimization
 from orchestration.engine.schedule import factor
-from orchestration.errors import RequestError
 
 MOST_PERSONS = 1 << 24  # a damaged number must not ask for all memory
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
@@ -48,12 +47,7 @@ def describe_data(dataset: Dataset, index: SplitIndex) -> dict[str, Any]:
 
 
 def data_facts(described: dict[str, Any]) -> DataFacts:
-    """The inverse of `describe_data`. Raises: RequestError where the description that a checkpoint carries is damaged."""
-    if not is_description(described):
-        raise RequestError(
-            "checkpoint.json is damaged: its facts do not describe training data (num_persons, clothes_owner, label_map). "
-            "Restore the file, or use another checkpoint."
-        )
+    """The inverse of `describe_data`."""
     labels = LABEL_MAPS[described["label_map"]].clothing if described["label_map"] else ()
     return DataFacts(
         num_persons=described["num_persons"],

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from methods import METHODS
-from methods.method import Method, MethodError
+from methods.method import MethodError
 from orchestration.addresses import split_stage
 from orchestration.config.diagnostics import either
 from orchestration.config.epochs import end_epoch, first_epoch
-from orchestration.config.meta import build_on_meta
+from orchestration.config.meta import Outline, outline
 from orchestration.config.settings import Experiment
 from orchestration.engine.weights import HUB
 
@@ -23,7 +23,7 @@ def violations(experiment: Experiment) -> Iterator[Violation]:
     yield from appearances_fit(experiment)
     yield from selection_fits(experiment)
     try:
-        method = build_on_meta(experiment)
+        method = outline(experiment)
     except MethodError as error:
         yield ("method",), str(error)
         return
@@ -33,7 +33,7 @@ def violations(experiment: Experiment) -> Iterator[Violation]:
     yield from named_stages_exist(experiment, method)
     yield from samples_divide(experiment, method)
     yield from optimizers_fit(experiment, method)
-    if experiment.weights == HUB and method.weights_address() is None:
+    if experiment.weights == HUB and method.weights_address is None:
         yield ("weights", "method"), "no published weights have this backbone's shape. Set weights=null"
 
 
@@ -99,7 +99,7 @@ def appearances_fit(experiment: Experiment) -> Iterator[Violation]:
         )
 
 
-def clips_fit(experiment: Experiment, method: Method) -> Iterator[Violation]:
+def clips_fit(experiment: Experiment, method: Outline) -> Iterator[Violation]:
     if experiment.batch.clip is not None and not method.takes_clips:
         yield (
             ("batch.clip", "method"),
@@ -108,7 +108,7 @@ def clips_fit(experiment: Experiment, method: Method) -> Iterator[Violation]:
         )
 
 
-def pairs_exist(experiment: Experiment, method: Method) -> Iterator[Violation]:
+def pairs_exist(experiment: Experiment, method: Outline) -> Iterator[Violation]:
     sampling = experiment.augment.clothes_sampling
     if method.pairs_for and (sampling is None or not sampling.beside):
         yield (
@@ -143,9 +143,9 @@ def selection_fits(experiment: Experiment) -> Iterator[Violation]:
         )
 
 
-def stages_are_reached(experiment: Experiment, method: Method) -> Iterator[Violation]:
+def stages_are_reached(experiment: Experiment, method: Outline) -> Iterator[Violation]:
     settings = experiment.method.model_dump()
-    for stage in method.stages():
+    for stage in method.stages:
         if stage.first_epoch < experiment.epochs:
             continue
         epoch = stage.first_epoch
@@ -159,23 +159,23 @@ def stages_are_reached(experiment: Experiment, method: Method) -> Iterator[Viola
         )
 
 
-def named_stages_exist(experiment: Experiment, method: Method) -> Iterator[Violation]:
-    names = list(dict.fromkeys(stage.name for stage in method.stages()))
+def named_stages_exist(experiment: Experiment, method: Outline) -> Iterator[Violation]:
+    names = list(dict.fromkeys(stage.name for stage in method.stages))
     behind = split_stage(experiment.init_from)[1] if experiment.init_from else None
     for key, stage in (("until", experiment.until), ("init_from", behind)):
         if stage is not None and stage not in names:
             yield (key, "method"), f'"{experiment.method.name}" has no stage {stage!r}. It has {", ".join(names)}'
             return
-    if behind is not None and first_epoch(experiment, method.stages()) >= end_epoch(experiment, method.stages()):
+    if behind is not None and first_epoch(experiment, method.stages) >= end_epoch(experiment, method.stages):
         yield (
             ("init_from", "epochs", "until"),
             f"nothing is left to train behind stage {behind!r}. Name an earlier stage, or remove until",
         )
 
 
-def samples_divide(experiment: Experiment, method: Method) -> Iterator[Violation]:
+def samples_divide(experiment: Experiment, method: Outline) -> Iterator[Violation]:
     settings = experiment.method.model_dump()
-    for stage in method.stages():
+    for stage in method.stages:
         if stage.samples % experiment.workers:
             where = [f"method.{key}" for key, value in settings.items() if value == stage.samples]
             yield (
@@ -185,8 +185,8 @@ def samples_divide(experiment: Experiment, method: Method) -> Iterator[Violation
             )
 
 
-def optimizers_fit(experiment: Experiment, method: Method) -> Iterator[Violation]:
-    trained, given = set(method.parameters_of()), set(experiment.optimizers)
+def optimizers_fit(experiment: Experiment, method: Outline) -> Iterator[Violation]:
+    trained, given = set(method.trained), set(experiment.optimizers)
     name = experiment.method.name
     for optimizer in sorted(given - trained):
         yield (

@@ -2,22 +2,98 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from methods import METHODS
-from methods.method import DataFacts, Method
+from methods.method import DataFacts, Method, Stage
 from orchestration.config.settings import Experiment
+from orchestration.engine.weights import HUB
 
 
-def build_on_meta(experiment: Experiment, people: int = 2) -> Method:
-    """The method for a synthetic training set of so many people, each in clothes of their own. Raises: MethodError."""
+class Outline(NamedTuple):
+    """What checks of an experiment ask of its method; the names are those of `Method`.
+
+    trained: names of its optimizers. weights_address: None, too, where the experiment does not ask for published weights:
+    finding it imports torchvision.
+    """
+
+    inputs: tuple[str, ...]
+    takes_clips: bool
+    pairs_for: str
+    stages: tuple[Stage, ...]
+    trained: frozenset[str]
+    weights_address: str | None
+
+
+Kind = tuple[type[Method], type[BaseModel], bool]  # a method, its settings, and whether published weights are asked for
+_read: dict[Kind, list[tuple[str, ...]]] = {}  # names of the settings that outlines of a kind were made from
+_outlines: dict[tuple[Kind, tuple[str, ...], str], Outline] = {}
+
+
+def outline(experiment: Experiment) -> Outline:
+    """The outline of an experiment's method. Raises: MethodError.
+
+    It is made once for all settings of a method that differ only in what its constructor does not read: a sweep over
+    hundreds of values of a loss's weight builds one network.
+    """
+    kind: Kind = (METHODS[experiment.method.name], type(experiment.method), experiment.weights == HUB)
+    for names in _read.get(kind, ()):
+        if known := _outlines.get((kind, names, values_of(experiment.method, names))):
+            return known
+    settings, read = watched(experiment.method)
+    method = build_on_meta(experiment, settings=settings)
+    made = Outline(
+        method.inputs,
+        method.takes_clips,
+        method.pairs_for,
+        method.stages(),
+        frozenset(method.parameters_of()),
+        method.weights_address() if experiment.weights == HUB else None,
+    )
+    fields = set(type(experiment.method).model_fields)
+    names = tuple(sorted(fields if read & WHOLE else read & fields))
+    if names not in _read.setdefault(kind, []):
+        _read[kind].append(names)
+    _outlines[kind, names, values_of(experiment.method, names)] = made
+    return made
+
+
+def values_of(settings: BaseModel, names: tuple[str, ...]) -> str:
+    return settings.model_dump_json(include=set(names))
+
+
+WHOLE = {"model_dump", "model_dump_json", "model_copy", "__dict__", "__iter__"}  # these read all settings
+
+
+def watched(settings: BaseModel, **changes: Any) -> tuple[Any, set[str]]:
+    """The same settings (but for `changes`), and a set to which the name of each attribute is added when it is read."""
+    kind: Any = type(settings)
+    read: set[str] = set()
+
+    class Watched(kind):
+        def __getattribute__(self, name: str) -> Any:
+            read.add(name)
+            return super().__getattribute__(name)
+
+    given = {key: getattr(settings, key) for key in kind.model_fields}
+    copy = Watched.model_construct(**given | {key: value for key, value in changes.items() if key in given})
+    read.clear()
+    return copy, read
+
+
+def build_on_meta(experiment: Experiment, people: int = 2, *, settings: Any = None) -> Method:
+    """The method for a synthetic training set of so many people, each in clothes of their own. Raises: MethodError.
+
+    settings: in place of the experiment's, of the same values.
+    """
     facts = DataFacts(people, torch.arange(people), clothing_labels=(1,))
     with SkipInitialisation(), torch.device("meta"):
-        return METHODS[experiment.method.name](experiment.method, facts)  # type: ignore[arg-type, call-arg]
+        return METHODS[experiment.method.name](settings or experiment.method, facts)  # type: ignore[arg-type, call-arg]
 
 
 def per_class_tensors(experiment: Experiment) -> set[str]:
@@ -30,7 +106,15 @@ class SkipInitialisation(TorchFunctionMode):
     """Skips functions that change a tensor's values and not its shape. On the meta device they change nothing, but torch would
     import its compiler for them, which takes a second and 180 MiB."""
 
-    SKIPPED = (Tensor.normal_, nn.init.normal_, nn.functional.normalize)
+    SKIPPED = (
+        Tensor.normal_,
+        Tensor.uniform_,
+        nn.init.normal_,
+        nn.init.uniform_,
+        nn.init.kaiming_normal_,
+        nn.init.kaiming_uniform_,
+        nn.functional.normalize,
+    )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, Val
 from datasets.images.augment import Augmentation
 from datasets.images.cues import CueName
 from datasets.sampling.samplers import SAMPLERS
+from datasets.storage.address import parse_address
 from methods import METHODS
 from methods.backbones.bodies import as_stored_now
 from methods.clothes_sampling import Parts
@@ -138,9 +139,12 @@ OptimizerSettings = Annotated[Adam | SGD, Field(discriminator="name")]
 
 
 def is_local_folder(folder: str) -> str:
-    if "://" in folder or not folder.startswith(("/", "~")):
-        raise ValueError("expected an absolute folder on the workers' own disks, such as /var/tmp/redress")
-    return folder
+    """`~` stays: it is the home of the user whose worker reads the setting."""
+    expected = "expected an absolute folder on the workers' own disks, such as /var/tmp/redress"
+    if not folder.startswith(("/", "~", "file://")):
+        raise ValueError(expected)
+    address = parse_address(f"/{folder}" if folder.startswith("~") else folder)
+    return folder if folder.startswith("~") else address.path
 
 
 class StreamSettings(Settings):
@@ -226,14 +230,21 @@ class Experiment(Settings):
 
     @classmethod
     def from_resolved(cls, tree: dict[str, Any]) -> Experiment:
-        """Raises: RequestError where the tree was written by a version with other settings."""
+        """Raises: RequestError where the tree is damaged or was written by a version with other settings."""
         try:
             return parse(tree | {"method": as_stored_now(tree.get("method", {}))})
         except ValidationError as error:
             found = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise RequestError(
-                f"this experiment was stored by another version of redress ({found}). Use that version, or start a new run."
-            ) from error
+            raise unreadable(found) from error
+        except (AttributeError, TypeError) as error:  # a list where a method's settings belong, or the like
+            raise unreadable(str(error)) from error
+
+
+def unreadable(why: str) -> RequestError:
+    return RequestError(
+        f"this experiment was stored by another version of redress, or is damaged ({why}). Use that version, restore the file, "
+        "or start a new run."
+    )
 
 
 def completed(stored: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from datasets.storage.disk_cache import DiskCache
 from datasets.storage.store import Store, open_store
-from orchestration.errors import RequestError
+from orchestration.errors import RequestError, cause, first_line
 
 HUB = "imagenet"
 FOLDER = "weights"
@@ -39,7 +39,7 @@ def fetch(weights: str, published: str | None) -> dict[str, Tensor]:
         data = open_store(weights).read("")
     except (OSError, RuntimeError) as error:
         raise RequestError(
-            f"weights = {weights}: cannot be read ({error}). Expected {HUB!r}, or the path or s3:// address of a "
+            f"weights = {weights}: cannot be read ({cause(error)}). Expected {HUB!r}, or the path or s3:// address of a "
             ".safetensors or .pth state dict."
         ) from error
     return read_state(data, f"weights = {weights}")
@@ -56,7 +56,7 @@ def read_state(data: bytes, name: str) -> dict[str, Tensor]:
         loaded = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # damaged files raise nearly anything
         is_refused = isinstance(error, pickle.UnpicklingError)  # torch's message says how to run the code
-        reason = "it is damaged or holds pickled code" if is_refused else error
+        reason = "it is damaged or holds pickled code" if is_refused else first_line(error)
         raise RequestError(
             f"{name}: cannot be read ({reason}). Expected a .safetensors or .pth state dict without pickled code."
         ) from error

@@ -14,7 +14,7 @@ from datasets.protocols import protocols
 from datasets.protocols.protocols import Protocol
 from datasets.shards.dataset import Dataset, SplitIndex
 from datasets.storage.store import Store, open_store
-from orchestration.config.load import override
+from orchestration.config.stored import experiment_of
 from orchestration.evaluation.embed import Descriptors, load_features
 from orchestration.evaluation.evaluate import CACHE_KEY, cache_key, evaluate
 from orchestration.evaluation.score import evaluation_folder
@@ -38,7 +38,7 @@ def cached_descriptors(
     Descriptors that an earlier evaluation of this model on these data left complete are read.
     Raises: RequestError where the model cannot be evaluated on the data.
     """
-    experiment = override(located.checkpoint.experiment, [f"data={data}"], source="the run")
+    experiment = experiment_of(located.checkpoint, [f"data={data}"])
     key = cache_key(located.checkpoint, dataset, protocol, experiment.evaluate)
     run = open_store(located.run)
     folder = evaluation_folder(key)

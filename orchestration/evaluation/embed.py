@@ -34,6 +34,7 @@ from orchestration import cluster
 from orchestration.config import build
 from orchestration.config.load import Experiment
 from orchestration.config.settings import ResourceSettings
+from orchestration.config.stored import trained_model
 from orchestration.engine import checkpoint
 
 IN_PROCESS = 512  # images
@@ -159,11 +160,7 @@ class CueRenderer:
 
 def read_model(address: str) -> tuple[Experiment, Method]:
     """The experiment and the method of the checkpoint at `address`."""
-    found = checkpoint.find(address)
-    experiment = Experiment.from_resolved(found.experiment)
-    method = build.build_method(experiment, found.facts)
-    checkpoint.load_method_state(method, found)
-    return experiment, method
+    return trained_model(checkpoint.find(address))
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from datasets.protocols.protocols import PROTOCOLS, Mode, Protocol, check
 from datasets.shards.dataset import DataError, Dataset, SplitIndex
 from datasets.storage.store import Store, StoreError, open_store
 from methods import METHODS
-from orchestration import figures, numerics
+from orchestration import cluster, figures, numerics
 from orchestration.config import build
 from orchestration.config.diagnostics import either
 from orchestration.config.load import Experiment
-from orchestration.config.meta import build_on_meta
+from orchestration.config.meta import outline
 from orchestration.config.settings import EvaluateSettings
+from orchestration.config.stored import experiment_of, facts_of
 from orchestration.engine import checkpoint
 from orchestration.engine.checkpoint import Checkpoint
 from orchestration.errors import RequestError
@@ -48,8 +49,9 @@ def open_for_evaluation(data: str, *, validation: bool = False) -> tuple[Dataset
 
 def check_fits(model: Checkpoint, dataset: Dataset, protocol: Protocol) -> None:
     """Check that the model can be evaluated on the data. Raises: RequestError."""
-    check_method(model.experiment["method"]["name"], protocol, dataset.address)
-    check_inputs(Experiment.from_resolved(model.experiment), model.facts["label_map"], dataset, protocol)
+    trained = experiment_of(model)
+    check_method(trained.method.name, protocol, dataset.address)
+    check_inputs(trained, facts_of(model)["label_map"], dataset, protocol)
 
 
 def check_method(name: str, protocol: Protocol, data: str) -> None:
@@ -67,7 +69,7 @@ def check_inputs(experiment: Experiment, label_map: str | None, dataset: Dataset
 
     Raises: RequestError.
     """
-    if "parsing" not in build_on_meta(experiment).inputs:
+    if "parsing" not in outline(experiment).inputs:
         return
     splits = scored_splits(protocol)
     if bare := [split for split in splits if not dataset.index(split).has_parsing]:
@@ -127,6 +129,7 @@ def evaluate(
     reports that Ray starts.
     Raises: RequestError before work starts where data, protocol or checkpoint are not usable.
     """
+    cluster.check_address()
     dataset, protocol = open_for_evaluation(experiment.data, validation=validation)
     found = checkpoint.find(model)
     check_fits(found, dataset, protocol)
@@ -194,7 +197,7 @@ def render(
     asked: tuple[CueName, ...],
 ) -> None:
     """Add the pictures to the result."""
-    augmentation = build.build_augmentation(Experiment.from_resolved(found.experiment))
+    augmentation = build.build_augmentation(experiment_of(found))
     result.pictures["cmc.png"] = figures.cmc_curves({m: r.cmc for m, r in result.rankings.items()})
     for mode in protocol.modes:
         for name, cue in names_of(mode, asked).items():

@@ -21,8 +21,7 @@ from datasets.shards.dataset import Dataset
 from methods.gradcam import gradcam
 from methods.method import Method
 from orchestration.config import build
-from orchestration.config.load import Experiment
-from orchestration.engine import checkpoint
+from orchestration.config.stored import trained_model
 from orchestration.engine.checkpoint import Checkpoint
 from orchestration.evaluation import hard_triples, heatmaps
 from orchestration.evaluation.embed import Descriptors
@@ -120,11 +119,10 @@ def explain_samples(found: Checkpoint, samples: Sequence[list[Sample]]) -> list[
 
     The heat map of an image explains its similarity to the anchor; that of an anchor, its similarity to itself.
     """
-    trained = Experiment.from_resolved(found.experiment)
+    trained, method = trained_model(found)
     augmentation = build.build_augmentation(trained)
-    method = load_method(found, trained)
     number = len(samples[0])
-    inputs = prepared([s for part in samples for s in part], method, augmentation, build.input_dtype(trained))
+    inputs = prepared([s for part in samples for s in part], method.eval(), augmentation, build.input_dtype(trained))
     cams = upsampled(gradcam(method, inputs, torch.arange(number).repeat(len(samples))), augmentation)
     with torch.no_grad():
         views = method.views(*inputs)
@@ -149,12 +147,6 @@ def view_of(view: Tensor, image: np.ndarray, settings: Augmentation) -> Heat:
     lowest, highest = float(view.min()), float(view.max())
     heat = stretched(upsampled(view, settings)[0], lowest=lowest)
     return Heat(heatmaps.overlay(image, heat), f"{lowest:.2f} to {highest:.2f}")
-
-
-def load_method(found: Checkpoint, trained: Experiment) -> Method:
-    method = build.build_method(trained, found.facts)
-    checkpoint.load_method_state(method, found)
-    return method.eval()
 
 
 def prepared(samples: list[Sample], method: Method, settings: Augmentation, dtype: torch.dtype) -> list[Tensor]:

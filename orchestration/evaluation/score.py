@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets.storage.store import open_store
-from orchestration.config.load import override
+from orchestration.config.stored import experiment_of
 from orchestration.errors import RequestError
 from orchestration.evaluation.evaluate import cache_key, evaluate, open_for_evaluation
 from orchestration.progress import Progress
@@ -26,7 +26,7 @@ def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | Non
     """
     progress = progress or Progress()
     located = locate(model)
-    experiment = override(located.checkpoint.experiment, overrides, source="the run")
+    experiment = experiment_of(located.checkpoint, overrides)
     dataset, protocol = open_for_evaluation(experiment.data)
     key = cache_key(located.checkpoint, dataset, protocol, experiment.evaluate)
     folder = evaluation_folder(key)

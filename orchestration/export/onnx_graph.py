@@ -11,6 +11,7 @@ import onnxruntime
 import torch
 from torch import Tensor
 
+from orchestration.errors import first_line
 from orchestration.export.torch_graph import Descriptor, ExportError, check_features
 
 OUTPUT = "features"
@@ -38,7 +39,7 @@ def to_onnx(
         data = model.SerializeToString()
         graph = session(data)
     except Exception as error:
-        raise ExportError(f"the network's embed cannot be written as ONNX: {error}") from error
+        raise ExportError(f"the network's embed cannot be written as ONNX: {first_line(error)}") from error
     check_features("the ONNX graph", graph, descriptor, example)
     return data
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.export.graph_signature import InputKind
 
 from methods.ranking import describe
+from orchestration.errors import first_line
 from orchestration.export.serving import RefusedModelError, check_archive
 
 TOLERANCE = 1e-4
@@ -56,7 +57,7 @@ def trace(descriptor: Descriptor, example: tuple[Tensor, ...]) -> torch.export.E
         with torch.no_grad():
             program = torch.export.export(for_export(descriptor), tuple(example), dynamic_shapes=shapes, strict=False)
     except Exception as error:
-        raise ExportError(f"torch.export cannot trace the network's embed: {error}") from error
+        raise ExportError(f"torch.export cannot trace the network's embed: {first_line(error)}") from error
     remove_unreached(program)
     return program
 

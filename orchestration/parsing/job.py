@@ -183,6 +183,7 @@ def parse(
     other shards are finished and kept); RuntimeError where a shard was altered or cannot be read or written.
     """
     settings = settings or ParseSettings()
+    cluster.check_address()
     try:
         dataset, store = Dataset.open(data), open_store(destination)
         check(dataset, store, overwrite=settings.overwrite, overwrite_masks=settings.overwrite_masks)

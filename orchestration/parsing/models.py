@@ -24,7 +24,7 @@ from datasets.parsing.parser import GraphInput, GraphParser, Parser, SCHPParser
 from datasets.parsing.schp import load_schp
 from datasets.storage.store import StoreError, open_store
 from orchestration.engine.weights import read_state
-from orchestration.errors import RequestError
+from orchestration.errors import RequestError, first_line
 
 Run = Callable[[Tensor], Tensor]
 Shape = Sequence[int | None]
@@ -246,7 +246,3 @@ def digest(files: Sequence[bytes]) -> str:
     for data in files:
         whole.update(data)
     return whole.hexdigest()
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -19,6 +19,7 @@ from datasets.shards.dataset import Dataset, SplitIndex
 from datasets.storage.store import StoreError, open_store
 from methods.ranking import describe
 from orchestration.config.load import Experiment
+from orchestration.config.stored import facts_of, trained_model
 from orchestration.errors import RequestError
 from orchestration.evaluation import descriptors, explain
 from orchestration.evaluation.embed import Descriptors, GroupReader, embed, load_features
@@ -67,9 +68,9 @@ class Network:
     """
 
     def __init__(self, located: Located, *, mirrored: bool, masks: str | None) -> None:
-        self.trained = Experiment.from_resolved(located.checkpoint.experiment)
-        self.method = explain.load_method(located.checkpoint, self.trained)
-        self.label_map = located.checkpoint.facts["label_map"]
+        self.trained, method = trained_model(located.checkpoint)
+        self.method = method.eval()
+        self.label_map = facts_of(located.checkpoint)["label_map"]
         self.mirrored, self.masks = mirrored, masks
 
     @property

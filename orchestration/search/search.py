@@ -19,7 +19,7 @@ from datasets.storage.store import StoreError, open_store
 from methods.matches import Labels as RankingLabels
 from methods.matches import valid_and_match
 from orchestration import figures
-from orchestration.config.load import Experiment, override
+from orchestration.config.stored import experiment_of, facts_of
 from orchestration.errors import RequestError
 from orchestration.evaluation import explain
 from orchestration.evaluation.evaluate import check_inputs, check_method
@@ -114,19 +114,19 @@ def in_dataset(
     located: Located, where: str, images: Sequence[str], split: str | None, masks: str | None, progress: Progress
 ) -> tuple[Entries, Entries, Mode | None]:
     """The gallery and the queries; and for queries of the data set, the mode whose rule says which entries are valid."""
-    experiment = override(located.checkpoint.experiment, [f"data={where}"], source="the run")
+    experiment = experiment_of(located.checkpoint, [f"data={where}"])
     dataset = Dataset.open(experiment.data)
     protocol = PROTOCOLS[dataset.manifest.protocol]
     mode = explain.mode_of(protocol)
     split = split or mode.gallery
-    check_method(located.checkpoint.experiment["method"]["name"], protocol, where)
-    trained = Experiment.from_resolved(located.checkpoint.experiment)
+    trained = experiment_of(located.checkpoint)
+    check_method(trained.method.name, protocol, where)
     files = [image for image in images if os.path.exists(image)]
     if files and len(files) < len(images):
         missing = next(image for image in images if image not in files)
         raise RequestError(f"image {missing}: no such file. Name either files or keys of the data set's queries.")
     searched = replace(mode, query=split if files else mode.query, gallery=split)
-    check_inputs(trained, located.checkpoint.facts["label_map"], dataset, replace(protocol, modes=(searched,)))
+    check_inputs(trained, facts_of(located.checkpoint)["label_map"], dataset, replace(protocol, modes=(searched,)))
     described = Described(located, experiment, dataset, protocol)
     if files:
         network = Network(located, mirrored=is_mirrored(located, protocol), masks=masks)
@@ -145,7 +145,7 @@ def in_dataset(
 def is_mirrored(located: Located, protocol: Protocol | None) -> bool:
     """Whether descriptors add the mirror image's embedding: as evaluated, never for clips."""
     is_video = protocol is not None and protocol.sample == "tracklet"
-    return bool(located.checkpoint.experiment["evaluate"]["flip"]) and not is_video
+    return experiment_of(located.checkpoint).evaluate.flip and not is_video
 
 
 def check_keys(dataset: Dataset, mode: Mode, images: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 from pydantic import BaseModel
@@ -16,6 +15,7 @@ from pydantic import BaseModel
 from methods import METHODS
 from methods.method import Batch, DataFacts, Method, Stage
 from orchestration.config.load import Experiment
+from orchestration.config.meta import watched
 
 EXECUTION = "controls how runs are stored or executed, not what they learn"
 WITHOUT_EFFECT = {
@@ -58,18 +58,8 @@ def settings_read(experiment: Experiment) -> list[tuple[str, set[str]]]:
 
     Building the method and listing its stages count for the first stage, a descriptor for none.
     """
-    settings = type(experiment.method)
-    read: set[str] = set()
-
-    class Watched(settings):  # type: ignore[valid-type, misc]
-        def __getattribute__(self, name: str) -> Any:
-            read.add(name)
-            return super().__getattribute__(name)
-
-    given = {key: NARROW.get(key, getattr(experiment.method, key)) for key in settings.model_fields}
-    watched = Watched.model_construct(**given)
-    read.clear()
-    found = [(stage.title, set(read)) for stage in exercise(METHODS[experiment.method.name], watched)]
+    settings, read = watched(experiment.method, **NARROW)
+    found = [(stage.title, set(read)) for stage in exercise(METHODS[experiment.method.name], settings)]
     return [*found, ("", set(read))]
 
 

@@ -22,8 +22,9 @@ from orchestration.config.epochs import end_epoch, first_epoch
 from orchestration.config.load import Experiment
 from orchestration.config.meta import build_on_meta, per_class_tensors
 from orchestration.config.settings import completed
+from orchestration.config.stored import facts_of
 from orchestration.engine import checkpoint, weights
-from orchestration.errors import RequestError, ServiceUnavailableError
+from orchestration.errors import RequestError, ServiceUnavailableError, cause, origin
 from orchestration.evaluation.cue_study import check_cues
 from orchestration.evaluation.evaluate import (
     check_inputs,
@@ -67,6 +68,7 @@ class Prepared:
 def prepare(experiment: Experiment) -> Prepared:
     """Check everything that can be checked before a worker starts. Raises: RequestError with the fix."""
     numerics.use(experiment.numerics)
+    cluster.check_address()
     dataset, protocol = open_for_evaluation(experiment.data)
     index = check_on_data(experiment, dataset, protocol)
     if experiment.select != "last":
@@ -273,6 +275,7 @@ def check_initial_weights(prepared: Prepared, model: str) -> tuple[str, list[str
     per_class = per_class_tensors(prepared.experiment)
     try:
         found = locate(model).checkpoint
+        facts_of(found)
         return found.address, checkpoint.load_initial_state(method, found, per_class, prepared.facts["fingerprint"])
     except (RequestError, StoreError, checkpoint.CorruptCheckpointError) as error:
         raise RequestError(f"init_from = {model}: {error}") from error
@@ -369,7 +372,7 @@ def run_trainer(trainer: Any, store: Store, say: Callable[[str], None]) -> dict[
     if errors and store.exists(FAILURE):
         return json.loads(store.read(FAILURE))
     if errors:
-        return {"type": type(errors[0]).__name__, "message": str(errors[0])}
+        return {"type": type(origin(errors[0])).__name__, "message": cause(errors[0])}
     return returned.get("failure")
 
 

@@ -20,6 +20,7 @@ from datasets.storage.store import open_store
 from orchestration.addresses import split_stage
 from orchestration.config.load import Experiment
 from orchestration.engine import checkpoint, weights
+from orchestration.errors import cause, origin
 from orchestration.registry.locate import locate
 from orchestration.sweeps.state import Trial
 from orchestration.tracking import tracked_run
@@ -231,7 +232,7 @@ class SweepTrial(Trainable):
 
 def describe_failure(error: Exception) -> str:
     """The type and message of an error; the message of a FinalError names the type already."""
-    return str(error) if isinstance(error, FinalError) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, FinalError) else f"{type(origin(error)).__name__}: {cause(error)}"
 
 
 def trainable(job: Job) -> type[SweepTrial]:

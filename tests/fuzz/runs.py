@@ -96,7 +96,7 @@ def run(given: Any, folder: Path) -> Case:
         else:
             read_model(address)
 
-    return Case(call, ((where, "this experiment", checkpoint.DESCRIPTION),))
+    return Case(call, ((where,),))
 
 
 # Journals

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -114,14 +117,64 @@ def test_compose_asks_for_nothing_that_the_example_environment_lacks(compose: di
     assert used <= environment_names(), used - environment_names()
 
 
-def test_compose_publishes_on_the_loopback_alone_and_pins_its_images(compose: dict[str, Any]) -> None:
+def test_compose_publishes_on_the_loopback_alone(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         for port in service.get("ports", ()):
             assert port.startswith("127.0.0.1:"), f"{name} publishes {port}"
-        image = service["image"]
-        assert image in ("redress", "redress-mlflow") or re.search(r":[0-9.]+$", image), (
-            f"{name}: {image} has no version"
-        )
+
+
+PINNED = re.compile(r"([a-z0-9./-]+):[a-z0-9.-]*[0-9][a-z0-9.-]*\$\{([A-Z]+_DIGEST)(:-)?\}")  # name:version${X_DIGEST}
+
+
+def images_of_others(compose: dict[str, Any]) -> dict[str, str]:
+    """Every image that is pulled, with the place that names it."""
+    found = {
+        service["image"]: f"service {name}"
+        for name, service in compose["services"].items()
+        if service["image"] not in ("redress", "redress-mlflow")
+    }
+    for file in sorted(INFRA.glob("*Dockerfile")):
+        found |= dict.fromkeys(re.findall(r"^FROM (\S+)", file.read_text(), re.MULTILINE), file.name)
+    return found
+
+
+def test_every_image_of_others_has_a_version_and_takes_a_digest(compose: dict[str, Any]) -> None:
+    images = images_of_others(compose)
+    assert len(images) == 4
+    names = {}
+    for image, place in images.items():
+        found = PINNED.fullmatch(image)
+        assert found, f"{place}: {image} has no version, or no variable for a digest"
+        names[found[2]] = place
+    assert len(names) == 4, "each has its own variable"
+    example = dict(re.findall(r"^([A-Z]+_DIGEST)=(.*)$", (INFRA / "redress.env.example").read_text(), re.MULTILINE))
+    assert example.keys() == names.keys()
+    assert all(re.fullmatch(r"(@sha256:[0-9a-f]{64})?", digest) for digest in example.values())
+    for name, place in names.items():
+        if place.endswith("Dockerfile"):
+            assert re.search(rf"^ARG {name}=$", (INFRA / place).read_text(), re.MULTILINE), place
+    given = [service["build"].get("args", {}) for service in compose["services"].values() if "build" in service]
+    assert {name for one in given for name in one} == {n for n, place in names.items() if place.endswith("Dockerfile")}
+
+
+def test_make_digests_prints_a_line_for_each_image(compose: dict[str, Any], tmp_path: Path) -> None:
+    """Docker is a script that knows a digest for each name, as a registry does."""
+    docker = tmp_path / "docker"
+    answer = 'printf "sha256:"; printf %s "$4" | sha256sum | cut -c-64'
+    docker.write_text(f'#!/bin/sh\n[ "$1 $2 $3" = "buildx imagetools inspect" ] || exit 9\n{answer}\n')
+    docker.chmod(0o755)
+    found = {image: PINNED.fullmatch(image) for image in images_of_others(compose)}
+    expected = {
+        one[2]: f"@sha256:{hashlib.sha256(image.partition('$')[0].encode()).hexdigest()}"
+        for image, one in found.items()
+        if one
+    }
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["make", "-s", "digests"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert dict(line.split("=", 1) for line in done.stdout.splitlines()) == expected
+    docker.write_text("#!/bin/sh\nexit 1\n")
+    assert subprocess.run(["make", "-s", "digests"], cwd=ROOT, env=environment, capture_output=True).returncode != 0
 
 
 def test_each_compose_service_gets_its_secrets_alone(compose: dict[str, Any]) -> None:
@@ -185,8 +238,10 @@ def test_what_the_image_copies_is_there() -> None:
 
 def test_the_versions_named_are_the_locked_ones(rayjob: dict[str, Any]) -> None:
     assert rayjob["spec"]["rayClusterSpec"]["rayVersion"] == VERSIONS["ray"]
-    pins = dict(re.findall(r'"([a-z]+)(?:\[\w+\])?==([^"]+)"', (INFRA / "mlflow.Dockerfile").read_text()))
-    assert pins == {name: VERSIONS[name] for name in ("mlflow", "pyarrow")}
+    text = (INFRA / "mlflow.Dockerfile").read_text()
+    pins = dict(re.findall(r'"([a-z0-9]+)(?:\[\w+\])?==([^"]+)"', text))
+    assert pins == {name: VERSIONS[name] for name in ("mlflow", "pyarrow", "boto3", "psycopg")}
+    assert len(pins) == len(re.findall(r'"[a-z0-9\[\]]+[=><~]', text)), "all of them are pinned"
 
 
 def test_the_rayjob_is_protected_ends_and_takes_secrets_from_kubernetes(rayjob: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from datasets.storage.address import AddressError
-from orchestration.addresses import model_address, run_address, tracking_address
+from orchestration.addresses import cluster_address, model_address, run_address, tracking_address
 
 NAME = "MLFLOW_TRACKING_URI"
 ID = "0123456789abcdef" * 2
@@ -61,3 +61,34 @@ def test_others_are_refused_without_their_secrets(text: str, told: str) -> None:
     assert told in message
     assert "pw" not in message
     assert message.isprintable()
+
+
+@pytest.mark.parametrize("text", ["auto", "10.0.0.1:6379", "head:6379", "ray://head:10001", "[::1]:6379"])
+def test_addresses_of_clusters(text: str) -> None:
+    assert cluster_address(text, "RAY_ADDRESS") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (" head:6379", "blanks around"),
+        ("he\nad:6379", "control character"),
+        ("local", "unset RAY_ADDRESS"),
+        ("http://head:8265", "`ray job submit`"),
+        ("head", "expected host:port"),
+        ("head:", "expected host:port"),
+        ("head:6379/x", "expected host:port"),
+        ("://head:6379", "expected host:port"),
+        ("s3://head:6379", "expected host:port"),
+        ("RAY://head:6379", "expected host:port"),
+        ("ray://joe:pw@head:10001", "expected host:port"),
+        ("", "is blank"),
+    ],
+)
+def test_other_addresses_of_clusters_are_refused(text: str, told: str) -> None:
+    with pytest.raises(AddressError) as caught:
+        cluster_address(text, "RAY_ADDRESS")
+    assert str(caught.value).startswith("RAY_ADDRESS = ")
+    assert told in str(caught.value)
+    assert "pw" not in str(caught.value)
+    assert str(caught.value).isprintable()

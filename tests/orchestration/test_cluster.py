@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from orchestration import cluster
+from tests.servers.process import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 TELL_FROM_WORKERS = """
@@ -166,6 +167,47 @@ def test_a_cluster_that_does_not_answer_is_named(starts: Callable[..., Starts]) 
     ):
         cluster.join({}, "10.0.0.1:6379")
     assert made.calls == 1
+
+
+ASK = """
+import json, time
+from orchestration import cluster
+from orchestration.cli.main import failure
+begun = time.monotonic()
+try:
+    cluster.connect(lambda text: None)
+except Exception as error:
+    print(json.dumps([failure(error), time.monotonic() - begun]))
+"""
+
+
+def test_an_address_that_nobody_answers_at_is_told_at_once(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    told, seconds = json.loads(in_a_process(ASK, tmp_path, RAY_ADDRESS=address))
+    assert told["status"] == 1
+    assert told["error"]["type"] == "RayUnavailableError"
+    assert told["error"]["message"].startswith(f"no Ray cluster answers at {address} ([Errno 111] Connection refused)")
+    assert seconds < 10, "before Ray is asked"
+
+
+@pytest.mark.parametrize("address", ["nowhere.invalid:6379", "ray://127.0.0.1:99999"])
+def test_hosts_and_ports_that_do_not_exist_are_told(address: str) -> None:
+    with pytest.raises(cluster.RayUnavailableError, match=f"no Ray cluster answers at {address}"):
+        cluster.check_answers(address)
+
+
+def test_an_address_that_is_none_is_a_wrong_request(tmp_path: Path) -> None:
+    told, _ = json.loads(in_a_process(ASK, tmp_path, RAY_ADDRESS="http://127.0.0.1:8265"))
+    assert told["status"] == 2
+    assert "`ray job submit`" in told["error"]["message"]
+
+
+def test_another_error_of_ray_while_connecting_is_told_with_the_address(starts: Callable[..., Starts]) -> None:
+    starts(RuntimeError("Version mismatch: the cluster has Ray 1\nand much more"))
+    with pytest.raises(
+        cluster.RayUnavailableError, match=r"at 10\.0\.0\.1:6379 \(Version mismatch: the cluster has Ray 1\)"
+    ):
+        cluster.join({}, "10.0.0.1:6379")
 
 
 @pytest.mark.ray

@@ -126,6 +126,10 @@ def test_a_key_at_the_wrong_place_is_answered_with_the_right_one() -> None:
         ("stream.cache_bytes=1GX", "expected a size such as 512MiB"),
         ("stream.disk_cache=cache", "an absolute folder on the workers' own disks"),
         ("stream.disk_cache=s3://reid/cache", "an absolute folder on the workers' own disks"),
+        ("stream.disk_cache=S3://reid/cache", "an absolute folder on the workers' own disks"),
+        ('stream.disk_cache="/var/tmp "', "blanks around the address"),
+        ('stream.disk_cache="/var/\\u0007"', "a control character"),
+        ("stream.disk_cache=file:///var/ca%23che?x", "write %3F"),
         ("stream.disk_cache_bytes=1", "must be at least"),
         ("select=best", "best:val_query/clothes-changing/mAP"),
         ("method.name=call", "Did you mean cal?"),
@@ -203,7 +207,7 @@ def test_overriding_a_stored_experiment_blames_words_and_run() -> None:
 
 def test_an_experiment_of_another_version_says_so() -> None:
     stored = load("cal-demo", [DATA]).resolved()
-    with pytest.raises(RequestError, match=r"another version of redress \(frobnicate"):
+    with pytest.raises(RequestError, match=r"another version of redress, or is damaged \(frobnicate"):
         Experiment.from_resolved(stored | {"frobnicate": 1})
 
 
