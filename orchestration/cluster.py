@@ -57,8 +57,6 @@ def connect(say: Callable[[str], None] | None = None) -> None:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what fails is raised; the rest is Ray's own chatter
-        # What a killed command leaves of Ray gives up after so many seconds without the GCS, in place of 60.
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "20")
         # Otherwise Ray replaces 127.0.0.1 by the machine's address.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
