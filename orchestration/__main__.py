@@ -14,13 +14,16 @@ def run() -> int:
     if "--json" in sys.argv:
         json_descriptor = os.dup(1)
         os.dup2(2, 1)
+    from orchestration import lost_cluster
     from orchestration.cli.main import main
     from orchestration.numerics import PORTABLE, OtherNumericsError
     from orchestration.signals import interrupt
 
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        return main(sys.argv[1:], json_descriptor)
+        status = main(sys.argv[1:], json_descriptor)
+        lost_cluster.leave(status)
+        return status
     except OtherNumericsError:  # nothing was started: begin anew, with the variables in place before torch loads
         os.environ.update(PORTABLE)
         if json_descriptor is not None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestration import numerics
+from orchestration import lost_cluster, numerics
 from orchestration.addresses import cluster_address
 from orchestration.errors import RequestError, first_line
 from orchestration.signals import handlers_kept
@@ -130,11 +130,13 @@ def start(options: Mapping[str, Any], say: Callable[[str], None]) -> None:
 
     failure = attempt_start(options)
     if failure is None:
+        watch_local()
         return
     say(f"Ray did not start ({reason(failure)}); starting it once more")
     ray.shutdown()
     failure = attempt_start(options)
     if failure is None:
+        watch_local()
         return
     ray.shutdown()
     raise RayUnavailableError(
@@ -153,6 +155,12 @@ def attempt_start(options: Mapping[str, Any]) -> Exception | None:
         except Exception as error:  # Ray raises its plainest class
             return error
     return None
+
+
+def watch_local() -> None:
+    from ray._private import worker
+
+    lost_cluster.watch(worker._global_node)
 
 
 def reason(error: Exception) -> str:

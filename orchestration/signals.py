@@ -11,6 +11,8 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GO_ON = "Give the same command again to go on."
 
+_received: list[int] = []
+
 
 class Interruption(KeyboardInterrupt):
     """A signal ended the work. `number`: which one."""
@@ -26,13 +28,20 @@ def status_of(error: KeyboardInterrupt) -> int:
 
 
 def number_of(error: KeyboardInterrupt) -> int:
-    return error.number if isinstance(error, Interruption) else int(signal.SIGINT)
+    """Ray raises a plain KeyboardInterrupt after any signal: then the last one that `interrupt` received is the cause."""
+    return error.number if isinstance(error, Interruption) else _received[-1] if _received else int(signal.SIGINT)
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
     """The handler of both signals: Python's own raises for Ctrl-C alone."""
+    _received.append(number)
     what = "interrupted" if number == signal.SIGINT else "terminated by SIGTERM"
     raise Interruption(number, f"{what}. {GO_ON}")
+
+
+def forget() -> None:
+    """Begin a new request: signals of an earlier one in this process are not its own."""
+    _received.clear()
 
 
 def is_main_thread() -> bool:

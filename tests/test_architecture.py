@@ -29,7 +29,7 @@ FLOORS = {
     ),
     "orchestration": (
         "addresses errors progress figures measures signals",
-        "engine export numerics",
+        "engine export lost_cluster numerics",
         "config",
         "cluster tracking",
         "parsing registry",

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from datasets.errors import DamagedSource, DataError
 from datasets.storage.address import parse_address, shown
+from orchestration import lost_cluster, signals
 from orchestration.cli.command import Answer, Command, Group, opening, parse_common
 from orchestration.cli.commands.clip import CLIP
 from orchestration.cli.commands.data import DATA
@@ -67,6 +68,7 @@ def main(args: Sequence[str] | None = None, json_descriptor: int | None = None) 
     answer: Answer = {"status": DONE, "command": None}
     show: Callable[[Answer], None] = print
     is_running = False
+    signals.forget()
     try:
         common, args = parse_common(args)
         answer["command"], command, args = REDRESS.find(args)
@@ -88,7 +90,7 @@ def main(args: Sequence[str] | None = None, json_descriptor: int | None = None) 
     except OtherNumericsError:
         raise
     except (Exception, KeyboardInterrupt) as error:
-        answer |= failure(error)
+        answer |= failure(lost_cluster.error_of(error))
         if common.debug:
             traceback.print_exc()
     return deliver(answer, common, show, json_descriptor)

@@ -15,7 +15,7 @@ from datasets.shards.exclusive import exclusive
 from datasets.storage.store import Store, StoreError, open_store
 from methods import METHODS
 from methods.method import MethodError, stage_of
-from orchestration import cluster, numerics
+from orchestration import cluster, lost_cluster, numerics
 from orchestration.addresses import split_stage
 from orchestration.config import build
 from orchestration.config.epochs import end_epoch, first_epoch
@@ -195,8 +195,9 @@ def carry_out(
         fit(prepared, run, config, progress)
         result = finish(prepared, run, store, progress)
     except KeyboardInterrupt as error:
-        run.finish("KILLED")
-        raise Interruption(number_of(error), how_to_resume(run)) from None
+        run.finish("FAILED" if lost_cluster.is_lost() else "KILLED")
+        interruption = Interruption(number_of(error), f"interrupted {how_to_resume(run)}")
+        raise lost_cluster.error_of(interruption, f"The run stopped {how_to_resume(run)}") from None
     except BaseException:
         run.finish("FAILED")
         raise
@@ -379,7 +380,7 @@ def run_trainer(trainer: Any, store: Store, say: Callable[[str], None]) -> dict[
 def how_to_resume(run: tracked_run.TrackedRun) -> str:
     found = checkpoint.latest(open_store(run.storage))
     at = f"at step {found.progress.step}" if found else "before the first checkpoint"
-    return f"interrupted {at}. `redress train --resume {run.run_id}` continues the run."
+    return f"{at}. `redress train --resume {run.run_id}` continues the run."
 
 
 def finish(prepared: Prepared, run: tracked_run.TrackedRun, store: Store, progress: Progress) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from datasets.shards.exclusive import exclusive
-from orchestration import cluster
+from orchestration import cluster, lost_cluster
 from orchestration.addresses import split_stage
 from orchestration.config.load import Experiment
 from orchestration.engine import checkpoint, weights
@@ -112,8 +112,8 @@ def carry_out(
             sweep.run_trials()
         answer = sweep.finish()
     except KeyboardInterrupt as error:
-        give_up(sweep, run, "KILLED")
-        raise Interruption(number_of(error), how_to_resume(run)) from None
+        give_up(sweep, run, "FAILED" if lost_cluster.is_lost() else "KILLED")
+        raise lost_cluster.error_of(Interruption(number_of(error), how_to_resume(run)), how_to_resume(run)) from None
     except BaseException:
         give_up(sweep, run, "FAILED")
         raise

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tests.campaign.arena import ROOT, Arena, furnish
-from tests.campaign.command import Running
+from tests.campaign.command import Running, kill, using
 from tests.campaign.ledger import Ledger, table
 from tests.campaign.perform import Performance, undisturbed
 from tests.campaign.strikes import Attack, Undisturbed, plan
@@ -136,6 +138,7 @@ def campaign(out: Path, seed: int, kills: int, only: Sequence[str], until: float
             if not work.ledger.has(one.number, one.subject):
                 work.attack(one)
     finally:
+        kill([*using(work.arena.work), *using(work.arena.temporary)])  # of an attack that was interrupted
         work.arena.close()
     entries = work.ledger.of_seed()
     print(f"\n{table(entries)}")
@@ -150,7 +153,12 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
+def interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def main() -> int:
+    signal.signal(signal.SIGTERM, interrupt)  # the command at work ends with the campaign
     parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="number of processes to kill (default: 100)")
     parser.add_argument("--seed", type=int, default=0)

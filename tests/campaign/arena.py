@@ -45,6 +45,7 @@ class Arena:
         return kept | {
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
+            "RAY_worker_niceness": "0",  # by default workers give way to whatever else a shared machine does
             "TMPDIR": str(self.temporary),
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.database}",
             launch.FOLDERS: json.dumps([str(self.work)]),

@@ -9,7 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from orchestration.signals import Interruption, first_signal_noted, handlers_kept, interrupt, number_of, status_of
+from orchestration.signals import (
+    Interruption,
+    first_signal_noted,
+    forget,
+    handlers_kept,
+    interrupt,
+    number_of,
+    status_of,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +39,9 @@ def test_sigterm_raises_as_ctrl_c_does() -> None:
     with pytest.raises(KeyboardInterrupt, match=r"terminated by SIGTERM\. Give the same command again") as raised:
         os.kill(os.getpid(), signal.SIGTERM)
     assert status_of(raised.value) == 143
+    assert status_of(KeyboardInterrupt()) == 143, "Ray passes on no more than that"
+    forget()
+    assert status_of(KeyboardInterrupt()) == 130
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
