@@ -55,6 +55,19 @@ def test_a_reader_that_follows_sees_each_record_once_over_many_segments(store: S
     assert reader.read_new() == []
 
 
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The bytes of each write to any store from now on."""
+    written: list[int] = []
+    write = Store.write
+
+    def counting(self: Store, path: str, data: bytes) -> None:
+        written.append(len(data))
+        write(self, path, data)
+
+    monkeypatch.setattr(Store, "write", counting)
+    return written
+
+
 def stored_bytes(store: Store) -> int:
     return sum(store.size(path) or 0 for path in store.list("list"))
 
@@ -64,9 +77,7 @@ def test_all_writes_are_a_bounded_multiple_of_the_list(
     record: int, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each record is written at once, as at one slow step a flush."""
-    written = []
-    write = Store.write
-    monkeypatch.setattr(Store, "write", lambda self, path, data: (written.append(len(data)), write(self, path, data)))
+    written = counted(monkeypatch)
     writer = SegmentWriter(store, "list", {"who": 1}, flush_s=60)
     for step in range(100):
         writer.append({"step": step, "text": "x" * record})
@@ -78,9 +89,7 @@ def test_all_writes_are_a_bounded_multiple_of_the_list(
 
 def test_a_steady_list_has_large_segments_and_few_writes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The thread waits until a write doubles the segment: a step a second (here: a hundredth) of 700 bytes."""
-    written = []
-    write = Store.write
-    monkeypatch.setattr(Store, "write", lambda self, path, data: (written.append(len(data)), write(self, path, data)))
+    written = counted(monkeypatch)
     writer = SegmentWriter(store, "list", {"who": 1}, flush_s=0.01, segment_bytes=64 << 10)
     for step in range(150):
         writer.append({"step": step, "text": "x" * 700})
