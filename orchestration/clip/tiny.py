@@ -10,6 +10,7 @@ Contrastive training of a transformer from nothing does not leave chance in this
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -82,14 +83,25 @@ def train_tiny(dataset: Dataset, seed: int, advance: Advance) -> tuple[TinyCLIP,
     captions = check(dataset)
     train = read(dataset, ("train",), captions, advance)
     test = read(dataset, test_splits(dataset), captions, advance)
-    with torch.random.fork_rng(devices=[]):
+    with one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         words = Words.of([*train.person, *train.outfit, *test.person, *test.outfit])
         model = TinyCLIP(CLIPCNN(), TextTower(TINY, words.vocabulary), words)
         generator = torch.Generator().manual_seed(seed)
         learn_words(model, train, generator, advance)
         learn_pairs(model, train, generator, advance)
-    return model, recalls(model, test, generator)
+        return model, recalls(model, test, generator)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums depend on the number of threads, and products as small as these gain nothing from several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check(dataset: Dataset) -> dict[str, dict]:
