@@ -31,7 +31,7 @@ from orchestration.clip.recall import distinct, recall
 from orchestration.clip.words import Words, as_prompt
 from orchestration.errors import RequestError
 
-WORD_STEPS, PAIR_STEPS, BATCH = 300, 400, 64
+WORD_STEPS, PAIR_STEPS, BATCH = 600, 800, 64
 LEARNING_RATE = 2e-3
 MOST_SCALE = 100.0
 CANDIDATES = 100  # sentences and images that recall is measured among
