@@ -102,7 +102,7 @@ class Sweep:
     ) -> None:
         self.plan, self.prepared, self.run, self.progress = planned, prepared, run, progress
         self.sweep_state = SweepState(planned.seeds)
-        self.client = mlflow_client.connect()
+        self.client = mlflow_client.connect(create=False)
         sweep_runs.read_back(self.client, run.run_id, planned.settings.objective, self.sweep_state)
         search = planned.settings.search
         assert search is not None
