@@ -138,9 +138,7 @@ class CCAF(Method):
             self.prompts["outfits"] = Prompts(CLOTHES, facts.num_clothes, settings.prompt_tokens, size.text.width)
         self.register_buffer("is_clothing", label_table(facts.clothing_labels), persistent=False)
         self.white = facts.white
-        self.tables: dict[
-            str, Tensor
-        ] = {}  # of the stage, by prompts: features of images [rows, dim], of texts [classes, dim]
+        self.tables: dict[str, Tensor] = {}  # by prompts: features of images [rows, dim], later of texts [classes, dim]
 
     def stages(self) -> tuple[Stage, ...]:
         """Prompts, where a loss reads one, then everything else."""

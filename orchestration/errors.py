@@ -71,7 +71,7 @@ def kind(error: Any, table: Mapping[str, str]) -> str | None:
 
 
 def told(what: str, meaning: str | None) -> str:
-    return f"{what} ({meaning})" if meaning else what
+    return f"{what.rstrip('.')} ({meaning})" if meaning else what
 
 
 # What SQLite says → what it means for a user. SQLAlchemy puts the statement and its parameters around it.

@@ -95,8 +95,8 @@ def clear_destination(dataset: Dataset, store: Store) -> None:
     """Removes a finished data set from the destination; finished shards of an interrupted job stay. Raises: StoreError."""
     if store.exists(MANIFEST):
         clear(store, dataset.splits, overwrite=True)
-    for split in dataset.splits:
-        store.clean_temp(split)
+    for place in (*dataset.splits, INDEX, MANIFEST, UNFINISHED):
+        store.clean_temp(place)
 
 
 def write_piece(dataset: Dataset, piece: Piece, store: Store, record: Record, masks: Masks) -> Shard:

@@ -135,6 +135,8 @@ def clear(store: Store, splits: Iterable[str], overwrite: bool, resumption: Resu
     kept = {one.shard.path for shards in resumption.kept.values() for one in shards} if resumption else set()
     if resumption is None:
         forget(store)
+    for file in (INDEX, MANIFEST):
+        store.clean_temp(file)
     for folder in sorted(folders):
         store.clean_temp(folder)
         for path in store.list(folder):

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import os
 import re
 import shutil
@@ -71,9 +72,11 @@ class Local:
         found = [entry.name + "/" * entry.is_dir() for entry in os.scandir(place)]
         return [name for name in found if not _is_temporary(name)]
 
-    def clean_temp(self, place: str) -> None:
-        for path in _files(place):
-            if _is_temporary(path.name):
+    def clean_temp(self, place: str, spared: str | None = None) -> None:
+        path = Path(place)
+        beside = path.parent.glob(f".{glob.escape(path.name)}.*.tmp") if not path.is_dir() else _files(place)
+        for path in beside:
+            if _is_temporary(path.name) and not (spared and path.is_relative_to(spared)):
                 path.unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # it holds other files, or is gone
                     path.parent.rmdir()
@@ -191,7 +194,7 @@ class S3:
         names = [info.base_name + "/" * (info.type == pafs.FileType.Directory) for info in found]
         return [name for name in names if name.endswith("/") or not _is_marker(name)]
 
-    def clean_temp(self, place: str) -> None:
+    def clean_temp(self, place: str, spared: str | None = None) -> None:
         """Nothing to do: an incomplete upload is no object."""
 
     def delete(self, place: str) -> None:

@@ -158,14 +158,15 @@ class Store:
         place = self._place(prefix)
         self._try("delete", prefix, lambda: self._backend.remove_folder(place))
 
-    def clean_temp(self, prefix: str = "") -> None:
-        """Removes the temporary files of killed writers below the folder `prefix`, and folders that held nothing else.
+    def clean_temp(self, prefix: str = "", spare: str | None = None) -> None:
+        """Removes the temporary files of killed writers of `prefix`: of a file, or of all below a folder, and folders that held
+        nothing else.
 
-        Nobody else may be writing there.
+        spare: a folder in that folder that stays as it is. Nobody else may be writing there.
         Raises: StoreError.
         """
-        place = self._place(prefix)
-        self._try("clean", prefix, lambda: self._backend.clean_temp(place))
+        place, spared = self._place(prefix), spare and self._place(f"{prefix}/{spare}" if prefix else spare)
+        self._try("clean", prefix, lambda: self._backend.clean_temp(place, spared))
 
     @cached_property
     def stats(self) -> StoreStats:

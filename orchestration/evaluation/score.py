@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from datasets.errors import DataError
+from datasets.shards.exclusive import exclusive
 from datasets.storage.store import open_store
 from orchestration.config.stored import experiment_of
 from orchestration.errors import RequestError
@@ -31,7 +33,8 @@ def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | Non
     key = cache_key(located.checkpoint, dataset, protocol, experiment.evaluate)
     folder = evaluation_folder(key)
     destination = open_store(located.run).join(folder)
-    with progress.bar("evaluating") as bar:
+    with exclusive(destination), progress.bar("evaluating") as bar:
+        open_store(destination).clean_temp()  # an earlier evaluation may have been killed while it wrote there
         result = evaluate(located.checkpoint.address, experiment, destination, progress=bar, say=progress.say)
     log_pictures(located, result.pictures, folder, progress)
     return {
@@ -48,7 +51,7 @@ def score(model: str, overrides: Sequence[str] = (), *, progress: Progress | Non
 def evaluation_folder(key: Mapping[str, Any]) -> str:
     """The folder of an evaluation below its run. key: the cache key of its descriptors (`evaluate.cache_key`)."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return f"evaluations/{digest[:16]}"
+    return f"{tracked_run.EVALUATIONS}/{digest[:16]}"
 
 
 def log_pictures(located: Located, pictures: Mapping[str, bytes], folder: str, progress: Progress) -> None:
@@ -56,17 +59,14 @@ def log_pictures(located: Located, pictures: Mapping[str, bytes], folder: str, p
     if located.run_id is None:
         return
     try:
-        run = tracked_run.open_run(located.run)
-        if run.is_running():  # its own process writes its records
-            raise RequestError(f"run {run.run_id} is still running. Evaluate again after its end")
-    except RequestError as error:
-        progress.say(f"the pictures are in {folder} of the run's storage and not in MLflow: {error}")
-        return
-    try:
-        for name, data in pictures.items():
-            run.log_picture(data, f"{folder}/{name}")
-        run.deliver()
-    except SegmentTakenError:
-        progress.say(
-            f"the pictures are in {folder} of the run's storage and not in MLflow: another evaluation wrote at the same time"
-        )
+        with exclusive(located.run):
+            run = tracked_run.open_run(located.run)
+            if run.is_running():  # its own process, on another machine, writes its records
+                raise RequestError(f"run {run.run_id} is still running. Evaluate again after its end")
+            run.store.clean_temp(spare=tracked_run.EVALUATIONS)
+            for name, data in pictures.items():
+                run.log_picture(data, f"{folder}/{name}")
+            run.deliver()
+    except (RequestError, DataError, SegmentTakenError) as error:
+        why = "another evaluation wrote at the same time" if isinstance(error, SegmentTakenError) else error
+        progress.say(f"the pictures are in {folder} of the run's storage and not in MLflow: {why}")

@@ -82,7 +82,7 @@ def promote(
 
     Raises: RequestError without evidence against the current champion, or where the gate is not passed.
     """
-    client = mlflow_client.connect(tracking_uri)
+    client = mlflow_client.connect(tracking_uri, create=False)
     version = find(client, model)
     evidence_of(version)
     with locked(client, version.name, who := reviewer(who, client.tracking_uri)) as lock:
@@ -113,7 +113,7 @@ def promote(
 
 def reject(model: str, reason: str, *, who: str | None = None, tracking_uri: str | None = None) -> dict[str, Any]:
     """Reject a version and remove the alias `candidate` from it. Raises: RequestError where it is the champion."""
-    client = mlflow_client.connect(tracking_uri)
+    client = mlflow_client.connect(tracking_uri, create=False)
     version = find(client, model)
     with locked(client, version.name, who := reviewer(who, client.tracking_uri)) as lock:
         before = aliases(client, version.name)
@@ -132,7 +132,7 @@ def rollback(name: str, reason: str, *, who: str | None = None, tracking_uri: st
     A candidate registered since then stays. Raises: RequestError where there is no such decision, or aliases were moved by
     hand.
     """
-    client = mlflow_client.connect(tracking_uri)
+    client = mlflow_client.connect(tracking_uri, create=False)
     name = name.removeprefix("models:/").partition("@")[0].partition("/")[0]
     with locked(client, name, who := reviewer(who, client.tracking_uri)) as lock:
         made, now = decisions(client, name), aliases(client, name)

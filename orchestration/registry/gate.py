@@ -78,7 +78,7 @@ def set_gate(client: MlflowClient, name: str, **changes: float | str | None) -> 
 def show_gate(name: str, *, tracking_uri: str | None = None, **changes: float | str | None) -> dict[str, Any]:
     """The gate of a registered model, after changing the values that are not None. Raises: RequestError."""
     check_target(changes.get("target"))
-    return {"name": name, "gate": asdict(set_gate(mlflow_client.connect(tracking_uri), name, **changes))}
+    return {"name": name, "gate": asdict(set_gate(mlflow_client.connect(tracking_uri, create=False), name, **changes))}
 
 
 def check_target(target: float | str | None) -> None:

@@ -51,7 +51,7 @@ def locate_version(model: str) -> Located:
     The network itself is scored, not the served graph: at full speed, for every protocol, and with its cached descriptors.
     Registration checked that both give the same features; the digest of the weights is checked here.
     """
-    version = find_version(mlflow_client.connect(), model)
+    version = find_version(mlflow_client.connect(create=False), model)
     address = version.tags.get("checkpoint") or tracked_run.open_run(version.run_id or "").storage
     try:
         located = locate(address)

@@ -26,7 +26,7 @@ METRIC = "metric."
 
 def list_models(*, tracking_uri: str | None = None) -> list[dict[str, Any]]:
     """Every version of every registered model, newest first within a model."""
-    client = mlflow_client.connect(tracking_uri)
+    client = mlflow_client.connect(tracking_uri, create=False)
     versions = []
     for model in mlflow.search_registered_models():  # not the client's own call, which returns at most a hundred
         found = client.search_model_versions(f"name = {quoted(model.name)}")
@@ -39,7 +39,7 @@ def show_model(uri: str, *, tracking_uri: str | None = None) -> dict[str, Any]:
 
     Raises: RequestError where there is no such model or version.
     """
-    client = mlflow_client.connect(tracking_uri)
+    client = mlflow_client.connect(tracking_uri, create=False)
     if not uri.startswith("models:/"):
         made = [asdict(one) for one in decisions.decisions(client, uri)]
         there = {alias: number for alias, number in aliases(client, uri).items() if number is not None}

@@ -85,7 +85,7 @@ def register(
     """
     from orchestration.export.onnx_graph import to_onnx  # with the ONNX runtime, which only registering needs
 
-    client = retry_while_unavailable(lambda: mlflow_client.connect(tracking_uri), f"registering {name}")
+    client = retry_while_unavailable(lambda: mlflow_client.connect(tracking_uri, create=False), f"registering {name}")
     example = tuple(example) if example else random_example(takes)
     descriptor = Descriptor(method, takes.mean, takes.std, takes.flip and not takes.clips)
     tensors = (example[0].float(), *example[1:])
@@ -136,19 +136,19 @@ def register_checkpoint(
     from datasets.protocols.protocols import PROTOCOLS
     from datasets.shards.dataset import Dataset
     from orchestration.config import build
-    from orchestration.config.load import Experiment
+    from orchestration.config.stored import trained_model
     from orchestration.engine import checkpoint
 
     found = checkpoint.find(address)
     digest = found.digests[checkpoint.FILES[0]]
     if attempt and (known := registered_before(name, run_id, without_secret(address), digest)):
         return known
-    experiment = Experiment.from_resolved(found.experiment)
-    method = build.build_method(experiment, found.facts)
-    checkpoint.load_method_state(method, found)
+    experiment, method = trained_model(found)
     augmentation = build.build_augmentation(experiment)
     dataset = Dataset.open(experiment.data)
-    tags = retry_while_unavailable(lambda: mlflow_client.connect().get_run(run_id).data.tags, f"registering {name}")
+    tags = retry_while_unavailable(
+        lambda: mlflow_client.connect(create=False).get_run(run_id).data.tags, f"registering {name}"
+    )
     provenance = Provenance(
         run_id=run_id,
         checkpoint=without_secret(address),
@@ -183,7 +183,8 @@ def register_checkpoint(
 
 def registered_before(name: str, run_id: str, address: str, digest: str) -> str | None:
     return retry_while_unavailable(
-        lambda: find_registered(mlflow_client.connect(), name, run_id, address, digest), f"registering {name}"
+        lambda: find_registered(mlflow_client.connect(create=False), name, run_id, address, digest),
+        f"registering {name}",
     )
 
 
@@ -192,7 +193,7 @@ def load(uri: str, *, tracking_uri: str | None = None) -> PyFuncModel:
 
     Raises: RequestError where there is no such version; RefusedModelError where a file was changed or carries code.
     """
-    client = mlflow_client.connect(tracking_uri)
+    client = mlflow_client.connect(tracking_uri, create=False)
     found = find_version(client, uri)
     with doing(f"downloading and loading {uri}"), tempfile.TemporaryDirectory() as directory:
         path = mlflow.artifacts.download_artifacts(f"models:/{found.name}/{found.version}", dst_path=directory)

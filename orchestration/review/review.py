@@ -68,7 +68,7 @@ def review(
     progress = progress or Progress()
     if page and not Path(page).absolute().parent.is_dir():
         raise RequestError(f"--page {page}: there is no folder {Path(page).parent}. Create it, or name another file.")
-    client = mlflow_client.connect()
+    client = mlflow_client.connect(create=False)
     who = decisions.reviewer(who, client.tracking_uri)
     progress.say("opening the models and their data")
     policy, candidate, champion = models_under_review(client, model, against)

@@ -7,12 +7,15 @@ import hashlib
 import logging
 import os
 import re
+import sqlite3
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
 
 import mlflow
 from mlflow import MlflowClient
@@ -20,8 +23,10 @@ from mlflow.exceptions import MlflowException
 
 from orchestration.addresses import tracking_address
 from orchestration.errors import RequestError, UnreachableError, first_line, without_secret
+from orchestration.progress import Progress
 
 ANSWER_S = 10.0
+LOCKED_S = 10.0
 
 
 def default_tracking_uri() -> str:
@@ -39,9 +44,11 @@ def default_tracking_uri() -> str:
 def connect(tracking_uri: str | None = None, *, create: bool = True) -> MlflowClient:
     """A client of a reachable tracking server, which the fluent API then uses, too. A new SQLite file is initialised.
 
-    create: False where the request is about something in it, so that a missing SQLite file is an error.
+    create: whether a new run may be the first thing in a new database. False where the request is about something in it,
+    so that a missing database is an error.
 
-    Raises: AddressError; RequestError with the address and the remedy; UnreachableError where the server cannot be reached.
+    Raises: AddressError; RequestError with the address and the remedy; UnreachableError where the server cannot be reached
+    or the database stays locked.
     """
     uri = tracking_address(tracking_uri, "tracking_uri") if tracking_uri else default_tracking_uri()
     quieten()
@@ -51,9 +58,13 @@ def connect(tracking_uri: str | None = None, *, create: bool = True) -> MlflowCl
         if uri.startswith(("http://", "https://")):
             check_health(uri)
         with initialisation_lock(uri):
+            if path := sqlite_file(uri):
+                wait_while_locked(path, for_writing=create)
             mlflow.set_tracking_uri(uri)
             client = MlflowClient(uri)
             client.search_experiments(max_results=1)
+    except UnreachableError:
+        raise
     except Exception as error:
         status = error.get_http_status_code() if isinstance(error, MlflowException) else None
         if status in (401, 403):
@@ -66,13 +77,62 @@ def connect(tracking_uri: str | None = None, *, create: bool = True) -> MlflowCl
 
 
 def check_database(uri: str) -> None:
-    """Check that the file of a SQLite address exists: SQLite would create an empty one. Raises: RequestError."""
-    path = Path(uri.removeprefix("sqlite:///").partition("?")[0])
-    if uri.startswith("sqlite:///") and not (path.is_file() and path.stat().st_size):
+    """Check that what is at a local address exists: MLflow would create it, and its folders. Raises: RequestError."""
+    path = sqlite_file(uri)
+    is_there = path is None or (path.is_file() and path.stat().st_size > 0)
+    if path is None and (folder := local_folder(uri)):
+        path, is_there = folder, folder.is_dir()
+    if not is_there:
         raise RequestError(
             f"there is no MLflow database at {path}. It was deleted or moved, or this is another folder than that of the "
             "earlier commands. Restore it, or set MLFLOW_TRACKING_URI."
         )
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a SQLite address; None for other addresses and for a database in memory."""
+    found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
+    return Path(found[1]) if found and found[1] != ":memory:" else None
+
+
+def local_folder(uri: str) -> Path | None:
+    """The folder of an MLflow that keeps files in place of a database; None for other addresses."""
+    if uri.startswith("file:"):
+        return Path(unquote(urlsplit(uri).path))
+    return Path(uri) if uri.startswith(("/", ".")) else None
+
+
+def wait_while_locked(path: Path, *, for_writing: bool) -> None:
+    """Wait for the process that has locked a SQLite file. MLflow would wait much longer, and say nothing.
+
+    Raises: UnreachableError after LOCKED_S seconds.
+    """
+    deadline = time.monotonic() + LOCKED_S
+    is_told = False
+    while is_locked(path, for_writing=for_writing):
+        now = time.monotonic()
+        if now > deadline:
+            raise UnreachableError(
+                f"the MLflow database {path} has been locked for {LOCKED_S:.0f} s: another process is writing to it. Try "
+                "again, or end that process."
+            )
+        if not is_told and now > deadline - LOCKED_S + 1:
+            Progress().say(f"waiting for the MLflow database {path}: another process is writing to it")
+            is_told = True
+        time.sleep(0.1)
+
+
+def is_locked(path: Path, *, for_writing: bool) -> bool:
+    """Whether another process keeps this one from reading (or from writing). Other failures are MLflow's to report."""
+    if not path.is_file():
+        return False
+    address = f"file:{quote(str(path.absolute()))}?mode={'rw' if for_writing else 'ro'}"
+    try:
+        with closing(sqlite3.connect(address, uri=True, timeout=0, isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE" if for_writing else "SELECT count(*) FROM sqlite_master")
+            return False
+    except sqlite3.Error as error:
+        return "locked" in str(error)
 
 
 def unauthorised(uri: str, error: Exception) -> str:
@@ -144,6 +204,5 @@ def experiment_id(client: MlflowClient, name: str, uri: str) -> str:
 
 
 def artifact_location(uri: str) -> str | None:
-    if not uri.startswith("sqlite:///"):
-        return None  # the server decides
-    return (Path(uri.removeprefix("sqlite:///")).absolute().parent / "mlartifacts").as_uri()
+    path = sqlite_file(uri)
+    return (path.absolute().parent / "mlartifacts").as_uri() if path else None  # else the server decides

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = "run.json"
 EXPERIMENT = "experiment.json"
+EVALUATIONS = "evaluations"  # the folder of later evaluations: other processes write there
 PARAMETER_BATCH = 100
 FINISH_S = 60.0
 SILENT_RECORDS = 1000  # more are delivered with a bar
@@ -237,7 +238,10 @@ def describe_run(
 
 
 def resume_run(run: str, fingerprint: str | None = None, *, tracking_uri: str | None = None) -> TrackedRun:
-    """Resume the run of that id or in that storage. Raises: RequestError where there is none, or its data differ."""
+    """Resume the run of that id or in that storage, which no other process is writing to.
+
+    Raises: RequestError where there is none, or its data differ.
+    """
     tracked = open_run(run, tracking_uri=tracking_uri)
     known = json.loads(tracked.store.read(DESCRIPTION))["fingerprint"]
     if fingerprint is not None and fingerprint != known:
@@ -245,6 +249,7 @@ def resume_run(run: str, fingerprint: str | None = None, *, tracking_uri: str | 
             f"run {tracked.run_id} was trained on data with fingerprint {known[:12]}…, these have {fingerprint[:12]}…. "
             "Resume with the data of the run, or start a new run with --init-from."
         )
+    tracked.store.clean_temp(spare=EVALUATIONS)  # an earlier attempt may have been killed while it wrote there
     tracked._write({"kind": "status", "status": "RUNNING"})
     return tracked
 

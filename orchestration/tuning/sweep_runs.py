@@ -46,7 +46,7 @@ def read_settings(sweep: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def create_or_resume(sweep: str, experiment: Experiment, fingerprint: str, trial: Trial) -> tracked_run.TrackedRun:
     """The child run of a trial: that of an earlier attempt, else a new one."""
-    client = mlflow_client.connect()
+    client = mlflow_client.connect(create=False)
     for child in children(client, sweep, f"tags.point = '{trial.configuration_id}' and tags.seed = '{trial.seed}'"):
         if "storage" in child.data.tags:
             return tracked_run.resume_run(child.info.run_id, fingerprint)

@@ -148,7 +148,7 @@ class Sweep:
         self.behind: dict[int, str] = {}  # seed → the end of the stage that its trials share
         self.weights: KeptWeights | None = None
         self.sweep_state = SweepState(planned.seeds)
-        self.client = mlflow_client.connect()
+        self.client = mlflow_client.connect(create=False)
         sweep_runs.read_back(self.client, run.run_id, planned.settings.objective, self.sweep_state)
         search = planned.settings.search
         assert search is not None

@@ -138,6 +138,7 @@ def campaign(out: Path, seed: int, kills: int, only: Sequence[str], until: float
             if not work.ledger.has(one.number, one.subject):
                 work.attack(one)
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         kill([*using(work.arena.work), *using(work.arena.temporary)])  # of an attack that was interrupted
         work.arena.close()
     entries = work.ledger.of_seed()

@@ -20,7 +20,7 @@ from tests.campaign.arena import Arena
 
 TITLES = {"raylet": r"^raylet$", "gcs": r"^gcs_server$", "controller": r"^ray::.*TrainController"}
 END_S = 900.0  # a command ends, whatever struck it; machines are shared
-GONE_S = 60.0  # so long after its end nothing of it is alive
+GONE_S = 90.0  # so long after its end nothing of it is alive; two of Ray's processes try for 60 s to reach a GCS
 
 
 class Running:
@@ -45,6 +45,7 @@ class Running:
                 env=arena.environment() | told,
             )  # fmt: skip
         self.seen: dict[int, psutil.Process] = {}
+        self.ended: float | None = None
         self.look()
 
     def is_alive(self) -> bool:
@@ -71,15 +72,16 @@ class Running:
             self.look()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.popen.wait(0.3)
-        if not self.is_alive():
-            return int(self.popen.returncode)
-        kill(self.look())
+        is_late = self.is_alive()
+        if is_late:
+            kill(self.look())
         self.popen.wait()
-        return None
+        self.ended = time.monotonic()
+        return None if is_late else int(self.popen.returncode)
 
     def survivors(self, limit_s: float = GONE_S) -> list[str]:
         """Titles of processes that are alive so long after the command's end. They are killed."""
-        deadline = time.monotonic() + limit_s
+        deadline = (self.ended or time.monotonic()) + limit_s
         while (alive := self.alive()) and time.monotonic() < deadline:
             time.sleep(0.1)
         told = [f"{process.pid} {title(process)}" for process in alive]
@@ -88,7 +90,7 @@ class Running:
 
     def alive(self) -> list[psutil.Process]:
         mine = {process.pid: process for process in self.seen.values() if is_alive(process)}
-        return list((mine | {process.pid: process for process in using(self.arena.temporary)}).values())
+        return list(mine.values())
 
     def answer(self) -> dict[str, Any] | None:
         """The object on stdout, if there is exactly one."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.campaign import facts
 from tests.campaign.arena import DISK_BYTES, Arena, used
-from tests.campaign.command import END_S, Running
+from tests.campaign.command import END_S, Running, kill, title, using
 from tests.campaign.strikes import POLL_S, SIGNALS, Attack, Strike, Undisturbed, from_within, hit, is_moment
 from tests.campaign.subjects import Subject
 
@@ -51,6 +51,7 @@ class Performance:
     def __init__(self, attack: Attack, subject: Subject, arena: Arena, usual: Undisturbed) -> None:
         self.attack, self.subject, self.arena, self.usual = attack, subject, arena, usual
         self.pending, self.report = list(attack.strikes), Report()
+        self.started: list[Running] = []
 
     def run(self) -> Report:
         """Commands until one succeeds; then what they left is compared with what an undisturbed one leaves."""
@@ -65,6 +66,11 @@ class Performance:
             self.report.problems.append(f"no success in {self.report.commands} commands")
         if not self.report.problems:
             self.report.problems += self.compared()
+        alive = [one for running in self.started for one in running.survivors()]
+        unseen = list(using(self.arena.temporary))
+        kill(unseen)
+        if alive or unseen:
+            self.report.problems.append(f"left processes: {', '.join([*alive, *map(title, unseen)])}")
         return self.report
 
     def command(self, words: list[str], attempt: int) -> bool:
@@ -72,6 +78,7 @@ class Performance:
         upcoming = self.pending[0] if self.pending else None
         running = Running(self.arena, words, f"attempt-{attempt}", from_within(upcoming) if upcoming else None)
         self.report.commands += 1
+        self.started.append(running)
         if upcoming and upcoming.when == "disk":
             last: dict[str, Any] | None = self.struck(upcoming, "the disk of runs and data sets", "")
         else:
@@ -120,6 +127,7 @@ class Performance:
     def twin(self) -> str:
         """A second process with the same request, while the first is at work: refused, or harmless."""
         second = Running(self.arena, self.subject.again(self.arena), "twin")
+        self.started.append(second)
         status = second.wait()
         message = str(((second.answer() or {}).get("error") or {}).get("message", ""))
         if status not in (0, REFUSED) or (status == REFUSED and not message):
@@ -133,8 +141,6 @@ class Performance:
         name = f"{' '.join(running.words[:3])}"
         if status is None:
             yield f"{name} did not end"
-        if alive := running.survivors():
-            yield f"{name} left processes: {', '.join(alive)}"
         victim = last["victim"] if last else None
         if status == 0 or victim in ("driver", "tree"):
             return

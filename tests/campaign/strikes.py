@@ -57,34 +57,29 @@ class Undisturbed:
 Measure = Callable[[Subject], Undisturbed]
 
 
-def cells(only: list[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """(command, victims of one attack): a round of a campaign."""
-    for name, subject in SUBJECTS.items():
-        if only and not any(name.startswith(one) for one in only):
-            continue
-        if name.startswith("train"):
-            yield name, ("worker", "controller", "driver")
-            yield name, ("worker", "raylet", "tree")
-            yield name, ("gcs", "driver at its end")
-        elif subject.worker:
-            yield name, ("worker", "tree")
-            yield name, ("raylet", "driver")
-        else:
-            yield from [(name, ("driver",))] * 3
-            yield name, ("tree",)
-        yield name, ("Ctrl-C",)
-        yield name, ("SIGTERM",)
-        yield name, ("full disk",)
-        yield name, ("twin",)
+def kills(subject: Subject) -> list[tuple[str, ...]]:
+    """The victims of attacks that kill, each hit in turn while the command is given again and again."""
+    if subject.name.startswith("train"):
+        return [("worker", "controller", "driver", "tree"), ("worker", "raylet", "gcs", "driver at its end")]
+    if subject.worker:
+        return [("worker", "tree"), ("raylet", "driver")]
+    return [("driver", "driver", "tree"), ("driver", "driver")]
+
+
+OTHERS = (("Ctrl-C",), ("SIGTERM",), ("full disk",), ("twin",))
 
 
 def plan(seed: int, measure: Measure, only: list[str]) -> Iterator[Attack]:
-    """Attacks without end: rounds of all cells, each in an order of its own."""
+    """Attacks without end, in rounds: first all that kill, then the others, each time in another order."""
+    subjects = [subject for subject in SUBJECTS.values() if not only or subject.name.startswith(tuple(only))]
     number = 0
     for turn in range(1_000_000):
-        drawn = list(cells(only))
-        random.Random(f"{seed} {turn}").shuffle(drawn)
-        for name, victims in drawn:
+        rng = random.Random(f"{seed} {turn}")
+        killing = [(subject.name, victims) for subject in subjects for victims in kills(subject)]
+        others = [(subject.name, victims) for subject in subjects for victims in OTHERS]
+        rng.shuffle(killing)
+        rng.shuffle(others)
+        for name, victims in (*killing, *others):
             yield attack(seed, number, name, victims, measure)
             number += 1
 

@@ -118,7 +118,7 @@ def experiment_of(run_id: str) -> str:
     """MLflow's id of the experiment that a run is in."""
     from orchestration.tracking import mlflow_client
 
-    return str(mlflow_client.connect().get_run(run_id).info.experiment_id)
+    return str(mlflow_client.connect(create=False).get_run(run_id).info.experiment_id)
 
 
 def empty_folder(root: Path) -> Path:

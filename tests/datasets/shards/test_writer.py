@@ -132,8 +132,10 @@ class TestRefusals:
         (tmp_path / "notes.txt").write_text("mine")
         (tmp_path / "other").mkdir()
         (tmp_path / "other/00000.parquet").write_text("mine")
-        (tmp_path / "train/.00003.parquet.0123.tmp").write_text("left by a killed conversion")
+        for name in ("train/.00003.parquet", ".index.parquet", ".manifest.json"):
+            (tmp_path / f"{name}.0123.tmp").write_text("left by a killed conversion")
         tiny_dataset(tmp_path, persons=2, overwrite=True)
+        assert not list(tmp_path.rglob("*.tmp"))
         assert len(list((tmp_path / "train").iterdir())) == 1
         assert (tmp_path / "notes.txt").read_text() == (tmp_path / "other/00000.parquet").read_text() == "mine"
 

@@ -93,6 +93,16 @@ def test_cleaning_removes_temporary_files_alone(tmp_path: Path) -> None:
     Local().clean_temp(str(tmp_path / "nowhere"))
 
 
+def test_cleaning_takes_what_writers_of_one_file_left_and_spares_a_folder(tmp_path: Path) -> None:
+    for name in (".index.1a.tmp", ".index.parquet.2b.tmp", ".indexes.3c.tmp", "a/.x.4d.tmp", "b/.x.5e.tmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    Local().clean_temp(str(tmp_path / "index.parquet"))
+    assert {p.name for p in tmp_path.rglob(".*")} == {".index.1a.tmp", ".indexes.3c.tmp", ".x.4d.tmp", ".x.5e.tmp"}
+    Local().clean_temp(str(tmp_path), str(tmp_path / "b"))
+    assert {p.name for p in tmp_path.rglob(".*")} == {".x.5e.tmp"}
+
+
 @pytest.mark.parametrize(
     ("number", "retryable"),
     [

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import sqlite3
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
@@ -190,3 +193,57 @@ def test_a_database_is_the_same_from_every_folder(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
     monkeypatch.chdir(tmp_path)
     assert mlflow_client.default_tracking_uri() == expected.format(here=tmp_path)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    path = tmp_path / "mlflow.db"
+    connect(f"sqlite:///{path}")
+    return path
+
+
+@contextmanager
+def locked(path: Path, how: str) -> Iterator[Any]:
+    """Another connection that holds the database."""
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute(f"BEGIN {how}")
+        yield other
+
+
+def test_a_locked_database_is_told_soon(
+    database: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(mlflow_client, "LOCKED_S", 1.5)
+    with locked(database, "EXCLUSIVE"):
+        started = time.monotonic()
+        for create in (False, True):
+            with pytest.raises(
+                UnreachableError, match=rf"{database} has been locked for 2 s: another process is writing"
+            ):
+                connect(f"sqlite:///{database}", create=create)
+        assert time.monotonic() - started < 15, "MLflow waits for 20 s, each time"
+    assert capsys.readouterr().err.count(f"waiting for the MLflow database {database}") == 2
+    connect(f"sqlite:///{database}", create=False)
+
+
+def test_a_writer_keeps_nobody_from_reading(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_client, "LOCKED_S", 0.5)
+    with locked(database, "IMMEDIATE"):
+        connect(f"sqlite:///{database}", create=False)
+        with pytest.raises(UnreachableError, match="has been locked"):
+            connect(f"sqlite:///{database}")
+
+
+def test_a_database_that_is_released_is_used(database: Path) -> None:
+    with locked(database, "EXCLUSIVE") as other:
+        timer = threading.Timer(0.5, lambda: other.execute("ROLLBACK"))
+        timer.start()
+        assert connect(f"sqlite:///{database}", create=False).search_experiments()
+        timer.join()
+
+
+def test_what_else_is_wrong_with_a_database_is_left_to_mlflow(tmp_path: Path) -> None:
+    file = tmp_path / "text.db"
+    file.write_text("no database " * 100)
+    with pytest.raises(UnreachableError, match="damaged or of another kind"):
+        connect(f"sqlite:///{file}", create=False)

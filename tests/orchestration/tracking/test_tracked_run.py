@@ -149,8 +149,15 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run(database: str, experiment:
     assert run.finish("FAILED", deadline_s=20)
     with pytest.raises(RequestError, match="fingerprint"):
         tracked_run.resume_run(run.storage, "f" * 64, tracking_uri=database)
+    left = [Path(run.storage, name) for name in (".delivered.json.1.tmp", "outbox/.000001.jsonl.2.tmp")]
+    of_another = Path(run.storage, "evaluations/.queries.parquet.3.tmp")
+    of_another.parent.mkdir()
+    for path in (*left, of_another):
+        path.touch()
     again = tracked_run.resume_run(run.run_id, FINGERPRINT, tracking_uri=database)
     assert again.run_id == run.run_id
+    assert not any(path.exists() for path in left), "an earlier process was killed while it wrote"
+    assert of_another.exists()
     with again.forward(system_metrics=False):
         record(again, 6, 15)
     again.log_evaluation({"general/mAP": 0.2}, step=15)

@@ -195,7 +195,7 @@ def test_a_trial_waits_for_a_tracking_server_that_is_away(
 ) -> None:
     connect, refusals = mlflow_client.connect, [2]
 
-    def connect_later(uri: str | None = None) -> MlflowClient:
+    def connect_later(uri: str | None = None, **options: Any) -> MlflowClient:
         if refusals[0]:
             refusals[0] -= 1
             raise UnreachableError("MLflow cannot be reached")
