@@ -119,9 +119,10 @@ def test_the_recipe_of_pixel_sampling_has_the_papers_numbers_and_the_codes_sched
         case.check("lr_factor", torch.tensor(factors, dtype=torch.float64))
 
 
-def test_the_recipe_of_ccaf_has_the_papers_numbers() -> None:
+@pytest.mark.parametrize("data", ["ltcc", "prcc", "vcclothes", "deepchange"])
+def test_the_recipes_of_ccaf_have_the_papers_numbers(data: str) -> None:
     """Sec. 4.2."""
-    experiment = load("ccaf-ltcc", [DATA])
+    experiment = load(f"ccaf-{data}", [DATA])
     assert (experiment.augment.height, experiment.augment.width) == (256, 128)
     assert (experiment.batch.people, experiment.batch.images, experiment.epochs) == (16, 4, 120 + 40)
     method = experiment.resolved()["method"]

@@ -9,7 +9,9 @@ import torch
 
 from methods.method import Batch, Update
 from orchestration.config.load import load
+from orchestration.sweeps.presets import read_sweep
 from orchestration.sweeps.shared_stage import shared_stage
+from orchestration.sweeps.space import read_space
 from tests.orchestration.two_stages import WORDS, TwoStages, as_baseline
 
 
@@ -49,6 +51,14 @@ def test_a_setting_that_the_first_stage_reads_keeps_it_apart() -> None:
 def test_stages_that_change_the_descriptor_are_never_shared() -> None:
     experiment = load("cal-demo", ["data=/given"])
     assert shared_stage(experiment, ["method.epsilon"]) is None
+
+
+@pytest.mark.parametrize("name", ["ccaf", "ccaf-lambda-dis"])
+def test_the_prompts_of_ccaf_are_shared_by_its_sweeps(name: str) -> None:
+    ready = read_sweep(name)
+    keys = read_space(ready["over"])
+    assert shared_stage(load(ready["experiment"], ["data=/given"]), keys) == "prompts"
+    assert shared_stage(load(ready["experiment"], ["data=/given"]), ["method.prompt_tokens"]) is None
 
 
 def test_a_sweep_behind_anothers_stage_shares_none() -> None:
