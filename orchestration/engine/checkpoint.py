@@ -229,7 +229,7 @@ def read(store: Store, folder: str) -> Checkpoint:
                 experiment=dict(description["experiment"]),
                 facts=dict(description["facts"]),
                 digests={name: str(description["digests"][name]) for name in FILES},
-                ends_stage=description.get("ends_stage"),
+                ends_stage=stage_name(description.get("ends_stage")),
                 score=score_of(description.get("score")),
             )
     except (ValueError, LookupError, TypeError, RecursionError) as error:  # JSON, but not ours; or none
@@ -238,6 +238,12 @@ def read(store: Store, folder: str) -> Checkpoint:
         f"{store.join(path)}: checkpoint format {written}; this version reads {FORMAT}. "
         "Use the redress version that wrote it."
     )
+
+
+def stage_name(found: object) -> str | None:
+    if found is not None and not isinstance(found, str):
+        raise ValueError(f"ends_stage {found!r}")
+    return found
 
 
 def progress_of(position: dict[str, int]) -> TrainingProgress:
