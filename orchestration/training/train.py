@@ -40,6 +40,7 @@ from orchestration.training import changed_clothes_figure, interrupt
 from orchestration.training.worker import FAILURE, WorkerConfig, train_worker
 
 WEIGHTS = "weights.safetensors"
+CONTROLLER_LOST = "Ray Train's controller ended"
 EXACT_BELOW_ROWS = 100_000
 # Settings that a resumed run may change: the sequence of batches and the mathematics stay the same. `workers` is one of them
 # where batch norm is synchronised. `epochs` may grow: see `change_of_length`.
@@ -249,7 +250,8 @@ def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, p
         failure = run_trainer(trainer, store, progress.say)
     interrupt.forget(store)  # nobody listens any more
     if failure:
-        raise TrainingFailedError(f"{failure['type']}: {failure['message']}")
+        go_on = f" The run stopped {how_to_resume(run)}" if failure["type"] == CONTROLLER_LOST else ""
+        raise TrainingFailedError(f"{failure['type']}: {failure['message']}{go_on}")
 
 
 def num_steps(experiment: Experiment, dataset: Dataset) -> int:
@@ -332,6 +334,8 @@ def run_trainer(trainer: Any, store: Store, say: Callable[[str], None]) -> dict[
 
     Raises: Interruption after a signal.
     """
+    from ray.exceptions import RayActorError
+
     returned: dict[str, Any] = {}
     errors: list[BaseException] = []
 
@@ -344,6 +348,8 @@ def run_trainer(trainer: Any, store: Store, say: Callable[[str], None]) -> dict[
     interrupt.run_interruptibly(fit, store, say)
     if errors and store.exists(FAILURE):
         return json.loads(store.read(FAILURE))
+    if errors and isinstance(errors[0], RayActorError):
+        return {"type": CONTROLLER_LOST, "message": "it was killed, or the machine had no memory left."}
     if errors:
         return {"type": type(errors[0]).__name__, "message": str(errors[0])}
     return returned.get("failure")
