@@ -38,6 +38,7 @@ from orchestration.parsing.models import ParsingModel
 Progress = Callable[[int, int, str], None]
 SHOWN_PROBLEMS = 20
 EVERY_S = 0.5
+ANSWER_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -300,5 +301,5 @@ def watched(counter: Any, total: int, progress: Progress | None) -> Iterator[Non
         yield
     finally:
         ended.set()
-        thread.join()
+        thread.join(ANSWER_S)  # of a cluster that was lost there is none
     report()

@@ -44,6 +44,7 @@ from orchestration.training.selection import check_candidates, check_selection, 
 from orchestration.training.validation import PREFIX, PREFIX_ON_TEST, Scores
 from orchestration.training.worker import FAILURE, WorkerConfig, train_worker
 
+CONTROLLER_LOST = "Ray Train's controller ended"
 EXACT_BELOW_ROWS = 100_000
 # Settings that a resumed run may change: the sequence of batches and the mathematics stay the same. `workers` is one of them
 # where batch norm is synchronised. `epochs` may grow: see `change_of_length`.
@@ -241,7 +242,8 @@ def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, p
     log_scores(experiment, run, scores)
     interrupt.forget(store)  # nobody listens any more
     if failure:
-        raise TrainingFailedError(f"{failure['type']}: {failure['message']}")
+        go_on = f" The run stopped {how_to_resume(run)}" if failure["type"] == CONTROLLER_LOST else ""
+        raise TrainingFailedError(f"{failure['type']}: {failure['message']}{go_on}")
 
 
 def log_scores(experiment: Experiment, run: tracked_run.TrackedRun, scores: Scores) -> None:
@@ -360,6 +362,8 @@ def run_trainer(trainer: Any, store: Store, say: Callable[[str], None]) -> dict[
 
     Raises: Interruption after a signal.
     """
+    from ray.exceptions import RayActorError
+
     returned: dict[str, Any] = {}
     errors: list[BaseException] = []
 
@@ -372,6 +376,8 @@ def run_trainer(trainer: Any, store: Store, say: Callable[[str], None]) -> dict[
     interrupt.run_interruptibly(fit, store, say)
     if errors and store.exists(FAILURE):
         return json.loads(store.read(FAILURE))
+    if errors and isinstance(errors[0], RayActorError):
+        return {"type": CONTROLLER_LOST, "message": "it was killed, or the machine had no memory left."}
     if errors:
         return {"type": type(origin(errors[0])).__name__, "message": cause(errors[0])}
     return returned.get("failure")

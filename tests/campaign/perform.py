@@ -148,6 +148,8 @@ class Performance:
             yield f"{name} ended with {status} without a JSON object that says why: {running.tail()}"
         elif victim is None and not (self.subject.done and re.search(self.subject.done, message)):
             yield f"{name} failed without an attack ({status}): {message}"
+        elif victim in ("controller", "raylet", "gcs") and not HOW_TO_GO_ON.search(message):
+            yield f"{victim}: the message does not say how to go on: {message}"
         elif victim == "full disk" and not re.search(r"[Ff]ree ", message):
             yield f"full disk, and the message does not say what to do: {message}"
         elif victim in SIGNALS:
