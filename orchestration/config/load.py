@@ -16,7 +16,7 @@ from orchestration.config import constraints
 from orchestration.config.diagnostics import Diagnostic, RawConfig, explain, report
 from orchestration.config.recipes import find, put, read, read_overrides, recipes
 from orchestration.config.settings import Experiment, parse
-from orchestration.engine.weights import HUB
+from orchestration.engine.weights import weights_address
 from orchestration.errors import RequestError
 
 __all__ = ["Experiment", "load", "override", "recipes"]
@@ -25,7 +25,7 @@ COMMAND_LINE = "command line"
 ADDRESSES: dict[str, Callable[[str], object]] = {
     "data": parse_address,
     "storage": parse_address,
-    "weights": lambda text: text if text == HUB else parse_address(text),
+    "weights": weights_address,
     "init_from": initial_address,
 }
 REQUIRED = {

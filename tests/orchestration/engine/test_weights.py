@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 
+from datasets.storage.address import AddressError
 from orchestration.engine import weights
-from orchestration.engine.weights import HUB, fetch, read_state
+from orchestration.engine.weights import HUB, fetch, read_state, weights_address
 from orchestration.errors import RequestError
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
@@ -31,6 +34,11 @@ def saved(content: Any) -> bytes:
         ("w.pth", saved(STATE)),
         ("w.pth", saved({"epoch": 3, "state_dict": STATE})),
         ("w.pth", saved({"state_dict": {f"module.{key}": value for key, value in STATE.items()}})),
+        ("w.pth", saved({"model": STATE, "epoch": 3})),
+        ("w.pth", saved({"model_state_dict": STATE, "best": np.float64(0.5), "at": np.int64(3)})),
+        ("w.pth", saved({f"module._orig_mod.{key}": value for key, value in STATE.items()})),
+        ("w.safetensors", safetensors.torch.save({f"_orig_mod.{key}": value for key, value in STATE.items()})),
+        ("w.safetensors", safetensors.torch.save({f"module.{key}": value for key, value in STATE.items()})),
     ],
 )
 def test_a_state_dict_is_read_from_a_path(name: str, data: bytes, tmp_path: Path) -> None:
@@ -38,6 +46,39 @@ def test_a_state_dict_is_read_from_a_path(name: str, data: bytes, tmp_path: Path
     found = fetch(str(tmp_path / name), None)
     assert found.keys() == STATE.keys()
     assert all(torch.equal(found[key], STATE[key]) for key in STATE)
+
+
+def scripted() -> bytes:
+    buffer = io.BytesIO()
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.ones(1, 2)), buffer)
+    return buffer.getvalue()
+
+
+def test_a_prefix_that_not_all_names_have_is_a_name(tmp_path: Path) -> None:
+    state = {"module.a": torch.ones(1), "b": torch.ones(1)}
+    assert read_state(safetensors.torch.save(state), "w.safetensors").keys() == state.keys()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["https://host/w.safetensors", "http://host/w.safetensors#sha256=" + "0" * 64, "https://host/w#sha256=12",
+     "https://joe:secret@host/w.safetensors#sha256=" + "0" * 64, "https://host/w?key=1#sha256=" + "0" * 64],
+)  # fmt: skip
+def test_weights_from_the_web_need_their_digest(text: str) -> None:
+    with pytest.raises(AddressError, match="need https:// and their SHA-256") as refused:
+        weights_address(text)
+    assert "secret" not in str(refused.value)
+
+
+def test_weights_from_the_web_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = safetensors.torch.save(STATE)
+    digest = hashlib.sha256(data).hexdigest()
+    monkeypatch.setattr(weights.urllib.request, "urlopen", lambda place, timeout: io.BytesIO(data))
+    good = f"https://host/w.safetensors#sha256={digest}"
+    assert weights_address(good) == good
+    assert fetch(good, None).keys() == STATE.keys()
+    with pytest.raises(RequestError, match=rf"the file there has the SHA-256 {digest}"):
+        fetch("https://host/w.safetensors#sha256=" + "0" * 64, None)
 
 
 class Exploit:
@@ -51,6 +92,9 @@ class Exploit:
         ("w.pth", pickle.dumps(Exploit(), protocol=2), "it is damaged or holds pickled code"),
         ("w.pth", saved({"a": 1}), "holds no state dict"),
         ("w.pth", saved([torch.ones(1)]), "holds no state dict"),
+        ("w.pth", saved({"optimizer": {"a": 1}, "epoch": 3}), "holds no state dict .*, but optimizer, epoch. Expected"),
+        ("w.pt", scripted(), "a TorchScript archive.*its code is not loaded.*torch.jit.load"),
+        ("w.safetensors", scripted(), "a TorchScript archive"),
         ("w.pth", b"", "cannot be read"),
         ("w.safetensors", saved(STATE), "cannot be read"),
         ("w.bin", safetensors.torch.save(STATE), "cannot be read"),
