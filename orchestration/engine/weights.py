@@ -13,6 +13,7 @@ import tempfile
 import urllib.request
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -34,7 +35,7 @@ ANSWER_S = 60.0
 WRAPPERS = ("state_dict", "model", "model_state_dict", "net", "network")
 PREFIXES = ("module.", "_orig_mod.")
 # Plain numbers that training codes save beside the weights, such as the best score.
-NUMPY_SCALARS = [np.float64(0).__reduce__()[0], np.dtype, *(type(np.dtype(kind)) for kind in "fdilq?")]
+NUMPY_SCALARS: list[Any] = [np.float64(0).__reduce__()[0], np.dtype, *(type(np.dtype(kind)) for kind in "fdilq?")]
 
 
 def weights_address(text: str) -> str:
