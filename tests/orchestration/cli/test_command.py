@@ -76,7 +76,7 @@ def test_a_groups_help_lists_its_commands(group: Group, capsys: pytest.CaptureFi
         (["tran", "cal-ltcc"], "unknown command 'tran'. Did you mean train?"),
         (["synth", "x"], "unknown command 'synth'. Did you mean data synth?"),
         (["list"], "unknown command 'list'. Did you mean runs list or registry list?"),
-        (["frobnicate"], "unknown command 'frobnicate'. There are train, tune, evaluate, search, data, runs"),
+        (["frobnicate"], "unknown command 'frobnicate'. There are train, tune, evaluate, search, data, clip, runs"),
         (["data", "verfy", "x"], "unknown command 'verfy'. Did you mean verify?"),
         (["registry", "promot"], "unknown command 'promot'. Did you mean promote?"),
         (["runs", "snyc"], "unknown command 'snyc'. Did you mean sync?"),
