@@ -228,6 +228,8 @@ class Training:
         return validate(self.method, self.experiment, self.store, epoch, self.progress.step, self.strategy, self.device)
 
     def close(self) -> None:
+        if self.listener:
+            self.listener.close()
         if self.recorder:
             self.recorder.journal.close()
         self.stream.close()
