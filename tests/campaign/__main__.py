@@ -140,7 +140,7 @@ def campaign(
         attacks = plan(seed, work.measure, list(only)) if repeat is None else ()
         for entry in work.ledger.of_seed() if repeat is not None else ():
             if entry["number"] == repeat:
-                work.attack(Attack(repeat, entry["subject"], tuple(Strike(**one) for one in entry["drawn"])))
+                work.attack(Attack(entry["number"], entry["subject"], tuple(Strike(**one) for one in entry["drawn"])))
         for one in attacks:
             if work.ledger.num_kills() >= kills or (until is not None and time.time() > until):
                 break
