@@ -167,6 +167,8 @@ def finish(dataset: Dataset, store: Store, label_map: str, record: Record) -> Ma
     Rows, labels, order, row groups and captions are the source's. record: as given to `write_piece`, with "sha256" of the
     model. Raises: DataError when a part is missing; StoreError.
     """
+    for split in dataset.splits:
+        store.clean_temp(split)  # a worker may have been killed while it wrote
     index = IndexWriter()
     shards: dict[str, list[Shard]] = {split: [] for split in dataset.splits}
     for piece in pieces(dataset):

@@ -140,6 +140,7 @@ def evaluate(
     job = embedding_job(found, experiment, protocol, store, asked)
     invalidate_stale_cache(store, cache_key(found, dataset, protocol, settings))
     embed(job, splits, workers=experiment.workers, resources=experiment.resources, progress=progress, say=say)
+    store.clean_temp("features")  # a worker may have been killed while it wrote
     indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))
     result = Evaluation()
     for cue in (None, *asked):

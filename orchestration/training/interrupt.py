@@ -32,6 +32,9 @@ class Listener:
         self.next_poll = time.monotonic() + POLL_S
         return asked
 
+    def close(self) -> None:
+        self.store.delete(LISTENING)
+
 
 def forget(store: Store) -> None:
     """Delete what an interrupted attempt left."""

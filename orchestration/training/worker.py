@@ -295,6 +295,8 @@ class Training:
             self.recorder.record_score(self.progress, checkpoint.Score(metrics[metric], by))
 
     def close(self) -> None:
+        if self.listener:
+            self.listener.close()
         if self.recorder:
             self.recorder.journal.close()
         self.stream.close()

@@ -21,7 +21,7 @@ from tests.campaign.arena import ROOT, Arena, furnish
 from tests.campaign.command import Running, kill, using
 from tests.campaign.ledger import Ledger, table
 from tests.campaign.perform import Performance, undisturbed
-from tests.campaign.strikes import Attack, Undisturbed, plan
+from tests.campaign.strikes import Attack, Strike, Undisturbed, plan
 from tests.campaign.subjects import NAME, SUBJECTS, Subject, run_folder
 
 OUT = ROOT / "build" / "campaign"
@@ -128,11 +128,20 @@ def line(entry: Mapping[str, Any], kills: int) -> str:
     return f"{entry['number']:>4} {entry['subject']}: {told or 'nothing struck'}: {end}"
 
 
-def campaign(out: Path, seed: int, kills: int, only: Sequence[str], until: float | None) -> int:
-    """Attack until so many processes were killed, or the time is up; returns the number of attacks that failed."""
+def campaign(
+    out: Path, seed: int, kills: int, only: Sequence[str], until: float | None = None, repeat: int | None = None
+) -> int:
+    """Attack until so many processes were killed, or the time is up; returns the number of attacks that failed.
+
+    repeat: the number of an attack in the ledger that is made again, and no other.
+    """
     work = Campaign(out, seed)
     try:
-        for one in plan(seed, work.measure, list(only)):
+        attacks = plan(seed, work.measure, list(only)) if repeat is None else ()
+        for entry in work.ledger.of_seed() if repeat is not None else ():
+            if entry["number"] == repeat:
+                work.attack(Attack(entry["number"], entry["subject"], tuple(Strike(**one) for one in entry["drawn"])))
+        for one in attacks:
             if work.ledger.num_kills() >= kills or (until is not None and time.time() > until):
                 break
             if not work.ledger.has(one.number, one.subject):
@@ -146,7 +155,9 @@ def campaign(out: Path, seed: int, kills: int, only: Sequence[str], until: float
     for entry in entries:
         if entry["problems"]:
             print(f"FAILED seed {seed}, attack {entry['number']}, {entry['subject']}: {entry['problems'][0]}")
-            print(f"  {entry['folder']}")
+            print(
+                f"  {entry['folder']}; `python -m tests.campaign --seed {seed} --repeat {entry['number']}` repeats it"
+            )
     return sum(bool(entry["problems"]) for entry in entries)
 
 
@@ -166,9 +177,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="folder of the campaign (default: build/campaign)")
     parser.add_argument("--only", action="append", default=[], metavar="COMMAND", help="attack these commands alone")
     parser.add_argument("--minutes", type=float, help="begin no attack after so many minutes")
+    parser.add_argument(
+        "--repeat", type=int, metavar="ATTACK", help="make this attack of the ledger again, and no other"
+    )
     options = parser.parse_args()
     until = time.time() + 60 * options.minutes if options.minutes else None
-    return 1 if campaign(options.out, options.seed, options.kills, options.only, until) else 0
+    return 1 if campaign(options.out, options.seed, options.kills, options.only, until, options.repeat) else 0
 
 
 if __name__ == "__main__":

@@ -107,7 +107,9 @@ class Running:
 
     def last_write(self) -> str:
         lines = self.writes.read_text(errors="replace").splitlines()
-        return lines[-1].replace(f"{self.arena.work}/", "") if lines else "before its first write"
+        if not lines:
+            return "before its first write"
+        return re.sub(r"[0-9a-f]{16,}", "…", lines[-1].replace(f"{self.arena.work}/", ""))
 
 
 def title(process: psutil.Process) -> str:

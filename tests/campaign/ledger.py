@@ -36,7 +36,9 @@ class Ledger:
         return any((one["seed"], one["number"], one["subject"]) == (self.seed, number, subject) for one in self.entries)
 
     def of_seed(self) -> list[dict[str, Any]]:
-        return [one for one in self.entries if one["seed"] == self.seed]
+        """The attacks of this seed; of one that was repeated the last entry."""
+        newest = {(one["number"], one["subject"]): one for one in self.entries if one["seed"] == self.seed}
+        return list(newest.values())
 
     def num_kills(self) -> int:
         return sum(len(kills_of(entry)) for entry in self.of_seed())

@@ -38,4 +38,6 @@ def test_a_second_call_finds_what_ended(campaign: Campaign) -> None:
     assert known.entries == campaign.ledger.entries
     assert all(known.has(number, name) for number, (name, _) in enumerate(ATTACKS))
     assert not known.has(99, "train baseline")
+    known.add(known.entries[0])
+    assert known.of_seed() == campaign.ledger.of_seed(), "a repeated attack counts once"
     assert f"{known.num_kills()} of them kill -9; 0 attacks failed" in table(known.entries)

@@ -52,7 +52,10 @@ def write(source: Dataset, store: Store) -> None:
 
 def test_rows_labels_order_and_row_groups_stay_and_every_row_has_a_mask(source: Dataset, store: Store) -> None:
     write(source, store)
+    left = Path(store.address, "train/.00000.parquet.0123.tmp")
+    left.touch()
     manifest = finish(source, store, "six", RECORD)
+    assert not left.exists(), "a worker that was killed left it"
     made = Dataset.open(store.address)
     assert made.fingerprint == manifest.fingerprint
     assert made.verify() == []

@@ -36,6 +36,8 @@ def test_rank_0_looks_at_most_once_in_a_while(store: Store, monkeypatch: pytest.
     monkeypatch.setattr(interrupt, "POLL_S", 0.0)
     listener.next_poll = 0.0
     assert listener.is_asked()
+    listener.close()
+    assert store.list("interrupt") == [REQUEST], "nobody listens any more"
 
 
 def test_what_an_earlier_attempt_left_is_forgotten(store: Store) -> None:
