@@ -218,7 +218,9 @@ def test_size_and_preset_are_the_callers(tmp_path: Path) -> None:
 
 
 def test_an_unknown_preset_or_logic_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no preset 'big' of the rendered data set; there are default, demo, clip, tiny"):
+    with pytest.raises(
+        DataError, match="no preset 'big' of the rendered data set; there are default, demo, clip, tiny"
+    ):
         render_dataset(str(tmp_path), preset="big")
     with pytest.raises(DataError, match="no split logic 'market'"):
         render_dataset(str(tmp_path), preset="tiny", splits="market")
