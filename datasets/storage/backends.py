@@ -78,8 +78,10 @@ class Local:
         for path in beside:
             if _is_temporary(path.name) and not (spared and path.is_relative_to(spared)):
                 path.unlink(missing_ok=True)
+        for folder, _, _ in os.walk(place, topdown=False):  # a writer may have been killed before its first file
+            if not (spared and Path(folder).is_relative_to(spared)):
                 with contextlib.suppress(OSError):  # it holds other files, or is gone
-                    path.parent.rmdir()
+                    os.rmdir(folder)
 
     def delete(self, place: str) -> None:
         Path(place).unlink(missing_ok=True)

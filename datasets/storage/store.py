@@ -159,7 +159,7 @@ class Store:
         self._try("delete", prefix, lambda: self._backend.remove_folder(place))
 
     def clean_temp(self, prefix: str = "", spare: str | None = None) -> None:
-        """Removes the temporary files of killed writers of `prefix`: of a file, or of all below a folder, and folders that held
+        """Removes the temporary files of killed writers of `prefix`: of a file, or of all below a folder, and folders that hold
         nothing else.
 
         spare: a folder in that folder that stays as it is. Nobody else may be writing there.

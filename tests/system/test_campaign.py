@@ -40,4 +40,4 @@ def test_a_second_call_finds_what_ended(campaign: Campaign) -> None:
     assert not known.has(99, "train baseline")
     known.add(known.entries[0])
     assert known.of_seed() == campaign.ledger.of_seed(), "a repeated attack counts once"
-    assert f"{known.num_kills()} of them kill -9; 0 attacks failed" in table(known.entries)
+    assert f"{known.num_kills()} of them kill -9" in table(known.of_seed())

@@ -99,7 +99,11 @@ def test_cleaning_takes_what_writers_of_one_file_left_and_spares_a_folder(tmp_pa
         (tmp_path / name).write_bytes(b"x")
     Local().clean_temp(str(tmp_path / "index.parquet"))
     assert {p.name for p in tmp_path.rglob(".*")} == {".index.1a.tmp", ".indexes.3c.tmp", ".x.4d.tmp", ".x.5e.tmp"}
+    (tmp_path / "checkpoints/00000031").mkdir(parents=True)
+    (tmp_path / "b/empty").mkdir()
     Local().clean_temp(str(tmp_path), str(tmp_path / "b"))
+    assert {p.name for p in tmp_path.iterdir() if p.is_dir()} == {"b"}, "a writer was killed before its first file"
+    assert (tmp_path / "b/empty").is_dir()
     assert {p.name for p in tmp_path.rglob(".*")} == {".x.5e.tmp"}
 
 
