@@ -128,7 +128,7 @@ class Journal:
             )
         self._next_step = step
         self.changes = changes(previous, self.environment)
-        header = {"environment": self.environment, "changes": self.changes}
+        header = {"environment": self.environment, "changes": self.changes, "began": time.time_ns() // 1_000_000}
         self._writer = SegmentWriter(self.store, FOLDER, header, flush_s=self.flush_s)
         return self._writer
 

@@ -109,11 +109,12 @@ def test_a_run_is_registered_listed_and_shown(
     trained: dict[str, Any], place: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     made = ask("registry", "register", trained["run"], "of-commands", result=place / "registry.json")
-    assert made["model"] == "models:/of-commands/2"
+    assert made["model"] == "models:/of-commands/1", "training registered these weights already"
     listed = ask("registry", "list", result=place / "registry.json")["models"]
-    aliases = {model["model"]: model["aliases"] for model in listed}
-    assert aliases["models:/of-commands/2"] == ["candidate"]
-    assert aliases["models:/of-commands/1"] == []
+    aliases = {
+        model["model"]: model["aliases"] for model in listed if model["model"].startswith("models:/of-commands/")
+    }
+    assert aliases == {"models:/of-commands/1": ["candidate"]}
     shown = ask("registry", "show", "models:/of-commands@candidate", result=place / "registry.json")
     assert shown["run_id"] == trained["run_id"]
     assert shown["metrics"] == pytest.approx(trained["metrics"], abs=1e-5)

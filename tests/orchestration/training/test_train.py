@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -27,6 +26,7 @@ from orchestration.engine.weights import keep
 from orchestration.errors import RequestError
 from orchestration.evaluation.evaluate import evaluate
 from orchestration.tracking.journal import read_steps
+from orchestration.tracking.segments import SegmentReader
 from orchestration.training import worker
 from orchestration.training.selection import measured_by
 from orchestration.training.train import fetch_backbone, prepare, train
@@ -156,9 +156,11 @@ def test_the_processes_were_killed_in_mid_epoch(survivor: dict[str, Any]) -> Non
 
 
 def journals(run: str) -> list[list[dict[str, Any]]]:
-    """The records of each process that wrote the run's journal."""
-    store = open_store(run)
-    return [[json.loads(line) for line in store.read(path).splitlines()[1:]] for path in store.list("journal")]
+    """The records of each process that wrote the run's journal, told apart by when it began."""
+    found: dict[int, list[dict[str, Any]]] = {}
+    for header, record in SegmentReader(open_store(run), "journal").read_new():
+        found.setdefault(header["began"], []).append(record)
+    return list(found.values())
 
 
 @pytest.fixture(scope="module")
