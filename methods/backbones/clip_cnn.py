@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.backbones.body import Body, Embeddings
+from methods.backbones.clip.necks import Necks
 from methods.backbones.clip.sizes import TINY
 from methods.backbones.clip_vit import CLIPFeatures
 from methods.backbones.weights import load_weights
@@ -50,9 +51,7 @@ class CLIPCNN(Body):
         self.has_both = clip_features == "both"
         self.widths = (self.stripes, TINY.dim) if self.has_both else (TINY.dim,)
         self.dim = sum(self.widths)
-        self.necks = nn.ModuleList(nn.BatchNorm1d(each) for each in self.widths)
-        for neck in self.necks:
-            neck.bias.requires_grad_(neck_bias)
+        self.necks = Necks(self.widths, neck_bias)
         self.triplet_before_neck = triplet_before_neck
 
     def maps(self, images: Tensor) -> Tensor:
@@ -70,7 +69,7 @@ class CLIPCNN(Body):
 
     def heads(self, pooled: Tensor) -> Embeddings:
         raw = pooled.split(self.widths, 1)
-        classified = tuple(neck(part) for neck, part in zip(self.necks, raw, strict=True))
+        classified = self.necks(raw)
         compared = raw if self.triplet_before_neck else classified
         return Embeddings(torch.cat(classified, 1), pooled, classified, compared)
 

@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from methods.backbones.body import Body, Embeddings
 from methods.backbones.clip.image_tower import ImageTower
+from methods.backbones.clip.necks import Necks
 from methods.backbones.clip.sizes import TOWERS
 from methods.backbones.clip.state import load_image_tower
 
@@ -48,9 +49,7 @@ class CLIPViT(Body):
         self.has_both = clip_features == "both"
         self.widths = (self.channels, size.dim) if self.has_both else (size.dim,)
         self.dim = sum(self.widths)
-        self.necks = nn.ModuleList(nn.BatchNorm1d(each) for each in self.widths)
-        for neck in self.necks:
-            neck.bias.requires_grad_(neck_bias)
+        self.necks = Necks(self.widths, neck_bias)
         self.triplet_before_neck = triplet_before_neck
 
     def maps(self, images: Tensor) -> Tensor:
@@ -66,7 +65,7 @@ class CLIPViT(Body):
     def heads(self, pooled: Tensor) -> Embeddings:
         tokens = pooled.split((self.channels, *self.widths) if self.has_both else self.widths, 1)
         raw = tokens[-len(self.widths) :]
-        classified = tuple(neck(token) for neck, token in zip(self.necks, raw, strict=True))
+        classified = self.necks(raw)
         compared = tokens if self.triplet_before_neck else classified
         return Embeddings(torch.cat(classified, 1), torch.cat(raw, 1), classified, compared)
 
