@@ -8,7 +8,8 @@ from typing import Any
 from methods.method import Method
 from orchestration.config.build import build_method, is_description
 from orchestration.config.load import Experiment, override
-from orchestration.engine.checkpoint import DESCRIPTION, Checkpoint, load_method_state
+from orchestration.engine.checkpoint import DESCRIPTION, Checkpoint
+from orchestration.engine.restore import load_method_state
 from orchestration.errors import RequestError
 
 

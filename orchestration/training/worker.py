@@ -24,6 +24,7 @@ from orchestration.config.meta import per_class_tensors
 from orchestration.engine import checkpoint, loop, weights
 from orchestration.engine.arithmetic import slowness
 from orchestration.engine.loop import NonFiniteLossError, StepReport, TrainingProgress
+from orchestration.engine.restore import load_initial_state, restore
 from orchestration.engine.strategies.data_parallel import build_strategy
 from orchestration.errors import RequestError
 from orchestration.tracking.journal import FOLDER as JOURNAL
@@ -216,10 +217,10 @@ class Training:
         self.optimization = build.build_optimization(experiment, method)
         self.progress = TrainingProgress(epoch=begin)
         if found is not None:
-            self.progress = checkpoint.restore(found, method, self.optimization.optimizers)
+            self.progress = restore(found, method, self.optimization.optimizers)
         elif begin:
             assert config.init_from is not None
-            checkpoint.restore(checkpoint.find(config.init_from), method, self.optimization.optimizers)
+            restore(checkpoint.find(config.init_from), method, self.optimization.optimizers)
         self.strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
         self.dataset = build.open_data(experiment)
         rank, workers = self.strategy.rank, self.strategy.workers
@@ -335,7 +336,7 @@ def common_checkpoint(store: Store) -> checkpoint.Checkpoint | None:
 def load_initial_weights(config: WorkerConfig, method: Method) -> None:
     if config.init_from:
         per_class = per_class_tensors(Experiment.from_resolved(config.experiment))
-        checkpoint.load_initial_state(method, checkpoint.find(config.init_from), per_class, config.facts["fingerprint"])
+        load_initial_state(method, checkpoint.find(config.init_from), per_class, config.facts["fingerprint"])
     elif config.weights:
         method.load_backbone(weights.read_kept(config.weights))
 

@@ -11,14 +11,14 @@ from orchestration.errors import RequestError
 from orchestration.progress import Progress
 from orchestration.sweeps.settings import Plan
 from orchestration.tracking import mlflow_client, tracked_run
-from orchestration.training import train
+from orchestration.training import preparation, train
 from orchestration.training.worker import FAILURE, WorkerConfig
 
 KIND = "shared stage"
 
 
 def train_shared_stage(
-    planned: Plan, prepared: train.Prepared, sweep: str, stage: str, progress: Progress
+    planned: Plan, prepared: preparation.Prepared, sweep: str, stage: str, progress: Progress
 ) -> dict[int, str]:
     """Seed → `RUN@STAGE`, the end of the stage that a run of its own was trained to; those that are there are taken.
 
@@ -27,7 +27,9 @@ def train_shared_stage(
     return {seed: f"{train_one(planned, prepared, sweep, stage, seed, progress)}@{stage}" for seed in planned.seeds}
 
 
-def train_one(planned: Plan, prepared: train.Prepared, sweep: str, stage: str, seed: int, progress: Progress) -> str:
+def train_one(
+    planned: Plan, prepared: preparation.Prepared, sweep: str, stage: str, seed: int, progress: Progress
+) -> str:
     """The address of the storage of the run that was trained from `seed` to the end of the stage."""
     experiment = planned.experiment.model_copy(update={"seed": seed, "until": stage, "register_as": None})
     run = found_or_new(experiment, prepared.dataset.fingerprint, sweep, seed)
@@ -37,10 +39,10 @@ def train_one(planned: Plan, prepared: train.Prepared, sweep: str, stage: str, s
     progress.say(f"stage {stage!r} is the same at all points: training it once from seed {seed}, run {run.run_id}")
     store.delete(FAILURE)
     try:
-        prepared = train.Prepared(
-            experiment, prepared.dataset, prepared.facts, train.num_steps(experiment, prepared.dataset)
+        prepared = preparation.Prepared(
+            experiment, prepared.dataset, prepared.facts, preparation.num_steps(experiment, prepared.dataset)
         )
-        backbone = train.fetch_backbone(prepared)
+        backbone = preparation.fetch_backbone(prepared)
         config = WorkerConfig(
             experiment=experiment.resolved(),
             run=run.storage,

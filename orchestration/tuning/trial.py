@@ -25,7 +25,7 @@ from orchestration.registry.locate import locate
 from orchestration.sweeps.state import Trial
 from orchestration.tracking import tracked_run
 from orchestration.tracking.mlflow_retry import retry_while_unavailable
-from orchestration.training import stop_signal, train
+from orchestration.training import preparation, stop_signal
 from orchestration.training.validation import PREFIX, Scores
 from orchestration.training.worker import FAILURE, FINAL_ERRORS, ValidationSchedule, WorkerConfig
 from orchestration.tuning.kept_weights import KeptWeights
@@ -128,7 +128,7 @@ class SweepTrial(Trainable):
             return None
         if self.job.weights is not None and self.job.weights.are_of(self.experiment):
             return self.job.weights.address
-        backbone = train.fetch_backbone(self.prepared())
+        backbone = preparation.fetch_backbone(self.prepared())
         assert backbone is not None
         return weights.keep(self.store, backbone)
 
@@ -139,8 +139,8 @@ class SweepTrial(Trainable):
         address, stage = split_stage(self.experiment.init_from)
         return (checkpoint.find_stage_end(address, stage) if stage else locate(address).checkpoint).address
 
-    def prepared(self) -> train.Prepared:
-        return train.Prepared(self.experiment, Dataset.open(self.experiment.data), self.job.facts, 0)
+    def prepared(self) -> preparation.Prepared:
+        return preparation.Prepared(self.experiment, Dataset.open(self.experiment.data), self.job.facts, 0)
 
     def step(self) -> dict[str, Any]:
         assert self.run is not None

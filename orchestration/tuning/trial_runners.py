@@ -13,7 +13,7 @@ import torch
 from datasets.storage.store import open_store
 from orchestration.progress import Progress
 from orchestration.tracking.tracked_run import TrackedRun
-from orchestration.training import stop_signal, train
+from orchestration.training import preparation, stop_signal, train
 from orchestration.training.validation import Scores
 from orchestration.training.worker import FAILURE, Training, WorkerConfig
 
@@ -65,7 +65,7 @@ class RayTrainRunner:
         self,
         config: WorkerConfig,
         run: TrackedRun,
-        prepared: train.Prepared,
+        prepared: preparation.Prepared,
         scores: Scores,
         earlier: Sequence[dict[str, Any]],
     ) -> None:

@@ -34,7 +34,7 @@ from orchestration.sweeps.space import Values, shown
 from orchestration.sweeps.state import Configuration, SweepState, Trial
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.mlflow_retry import retry_while_unavailable
-from orchestration.training import train
+from orchestration.training import preparation
 from orchestration.tuning import sweep_runs
 from orchestration.tuning.kept_weights import KeptWeights
 from orchestration.tuning.shared_stage import train_shared_stage
@@ -76,11 +76,11 @@ def tune_alone(
 ) -> dict[str, Any]:
     """As `tune`, while no other process of this machine runs the sweep that is to be resumed."""
     planned = plan(experiment, settings)
-    prepared = train.prepare(experiment)
-    backbone = train.fetch_backbone(prepared)
+    prepared = preparation.prepare(experiment)
+    backbone = preparation.fetch_backbone(prepared)
     check_on_data(planned, prepared)
     if experiment.init_from:
-        address, reset = train.check_initial_weights(prepared, experiment.init_from)
+        address, reset = preparation.check_initial_weights(prepared, experiment.init_from)
         progress.say(f"initial weights: {address}; not loaded: {', '.join(reset) or 'none'}")
         if (
             split_stage(experiment.init_from)[1] is None
@@ -98,7 +98,11 @@ def tune_alone(
 
 
 def carry_out(
-    planned: Plan, prepared: train.Prepared, run: tracked_run.TrackedRun, backbone: bytes | None, progress: Progress
+    planned: Plan,
+    prepared: preparation.Prepared,
+    run: tracked_run.TrackedRun,
+    backbone: bytes | None,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Run a sweep that MLflow has, and end it there, however this ends. backbone: the weights that its trials begin with."""
     sweep = None
@@ -142,7 +146,7 @@ class Sweep:
     """A sweep as one process runs it."""
 
     def __init__(
-        self, planned: Plan, prepared: train.Prepared, run: tracked_run.TrackedRun, progress: Progress
+        self, planned: Plan, prepared: preparation.Prepared, run: tracked_run.TrackedRun, progress: Progress
     ) -> None:
         self.plan, self.prepared, self.run, self.progress = planned, prepared, run, progress
         self.behind: dict[int, str] = {}  # seed → the end of the stage that its trials share
@@ -319,7 +323,7 @@ class Sweep:
         return model
 
 
-def check_on_data(planned: Plan, prepared: train.Prepared) -> None:
+def check_on_data(planned: Plan, prepared: preparation.Prepared) -> None:
     """Check each value on the data, as the experiment is checked. Raises: RequestError."""
     _, protocol = open_for_evaluation(planned.experiment.data)
     for key, axis in planned.space.items():
@@ -329,7 +333,7 @@ def check_on_data(planned: Plan, prepared: train.Prepared) -> None:
             except RequestError:  # fits beside values of other keys
                 continue
             try:
-                train.check_on_data(experiment, prepared.dataset, protocol)
+                preparation.check_on_data(experiment, prepared.dataset, protocol)
             except RequestError as error:
                 raise RequestError(f"--over {key}: with {value}, {error}") from error
 

@@ -17,6 +17,7 @@ from orchestration.config.build import build_method, build_optimization
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.engine.loop import StepReport, TrainingProgress
+from orchestration.engine.restore import restore
 from orchestration.evaluation.embed import read_model
 from orchestration.tracking.forwarder import Stream
 from orchestration.tracking.journal import FOLDER, Journal, read_steps
@@ -92,7 +93,7 @@ def run(given: Any, folder: Path) -> Case:
             found = checkpoint.latest_whole(open_store(str(folder)))
             assert found is not None
             method = build_method(experiment(), FACTS)
-            checkpoint.restore(found, method, build_optimization(experiment(), method).optimizers)
+            restore(found, method, build_optimization(experiment(), method).optimizers)
         else:
             read_model(address)
 

@@ -22,7 +22,7 @@ from orchestration.sweeps.settings import SweepSettings, plan
 from orchestration.sweeps.state import Trial
 from orchestration.tracking import mlflow_client
 from orchestration.tracking.journal import read_steps
-from orchestration.training.train import prepare
+from orchestration.training.preparation import prepare
 from orchestration.tuning import sweep_runs
 from orchestration.tuning.tune import tune
 from tests.servers.process import wait_for

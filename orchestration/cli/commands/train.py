@@ -53,7 +53,7 @@ def requested_experiment(options: TrainOptions) -> Experiment:
             "train which experiment? redress train EXPERIMENT [key=value …]; `redress experiments` lists them."
         )
     from orchestration.tracking import tracked_run
-    from orchestration.training.train import began_with
+    from orchestration.training.preparation import began_with
 
     with opening():
         began = began_with(tracked_run.open_run(options.resume).store)

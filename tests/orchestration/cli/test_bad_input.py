@@ -28,7 +28,8 @@ from orchestration.engine import checkpoint
 from orchestration.errors import RequestError
 from orchestration.evaluation.evaluate import metric_names, open_for_evaluation
 from orchestration.tracking.journal import read_steps
-from orchestration.training.train import TrainingFailedError, fitting, lacking, train
+from orchestration.training.preparation import fitting, lacking
+from orchestration.training.train import TrainingFailedError, train
 from tests.servers.process import free_port
 from tests.tiny import tiny_dataset, tiny_samples
 

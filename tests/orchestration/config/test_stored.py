@@ -14,7 +14,7 @@ from orchestration.config.stored import experiment_of, facts_of, trained_model
 from orchestration.engine import checkpoint
 from orchestration.errors import RequestError
 from orchestration.evaluation.score import score
-from orchestration.training.train import check_initial_weights, prepare
+from orchestration.training.preparation import check_initial_weights, prepare
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.tiny import tiny_dataset
 

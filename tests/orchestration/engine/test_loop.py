@@ -20,35 +20,16 @@ from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.config.meta import per_class_tensors
 from orchestration.engine import checkpoint, loop
-from orchestration.engine.loop import NonFiniteLossError, StepReport, TrainingProgress
+from orchestration.engine.loop import NonFiniteLossError, TrainingProgress
+from orchestration.engine.restore import load_initial_state, restore
 from orchestration.engine.strategies.data_parallel import build_strategy
 from orchestration.errors import RequestError
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.orchestration.processes import in_processes
+from tests.orchestration.recorder import Recorder
 from tests.tiny import tiny_dataset
 
 EPOCHS = 4
-
-
-class Recorder:
-    """Keeps what the loop says; stops once `stop_after` steps are done, as a crash would."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.steps: list[StepReport] = []
-        self.reached: list[TrainingProgress] = []
-        self.surveyed: list[tuple[str, int]] = []
-        self.stop_after = stop_after
-
-    def on_step(self, report: StepReport) -> None:
-        self.steps.append(report)
-
-    def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None:
-        self.reached.append(progress)
-        if progress.step == self.stop_after and not end_of_epoch:
-            raise KeyboardInterrupt
-
-    def on_survey(self, stage: Stage, images: int) -> None:
-        self.surveyed.append((stage.name, images))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +56,7 @@ def train(
     start = TrainingProgress()
     if from_run:
         found = checkpoint.find(str(run))
-        start = checkpoint.restore(found, method, optimization.optimizers)
+        start = restore(found, method, optimization.optimizers)
     strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
     feed, stream = build.build_feed(described, dataset, strategy.rank, strategy.workers, method.stages())
     recorder = recorder or Recorder()
@@ -282,7 +263,7 @@ def test_other_people_start_from_the_weights_of_a_run_with_classifiers_of_their_
     facts = build.describe_data(others, others.index("train"))
     method = build.build_method(experiment(data), facts)  # CAL, from a baseline
     new = method.classifier.weight.detach().clone()
-    anew = checkpoint.load_initial_state(method, found, per_class_tensors(experiment(data)), others.fingerprint)
+    anew = load_initial_state(method, found, per_class_tensors(experiment(data)), others.fingerprint)
     assert anew == ["classifier.bias", "classifier.weight", "clothes_classifier.weight"]
     assert torch.equal(method.classifier.weight, new)
     trained = checkpoint.load_tensors(found, "model.safetensors")
@@ -295,7 +276,7 @@ def test_another_backbone_cannot_start_from_a_run(data: str, tmp_path: Path) -> 
     facts = build.describe_data(dataset, dataset.index("train"))
     method = build.build_method(experiment(data, "baseline-demo", "method.width=0.25"), facts)
     with pytest.raises(RequestError, match=r"encoder.*expected.*same backbone"):
-        checkpoint.load_initial_state(method, checkpoint.find(str(tmp_path)), (), dataset.fingerprint)
+        load_initial_state(method, checkpoint.find(str(tmp_path)), (), dataset.fingerprint)
 
 
 def test_classifiers_are_taken_over_from_the_same_data_alone_even_where_shapes_fit(data: str, tmp_path: Path) -> None:
@@ -309,8 +290,8 @@ def test_classifiers_are_taken_over_from_the_same_data_alone_even_where_shapes_f
         assert dataset.fingerprint == found.facts["fingerprint"] or kept
         method = build.build_method(wanted, build.describe_data(dataset, dataset.index("train")))
         before = {name: value.clone() for name, value in method.state_dict().items()}
-        assert set(checkpoint.load_initial_state(method, found, per_class, dataset.fingerprint)) == kept
+        assert set(load_initial_state(method, found, per_class, dataset.fingerprint)) == kept
         for name, value in method.state_dict().items():
             assert torch.equal(value, before[name] if name in kept else trained[name]), name
     older = replace(found, facts={key: value for key, value in found.facts.items() if key != "fingerprint"})
-    assert set(checkpoint.load_initial_state(method, older, per_class, others.fingerprint)) == per_class
+    assert set(load_initial_state(method, older, per_class, others.fingerprint)) == per_class

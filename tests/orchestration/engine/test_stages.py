@@ -20,34 +20,17 @@ from methods.method import Batch, Stage, Survey
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint, loop
-from orchestration.engine.loop import StepReport, TrainingProgress
+from orchestration.engine.loop import TrainingProgress
+from orchestration.engine.restore import restore
 from orchestration.engine.strategies.data_parallel import build_strategy
 from orchestration.engine.survey import Survey as ReadSurvey
 from orchestration.engine.survey import begin_stage
 from tests.orchestration.processes import in_processes
+from tests.orchestration.recorder import Recorder
 from tests.orchestration.two_stages import FIRST, SAMPLES, WORDS, TwoStages, as_baseline
 from tests.tiny import tiny_dataset
 
 EPOCHS = 4
-
-
-class Recorder:
-    def __init__(self, stop_after: int | None = None) -> None:
-        self.steps: list[StepReport] = []
-        self.reached: list[TrainingProgress] = []
-        self.surveyed: list[tuple[str, int]] = []
-        self.stop_after = stop_after
-
-    def on_step(self, report: StepReport) -> None:
-        self.steps.append(report)
-
-    def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None:
-        self.reached.append(progress)
-        if progress.step == self.stop_after and not end_of_epoch:
-            raise KeyboardInterrupt
-
-    def on_survey(self, stage: Stage, images: int) -> None:
-        self.surveyed.append((stage.name, images))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +61,7 @@ class Run:
         self.optimization = build.build_optimization(self.experiment, self.method)
         self.start = TrainingProgress()
         if run is not None and (found := checkpoint.latest(open_store(run))):
-            self.start = checkpoint.restore(found, self.method, self.optimization.optimizers)
+            self.start = restore(found, self.method, self.optimization.optimizers)
         owned = {name: [p for _, p in pairs] for name, pairs in self.method.parameters_of().items()}
         self.strategy = build_strategy(owned)
         self.recorder = recorder or Recorder()

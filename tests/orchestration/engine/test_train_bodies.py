@@ -18,6 +18,7 @@ from methods.ranking import describe
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
+from orchestration.engine.restore import load_method_state
 from orchestration.errors import RequestError
 from orchestration.export.torch_graph import Descriptor, export
 from orchestration.registry import register
@@ -63,7 +64,7 @@ def test_each_body_learns_and_becomes_a_graph_with_its_descriptors(body: str, da
         assert list(stages) == ["identity, stripes", "identity, part classifier", "identity, refined parts"]
     found = checkpoint.find(str(tmp_path))
     method = build.build_method(wanted, found.facts)
-    checkpoint.load_method_state(method, found)
+    load_method_state(method, found)
     settings = build.build_augmentation(wanted)
     images = torch.stack([decode_image(sample.image) for sample in Dataset.open(data).samples("query")][:4])
     descriptor = Descriptor(method, settings.mean, settings.std, True).eval()

@@ -24,6 +24,7 @@ from methods.ranking import describe, rank
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
+from orchestration.engine.restore import load_method_state
 from orchestration.errors import RequestError
 from orchestration.evaluation.embed import load_features
 from orchestration.evaluation.evaluate import evaluate, invalidate_stale_cache
@@ -70,7 +71,7 @@ def features_here(scored: Scored, split: str, cue: CueName | None) -> Tensor:
     """Descriptors of a split: image and mask painted over alike, before they are resized."""
     found = checkpoint.find(scored.model)
     method = build.build_method(scored.experiment, found.facts)
-    checkpoint.load_method_state(method, found)
+    load_method_state(method, found)
     settings = build.build_augmentation(scored.experiment)
     images, masks = [], []
     for sample in Dataset.open(scored.experiment.data).samples(split):

@@ -27,6 +27,7 @@ from methods.ranking import describe, rank
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
+from orchestration.engine.restore import load_method_state
 from orchestration.errors import RequestError
 from orchestration.evaluation import embed
 from orchestration.evaluation.embed import load_features
@@ -76,7 +77,7 @@ def features_here(model: str, experiment: Experiment, split: str) -> Tensor:
     """Descriptors of a split, all at once and in this process: float32 [N, D]."""
     found = checkpoint.find(model)
     method = build.build_method(experiment, found.facts)
-    checkpoint.load_method_state(method, found)
+    load_method_state(method, found)
     method.eval()
     settings = build.build_augmentation(experiment)
     images = [decode_image(sample.image)[None] for sample in Dataset.open(experiment.data).samples(split)]

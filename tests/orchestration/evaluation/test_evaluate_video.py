@@ -29,6 +29,7 @@ from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.config.settings import EvaluateSettings
 from orchestration.engine import checkpoint
+from orchestration.engine.restore import load_method_state
 from orchestration.errors import RequestError
 from orchestration.evaluation.embed import load_features
 from orchestration.evaluation.evaluate import cache_key, evaluate
@@ -87,7 +88,7 @@ def plainly(video: Video, clips: list[list[str]]) -> Tensor:
     """float32 [D]: raw features of clips, one at a time from the files, averaged, then of length 1."""
     found = checkpoint.find(video.model)
     method = build.build_method(video.experiment, found.facts)
-    checkpoint.load_method_state(method, found)
+    load_method_state(method, found)
     method.eval()
     settings = build.build_augmentation(video.experiment)
     total = torch.zeros(())

@@ -15,7 +15,7 @@ from orchestration.config.settings import completed
 from orchestration.errors import RequestError
 from orchestration.review.models import ReviewedModel
 from orchestration.review.review import changes
-from orchestration.training.train import check_same_experiment
+from orchestration.training.preparation import check_same_experiment
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.tiny import tiny_dataset
 

@@ -19,7 +19,8 @@ from orchestration.engine.schedule import factor
 from orchestration.errors import RequestError
 from orchestration.sweeps.settings import SweepSettings
 from orchestration.tracking import tracked_run
-from orchestration.training.train import check_same_experiment, train
+from orchestration.training.preparation import check_same_experiment
+from orchestration.training.train import train
 from orchestration.tuning.tune import tune
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.tiny import tiny_dataset

@@ -24,6 +24,7 @@ from methods.ranking import describe
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
+from orchestration.engine.restore import load_method_state
 from orchestration.errors import RequestError
 from orchestration.evaluation.embed import load_features
 from orchestration.evaluation.evaluate import evaluate
@@ -69,7 +70,7 @@ def expected(trained: dict[str, Any], query: list[Sample]) -> Tensor:
     found = checkpoint.find(trained["checkpoint"])
     experiment = Experiment.from_resolved(found.experiment)
     method = build.build_method(experiment, found.facts)
-    checkpoint.load_method_state(method, found)
+    load_method_state(method, found)
     how = build.build_augmentation(experiment)
     images = torch.cat([preprocess(decode_image(sample.image)[None], how) for sample in query])
     maps = torch.cat(

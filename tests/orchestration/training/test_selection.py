@@ -23,8 +23,8 @@ from orchestration.evaluation.evaluate import evaluate
 from orchestration.progress import Progress
 from orchestration.tracking.segments import SegmentReader
 from orchestration.training import worker
+from orchestration.training.preparation import check_same_experiment
 from orchestration.training.selection import check_candidates, choose_checkpoint, measured_by
-from orchestration.training.train import check_same_experiment
 from orchestration.training.validation import FOLDER
 from orchestration.training.worker import CheckpointWriter, Training, WorkerConfig
 from tests.orchestration.processes import in_processes

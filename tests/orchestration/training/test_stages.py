@@ -14,8 +14,7 @@ from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.engine.loop import TrainingProgress
 from orchestration.errors import RequestError
-from orchestration.training import train as training
-from orchestration.training.activity import ACTIVITY, EVERY_S, SurveyReport
+from orchestration.training import preparation
 from orchestration.training.worker import Training, ValidationSchedule, WorkerConfig, run
 from tests.orchestration.two_stages import FIRST, WORDS, TwoStages, as_baseline
 from tests.tiny import tiny_dataset
@@ -42,7 +41,7 @@ def experiment(data: str, *overrides: str) -> Experiment:
 
 
 def trained(wanted: Experiment, place: Path, init_from: str | None = None) -> tuple[Store, TrainingProgress]:
-    config = WorkerConfig(wanted.resolved(), str(place), training.prepare(wanted).facts, init_from=init_from)
+    config = WorkerConfig(wanted.resolved(), str(place), preparation.prepare(wanted).facts, init_from=init_from)
     store = open_store(str(place))
     return store, run(config, store, torch.device("cpu"))
 
@@ -60,12 +59,12 @@ def test_the_checkpoint_at_the_end_of_each_stage_is_kept(data: str, tmp_path: Pa
 
 def test_until_ends_a_run_with_a_stage_and_it_may_go_on(data: str, tmp_path: Path) -> None:
     wanted = experiment(data, "until=anchors")
-    assert training.num_steps(wanted, training.prepare(wanted).dataset) == FIRST * (72 // 12)
+    assert preparation.num_steps(wanted, preparation.prepare(wanted).dataset) == FIRST * (72 // 12)
     store, progress = trained(wanted, tmp_path / "part")
     assert progress == TrainingProgress(FIRST, 0, 12)
     assert ends(store)["anchors"] == FIRST
     whole = experiment(data)
-    training.check_same_experiment(whole, store)
+    preparation.check_same_experiment(whole, store)
     store, progress = trained(whole, tmp_path / "part")
     other, _ = trained(whole, tmp_path / "whole")
     assert progress.epoch == EPOCHS
@@ -82,10 +81,10 @@ def test_a_run_behind_anothers_stage_is_that_run_gone_on(data: str, tmp_path: Pa
     first, _ = trained(experiment(data, "until=anchors"), tmp_path / "first")
     whole, _ = trained(experiment(data), tmp_path / "whole")
     wanted = experiment(data, f"init_from={first.address}@anchors")
-    prepared = training.prepare(wanted)
-    assert prepared.num_steps == training.prepare(experiment(data)).num_steps - 12
+    prepared = preparation.prepare(wanted)
+    assert prepared.num_steps == preparation.prepare(experiment(data)).num_steps - 12
     assert wanted.init_from is not None
-    address, reset = training.check_initial_weights(prepared, wanted.init_from)
+    address, reset = preparation.check_initial_weights(prepared, wanted.init_from)
     assert reset == []
     behind, progress = trained(wanted, tmp_path / "behind", address)
     assert progress == TrainingProgress(EPOCHS, 0, prepared.num_steps)
@@ -99,7 +98,7 @@ def test_a_stage_of_other_data_or_of_nobody_is_refused(data: str, tmp_path: Path
     with pytest.raises(
         RequestError, match=r"stage 'anchors' was trained on other data .*Train the stage on these data"
     ):
-        training.check_initial_weights(training.prepare(wanted), str(wanted.init_from))
+        preparation.check_initial_weights(preparation.prepare(wanted), str(wanted.init_from))
     with pytest.raises(RequestError, match="nothing is left to train behind stage 'identity'"):
         experiment(data, f"init_from={first.address}@identity")
     with pytest.raises(RequestError, match=r"has no stage 'prompts'\. It has anchors, identity"):
@@ -107,12 +106,12 @@ def test_a_stage_of_other_data_or_of_nobody_is_refused(data: str, tmp_path: Path
     first.delete_tree(checkpoint.complete_folders(first)[-1])
     wanted = experiment(data, f"init_from={first.address}@anchors")
     with pytest.raises(RequestError, match=r"no checkpoint at the end of stage 'anchors'"):
-        training.check_initial_weights(training.prepare(wanted), str(wanted.init_from))
+        preparation.check_initial_weights(preparation.prepare(wanted), str(wanted.init_from))
 
 
 def test_epochs_that_change_no_descriptor_are_not_scored(data: str, tmp_path: Path) -> None:
     wanted = experiment(data)
-    config = WorkerConfig(wanted.resolved(), str(tmp_path), training.prepare(wanted).facts)
+    config = WorkerConfig(wanted.resolved(), str(tmp_path), preparation.prepare(wanted).facts)
     config = replace(config, validation=ValidationSchedule(every=2, waits=False))
     run_of = Training(config, open_store(str(tmp_path)), torch.device("cpu"))
     assert isinstance(run_of.method, TwoStages)
@@ -123,14 +122,3 @@ def test_epochs_that_change_no_descriptor_are_not_scored(data: str, tmp_path: Pa
 def test_rows_must_be_shared_equally(data: str) -> None:
     with pytest.raises(RequestError, match=r"8 workers cannot share the 12 rows of a batch of stage 'anchors' equally"):
         experiment(data, "workers=8", "batch={people: 8, images: 2, lanes: 8}")
-
-
-def test_a_long_survey_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = open_store(str(tmp_path))
-    report = SurveyReport(store, images=200)
-    stage = TwoStages.stages(None)[0]  # type: ignore[arg-type]
-    report(stage, 10)
-    assert not store.exists(ACTIVITY)
-    report.next_report -= EVERY_S
-    report(stage, 50)
-    assert store.read(ACTIVITY) == b"stage 'anchors': looking at the training set, 25 %"

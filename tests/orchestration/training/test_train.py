@@ -28,8 +28,9 @@ from orchestration.evaluation.evaluate import evaluate
 from orchestration.tracking.journal import read_steps
 from orchestration.tracking.segments import SegmentReader
 from orchestration.training import worker
+from orchestration.training.preparation import fetch_backbone, prepare
 from orchestration.training.selection import measured_by
-from orchestration.training.train import fetch_backbone, prepare, train
+from orchestration.training.train import train
 from orchestration.training.worker import WorkerConfig
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.tiny import tiny_dataset

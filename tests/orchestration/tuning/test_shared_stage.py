@@ -17,7 +17,7 @@ from orchestration.progress import Progress
 from orchestration.sweeps.settings import SweepSettings, plan
 from orchestration.sweeps.shared_stage import shared_stage
 from orchestration.tracking import tracked_run
-from orchestration.training import train, worker
+from orchestration.training import preparation, train, worker
 from orchestration.tuning import sweep_runs
 from orchestration.tuning.shared_stage import train_shared_stage
 from tests.orchestration.two_stages import FIRST, WORDS, as_baseline
@@ -49,13 +49,15 @@ def experiment(held: str, place: Path) -> Experiment:
 def test_it_is_trained_once_from_each_seed(held: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = experiment(held, place)
     planned = plan(wanted, SweepSettings(over=OVER, seeds=2))
-    prepared = train.prepare(wanted)
+    prepared = preparation.prepare(wanted)
     stage = shared_stage(wanted, planned.space)
     assert stage == "anchors"
     sweep = sweep_runs.start_sweep(wanted, prepared.dataset.fingerprint, {"over": list(OVER), "search": "grid"})
     calls: list[int] = []
 
-    def fit(prepared: train.Prepared, run: tracked_run.TrackedRun, config: worker.WorkerConfig, _: Progress) -> None:
+    def fit(
+        prepared: preparation.Prepared, run: tracked_run.TrackedRun, config: worker.WorkerConfig, _: Progress
+    ) -> None:
         """What `train.fit` does, without Ray."""
         calls.append(prepared.experiment.seed)
         worker.run(config, open_store(run.storage), torch.device("cpu"))
@@ -75,7 +77,7 @@ def test_it_is_trained_once_from_each_seed(held: str, place: Path, monkeypatch: 
         behind(wanted, prepared, seed, end, place)
 
 
-def behind(wanted: Experiment, prepared: train.Prepared, seed: int, end: str, place: Path) -> None:
+def behind(wanted: Experiment, prepared: preparation.Prepared, seed: int, end: str, place: Path) -> None:
     """A trial behind the shared stage has the weights of a run that trained both stages."""
     own = wanted.model_copy(update={"seed": seed})
     trial = own.model_copy(update={"init_from": end})

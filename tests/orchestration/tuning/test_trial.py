@@ -23,7 +23,7 @@ from orchestration.sweeps.state import SweepState, Trial
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.journal import read_steps
 from orchestration.training import stop_signal, worker
-from orchestration.training.train import prepare
+from orchestration.training.preparation import prepare
 from orchestration.tuning import sweep_runs
 from orchestration.tuning.ray_tune import to_result
 from orchestration.tuning.trial import Job, SweepTrial, trainable

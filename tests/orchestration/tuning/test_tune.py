@@ -24,7 +24,7 @@ from orchestration.errors import RequestError
 from orchestration.sweeps.settings import SweepSettings, plan
 from orchestration.tracking.journal import read_steps
 from orchestration.training import worker
-from orchestration.training.train import prepare
+from orchestration.training.preparation import prepare
 from orchestration.tuning import sweep_runs
 from orchestration.tuning.tune import tune
 from tests.tiny import tiny_dataset

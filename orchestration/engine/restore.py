@@ -1,0 +1,102 @@
+"""A checkpoint's tensors put into a method and its optimizers: all of them, the method's alone, or those that fit new data."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from methods.method import Method
+from orchestration.engine.checkpoint import FILES, Checkpoint, CorruptCheckpointError, load_tensors
+from orchestration.engine.loop import TrainingProgress
+from orchestration.errors import RequestError
+
+SHOWN_DIFFERENCES = 4
+
+
+def restore(checkpoint: Checkpoint, method: Method, optimizers: dict[str, Optimizer]) -> TrainingProgress:
+    """Restore parameters, buffers and optimizer states in place; return the progress from which training resumes.
+
+    Raises: RequestError naming tensors of the model that do not fit; CorruptCheckpointError for those of the optimizers.
+    """
+    load_method_state(method, checkpoint)
+    restore_optimizers(method, optimizers, load_tensors(checkpoint, FILES[1]), checkpoint)
+    return checkpoint.progress
+
+
+def load_method_state(method: nn.Module, checkpoint: Checkpoint) -> None:
+    """The parameters and buffers alone, as evaluation needs them. RequestError naming those that do not fit."""
+    state, wanted = load_tensors(checkpoint, FILES[0]), method.state_dict()
+    shapes = {name: (shape(wanted.get(name)), shape(state.get(name))) for name in sorted({*wanted, *state})}
+    refuse({name: pair for name, pair in shapes.items() if pair[0] != pair[1]}, checkpoint)
+    method.load_state_dict(state)
+
+
+def load_initial_state(
+    method: nn.Module, checkpoint: Checkpoint, per_class: Collection[str], fingerprint: str
+) -> list[str]:
+    """Start `method` from another run's weights, for other people or another method on the same backbone.
+
+    per_class: the method's tensors with one row for each person or clothes class (classifiers, memories). On other data a
+    row is another person, so they keep their new values, even where shapes fit; they need not be there on both sides.
+    fingerprint: of the new training data. A checkpoint that does not tell its data's counts as one of other data.
+    Returns the names of tensors that keep their initial values. Raises: RequestError naming other tensors that do not fit.
+    """
+    state, wanted = load_tensors(checkpoint, FILES[0]), method.state_dict()
+    then = (checkpoint.facts["num_persons"], len(checkpoint.facts["clothes_owner"]))
+    is_same_data = checkpoint.facts.get("fingerprint") == fingerprint
+    by_class = {name for name in per_class if not is_same_data or shape(state.get(name)) != shape(wanted[name])}
+    left_out = {name for name in state if name not in wanted and has_rows(state[name], then)}
+    names = {*wanted, *state} - by_class - left_out
+    shapes = {name: (shape(wanted.get(name)), shape(state.get(name))) for name in sorted(names)}
+    refuse({name: pair for name, pair in shapes.items() if pair[0] != pair[1]}, checkpoint)
+    method.load_state_dict({name: state[name] for name in wanted if name not in by_class}, strict=False)
+    return sorted(by_class)
+
+
+def has_rows(tensor: Tensor, counts: Collection[int]) -> bool:
+    return tensor.dim() > 0 and tensor.shape[0] in counts
+
+
+def refuse(differing: dict[str, tuple[str, str]], checkpoint: Checkpoint) -> None:
+    if differing:
+        listed = [f"{name} is {has}, expected {needs}" for name, (needs, has) in differing.items()]
+        more = f" … ({len(listed)} in all)" if len(listed) > SHOWN_DIFFERENCES else ""
+        raise RequestError(
+            f"the model of checkpoint {checkpoint.address} does not fit: {'; '.join(listed[:SHOWN_DIFFERENCES])}{more}. "
+            "Use one of the same backbone."
+        )
+
+
+def shape(tensor: Tensor | None) -> str:
+    return "absent" if tensor is None else "×".join(map(str, tensor.shape)) or "scalar"
+
+
+def restore_optimizers(
+    method: Method, optimizers: dict[str, Optimizer], tensors: dict[str, Tensor], checkpoint: Checkpoint
+) -> None:
+    """Raises: CorruptCheckpointError where a tensor is of no parameter, or of another shape."""
+
+    def misfit(what: str) -> CorruptCheckpointError:
+        place = checkpoint.store.join(checkpoint.folder, FILES[1])
+        return CorruptCheckpointError(
+            f"{place}: {what}. Delete this checkpoint's folder to resume from the previous one."
+        )
+
+    states: dict[str, dict[str, Tensor]] = {}
+    for path, tensor in tensors.items():
+        parameter_path, _, key = path.rpartition("/")
+        states.setdefault(parameter_path, {})[key] = tensor
+    for name, parameters in method.parameters_of().items():
+        for parameter_name, parameter in parameters:
+            state = states.pop(f"{name}/{parameter_name}", {})
+            for key, value in state.items():
+                if value.shape not in ((), parameter.shape):
+                    raise misfit(f"{name}/{parameter_name}/{key} is {shape(value)}, expected {shape(parameter)}")
+            if state:
+                optimizers[name].state[parameter] = {
+                    key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
+                }
+    if states:
+        raise misfit(f"{next(iter(states))} is no parameter that an optimizer trains")
