@@ -61,8 +61,9 @@ def train_alone(
     """As `train`, while no other process of this machine trains the run that is to be resumed."""
     prepared = prepare(experiment)
     backbone = fetch_backbone(prepared)
-    init_from = init_from or experiment.init_from
-    if init_from and not resume:
+    has_begun = resume is not None and checkpoint.latest(tracked_run.open_run(resume).store) is not None
+    init_from = None if has_begun else init_from or experiment.init_from
+    if init_from:
         init_from, reset = check_initial_weights(prepared, init_from)
         progress.say(f"initial weights: {init_from}; not loaded: {', '.join(reset) or 'none'}")
     if resume:

@@ -13,12 +13,15 @@ from typing import Any
 import pytest
 
 from datasets.errors import DataError
+from datasets.shards.dataset import Dataset
 from datasets.storage.store import open_store
 from orchestration.config.load import Experiment, load
+from orchestration.engine import checkpoint
 from orchestration.engine.schedule import factor
 from orchestration.errors import RequestError
 from orchestration.sweeps.settings import SweepSettings
 from orchestration.tracking import tracked_run
+from orchestration.training import train as module
 from orchestration.training.preparation import check_same_experiment
 from orchestration.training.train import train
 from orchestration.tuning.tune import tune
@@ -55,6 +58,32 @@ def test_a_run_without_a_checkpoint_keeps_the_settings_that_it_was_created_with(
     check_same_experiment(began, run)
     with pytest.raises(RequestError, match="seed: began with 1, now 2"):
         check_same_experiment(load("baseline-demo", [f"data={data}", "method.width=0.0625", "seed=2"]), run)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_run_that_was_killed_before_its_first_checkpoint_still_begins_with_its_weights(
+    saved: bool, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run's id is no address: workers get that of the checkpoint."""
+    data = tiny_dataset(tmp_path / "data")
+    words = [f"data={data}", f"storage={place / 'runs'}", "method.width=0.0625", "workers=1", "weights=null"]
+    words += ["batch={people: 4, images: 2, lanes: 2}"]
+    first = tracked_run.create_run(load("baseline-demo", words).resolved(), Dataset.open(data).fingerprint)
+    from_it = load("baseline-demo", [*words, f"init_from={first.run_id}"])
+    second = tracked_run.create_run(from_it.resolved(), Dataset.open(data).fingerprint)
+    for run in (first, *([second] if saved else [])):
+        checkpoint_of(load("baseline-demo", words), run.storage, seed=1)
+    given: list[str | None] = []
+
+    def carry_out(prepared: object, run: object, init_from: str | None, *_: object) -> dict[str, Any]:
+        given.append(init_from)
+        return {}
+
+    monkeypatch.setattr(module, "carry_out", carry_out)
+    monkeypatch.setattr(module.cluster, "connect", lambda say: None)
+    monkeypatch.setattr(module.cluster, "check_resources", lambda *_: None)
+    module.train(from_it, resume=second.run_id)
+    assert given == [None if saved else checkpoint.find(first.storage).address]
 
 
 HOLDER = """
