@@ -75,7 +75,7 @@ class Baseline(Method):
     takes_clips = True
 
     def __init__(self, settings: BaselineSettings, facts: DataFacts) -> None:
-        super().__init__(facts)
+        super().__init__(settings, facts)
         self.settings = settings
         self.encoder = build_body(settings)
         self.classifier = identity_classifiers(self.encoder, facts.num_persons, settings)

@@ -21,7 +21,7 @@ from methods.distributed import gather
 from methods.losses.cal import clothes_adversarial_loss, clothes_classification_loss
 from methods.losses.clothes_memory import update_memory
 from methods.losses.cosine import cosines
-from methods.method import Batch, DataFacts, Method, Stage, Update, trainable, with_phases
+from methods.method import Batch, DataFacts, Method, Needs, Stage, Update, trainable, with_phases
 
 
 class CALSettings(BaselineSettings, extra="forbid", frozen=True):
@@ -77,14 +77,13 @@ class CAL(Method):
     """
 
     Settings = CALSettings
-    needs_clothes = True
     takes_clips = True
     clothes_owner: Tensor  # int64 [C], who wears each class: S⁺ of a person is where they stand
     memory: Tensor  # float [C, D]
     seen: Tensor  # bool [C], the initialised classes; checkpoints hold it by this name
 
     def __init__(self, settings: CALSettings, facts: DataFacts) -> None:
-        super().__init__(facts)
+        super().__init__(settings, facts)
         self.settings = settings
         self.encoder = build_body(settings)
         self.classifier = identity_classifiers(self.encoder, facts.num_persons, settings)
@@ -94,6 +93,10 @@ class CAL(Method):
             self.register_buffer("memory", torch.zeros(facts.num_clothes, self.encoder.dim))
             self.register_buffer("seen", torch.zeros(facts.num_clothes, dtype=torch.bool))
         self.register_buffer("clothes_owner", facts.clothes_owner.clone(), persistent=False)
+
+    @classmethod
+    def needs(cls, settings: CALSettings) -> Needs:
+        return Needs(clothes=True)
 
     def stages(self) -> tuple[Stage, ...]:
         """Identity alone; with the clothes classifier, where that begins earlier; adversarial."""

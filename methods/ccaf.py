@@ -35,7 +35,7 @@ from methods.losses.ccaf import (
 )
 from methods.losses.identity import identity_loss
 from methods.masking import grown, label_table, masked_out
-from methods.method import Batch, DataFacts, Method, MethodError, Stage, Survey, Update, trainable
+from methods.method import Batch, DataFacts, Method, MethodError, Needs, Stage, Survey, Update, trainable
 
 MOST_CLASSES = 50_000  # a class costs 26 KB with Adam: 1.3 GB on every worker
 MOST_TABLE_BYTES = 4 << 30
@@ -83,6 +83,11 @@ class CCAFSettings(BaselineSettings, extra="forbid", frozen=True):
     def has_text(self) -> bool:
         return self.describes_persons or self.describes_clothes
 
+    @property
+    def paints_images(self) -> bool:
+        shields_prompts = self.describes_persons and self.shown_to_prompts == "shielding"
+        return self.image_alignment or self.describes_clothes or shields_prompts
+
 
 class CCAF(Method):
     """CLIP's image tower E_v, trained with the texts that its text tower E_t makes of learnt prompts. E_v alone is the
@@ -108,16 +113,15 @@ class CCAF(Method):
     - random erasing comes before painting, so both streams see the same erased box.
 
     Table 3: "B" has text_alignment, image_alignment and clothes_minimisation false. Table 4: clothes_targets "one-hot";
-    shielding_text_alignment false; text_alignment false.
+    shielding_text_alignment false; text_alignment false. CLIP-ReID is shown_to_prompts "raw", image_alignment and
+    clothes_minimisation false; training then needs neither masks nor clothes labels.
     """
 
     Settings = CCAFSettings
-    needs_clothes = True
-    needs_parsing = True
     is_clothing: Tensor  # bool [256], by label
 
     def __init__(self, settings: CCAFSettings, facts: DataFacts) -> None:
-        super().__init__(facts)
+        super().__init__(settings, facts)
         refuse_many_classes(settings, facts)
         self.settings = settings
         self.encoder, self.classifier = stream(settings, facts)  # E_v, W_id
@@ -139,6 +143,10 @@ class CCAF(Method):
         self.register_buffer("is_clothing", label_table(facts.clothing_labels), persistent=False)
         self.white = facts.white
         self.tables: dict[str, Tensor] = {}  # by prompts: features of images [rows, dim], later of texts [classes, dim]
+
+    @classmethod
+    def needs(cls, settings: CCAFSettings) -> Needs:
+        return Needs(clothes=settings.clothes_minimisation, parsing=settings.paints_images)
 
     def stages(self) -> tuple[Stage, ...]:
         """Prompts, where a loss reads one, then everything else."""

@@ -30,7 +30,7 @@ from methods.losses.cosine import cosines
 from methods.losses.ifd import clothing_contrastive_loss
 from methods.losses.supervised_contrastive import supervised_contrastive_loss
 from methods.masking import Fill, grown, label_table, masked_out
-from methods.method import Batch, DataFacts, Method, MethodError, Stage, Update
+from methods.method import Batch, DataFacts, Method, MethodError, Needs, Stage, Update
 
 Resize = Literal["nearest", "bilinear", "area"]
 
@@ -93,12 +93,10 @@ class IFD(Method):
     """
 
     Settings = IFDSettings
-    needs_clothes = True
-    needs_parsing = True
     is_clothing: Tensor  # bool [256], by label: the paper's C
 
     def __init__(self, settings: IFDSettings, facts: DataFacts) -> None:
-        super().__init__(facts)
+        super().__init__(settings, facts)
         self.settings = settings
         self.main = build_body(settings)
         self.classifier = identity_classifiers(self.main, facts.num_persons, settings)
@@ -111,6 +109,10 @@ class IFD(Method):
             self.bias_diminishing = BiasDiminishing(self.main.channels, settings.mask_resize)
         self.register_buffer("is_clothing", label_table(facts.clothing_labels), persistent=False)
         self.white = facts.white
+
+    @classmethod
+    def needs(cls, settings: IFDSettings) -> Needs:
+        return Needs(clothes=True, parsing=True)
 
     def stages(self) -> tuple[Stage, ...]:
         """The attention stream alone, then both, Sec. II-C."""

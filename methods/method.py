@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from pydantic import BaseModel
@@ -42,6 +42,13 @@ class DataFacts:
     @property
     def num_clothes(self) -> int:
         return len(self.clothes_owner)
+
+
+class Needs(NamedTuple):
+    """Whether every image of the training set must have clothes labels, a parsing map."""
+
+    clothes: bool = False
+    parsing: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,7 +117,6 @@ class Method(nn.Module, ABC):
 
     Settings: the pydantic model of its settings, with the paper's values as defaults.
     encoder: the body between the images and the descriptor.
-    needs_clothes, needs_parsing: whether the training set must have clothes labels, parsing maps.
     takes_clips: whether images may be clips of video.
     pairs_for: name of the setting, a weight, that needs paired batches; empty where none does.
     inputs: names of the arguments of `embed`; settings may reduce them.
@@ -119,18 +125,21 @@ class Method(nn.Module, ABC):
     """
 
     Settings: ClassVar[type[BaseModel]]
-    needs_clothes: ClassVar[bool] = False
-    needs_parsing: ClassVar[bool] = False
     takes_clips: ClassVar[bool] = False
     pairs_for: str = ""
     inputs: tuple[str, ...] = ("images",)
     encoder: Body
 
-    def __init__(self, facts: DataFacts) -> None:
+    def __init__(self, settings: BaseModel, facts: DataFacts) -> None:
         super().__init__()
-        check_facts(type(self), facts)
+        check_facts(type(self).__name__, self.needs(settings), facts)
         self.epoch = 0
         self.begun: Stage | None = None  # the stage for which `begin_stage` was called last
+
+    @classmethod
+    def needs(cls, settings: Any) -> Needs:
+        """What training with these settings, an instance of `Settings`, needs of the training set beside persons."""
+        return Needs()
 
     def stages(self) -> tuple[Stage, ...]:
         """The stages in the order of their first epochs; the first begins at epoch 0."""
@@ -249,7 +258,7 @@ def trainable(module: nn.Module) -> list[tuple[str, Parameter]]:
     return [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
 
 
-def check_facts(method: type[Method], facts: DataFacts) -> None:
+def check_facts(name: str, needs: Needs, facts: DataFacts) -> None:
     owner = facts.clothes_owner
     if owner.ndim != 1 or owner.dtype != torch.int64:
         raise MethodError(
@@ -261,10 +270,10 @@ def check_facts(method: type[Method], facts: DataFacts) -> None:
         raise MethodError(
             f"clothes_owner is from {owner.min()} to {owner.max()}; expected persons from 0 to {facts.num_persons - 1}"
         )
-    if method.needs_clothes and len(owner.unique()) < facts.num_persons:
+    if needs.clothes and len(owner.unique()) < facts.num_persons:
         raise MethodError(
-            f"{method.__name__} needs clothes labels, and the training set has none for some of its persons. "
+            f"{name} needs clothes labels, and the training set has none for some of its persons. "
             "Take a data set with clothes labels, or a method that needs none"
         )
-    if method.needs_parsing and not facts.clothing_labels:
-        raise MethodError(f"{method.__name__} needs parsing maps, and the training set has no label map")
+    if needs.parsing and not facts.clothing_labels:
+        raise MethodError(f"{name} needs parsing maps, and the training set has no label map")

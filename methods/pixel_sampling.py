@@ -49,7 +49,7 @@ class PixelSampling(Method):
     takes_clips = True
 
     def __init__(self, settings: PixelSamplingSettings, facts: DataFacts) -> None:
-        super().__init__(facts)
+        super().__init__(settings, facts)
         self.settings = settings
         self.pairs_for = "consistency_weight" if settings.consistency_weight > 0 else ""
         self.encoder = build_body(settings)

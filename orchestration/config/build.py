@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel
 from torch.nn import Parameter
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
@@ -23,7 +22,7 @@ from methods import METHODS
 from methods.clothes_sampling import ClothesSampling
 from methods.distributed import synchronise
 from methods.masking import normalised_white
-from methods.method import DataFacts, Method, Stage, epochs_of, stage_of
+from methods.method import DataFacts, Method, Needs, Stage, epochs_of, stage_of
 from orchestration.config.load import Experiment
 from orchestration.engine.arithmetic import DTYPES, set_arithmetic
 from orchestration.engine.loop import LR_FACTOR, Feed, Optimization
@@ -74,9 +73,8 @@ def build_method(experiment: Experiment, described: dict[str, Any]) -> Method:
     """
     set_arithmetic(experiment.precision)
     torch.manual_seed(experiment.seed)
-    constructor: Callable[[BaseModel, DataFacts], Method] = METHODS[experiment.method.name]
     facts = replace(data_facts(described), white=normalised_white(experiment.augment.mean, experiment.augment.std))
-    method = constructor(experiment.method, facts)
+    method = METHODS[experiment.method.name](experiment.method, facts)
     if experiment.sync_batch_norm:
         synchronise(method)
     return method.to(DTYPES[experiment.precision])
@@ -126,9 +124,14 @@ def build_clothes_sampling(experiment: Experiment, label_map: str | None) -> Clo
     return ClothesSampling(LABEL_MAPS[label_map].part_table(), **settings.model_dump())
 
 
+def method_needs(experiment: Experiment) -> Needs:
+    """What the method needs of the training set with its settings."""
+    return METHODS[experiment.method.name].needs(experiment.method)
+
+
 def needs_parsing(experiment: Experiment) -> bool:
     """Whether training images must come with their masks."""
-    return METHODS[experiment.method.name].needs_parsing or experiment.augment.clothes_sampling is not None
+    return method_needs(experiment).parsing or experiment.augment.clothes_sampling is not None
 
 
 def open_data(experiment: Experiment) -> Dataset:

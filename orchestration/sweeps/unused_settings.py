@@ -66,7 +66,7 @@ def settings_read(experiment: Experiment) -> list[tuple[str, set[str]]]:
 def exercise(method_class: type[Method], settings: BaseModel) -> Iterator[Stage]:
     """Build a method, begin each of its stages, take a step in it, and embed a batch; yields each stage after its step."""
     with torch.random.fork_rng(devices=[]):
-        method: Method = method_class(settings, synthetic_facts())  # type: ignore[call-arg, arg-type]
+        method: Method = method_class(settings, synthetic_facts())
         batch = synthetic_batch(is_paired=bool(method.pairs_for))
         nothing = torch.empty(0, 3, *SIZE)
         for stage in method.stages():

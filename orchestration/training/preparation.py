@@ -10,7 +10,6 @@ from typing import Any
 from datasets.protocols.protocols import Protocol
 from datasets.shards.dataset import DataError, Dataset, SplitIndex
 from datasets.storage.store import Store, StoreError
-from methods import METHODS
 from methods.method import MethodError, stage_of
 from orchestration import cluster, numerics
 from orchestration.addresses import split_stage
@@ -93,14 +92,14 @@ def check_on_data(experiment: Experiment, dataset: Dataset, protocol: Protocol) 
 
 def lacking(experiment: Experiment, index: SplitIndex) -> Iterator[str]:
     """What the training split lacks for the experiment, and what to do."""
-    name, method, batch = experiment.method.name, METHODS[experiment.method.name], experiment.batch
+    name, needs, batch = experiment.method.name, build.method_needs(experiment), experiment.batch
     if build.needs_parsing(experiment) and not index.has_parsing:
-        who = f"method {name!r}" if method.needs_parsing else "augment.clothes_sampling"
+        who = f"method {name!r}" if needs.parsing else "augment.clothes_sampling"
         yield (
             f"{who} needs parsing masks and this data set has none. Convert it with --parsing MASKS --labels …, or make "
             "masks with `redress data parse`."
         )
-    if method.needs_clothes and not index.has_clothes:
+    if needs.clothes and not index.has_clothes:
         yield (
             f"method {name!r} needs clothes labels, and {index.lacking(index.clothes)} of split 'train' have none. Label "
             "them, or convert with --clothes person."

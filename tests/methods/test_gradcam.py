@@ -19,10 +19,14 @@ from tests.methods.variants import batch, build, facts
 ITSELF, NEXT = torch.arange(16), (torch.arange(16) + 1) % 16
 
 
+class NoSettings(BaseModel):
+    pass
+
+
 class Colours(Method):
     """Its maps are the image, its descriptor the mean colour."""
 
-    Settings = BaseModel
+    Settings = NoSettings
 
     def updates(self, batch: Batch) -> Iterator[Update]:
         raise NotImplementedError
@@ -41,7 +45,7 @@ class Colours(Method):
 
 
 def colours() -> Method:
-    return Colours(facts()).eval()
+    return Colours(NoSettings(), facts()).eval()
 
 
 def test_an_image_is_like_its_partner_where_it_has_the_partners_colour() -> None:

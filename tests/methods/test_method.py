@@ -10,17 +10,21 @@ from pydantic import BaseModel
 from torch import nn
 
 from methods.backbones.body import Phase
-from methods.method import Batch, DataFacts, Method, MethodError, Stage, Update, trainable, with_phases
+from methods.method import Batch, DataFacts, Method, MethodError, Needs, Stage, Update, trainable, with_phases
 from tests.methods.variants import facts
+
+
+class NoSettings(BaseModel):
+    pass
 
 
 class TwoStages(Method):
     """Parameters that are trained and held fixed, and a second stage from epoch 3 on."""
 
-    Settings = BaseModel
+    Settings = NoSettings
 
-    def __init__(self, known: DataFacts) -> None:
-        super().__init__(known)
+    def __init__(self, settings: BaseModel, known: DataFacts) -> None:
+        super().__init__(settings, known)
         self.trained, self.fixed = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
         self.fixed.requires_grad_(False)
 
@@ -32,12 +36,13 @@ class TwoStages(Method):
 
 
 class NeedsEverything(TwoStages):
-    needs_clothes = True
-    needs_parsing = True
+    @classmethod
+    def needs(cls, settings: BaseModel) -> Needs:
+        return Needs(clothes=True, parsing=True)
 
 
 def test_the_stage_follows_the_epoch_that_began_last() -> None:
-    method = TwoStages(facts())
+    method = TwoStages(NoSettings(), facts())
     assert method.stage.name == "first"
     for epoch, name in ((2, "first"), (3, "second"), (9, "second"), (0, "first")):
         method.begin_epoch(epoch)
@@ -45,7 +50,7 @@ def test_the_stage_follows_the_epoch_that_began_last() -> None:
 
 
 def test_only_parameters_that_require_a_gradient_have_an_optimizer() -> None:
-    method = TwoStages(facts())
+    method = TwoStages(NoSettings(), facts())
     assert method.parameters_of() == {"model": trainable(method)}
     assert [name for name, _ in trainable(method)] == ["trained.weight"]
 
@@ -84,4 +89,4 @@ def test_a_phase_that_another_follows_in_the_same_epoch_is_left_out() -> None:
 )
 def test_facts_that_do_not_fit_are_refused(known: DataFacts, told: str) -> None:
     with pytest.raises(MethodError, match=told):
-        NeedsEverything(known)
+        NeedsEverything(NoSettings(), known)

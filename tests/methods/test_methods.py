@@ -239,7 +239,7 @@ def test_facts_that_do_not_fit_are_refused(name: str) -> None:
     with pytest.raises(MethodError, match=r"clothes_owner is from 0 to 4; expected persons from 0 to 3"):
         method(settings, DataFacts(NUM_PERSONS - 1, facts().clothes_owner))
     without_clothes = DataFacts(NUM_PERSONS, torch.zeros(0, dtype=torch.int64))
-    if method.needs_clothes:
+    if method.needs(settings).clothes:
         with pytest.raises(MethodError, match="needs clothes labels"):
             method(settings, without_clothes)
     else:

@@ -21,7 +21,7 @@ from datasets.storage.store import open_store
 from datasets.streaming.stream import plan_epoch
 from datasets.synthetic.presets import PRESETS
 from methods import METHODS
-from methods.baseline import Baseline
+from methods.method import Needs
 from orchestration.cli.main import failure
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
@@ -129,12 +129,8 @@ def test_an_address_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Mon
     refused(r"cannot .* s3://reid/ltcc", "s3://reid/ltcc", tmp_path)
 
 
-class NeedsMasks(Baseline):
-    needs_parsing = True
-
-
 def test_a_method_that_needs_masks_where_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(METHODS, "baseline", NeedsMasks)
+    monkeypatch.setattr(METHODS["baseline"], "needs", lambda settings: Needs(parsing=True))
     bare = tiny_dataset(tmp_path / "bare", parsing=False)
     refused(r"bare: method 'baseline' needs parsing masks and this data set has none.*--parsing", bare, tmp_path)
 
@@ -146,10 +142,7 @@ def test_clothes_that_shall_be_sampled_where_there_are_no_masks(tmp_path: Path) 
 
 
 def test_a_method_that_needs_clothes_where_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class NeedsClothes(Baseline):
-        needs_clothes = True
-
-    monkeypatch.setitem(METHODS, "baseline", NeedsClothes)
+    monkeypatch.setattr(METHODS["baseline"], "needs", lambda settings: Needs(clothes=True))
     splits = {
         name: [replace(s, parsing=None, clothes=None) for s in tiny_samples(name)]
         for name in ("train", "query", "gallery")
