@@ -24,7 +24,7 @@ from methods.backbones.clip.text_tower import TextTower
 from methods.backbones.clip_cnn import CLIPCNN
 from methods.backbones.clip_vit import CLIPViT
 from methods.baseline import BaselineSettings, accuracy, identification, identity_classifier, identity_classifiers
-from methods.distributed import gather, gather_uneven, rank, world_size
+from methods.distributed import gather, gather_uneven, rank
 from methods.losses.ccaf import (
     Disentanglement,
     centre_consistency_loss,
@@ -127,6 +127,7 @@ class CCAF(Method):
         self.encoder, self.classifier = stream(settings, facts)  # E_v, W_id
         size = size_of(self.encoder)
         self.dim = size.dim
+        refuse_large_table(settings, facts.num_images, self.dim)
         if settings.image_alignment:
             self.shielding, self.shielding_classifier = stream(settings, facts)  # E_v^s
         if settings.clothes_minimisation:
@@ -168,7 +169,7 @@ class CCAF(Method):
 
     @torch.no_grad()
     def begin_stage(self, stage: Stage, survey: Survey) -> None:
-        """Encode every image once, or every text once. Raises: MethodError where the table of images would be too large."""
+        """Encode every image once, or every text once."""
         if stage.name == "prompts":
             self.tables = self.encoded(survey)
         else:
@@ -186,7 +187,6 @@ class CCAF(Method):
         rows = [torch.empty(0, dtype=torch.int64, device=none.device)]
         for batch in survey:
             rows.append(batch.rows)
-            refuse_large_table(sum(map(len, rows)) * world_size(), self.dim, len(found))
             for name, images in self.shown(batch).items():
                 found[name].append(self.projected(self.encoder.embeddings(images)))
         order = gather_uneven(torch.cat(rows))
@@ -333,16 +333,24 @@ def in_order(features: Tensor, rows: Tensor) -> Tensor:
 def refuse_many_classes(settings: CCAFSettings, facts: DataFacts) -> None:
     number = facts.num_persons * settings.describes_persons + facts.num_clothes * settings.describes_clothes
     if number > MOST_CLASSES:
+        what = "persons and outfits" if settings.describes_clothes else "persons"
         raise MethodError(
-            f"{number:,} persons and outfits need a prompt each, and CCAF holds at most {MOST_CLASSES:,} on every worker. Set "
-            "method.clothes_targets=one-hot, which needs none for outfits, or train on fewer people"
+            f"{number:,} {what} need a prompt each, and CCAF holds at most {MOST_CLASSES:,} on every worker. "
+            f"{fix(settings, 'people')}"
         )
 
 
-def refuse_large_table(rows: int, dim: int, views: int) -> None:
-    if (size := 4 * rows * dim * views) > MOST_TABLE_BYTES:
+def refuse_large_table(settings: CCAFSettings, images: int, dim: int) -> None:
+    views = settings.describes_persons + settings.describes_clothes
+    if (size := 4 * images * dim * views) > MOST_TABLE_BYTES:
         raise MethodError(
-            f"features of {rows:,} images or more, {dim} numbers for each of {views} views, take over "
-            f"{size >> 30} GiB on every worker, and CCAF holds at most {MOST_TABLE_BYTES >> 30}. Train on fewer images, or set "
-            "method.clothes_targets=one-hot, which needs one view"
+            f"features of {images:,} images, {views} × {dim} numbers each, take {size >> 20:,} MiB on every worker, and CCAF "
+            f"holds at most {MOST_TABLE_BYTES >> 20:,}. {fix(settings, 'images')}"
         )
+
+
+def fix(settings: CCAFSettings, what: str) -> str:
+    one_hot = (
+        ", or set method.clothes_targets=one-hot, which describes no outfits" if settings.describes_clothes else ""
+    )
+    return f"Train on fewer {what}{one_hot}"

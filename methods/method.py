@@ -31,6 +31,7 @@ class DataFacts:
 
     clothes_owner: int64 [num_clothes], the person who wears each clothes class.
     clothing_labels: label numbers of the parsing maps that are clothing; empty where there is no parsing.
+    num_images: rows of the training set; 0 where it is not known, as of runs that older versions trained.
     white: RGB of a white pixel once images are normalised; by default with the mean and deviation of ImageNet.
     """
 
@@ -38,6 +39,7 @@ class DataFacts:
     clothes_owner: Tensor
     clothing_labels: tuple[int, ...] = ()
     white: Colour = WHITE
+    num_images: int = 0
 
     @property
     def num_clothes(self) -> int:

@@ -34,10 +34,12 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": S
 
 def describe_data(dataset: Dataset, index: SplitIndex) -> dict[str, Any]:
     """What a method must know of its training data, as plain JSON: `clothes_owner[c]` is the person who wears class c.
+    Versions before 0.2.0 did not store `num_images`.
 
     index: of the data set's `train` split. The fingerprint says whose rows a checkpoint's classifiers have.
     """
     return {
+        "num_images": len(index),
         "num_persons": index.num_persons,
         "clothes_owner": index.clothes_owner().tolist(),
         "label_map": dataset.manifest.label_map,
@@ -52,13 +54,17 @@ def data_facts(described: dict[str, Any]) -> DataFacts:
         num_persons=described["num_persons"],
         clothes_owner=torch.tensor(described["clothes_owner"], dtype=torch.int64),
         clothing_labels=tuple(i for i, is_clothing in enumerate(labels) if is_clothing),
+        num_images=described.get("num_images", 0),
     )
 
 
 def is_description(described: dict[str, Any]) -> bool:
     persons, owners, label_map = (described.get(name) for name in ("num_persons", "clothes_owner", "label_map"))
+    images = described.get("num_images", 0)
     return (
-        type(persons) is int
+        type(images) is int
+        and images >= 0
+        and type(persons) is int
         and 0 < persons <= MOST_PERSONS
         and isinstance(owners, list)
         and all(type(owner) is int and 0 <= owner < persons for owner in owners)

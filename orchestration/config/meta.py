@@ -86,19 +86,24 @@ def watched(settings: BaseModel, **changes: Any) -> tuple[Any, set[str]]:
     return copy, read
 
 
-def build_on_meta(experiment: Experiment, people: int = 2, *, settings: Any = None) -> Method:
-    """The method for a synthetic training set of so many people, each in clothes of their own. Raises: MethodError.
+def facts_of_people(number: int) -> DataFacts:
+    """A synthetic training set of so many people, each in clothes of their own."""
+    return DataFacts(number, torch.arange(number), clothing_labels=(1,))
+
+
+def build_on_meta(experiment: Experiment, facts: DataFacts | None = None, *, settings: Any = None) -> Method:
+    """The method for a training set; without `facts`, for two people. Raises: MethodError.
 
     settings: in place of the experiment's, of the same values.
     """
-    facts = DataFacts(people, torch.arange(people), clothing_labels=(1,))
+    facts = facts or facts_of_people(2)
     with SkipInitialisation(), torch.device("meta"):
-        return METHODS[experiment.method.name](settings or experiment.method, facts)  # type: ignore[arg-type, call-arg]
+        return METHODS[experiment.method.name](settings or experiment.method, facts)
 
 
 def per_class_tensors(experiment: Experiment) -> set[str]:
     """Names of the parameters and buffers with one row for each person or clothes class of the training set."""
-    few, more = (build_on_meta(experiment, people).state_dict() for people in (2, 3))
+    few, more = (build_on_meta(experiment, facts_of_people(people)).state_dict() for people in (2, 3))
     return {name for name, tensor in few.items() if tensor.shape != more[name].shape}
 
 

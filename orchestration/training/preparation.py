@@ -16,7 +16,7 @@ from orchestration.addresses import split_stage
 from orchestration.config import build
 from orchestration.config.epochs import end_epoch, first_epoch
 from orchestration.config.load import Experiment
-from orchestration.config.meta import build_on_meta, per_class_tensors
+from orchestration.config.meta import build_on_meta, outline, per_class_tensors
 from orchestration.config.settings import completed
 from orchestration.config.stored import facts_of
 from orchestration.engine import checkpoint, weights
@@ -56,13 +56,18 @@ def prepare(experiment: Experiment) -> Prepared:
     cluster.check_address()
     dataset, protocol = open_for_evaluation(experiment.data)
     index = check_on_data(experiment, dataset, protocol)
+    facts = build.describe_data(dataset, index)
+    try:
+        build_on_meta(experiment, build.data_facts(facts))
+    except MethodError as error:
+        raise RequestError(f"data {experiment.data}: {error}.") from error
     if experiment.select != "last":
         check_selection(experiment)
     try:
         steps = num_steps(experiment, dataset)
     except DataError as error:
         raise RequestError(f"data {experiment.data}: {error}") from error
-    return Prepared(experiment, dataset, build.describe_data(dataset, index), steps)
+    return Prepared(experiment, dataset, facts, steps)
 
 
 def check_on_data(experiment: Experiment, dataset: Dataset, protocol: Protocol) -> SplitIndex:
@@ -125,7 +130,7 @@ def fitting(experiment: Experiment, persons: int) -> list[str]:
 
 def num_steps(experiment: Experiment, dataset: Dataset) -> int:
     """The number of steps of the run; an estimate for large data, whose epochs differ by a few batches. Raises: DataError."""
-    stages = build_on_meta(experiment).stages()
+    stages = outline(experiment).stages
     feed, stream = build.build_feed(experiment, dataset, worker=0, workers=1, stages=stages)
     stream.close()
     epochs = range(first_epoch(experiment, stages), end_epoch(experiment, stages))

@@ -11,7 +11,6 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from methods import ccaf as module
 from methods.backbones.body import Body
 from methods.backbones.clip.image_tower import ImageTower
 from methods.backbones.clip.prompts import VOCABULARY
@@ -20,11 +19,12 @@ from methods.backbones.clip.text_tower import TextTower
 from methods.backbones.clip_vit import CLIPViT
 from methods.ccaf import CCAF, CCAFSettings
 from methods.masking import WHITE
-from methods.method import Batch, DataFacts, MethodError, Stage
+from methods.method import Batch, DataFacts, MethodError, Needs, Stage
 from tests.methods.variants import NUM_CLOTHES, NUM_PERSONS, PROMPTED, WITHOUT, batch, begin, facts, of_rows
 
 CLOTHING = torch.tensor([5, 9], dtype=torch.uint8)  # of the facts in `variants`
 PROMPTS, TUNING = 0, 2  # epochs in which the two stages begin
+CLIP_REID: dict[str, Any] = {"shown_to_prompts": "raw", "image_alignment": False, "clothes_minimisation": False}
 
 
 def ccaf(**settings: Any) -> CCAF:
@@ -231,23 +231,13 @@ def test_disentangling_uses_what_the_examination_has_just_learnt() -> None:
     assert next(updates).logs["loss/disentangle"].item() == pytest.approx(-1)
 
 
-def test_as_clip_reid_the_total_has_two_classifiers_three_triplets_and_the_texts_of_whole_images() -> None:
-    method = begun(
-        TUNING, **dict.fromkeys(WITHOUT[1:], False), shown_to_prompts="raw", similarity="dot", clip_features="both",
-        identity_weight=0.25,
-    )  # fmt: skip
-    whole = batch()
-    (update,) = method.train().updates(whole)
-    tokens = [one[:, 0] for one in tower(method.encoder)(whole.images)]
-    persons = method.prompts["persons"](torch.arange(NUM_PERSONS), method.text).detach()
-    total = cross_entropy(tokens[2] @ persons.T, whole.person, 0.1)
-    assert isinstance(method.classifier, torch.nn.ModuleList)
-    for features, classifier in zip(tokens[1:], method.classifier, strict=True):
-        total = total + 0.25 * cross_entropy(classifier(normalised(features)), whole.person, 0.1)
-    for features in tokens:
-        total = total + hard_triplet(features, whole.person, 0.3)
-    torch.testing.assert_close(update.loss, total)
+def test_as_clip_reid_prompts_see_images_as_they_are_and_the_descriptor_is_two_features_before_their_necks() -> None:
+    settings = CLIP_REID | {"similarity": "dot", "clip_features": "both"}
+    method, whole = begun(PROMPTS, **settings), batch()
+    assert list(method.tables) == ["persons"]
     method.eval()
+    tokens = [one[:, 0] for one in tower(method.encoder)(whole.images)]
+    torch.testing.assert_close(method.tables["persons"], tokens[2])
     torch.testing.assert_close(method.embed(whole.images), torch.cat(tokens[1:], 1))
 
 
@@ -361,14 +351,77 @@ def test_more_classes_than_a_worker_can_hold_are_refused_with_the_number_and_the
     with pytest.raises(MethodError, match=r"60,000 persons and outfits.*at most 50,000.*clothes_targets=one-hot"):
         CCAF(CCAFSettings(**PROMPTED), many)
     CCAF(CCAFSettings(**PROMPTED, clothes_targets="one-hot"), many)
+    more = DataFacts(60_000, torch.arange(60_000))
+    with pytest.raises(
+        MethodError, match=r"^60,000 persons need a prompt each.*at most 50,000.*Train on fewer people$"
+    ):
+        CCAF(CCAFSettings(**PROMPTED | CLIP_REID), more)
 
 
-def test_a_table_larger_than_a_worker_can_hold_is_refused_before_it_is_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    method = ccaf()
-    monkeypatch.setattr(module, "MOST_TABLE_BYTES", 4 * 15 * 32 * 2)
-    monkeypatch.setattr(method.encoder, "embeddings", lambda _: pytest.fail("encoded"))
-    with pytest.raises(MethodError, match=r"features of 16 images or more, 32 numbers for each of 2 views.*one view"):
-        begin(method, PROMPTS)
+@pytest.mark.parametrize(
+    ("settings", "views", "fix"),
+    [
+        ({}, 2, r"Train on fewer images, or set method\.clothes_targets=one-hot.*"),
+        ({"clothes_targets": "one-hot"}, 1, "Train on fewer images"),
+        (CLIP_REID, 1, "Train on fewer images"),
+    ],
+)
+def test_a_table_larger_than_a_worker_can_hold_is_refused_by_the_constructor(
+    settings: dict[str, Any], views: int, fix: str
+) -> None:
+    """A feature has 32 numbers, of 4 bytes each."""
+    most = (4 << 30) // (4 * 32 * views)
+    wanted, fits, exceeds = (
+        CCAFSettings(**PROMPTED | settings),
+        *(replace(facts(), num_images=most + n) for n in (0, 1)),
+    )
+    with torch.device("meta"):
+        CCAF(wanted, fits)
+        with pytest.raises(
+            MethodError, match=rf"features of {most + 1:,} images, {views} × 32 numbers.*at most 4,096\. {fix}$"
+        ):
+            CCAF(wanted, exceeds)
+
+
+def test_a_method_without_texts_needs_no_table() -> None:
+    known = replace(facts(), num_images=1 << 40)
+    with torch.device("meta"):
+        CCAF(CCAFSettings(**PROMPTED | dict.fromkeys(WITHOUT, False)), known)
+
+
+@pytest.mark.parametrize(
+    ("settings", "needs"),
+    [
+        ({}, Needs(clothes=True, parsing=True)),
+        ({"shown_to_prompts": "raw"}, Needs(clothes=True, parsing=True)),
+        (dict.fromkeys(WITHOUT, False), Needs()),  # Table 3: B
+        (dict.fromkeys(WITHOUT[1:], False), Needs(parsing=True)),  # B + I2T
+        (CLIP_REID, Needs()),
+        (CLIP_REID | {"image_alignment": True}, Needs(parsing=True)),
+        (CLIP_REID | {"clothes_minimisation": True}, Needs(clothes=True, parsing=True)),
+        (CLIP_REID | {"clothes_minimisation": True, "clothes_targets": "one-hot"}, Needs(clothes=True)),
+    ],
+)
+def test_the_settings_say_whether_training_needs_clothes_labels_and_masks(
+    settings: dict[str, Any], needs: Needs
+) -> None:
+    """Without what is not needed both stages train, and without what is needed there is no method."""
+    wanted = CCAFSettings(**PROMPTED | settings)
+    assert CCAF.needs(wanted) == needs
+    known = replace(facts(), clothing_labels=facts().clothing_labels if needs.parsing else ())
+    known = known if needs.clothes else replace(known, clothes_owner=torch.empty(0, dtype=torch.int64))
+    method, whole = CCAF(wanted, known).double(), batch()
+    whole = replace(whole, parsing=whole.parsing if needs.parsing else None)
+    whole = whole if needs.clothes else replace(whole, clothes=torch.full_like(whole.clothes, -1))
+    for stage in method.stages():
+        begin(method, stage.first_epoch, whole)
+        assert all(update.loss.isfinite() for update in method.updates(whole))
+    if needs.parsing:
+        with pytest.raises(MethodError, match="CCAF needs parsing maps"):
+            CCAF(wanted, replace(known, clothing_labels=()))
+    if needs.clothes:
+        with pytest.raises(MethodError, match="CCAF needs clothes labels"):
+            CCAF(wanted, replace(known, clothes_owner=torch.empty(0, dtype=torch.int64)))
 
 
 @pytest.mark.parametrize("rows", [[*range(15), 14], [*range(1, 17)]])

@@ -3,16 +3,20 @@ is."""
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+from datasets.shards.dataset import Dataset
 from methods.method import Stage, epochs_of
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine.loop import set_rates
 from tests.orchestration.two_stages import FIRST, WORDS, as_baseline
+from tests.tiny import tiny_dataset
 
 FACTS = {"num_persons": 3, "clothes_owner": [0, 1, 2], "label_map": None}
 
@@ -79,6 +83,17 @@ def test_a_step_moves_biases_by_their_own_rate() -> None:
         for parameter in owned:
             torch.testing.assert_close(parameter.detach(), before[parameter] - rate)
     assert len(weights) + len(biases) == len(names["weights"]) + len(names["biases"])
+
+
+def test_what_is_known_of_the_data_comes_back_from_its_description(tmp_path: Path) -> None:
+    dataset = Dataset.open(tiny_dataset(tmp_path / "data", persons=5, clothes=2, images=3))
+    described = json.loads(json.dumps(build.describe_data(dataset, dataset.index("train"))))
+    facts = build.data_facts(described)
+    assert (facts.num_images, facts.num_persons, facts.num_clothes) == (30, 5, 10)
+    assert facts.clothes_owner.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert build.is_description(described)
+    for damaged in (-1, 2.5, "30", True, None):
+        assert not build.is_description(described | {"num_images": damaged})
 
 
 def test_white_is_white_before_the_experiments_normalisation() -> None:

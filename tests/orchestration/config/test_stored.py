@@ -48,6 +48,14 @@ def test_a_checkpoint_gives_its_experiment_and_its_model(experiment: Experiment,
     assert all((tensors[name] == value).all() for name, value in method.state_dict().items())
 
 
+def test_a_checkpoint_from_before_images_were_counted_gives_its_model(experiment: Experiment, place: Path) -> None:
+    told = json.loads((place / checkpoint.DESCRIPTION).read_text())["facts"]
+    assert told.pop("num_images") == 6 * 2 * 4
+    change(place, facts=told)
+    _, method = trained_model(checkpoint.find(str(place)))
+    assert method.state_dict()["classifier.weight"].shape[0] == 6
+
+
 DAMAGE: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
     lambda tree: {},
     lambda tree: tree | {"method": 3},
