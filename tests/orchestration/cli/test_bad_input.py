@@ -130,7 +130,7 @@ def test_an_address_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_method_that_needs_masks_where_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(METHODS["baseline"], "needs", lambda settings: Needs(parsing=True))
+    monkeypatch.setattr(METHODS["baseline"], "needs", staticmethod(lambda settings: Needs(parsing=True)))
     bare = tiny_dataset(tmp_path / "bare", parsing=False)
     refused(r"bare: method 'baseline' needs parsing masks and this data set has none.*--parsing", bare, tmp_path)
 
@@ -142,7 +142,7 @@ def test_clothes_that_shall_be_sampled_where_there_are_no_masks(tmp_path: Path) 
 
 
 def test_a_method_that_needs_clothes_where_there_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(METHODS["baseline"], "needs", lambda settings: Needs(clothes=True))
+    monkeypatch.setattr(METHODS["baseline"], "needs", staticmethod(lambda settings: Needs(clothes=True)))
     splits = {
         name: [replace(s, parsing=None, clothes=None) for s in tiny_samples(name)]
         for name in ("train", "query", "gallery")
