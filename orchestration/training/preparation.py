@@ -56,18 +56,13 @@ def prepare(experiment: Experiment) -> Prepared:
     cluster.check_address()
     dataset, protocol = open_for_evaluation(experiment.data)
     index = check_on_data(experiment, dataset, protocol)
-    facts = build.describe_data(dataset, index)
-    try:
-        build_on_meta(experiment, build.data_facts(facts))
-    except MethodError as error:
-        raise RequestError(f"data {experiment.data}: {error}.") from error
     if experiment.select != "last":
         check_selection(experiment)
     try:
         steps = num_steps(experiment, dataset)
     except DataError as error:
         raise RequestError(f"data {experiment.data}: {error}") from error
-    return Prepared(experiment, dataset, facts, steps)
+    return Prepared(experiment, dataset, build.describe_data(dataset, index), steps)
 
 
 def check_on_data(experiment: Experiment, dataset: Dataset, protocol: Protocol) -> SplitIndex:
@@ -92,6 +87,10 @@ def check_on_data(experiment: Experiment, dataset: Dataset, protocol: Protocol) 
             problems.append(str(error))
     if problems:
         raise RequestError("\n".join(problems))
+    try:
+        build_on_meta(experiment, build.data_facts(build.describe_data(dataset, index)))
+    except MethodError as error:
+        raise RequestError(f"data {experiment.data}: {error}.") from error
     return index
 
 

@@ -23,10 +23,12 @@ from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.errors import RequestError
+from orchestration.sweeps.settings import SweepSettings, plan
 from orchestration.tracking.journal import read_steps
 from orchestration.training.preparation import fetch_backbone, prepare
 from orchestration.training.train import train
 from orchestration.training.worker import WorkerConfig, run
+from orchestration.tuning.tune import check_on_data
 from tests.tiny import tiny_dataset, tiny_samples
 
 RECIPES = ("ccaf-prcc", "clip-reid-prcc")
@@ -155,6 +157,25 @@ def test_a_table_or_prompts_that_no_worker_can_hold_are_refused_before_a_worker_
     monkeypatch.undo()
     monkeypatch.setattr(ccaf, "MOST_CLASSES", 15)
     refused(rf"^data {data}: (48 persons and outfits|16 persons) need a prompt each.*fewer people", wanted, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("over", "most_classes", "told"),
+    [
+        ("method.image_alignment=[false, true]", 50_000, "with True, .*'ccaf' needs parsing masks"),
+        ("method.prompt_tokens=[2, 4]", 15, "with 2, .*16 persons need a prompt each"),
+    ],
+)
+def test_what_the_values_of_a_sweep_need_is_said_before_a_trial_starts(
+    over: str, most_classes: int, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits = ("train", "query", "gallery", "val_query", "val_gallery")
+    bare = tiny_dataset(tmp_path / "bare", persons=16, images=2, splits=splits, parsing=False)
+    wanted = small("clip-reid-ltcc", bare, tmp_path)
+    planned, prepared = plan(wanted, SweepSettings(over=(over,))), prepare(wanted)
+    monkeypatch.setattr(ccaf, "MOST_CLASSES", most_classes)
+    with pytest.raises(RequestError, match=rf"--over {over.partition('=')[0]}: {told}"):
+        check_on_data(planned, prepared)
 
 
 # Weights
