@@ -23,6 +23,7 @@ from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.errors import RequestError
+from orchestration.registry import register
 from orchestration.sweeps.settings import SweepSettings, plan
 from orchestration.tracking.journal import read_steps
 from orchestration.training.preparation import fetch_backbone, prepare
@@ -123,6 +124,19 @@ def test_clip_reid_trains_both_stages_on_data_without_masks_and_outfits(market: 
     found = checkpoint.find(address)
     kinds = {name.partition(".")[0] for name in checkpoint.load_tensors(found, checkpoint.FILES[0])}
     assert kinds == {"encoder", "classifier", "text", "prompts"}
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_clip_reid_is_trained_scored_and_registered_on_data_as_market_1501(
+    market: str, place: Path, ray_cluster: str
+) -> None:
+    words = ["workers=2", "resources.cpus=0.5", "register=clip-reid"]
+    result = train(small("clip-reid-market1501", market, place, *words))
+    assert {name.partition("/")[0] for name in result["metrics"] if name.endswith("/mAP")} == {"general"}
+    files = [sample.image for sample in Dataset.open(market).samples("query")]
+    found = register.load(result["model"]).predict({"bytes": files})
+    assert found.shape == (len(files), 48 + 32)  # 768 ++ 512 at a sixteenth of the width
 
 
 @pytest.mark.parametrize(
