@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -135,7 +136,7 @@ def test_clip_reid_is_trained_scored_and_registered_on_data_as_market_1501(
     result = train(small("clip-reid-market1501", market, place, *words))
     assert {name.partition("/")[0] for name in result["metrics"] if name.endswith("/mAP")} == {"general"}
     files = [sample.image for sample in Dataset.open(market).samples("query")]
-    found = register.load(result["model"]).predict({"bytes": files})
+    found: Any = register.load(result["model"]).predict({"bytes": files})
     assert found.shape == (len(files), 48 + 32)  # 768 ++ 512 at a sixteenth of the width
 
 
