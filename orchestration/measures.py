@@ -35,6 +35,11 @@ class Measure:
 
 # Prefixes of the metrics in MLflow that are of a training and not of its model: on the validation set, on the test set.
 DURING_TRAINING = ("validation/", "selection/")
+# Metrics of an evaluation that are no measures: mean cosine distances of pairs and the paper's δ, between 0 and 2. Whether a
+# small one is good depends on the others, so nothing selects by them.
+DISTANCES = tuple(
+    f"distance/{name}" for name in ("same-clothes", "other-clothes", "same-person", "other-persons", "delta")
+)
 # In the order in which they are shown. The rank of a rank-k must be one of `evaluation.modes.CMC_RANKS`.
 MEASURES: dict[str, Measure] = {
     "rank-1": Measure(lambda found: found.cmc[1], per_query=lambda found: (found.first_match == 1).astype(float)),

@@ -42,14 +42,17 @@ def print_table(
 
 
 def print_metrics(title: str, metrics: Mapping[str, float]) -> None:
-    """Modes down, measures across, in percent."""
-    from orchestration.measures import MEASURES
+    """Modes down, measures across, in percent; below them the distances of pairs."""
+    from orchestration.measures import DISTANCES, MEASURES
 
-    modes = list(dict.fromkeys(name.rpartition("/")[0] for name in metrics))
+    modes = list(dict.fromkeys(name.rpartition("/")[0] for name in metrics if name not in DISTANCES))
     columns = [measure for measure, one in MEASURES.items() if one.in_tables]
     shown = [measure for measure in columns if any(f"{mode}/{measure}" in metrics for mode in modes)]
     lines = [[mode, *(percent(metrics.get(f"{mode}/{measure}")) for measure in shown)] for mode in modes]
     print_table(f"{title}, %", ["mode", *shown], lines)
+    means = [f"{name.partition('/')[2].replace('-', ' ')} {metrics[name]:.3f}" for name in DISTANCES if name in metrics]
+    if means:
+        print(f"mean distances: {', '.join(means)}")
 
 
 def main_metrics(metrics: Mapping[str, float]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -24,8 +25,9 @@ from orchestration.config.stored import experiment_of, facts_of
 from orchestration.engine import checkpoint
 from orchestration.engine.checkpoint import Checkpoint
 from orchestration.errors import RequestError
-from orchestration.evaluation import cue_study, explain
+from orchestration.evaluation import cue_study, distances, explain, tsne
 from orchestration.evaluation.cue_study import asked_cues, check_cues, scored_splits
+from orchestration.evaluation.distances import Distances
 from orchestration.evaluation.embed import CueRenderer, Descriptors, EmbeddingJob, GroupReader, embed, load_features
 from orchestration.evaluation.modes import RERANKED, Evaluation, names_of, query_table, rank_modes
 from orchestration.measures import MEASURES
@@ -33,6 +35,8 @@ from orchestration.measures import MEASURES
 __all__ = ["Evaluation", "check_method", "evaluate", "metric_names", "open_for_evaluation"]
 
 CACHE_KEY = "embedding.json"
+
+log = logging.getLogger(__name__)
 
 
 def open_for_evaluation(data: str, *, validation: bool = False) -> tuple[Dataset, Protocol]:
@@ -152,8 +156,12 @@ def evaluate(
     if progress and settings.rerank:  # end with the number of images, as the embedding began
         progress(*[(1 + len(asked)) * sum(map(len, indexes.values()))] * 2)
     store.write("queries.parquet", query_table(protocol, indexes, result.rankings, asked))
+    whole = load_splits(store, protocol, indexes)
+    pairs = distances.distances_of(protocol, indexes, whole)
+    result.metrics.update(pairs.metrics())
     if render_pictures:
-        render(result, found, dataset, protocol, indexes, load_splits(store, protocol, indexes), asked)
+        render(result, found, dataset, protocol, indexes, whole, asked)
+        result.pictures.update(render_features(protocol, indexes, whole, pairs))
         for name, data in result.pictures.items():
             store.write(name, data)
     return result
@@ -212,6 +220,18 @@ def render(
         result.pictures[cue_study.PICTURE] = cue_study.render_sheet(
             dataset, list(indexes.values()), asked, augmentation
         )
+
+
+def render_features(
+    protocol: Protocol, indexes: dict[str, SplitIndex], whole: dict[str, Descriptors], pairs: Distances
+) -> dict[str, bytes]:
+    """{file name: PNG} of the distances of pairs, and of some persons' descriptors in the plane where they can be drawn."""
+    pictures = {distances.PICTURE: distances.draw(pairs)}
+    plane = tsne.plane_of(protocol, indexes, whole)
+    if isinstance(plane, str):
+        log.warning("no picture %s: %s", tsne.PICTURE, plane)
+        return pictures
+    return pictures | {tsne.PICTURE: tsne.draw(plane)}
 
 
 def invalidate_stale_cache(store: Store, key: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 
 from orchestration.errors import RequestError
-from orchestration.measures import MEASURES
+from orchestration.measures import DISTANCES, MEASURES
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.journal import MEASURED
 
@@ -79,8 +79,9 @@ def summary(run: Run, experiment: str) -> dict[str, Any]:
 
 
 def is_evaluation(metric: str) -> bool:
-    """Evaluations are `<mode>/<measure>`."""
-    return not metric.startswith((*MEASURED, "system/")) and metric.rpartition("/")[2] in MEASURES
+    """Evaluations are `<mode>/<measure>`, and distances of pairs."""
+    is_measure = not metric.startswith((*MEASURED, "system/")) and metric.rpartition("/")[2] in MEASURES
+    return is_measure or metric in DISTANCES
 
 
 def files(client: MlflowClient, run_id: str, folder: str | None = None) -> list[str]:

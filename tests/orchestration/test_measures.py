@@ -21,7 +21,7 @@ from orchestration.evaluation.embed import Descriptors
 from orchestration.evaluation.evaluate import metric_names
 from orchestration.evaluation.modes import CMC_RANKS, Evaluation, rank_modes
 from orchestration.export import model_card
-from orchestration.measures import MEASURES, Measure, compared, measured
+from orchestration.measures import DISTANCES, MEASURES, Measure, compared, measured
 from orchestration.review.comparison import compare
 from orchestration.tracking import runs
 from tests.conftest import ROOT
@@ -118,7 +118,8 @@ def test_a_new_measure_is_shown_in_tables_and_on_the_model_card(new: str, capsys
     assert new in shown
     assert "12.3" in shown
     assert "rank-20" not in shown
-    card = model_card.results({"general/mAP": 0.5, "general/rank-20": 0.75, f"general/{new}": 0.123})
+    scores = {"general/mAP": 0.5, "general/rank-20": 0.75, f"general/{new}": 0.123, DISTANCES[0]: 0.3}
+    card = model_card.results(scores)
     assert card == f"| mode | rank-20 | mAP | {new} |\n|---|---:|---:|---:|\n| general | 75.0 | 50.0 | 12.3 |"
 
 

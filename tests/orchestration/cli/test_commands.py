@@ -65,12 +65,14 @@ def test_evaluating_again_gives_the_same_metrics(
     shown = capfd.readouterr().out
     assert "clothes-changing" in shown
     assert f"{100 * trained['metrics']['general/mAP']:.1f}" in shown
+    assert f"delta {trained['metrics']['distance/delta']:.3f}" in shown
 
 
 def test_pictures_of_training_and_of_a_later_evaluation_are_in_mlflow(trained: dict[str, Any], place: Path) -> None:
     told = ask("evaluate", trained["run_id"], "evaluate.batch=16", result=place / "evaluate.json")
     shown = ask("runs", "show", trained["run_id"], result=place / "runs.json")
-    assert {"pictures/hard-triples.png", "pictures/cmc.png"} <= set(shown["files"])
+    names = ("cmc", "distances", "hard-triples", "t-sne")
+    assert {f"pictures/{name}.png" for name in names} <= set(shown["files"])
     assert shown["state"] == "FINISHED"
     client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
     for picture in map(Path, told["pictures"]):

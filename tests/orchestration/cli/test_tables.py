@@ -45,6 +45,13 @@ def test_metrics_have_modes_down_and_measures_across_in_percent(capsys: pytest.C
     ]
 
 
+def test_distances_are_a_line_below_the_table_and_no_percentages(capsys: pytest.CaptureFixture[str]) -> None:
+    print_metrics("evaluation", {"general/mAP": 0.5, "distance/delta": 0.2764, "distance/same-clothes": 0.31})
+    shown = capsys.readouterr().out
+    assert cells(shown) == [["mode", "mAP"], ["general", "50.0"]]
+    assert shown.splitlines()[-1] == "mean distances: same clothes 0.310, delta 0.276"
+
+
 def test_small_pieces() -> None:
     assert [percent(value) for value in (None, 0.0, 0.12345, 1.0)] == ["", "0.0", "12.3", "100.0"]
     assert main_metrics({"general/rank-1": 0.5, "general/mAP": 0.1, "x/rank-1": 0.25}) == "general 50.0  x 25.0"

@@ -29,6 +29,7 @@ from orchestration.errors import RequestError
 from orchestration.evaluation.embed import load_features
 from orchestration.evaluation.evaluate import evaluate, invalidate_stale_cache
 from orchestration.evaluation.score import score
+from orchestration.measures import DISTANCES
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.tiny import tiny_dataset, tiny_samples
 
@@ -98,7 +99,7 @@ def test_descriptors_are_of_what_the_cue_shows_of_image_and_mask(scored: Scored,
 def test_each_cue_has_results_of_its_own_beside_those_of_whole_images(scored: Scored) -> None:
     measures = ("mAP", "mINP", "rank-1", "rank-5", "rank-10", "rank-20")
     expected = {f"{mode}{cue}/{one}" for mode in MODES for cue in ("", "-head", "-body-rows") for one in measures}
-    assert set(scored.answer["metrics"]) == expected
+    assert set(scored.answer["metrics"]) == expected | set(DISTANCES)
     table = pq.read_table(scored.folder / "queries.parquet")
     assert list(dict.fromkeys(table["mode"].to_pylist())) == [
         f"{mode}{cue}" for mode in MODES for cue in ("", "-head", "-body-rows")
@@ -115,7 +116,7 @@ def test_each_cue_has_results_of_its_own_beside_those_of_whole_images(scored: Sc
 def test_pictures_show_the_lists_of_each_cue_and_a_sheet_of_what_the_model_saw(scored: Scored) -> None:
     lists = {f"ranked-lists-{mode}{cue}.png" for mode in MODES for cue in ("", "-head", "-body-rows")}
     names = {Path(path).name for path in scored.answer["pictures"]}
-    assert names == {"cmc.png", "cues.png", "hard-triples.png", *lists}
+    assert names == {"cmc.png", "cues.png", "distances.png", "hard-triples.png", "t-sne.png", *lists}
     sheet = np.asarray(Image.open(scored.folder / "cues.png").convert("RGB")).astype(int)
     painted = (np.abs(sheet - mean_colour((0.485, 0.456, 0.406))).max(2) <= 1).mean()
     assert 0.1 < painted < 0.6
@@ -138,7 +139,7 @@ def test_what_was_described_is_taken_up_cue_by_cue_also_for_ranking_again(scored
     assert {path.parts[0] for path in now.keys() - before.keys()} == {"head-rows"}
     shared = {name: value for name, value in scored.answer["metrics"].items() if "-head/" not in name}
     assert {name: again.metrics[name] for name in shared} == shared
-    modes = list(dict.fromkeys(name.rpartition("/")[0] for name in again.metrics))
+    modes = list(dict.fromkeys(name.rpartition("/")[0] for name in again.metrics if name not in DISTANCES))
     assert modes == [
         f"{mode}{cue}{how}" for cue in ("", "-body-rows", "-head-rows") for mode in MODES for how in ("", "-reranked")
     ]

@@ -32,6 +32,7 @@ from orchestration.errors import RequestError
 from orchestration.evaluation import embed
 from orchestration.evaluation.embed import load_features
 from orchestration.evaluation.evaluate import Evaluation, evaluate
+from orchestration.measures import DISTANCES
 from tests.orchestration.checkpoints import checkpoint_of
 from tests.tiny import tiny_dataset
 
@@ -113,8 +114,21 @@ def test_metrics_are_those_of_ranking_in_this_process(scored: Scored) -> None:
         )
         expected |= {f"{mode.name}/rank-{k}": value for k, value in ranking.cmc.items()}
         expected |= {f"{mode.name}/mAP": ranking.mAP, f"{mode.name}/mINP": ranking.mINP}
-    assert scored.result.metrics == pytest.approx(expected, abs=1e-9)
+    found = {name: value for name, value in scored.result.metrics.items() if name not in DISTANCES}
+    assert found == pytest.approx(expected, abs=1e-9)
     assert len(expected) == 18
+
+
+def test_distances_are_those_of_the_pairs_in_this_process(scored: Scored) -> None:
+    of_query, of_gallery = (labels_here(scored.experiment.data, split) for split in SPLITS)
+    distance = 1 - (scored.expected["query"].double() @ scored.expected["gallery"].double().T).numpy()
+    same = of_query.person[:, None] == of_gallery.person
+    counted = same & (of_query.camera[:, None] != of_gallery.camera)
+    alike = of_query.clothes[:, None] == of_gallery.clothes
+    sets = (counted & alike, counted & ~alike, counted, ~same)
+    means = [distance[pairs].mean() for pairs in sets]
+    expected = dict(zip(DISTANCES, [*means, means[3] - means[2]], strict=True))
+    assert {name: scored.result.metrics[name] for name in DISTANCES} == pytest.approx(expected, abs=1e-6)
 
 
 def test_each_querys_result_is_kept(scored: Scored) -> None:
@@ -129,7 +143,8 @@ def test_each_querys_result_is_kept(scored: Scored) -> None:
 
 
 def test_pictures_are_written(scored: Scored) -> None:
-    names = {"cmc.png", "hard-triples.png", *(f"ranked-lists-{mode.name}.png" for mode in PROTOCOLS["ltcc"].modes)}
+    others = {"cmc.png", "distances.png", "hard-triples.png", "t-sne.png"}
+    names = others | {*(f"ranked-lists-{mode.name}.png" for mode in PROTOCOLS["ltcc"].modes)}
     assert set(scored.result.pictures) == names
     for name in names:
         assert (scored.folder / name).read_bytes().startswith(b"\x89PNG")

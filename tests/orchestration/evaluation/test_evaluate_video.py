@@ -158,7 +158,9 @@ def test_ranked_lists_show_frames(answer: dict[str, Any]) -> None:
     names = {Path(path).name for path in answer["pictures"]}
     assert {
         "cmc.png",
+        "distances.png",
         "hard-triples.png",
+        "t-sne.png",
         "ranked-lists-general.png",
         "ranked-lists-clothes-changing-reranked.png",
     } <= names

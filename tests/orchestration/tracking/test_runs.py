@@ -19,6 +19,9 @@ def test_a_summary_has_evaluations_and_nothing_that_a_step_or_the_machine_measur
         "general/rank-1": 0.7,
         "clothes-changing/rank-20": 0.9,
         "general-reranked/mINP": 0.1,
+        "distance/same-clothes": 0.3,
+        "distance/delta": 0.6,
+        "distance/loss": 0.7,
         "loss/model": 1.5,
         "accuracy": 0.5,
         "speed/rank-1": 3.0,
@@ -28,6 +31,8 @@ def test_a_summary_has_evaluations_and_nothing_that_a_step_or_the_machine_measur
     }
     assert summary(run(metrics), "redress")["metrics"] == {
         "clothes-changing/rank-20": 0.9,
+        "distance/delta": 0.6,
+        "distance/same-clothes": 0.3,
         "general-reranked/mINP": 0.1,
         "general/mAP": 0.5,
         "general/rank-1": 0.7,
