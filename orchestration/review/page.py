@@ -16,11 +16,13 @@ from markupsafe import Markup
 
 from datasets.format.manifest import Manifest
 from methods.ranking import RECALLS
+from orchestration.evaluation.distances import EDGES, KINDS, Distances, shown_range
+from orchestration.evaluation.tsne import Plane, outfit_name
 from orchestration.measures import compared
 from orchestration.registry.gate import Check, Gate
 from orchestration.review import svg
 from orchestration.review.comparison import Difference, ModeComparison
-from orchestration.review.svg import Line
+from orchestration.review.svg import Density, Dot, Line
 from orchestration.review.thumbnails import Case, ExplainedQuery
 
 TEMPLATE = Path(__file__).with_name("page.html")
@@ -35,6 +37,7 @@ if (location.protocol === "blob:") document.addEventListener("click", event => {
   part.focus({preventScroll: true});
 });
 """
+DENSITY_KINDS = ("same-clothes", "other-clothes", "unknown-clothes", "others")  # classes of the style sheet, as KINDS
 RECALL_TICKS = [(0.0, "0"), (0.25, "25"), (0.5, "50"), (0.75, "75"), (1.0, "100")]
 
 
@@ -50,9 +53,19 @@ class ModelSummary:
 
 
 @dataclass(frozen=True)
+class FeatureSpace:
+    """A model's test descriptors. plane: some persons' images in the plane, or a sentence on why they cannot be drawn."""
+
+    label: str
+    distances: Distances
+    plane: Plane | str
+
+
+@dataclass(frozen=True)
 class Review:
     """The content of the page.
 
+    features: of the champion, where there is one, and of the candidate.
     cases: queries ranked better and worse, by mode. explanations: Grad-CAM of both models, or a sentence on why there is
     none. changes: setting → (champion's, candidate's). card: Markdown.
     """
@@ -67,6 +80,7 @@ class Review:
     checks: Sequence[Check]
     comparisons: Sequence[ModeComparison]
     cases: Mapping[str, tuple[Sequence[Case], Sequence[Case]]]
+    features: Sequence[FeatureSpace]
     explanations: Sequence[ExplainedQuery] | str
     manifest: Manifest
     data: str
@@ -101,6 +115,12 @@ def write_page(review: Review) -> str:
     environment.filters |= {"percent": percent, "pp": format_pp, "markdown": markdown, "interval_text": format_interval}
     environment.filters["one_line"] = one_line
     environment.globals |= {"cmc": cmc, "precision_recall": precision_recall, "interval": interval, "legend": legend}
+    environment.globals |= {
+        "distance_rows": distance_rows,
+        "distance_chart": distance_chart,
+        "plane_chart": plane_chart,
+    }
+    environment.globals |= {"distance_legend": distance_legend, "plane_legend": plane_legend}
     environment.globals["measures"] = compared()
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -166,6 +186,62 @@ def precision_recall(review: Review, mode: ModeComparison) -> Markup:
     )
     title = f"Precision over recall, {mode.mode.name}. {summary}"
     return svg.curves(title, "recall, %", "precision, %", RECALL_TICKS, lines(review, placed))
+
+
+def distance_rows(review: Review) -> list[tuple[str, int, list[str]]]:
+    """Rows of the table: the kind of pairs, their number, and each model's mean distance; at last δ of all pairs."""
+    several = [one.distances for one in review.features]
+    rows = [
+        (KINDS[kind], int(several[0].pairs[kind].sum()), [f"{one.mean(kind):.3f}" for one in several])
+        for kind in several[0].kinds
+    ]
+    return [*rows, ("δ", int(several[0].pairs.sum()), [f"{one.delta:.3f}" for one in several])]
+
+
+def distance_chart(review: Review, features: FeatureSpace) -> Markup:
+    """The densities of distances by kind of pair. The charts of both models have one scale in each direction."""
+    several = [one.distances for one in review.features]
+    highest = max(float(one.density(kind).max()) for one in several for kind in one.kinds)
+    found = features.distances
+    middles = (EDGES[:-1] + EDGES[1:]) / 2
+    shown = [
+        Density(
+            DENSITY_KINDS[kind],
+            KINDS[kind],
+            list(zip(middles.tolist(), (found.density(kind) / highest).tolist(), strict=True)),
+            found.mean(kind),
+        )
+        for kind in found.kinds
+    ]
+    means = "; ".join(f"{KINDS[kind]}: mean {found.mean(kind):.3f}" for kind in found.kinds)
+    title = f"Distances of pairs, {features.label}. {means}; δ {found.delta:.3f}"
+    return svg.densities(title, "distance", "density of pairs", distance_ticks(shown_range(several)), shown)
+
+
+def distance_ticks(ends: tuple[float, float]) -> list[tuple[float, str]]:
+    """Ticks from below the lower end to above the upper one, at most ten."""
+    step = next(step for step in (0.05, 0.1, 0.25) if (ends[1] - ends[0]) / step <= 8 or step == 0.25)
+    first, last = math.floor(ends[0] / step + 1e-9), math.ceil(ends[1] / step - 1e-9)
+    return [(step * at, f"{step * at:.2f}") for at in range(first, last + 1)]
+
+
+def distance_legend(review: Review) -> Markup:
+    kinds = review.features[0].distances.kinds
+    return svg.density_legend([Density(DENSITY_KINDS[kind], KINDS[kind], (), 0.0) for kind in kinds])
+
+
+def plane_chart(features: FeatureSpace, plane: Plane) -> Markup:
+    """Images in the plane: a colour for each person, a mark for each of its outfits."""
+    chosen = plane.choice
+    rows = zip(chosen.person.tolist(), chosen.outfit.tolist(), plane.points.tolist(), strict=True)
+    dots = [Dot(f"p{person}", outfit, x, y) for person, outfit, (x, y) in rows]
+    return svg.scatter(f"t-SNE of {len(dots)} images of {len(chosen.names)} persons, {features.label}", dots)
+
+
+def plane_legend(plane: Plane) -> Markup:
+    persons = [(f"p{at}", 0, f"person {name}") for at, name in enumerate(plane.choice.names)]
+    outfits = sorted(set(plane.choice.outfit.tolist()))[: len(svg.MARKS)]
+    return svg.dot_legend([*persons, *(("any", outfit, outfit_name(outfit)) for outfit in outfits)])
 
 
 def markdown(text: str, below: int = 2) -> Markup:

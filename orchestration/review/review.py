@@ -21,7 +21,9 @@ from datasets.shards.dataset import Dataset
 from orchestration.config.settings import completed
 from orchestration.errors import RequestError, without_secret
 from orchestration.evaluation import descriptors
+from orchestration.evaluation.distances import distances_of
 from orchestration.evaluation.evaluate import open_for_evaluation
+from orchestration.evaluation.tsne import plane_of
 from orchestration.export.model_card import as_description
 from orchestration.measures import compared
 from orchestration.progress import Progress
@@ -39,7 +41,7 @@ from orchestration.review.models import (
     fingerprints,
     models_under_review,
 )
-from orchestration.review.page import ModelSummary, Review, write_page
+from orchestration.review.page import FeatureSpace, ModelSummary, Review, write_page
 from orchestration.review.thumbnails import render_cases, render_explanations
 from orchestration.tracking import mlflow_client
 from orchestration.tracking.run_description import flatten
@@ -100,6 +102,15 @@ def review(
             target=target,
             checks=checks,
             comparisons=comparisons,
+            features=[
+                FeatureSpace(
+                    one.label,
+                    distances_of(protocol, indexes, found),
+                    plane_of(protocol, indexes, found),
+                )
+                for one, found in ((champion, reference), (candidate, proposed))
+                if one
+            ],
             cases=render_cases(dataset, indexes, comparisons),
             explanations=render_explanations(
                 {one.label: one.located.checkpoint for one in (champion, candidate) if one},

@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from orchestration.evaluation.distances import EDGES, KINDS, Distances
+from orchestration.evaluation.tsne import Choice, Plane
 from orchestration.export.model_card import Provenance, write_card
 from orchestration.registry.gate import Check, Gate
 from orchestration.review import page
 from orchestration.review.comparison import Difference
-from orchestration.review.page import Review, cmc, format_interval, format_pp, markdown, percent, precision_recall
+from orchestration.review.page import (
+    FeatureSpace,
+    Review,
+    cmc,
+    distance_chart,
+    distance_rows,
+    distance_ticks,
+    format_interval,
+    format_pp,
+    markdown,
+    percent,
+    plane_chart,
+    plane_legend,
+    precision_recall,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +75,63 @@ def mode(name: str = "general", **differences: Difference) -> Any:
     curve = {1: 0.5, 2: 0.6, 5: 0.7, 10: 0.8, 20: None}
     ranking = SimpleNamespace(cmc=curve, precision=np.linspace(1, 0, 21))
     return SimpleNamespace(mode=SimpleNamespace(name=name), differences=differences, rankings=(ranking, ranking))
+
+
+def distances(*means: float) -> Distances:
+    """A pair of each kind at its distance; NaN for a kind without pairs."""
+    pairs = np.zeros((len(KINDS), len(EDGES) - 1), dtype=np.int64)
+    for kind, mean in enumerate(means):
+        if not math.isnan(mean):
+            pairs[kind, int(50 * mean)] = 1
+    return Distances(pairs, np.nan_to_num(np.array(means)))
+
+
+def features(label: str, *means: float, names: Sequence[str] = ("a", "b")) -> FeatureSpace:
+    choice = Choice(list(names), np.arange(4), np.array([0, 0, 1, 1]), np.array([0, 1, 0, -1]))
+    points = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
+    return FeatureSpace(label, distances(*(means or (0.1, 0.2, math.nan, 0.9))), Plane(choice, points))
+
+
+def test_distances_are_a_row_for_each_kind_of_pairs_that_exists_and_one_for_delta() -> None:
+    both = [features("champion 1"), features("candidate 2", 0.1, 0.12, math.nan, 1.0)]
+    assert distance_rows(review(features=both)) == [
+        (KINDS[0], 1, ["0.100", "0.100"]),
+        (KINDS[1], 1, ["0.200", "0.120"]),
+        (KINDS[3], 1, ["0.900", "1.000"]),
+        ("δ", 3, ["0.750", "0.890"]),
+    ]
+
+
+def test_the_distance_charts_of_both_models_have_one_scale() -> None:
+    narrow, wide = features("champion 1", 0.4, 0.5, math.nan, 0.6), features("candidate 2", 0.1, 0.2, math.nan, 1.6)
+    drawn = [str(distance_chart(review(features=[narrow, wide]), one)) for one in (narrow, wide)]
+    ticks = [re.findall(r'class="tick middle">([\d.]+)<', one) for one in drawn]
+    assert ticks[0] == ticks[1]
+    assert (float(ticks[0][0]), float(ticks[0][-1])) == (0.0, 1.75)
+    assert "same person, other clothes: mean 0.500" in drawn[0]
+    assert "δ 1.450" in drawn[1]
+    assert drawn[1].count('class="density') == drawn[1].count('class="mean') == 3
+
+
+@pytest.mark.parametrize(("ends", "texts"), [((0.0, 2.0), 9), ((0.31, 0.47), 5), ((0.28, 1.01), 10), ((0.0, 0.02), 2)])
+def test_ticks_enclose_the_range_and_are_few(ends: tuple[float, float], texts: int) -> None:
+    ticks = distance_ticks(ends)
+    assert ticks[0][0] <= ends[0] + 1e-9
+    assert ticks[-1][0] >= ends[1] - 1e-9
+    assert len(ticks) == texts
+    assert all(float(text) == pytest.approx(x) for x, text in ticks)
+
+
+def test_the_plane_has_a_dot_for_each_image_and_keys_for_persons_and_outfits() -> None:
+    one = features("candidate 2")
+    assert isinstance(one.plane, Plane)
+    drawn = str(plane_chart(one, one.plane))
+    assert re.findall(r'class="dot (\w+)"', drawn) == ["p0", "p0", "p1", "p1"]
+    assert "4 images of 2 persons, candidate 2" in drawn
+    keys = re.findall(r"</svg> ([^<]+)</span>", str(plane_legend(one.plane)))
+    assert [html.unescape(key) for key in keys] == [
+        "person a", "person b", "clothes unknown", "the person's outfit 1", "the person's outfit 2",
+    ]  # fmt: skip
 
 
 def test_all_intervals_have_one_scale_the_widest_finite_end() -> None:
@@ -116,7 +191,8 @@ def test_what_a_data_set_says_of_itself_stays_one_escaped_line() -> None:
     provenance = Provenance(run_id="1", data_name=hostile, licence=hostile, metrics={"general/mAP": 0.4})
     text = page.write_page(
         review(
-            one, name="m", model="models:/m/2", is_first=True, gate=Gate(), target="general/mAP", cases={"general": ((), ())},
+            one, name="m", model="models:/m/2", is_first=True, features=[features("candidate 2", names=[hostile, "b"])],
+            gate=Gate(), target="general/mAP", cases={"general": ((), ())},
             explanations="none", manifest=manifest, data=hostile, fingerprints={}, changes={}, resamples=100, who="ann",
             when="2026-01-01T00:00", card=write_card("m", provenance, size=(64, 32), dimensions=5, inputs=("images",)),
         )
@@ -129,6 +205,7 @@ def test_what_a_data_set_says_of_itself_stays_one_escaped_line() -> None:
     for wrong in ("<h2 onclick", "<h3>A heading", 'href="javascript'):
         assert wrong not in text
     assert "# A heading" in card
+    assert f"person {shown}" in " ".join(body.split())
 
 
 def test_headings_of_a_card_are_below_those_of_the_page() -> None:

@@ -8,7 +8,28 @@ from xml.etree import ElementTree
 
 import pytest
 
-from orchestration.review.svg import BAR_WIDTH, BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Line, curves, interval, legend
+from orchestration.review import svg
+from orchestration.review.svg import (
+    BAR_WIDTH,
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    MARKS,
+    RIGHT,
+    SQUARE,
+    TOP,
+    WIDTH,
+    Density,
+    Dot,
+    Line,
+    curves,
+    densities,
+    density_legend,
+    dot_legend,
+    interval,
+    legend,
+    scatter,
+)
 
 TICKS = [(0.0, "1"), (1.0, "5"), (2.0, "10")]
 
@@ -43,6 +64,48 @@ def test_every_point_has_a_mark_and_those_beyond_the_axis_are_left_out() -> None
     texts = [one.text for one in root.iter("text")]
     assert texts[:5] == ["0", "25", "50", "75", "100"]
     assert texts[5:] == ["1", "5", "10", "rank", "share"]
+
+
+def test_a_density_has_its_curve_and_its_mean_where_their_numbers_say() -> None:
+    one = Density("others", "other persons", [(-1.0, 0.2), (0.0, 0.0), (1.0, 1.0), (2.0, 0.5)], 0.5)
+    root = ElementTree.fromstring(densities("t", "distance", "density", TICKS, [one]))
+    curve, mean = (path for path in root.iter("path") if "others" in path.get("class", ""))
+    width, height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    expected = [(LEFT, HEIGHT - BOTTOM), (LEFT + width / 2, TOP), (LEFT + width, TOP + height / 2)]
+    for found, wanted in zip(points(curve.get("d", "")), expected, strict=True):
+        assert found == pytest.approx(wanted, abs=0.06)
+    ends = points(mean.get("d", ""))
+    assert [x for x, _ in ends] == pytest.approx([LEFT + width / 4] * 2, abs=0.06)
+    assert [y for _, y in ends] == [HEIGHT - BOTTOM, TOP]
+    assert [path.get("class") for path in (curve, mean)] == ["density others", "mean others"]
+
+
+def test_dots_keep_their_shape_and_fill_the_square_in_one_direction() -> None:
+    dots = [Dot("p0", 0, -3.0, 0.0), Dot("p1", 1, 1.0, 2.0), Dot("p1", -1, 0.0, -0.5)]
+    root = ElementTree.fromstring(scatter("t", dots))
+    drawn = [re.match(r"M([\d.]+) ([\d.]+)(m.*)", path.get("d", "")) for path in root.iter("path")]
+    x, y = ([float(one[at]) for one in drawn if one] for at in (1, 2))
+    assert (min(x), max(x)) == pytest.approx((TOP, WIDTH - TOP), abs=0.06)
+    scale = (WIDTH - 2 * TOP) / 4
+    assert y[0] - y[1] == pytest.approx(2 * scale, abs=0.1), "one scale, and up is up"
+    assert (min(y) + max(y)) / 2 == pytest.approx(SQUARE / 2, abs=0.1)
+    assert [one[3] for one in drawn if one] == [MARKS[0], MARKS[1], svg.UNKNOWN_MARK]
+    assert [path.get("class") for path in root.iter("path")] == ["dot p0", "dot p1", "dot p1"]
+
+
+def test_dots_at_one_place_are_drawn_in_the_middle() -> None:
+    assert str(scatter("t", [Dot("p0", 0, 1.0, 1.0)] * 2)).count(f'd="M{WIDTH / 2} {SQUARE / 2}m') == 2
+
+
+def test_marks_begin_again_behind_the_last() -> None:
+    assert svg.mark(len(MARKS) + 1, 1, 2) == svg.mark(1, 1, 2) != svg.mark(0, 1, 2)
+
+
+def test_legends_show_each_kind_with_its_label() -> None:
+    drawn = density_legend([Density("others", "other <b>", [], 0.0)]) + dot_legend([("p3", 1, "person 7")])
+    first, second = ElementTree.fromstring(f"<all>{drawn}</all>")
+    assert [key.find(".//path").get("class") for key in (first, second)] == ["density others", "dot p3"]  # type: ignore[union-attr]
+    assert [(key[0].tail or "").strip() for key in (first, second)] == ["other <b>", "person 7"]
 
 
 def test_text_is_never_markup() -> None:
