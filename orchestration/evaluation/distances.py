@@ -117,24 +117,27 @@ def pair_distances(
     for first in range(0, len(query), queries):
         asked = query_labels.take(slice(first, first + queries))
         for start in range(0, len(gallery), entries):
-            kind = kinds_of(asked, gallery_labels.take(slice(start, start + entries))).ravel()
             tile = dot_products(query[first : first + queries], gallery[start : start + entries])
             distance = 1 - tile.numpy().ravel()
-            place = np.clip((distance * (BINS / 2)).astype(np.int64), 0, BINS - 1)  # rounding may leave 0…2
-            pairs += np.bincount(kind * BINS + place, minlength=pairs.size).reshape(pairs.shape)
-            total += np.bincount(kind, distance, minlength=len(total))
+            place = np.minimum((distance * (BINS / 2)).astype(np.int64), BINS - 1)  # rounding may leave 0…2
+            at, kind = same_person(asked, gallery_labels.take(slice(start, start + entries)))
+            few = np.bincount(kind * BINS + place[at], minlength=pairs.size).reshape(pairs.shape)
+            pairs += few
+            pairs[OTHERS] += np.bincount(place, minlength=BINS) - few.sum(0)
+            summed = np.bincount(kind, distance[at], minlength=len(total))
+            total += summed
+            total[OTHERS] += distance.sum(dtype=np.float64) - summed.sum()
     return Distances(pairs[:LEFT_OUT], total[:LEFT_OUT])
 
 
-def kinds_of(query: Labels, gallery: Labels) -> np.ndarray:
-    """int64 [Q, G]: the kind of each pair, or LEFT_OUT."""
-    kind = np.full((len(query), len(gallery)), OTHERS)
-    row, column = np.nonzero((query.person[:, None] == gallery.person) & (query.person >= 0)[:, None])
-    ours, theirs = query.take(row), gallery.take(column)
+def same_person(query: Labels, gallery: Labels) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs of one person: int64 [n] each, places in [Q, G] row by row, and the kind of each pair or LEFT_OUT."""
+    person = np.where(query.person < 0, -2, query.person)  # unknown, and equal to no unknown one of the gallery
+    at = np.flatnonzero(person[:, None] == gallery.person)
+    ours, theirs = query.take(at // len(gallery)), gallery.take(at % len(gallery))
     worn = np.where(ours.clothes == theirs.clothes, SAME_CLOTHES, OTHER_CLOTHES)
-    worn = np.where((ours.clothes >= 0) & (theirs.clothes >= 0), worn, UNKNOWN_CLOTHES)
-    kind[row, column] = np.where((ours.camera == theirs.camera) & (ours.camera >= 0), LEFT_OUT, worn)
-    return kind
+    kind = np.where((ours.clothes >= 0) & (theirs.clothes >= 0), worn, UNKNOWN_CLOTHES)
+    return at, np.where((ours.camera == theirs.camera) & (ours.camera >= 0), LEFT_OUT, kind)
 
 
 def draw(found: Distances) -> bytes:
@@ -151,9 +154,11 @@ def draw(found: Distances) -> bytes:
     top = 1.22 * max(found.density(kind).max() for kind in shown)
     axes.set(xlim=(low, high), ylim=(0, top), xlabel="distance, 1 − cosine similarity", ylabel="density of pairs")
     axes.set_title("Distances of queries to gallery entries")
+    key = None
     if not np.isnan(found.delta):
         draw_delta(axes, found, 0.92 * top)
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1), labelspacing=0.8)
+        key = f"δ = {found.delta:.3f}: other persons\nless the same person ({found.same_person:.3f})"
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1), labelspacing=0.8, title=key, title_fontsize=8)
     return to_png(figure)
 
 
@@ -163,9 +168,8 @@ def draw_delta(axes: Axes, found: Distances, height: float) -> None:
     axes.annotate(
         "", (ends[1], height), (ends[0], height), arrowprops={"arrowstyle": "<->", "shrinkA": 0, "shrinkB": 0}
     )
-    label = f"δ = {found.delta:.3f}: other persons − same person ({ends[0]:.3f})"
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85}
-    axes.text(sum(ends) / 2, 1.03 * height, label, ha="center", va="bottom", fontsize=8, bbox=box)
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}
+    axes.text(sum(ends) / 2, 1.03 * height, f"δ = {found.delta:.3f}", ha="center", va="bottom", fontsize=8, bbox=box)
 
 
 def shown_range(several: list[Distances]) -> tuple[float, float]:

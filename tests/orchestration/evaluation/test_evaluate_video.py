@@ -204,7 +204,8 @@ def test_held_out_people_are_scored_by_their_tracklets(video: Video, place: Path
     holdout(people(place / "people"), str(place / "held"), persons=2)
     experiment = video.experiment.model_copy(update={"data": str(place / "held")})
     result = evaluate(video.model, experiment, str(place / "selection"), validation=True)
-    assert {name.partition("/")[0] for name in result.metrics} == {"general", "same-clothes", "clothes-changing"}
+    kinds = {name.partition("/")[0] for name in result.metrics}
+    assert kinds == {"general", "same-clothes", "clothes-changing", "distance"}
     query = Dataset.open(str(place / "held")).index("val_query")
     for ranking in result.rankings.values():
         assert len(ranking.per_query_ap) == len(np.unique(query.sequence)) == 4
