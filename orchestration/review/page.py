@@ -241,7 +241,8 @@ def plane_chart(features: FeatureSpace, plane: Plane) -> Markup:
 def plane_legend(plane: Plane) -> Markup:
     persons = [(f"p{at}", 0, f"person {name}") for at, name in enumerate(plane.choice.names)]
     outfits = sorted(set(plane.choice.outfit.tolist()))[: len(svg.MARKS)]
-    return svg.dot_legend([*persons, *(("any", outfit, outfit_name(outfit)) for outfit in outfits)])
+    keys = [("any", outfit, outfit_name(outfit)) for outfit in outfits]
+    return svg.dot_legend(persons) + Markup("<br>") + svg.dot_legend(keys)
 
 
 def markdown(text: str, below: int = 2) -> Markup:
