@@ -78,7 +78,7 @@ def choose(protocol: Protocol, indexes: Mapping[str, SplitIndex]) -> Choice:
     drawn = np.random.default_rng(SEED).permutation(several)
     shown = np.sort(drawn[np.argsort(outfits[drawn] < 2, kind="stable")][:PEOPLE])
     own = [np.flatnonzero(person == one) for one in shown.tolist()]
-    at = [spread(some[np.argsort(clothes[some], kind="stable")], IMAGES) for some in own]
+    at = [spread(some, IMAGES) for some in own]  # rows are stored by outfit, so each has its share
     return numbered(np.sort(np.concatenate([np.empty(0, np.int64), *at])), shown, person, clothes, indexes)
 
 
