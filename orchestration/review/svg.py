@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 420, 260
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 12, 40
 SQUARE = 360  # the height of a scatter plot
 BAR_WIDTH, BAR_HEIGHT = 150, 22
-# Outlines of marks around a point: disc, square, triangles, rhombus, plus, hourglass, bar.
+# Outlines of marks around a point: disc, square, triangles, rhombus, plus, hourglass, bar; a small hexagon.
 MARKS = (
     "m-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z",
     "m-3.5-3.5h7v7h-7z",
@@ -26,7 +26,7 @@ MARKS = (
     "m-4-4h8l-8 8h8z",
     "m-5-1.6h10v3.2h-10z",
 )
-UNKNOWN_MARK = "m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0z"
+UNKNOWN_MARK = "m-1.6-2.8h3.2l1.6 2.8-1.6 2.8h-3.2l-1.6-2.8z"
 
 
 @dataclass(frozen=True)
