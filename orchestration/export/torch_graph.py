@@ -76,6 +76,12 @@ def remove_unreached(program: torch.export.ExportedProgram) -> None:
     program.graph_module.recompile()
 
 
+def output_dimensions(program: torch.export.ExportedProgram) -> int:
+    """D, of the descriptors that a traced network gives."""
+    (features,) = program.graph.output_node().args[0]  # type: ignore[misc]
+    return int(features.meta["val"].shape[1])
+
+
 def for_export(descriptor: Descriptor) -> Descriptor:
     network = copy.deepcopy(descriptor).cpu().float().eval().requires_grad_(False)
     for tensor in (*network.parameters(), *network.buffers()):

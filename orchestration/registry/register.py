@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import tempfile
 import uuid
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from orchestration.errors import without_secret
 from orchestration.export import serving
 from orchestration.export.model_card import Provenance, write_card
-from orchestration.export.torch_graph import Descriptor, to_archive, trace
+from orchestration.export.torch_graph import Descriptor, output_dimensions, to_archive, trace
 from orchestration.progress import doing
 from orchestration.registry.publish import DECODE, FILES, SERVING, Packed, Version, find_registered, publish, sha256
 from orchestration.registry.versions import find_version
@@ -92,8 +91,7 @@ def register(
     program = trace(descriptor, tensors)
     onnx = to_onnx(program, descriptor, tensors, takes.inputs)
     graph = to_archive(program, descriptor, tensors)
-    with torch.no_grad():
-        features = torch.export.load(io.BytesIO(graph)).module(check_guards=False)(*tensors)
+    dimensions = output_dimensions(program)
     settings: dict[str, Any] = {
         "height": takes.size[0],
         "width": takes.size[1],
@@ -103,7 +101,6 @@ def register(
         "graph_sha256": sha256(graph),
         "decode_sha256": sha256(DECODE.read_bytes()),
     }
-    dimensions = features.shape[1]
     card = write_card(name, provenance, size=takes.size, dimensions=dimensions, inputs=takes.inputs, clips=takes.clips)
     files = {
         "graph": graph,
