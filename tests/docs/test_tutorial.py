@@ -68,7 +68,7 @@ def test_the_page_shows_the_recipe_that_it_trains(folder: Path, capfd: pytest.Ca
     assert experiment["data"] == str(folder / "mine-val")
 
 
-@pytest.mark.ray
+@pytest.mark.system  # it needs no server, and takes as long as one
 @pytest.mark.timeout(600)
 def test_the_recipe_trains_is_searched_promoted_and_serves(folder: Path, ray_cluster: str) -> None:
     follow(6)

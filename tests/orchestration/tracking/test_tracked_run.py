@@ -254,6 +254,7 @@ def test_the_machine_is_sampled_into_the_same_run(database: str, experiment: dic
     assert len(steps) > 2
 
 
+@pytest.mark.system
 def test_a_server_that_is_killed_and_comes_back_gets_everything_once(
     tmp_path: Path, database: str, experiment: dict
 ) -> None:
