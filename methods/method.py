@@ -19,6 +19,7 @@ from torch.nn import Parameter
 
 from methods.backbones.body import Body, Phase
 from methods.masking import WHITE, Colour
+from methods.separation import Separation
 
 
 class MethodError(ValueError):
@@ -172,6 +173,14 @@ class Method(nn.Module, ABC):
         the method needs them, clips as their frames. Each worker has a share of it, and shares may differ in length.
         Nothing is read before it is iterated.
         """
+
+    def end_stage(self, stage: Stage, survey: Survey) -> Mapping[str, Separation]:
+        """What the stage has come to tell apart, by a name for metrics. Nothing by default.
+
+        Called on all workers after the last update of a stage's last epoch, before its checkpoint; survey and surroundings
+        are those of `begin_stage`. All workers return the same.
+        """
+        return {}
 
     def parameters_of(self) -> dict[str, list[tuple[str, Parameter]]]:
         """Each optimizer's trainable parameters, named as in `state_dict`, in registration order."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -16,13 +16,15 @@ from torch.optim import Optimizer
 from datasets.images.augment import Augmentation, Draws, augment_colour, augment_geometry, draw, normalise_and_erase
 from datasets.streaming.stream import HostBatch
 from methods.clothes_sampling import ClothesSampling, draw_clothes, in_other_clothes
-from methods.method import Batch, Method, Stage
+from methods.method import Batch, Method, Stage, stage_of
+from methods.separation import Separation
 from orchestration.engine.arithmetic import DTYPES
 from orchestration.engine.step_backup import StepBackup
 from orchestration.engine.strategies.data_parallel import Strategy
-from orchestration.engine.survey import Survey, begin_stage
+from orchestration.engine.survey import Survey, begin_stage, end_stage
 
 LR_FACTOR = "lr_factor"  # of a group of an optimizer's parameters: on the optimizer's rate
+AUC = "auc/"  # metrics of the last step of a stage
 STOP = "stop"  # the share of workers that are asked to stop
 
 
@@ -59,14 +61,17 @@ class OutOfMemoryError(RuntimeError):
 
 
 class Callbacks(Protocol):
-    """What the loop calls: after each step, wherever training can be resumed, and after each batch of a stage's survey of
-    the training set, with the number of images that this worker has seen of it."""
+    """What the loop calls: after each step, wherever training can be resumed, after each batch of a stage's survey of the
+    training set, with the number of images that this worker has seen of it, and with what a stage has come to tell apart,
+    before its last step is reported."""
 
     def on_step(self, report: StepReport) -> None: ...
 
     def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None: ...
 
     def on_survey(self, stage: Stage, images: int) -> None: ...
+
+    def on_stage_end(self, stage: Stage, found: Mapping[str, Separation]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,12 @@ def train(
     precision: str = "float32",
     device: torch.device | str = "cpu",
     start: TrainingProgress = TrainingProgress(),
+    last: int | None = None,
     is_asked_to_stop: Callable[[], bool] = lambda: False,
 ) -> TrainingProgress:
     """Train `method` from `start` to the end of epoch `epochs - 1` and return the progress after it.
 
+    last: the epoch behind the whole training, where `epochs` is a pause in it: the last stage ends there.
     is_asked_to_stop: called before each step. Where it is true on one worker, all return after this step.
     Raises: NonFiniteLossError at the step whose loss or gradient is not finite. Parameters, buffers and optimizers are then
     bit for bit those before this step. OutOfMemoryError naming the batch and two settings that help.
@@ -119,7 +126,9 @@ def train(
         set_rates(optimization, epoch)
         stage = method.stage
         on_images = partial(callbacks.on_survey, stage)
-        begin_stage(method, Survey(feed.survey, feed.augmentation, DTYPES[precision], device, on_images), feed.seed)
+        survey = Survey(feed.survey, feed.augmentation, DTYPES[precision], device, on_images)
+        begin_stage(method, survey, feed.seed)
+        final = feed.num_batches(epoch) - 1 if ends_stage(method, epoch, last or epochs) else None
         started = time.perf_counter()
         for host in feed.batches(epoch, first_batch):
             batch = (
@@ -134,6 +143,9 @@ def train(
             finished = time.perf_counter()
             unit = "rows" if stage.samples else "images"
             metrics = logs | throughput(unit, host.rows.numel() * strategy.workers, finished - started, host.wait_s)
+            if host.number == final and (found := end_stage(method, survey, feed.seed)):
+                callbacks.on_stage_end(stage, found)
+                metrics |= {f"{AUC}{name}": one.auc for name, one in found.items()}
             callbacks.on_step(StepReport(step, epoch, host.number, stage.title, metrics))
             step, started = step + 1, finished
             callbacks.on_progress(TrainingProgress(epoch, host.number + 1, step), end_of_epoch=False)
@@ -228,6 +240,11 @@ def place(
         return images, parsing, None, draws
     others = draw_clothes(feed.clothes, feed.global_batch, seed)
     return images, parsing, in_other_clothes(images, parsing, feed.clothes, others), draws
+
+
+def ends_stage(method: Method, epoch: int, last: int) -> bool:
+    """Whether a stage ends with this epoch."""
+    return epoch + 1 >= last or stage_of(method.stages(), epoch + 1).name != method.stage.name
 
 
 def set_rates(optimization: Optimization, epoch: int) -> None:

@@ -1,8 +1,9 @@
-"""The beginning of a stage: a method may look at the whole training set once, as at test images."""
+"""The beginning and the end of a stage: a method may look at the whole training set once, as at test images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from datasets.images.augment import Augmentation, preprocess, preprocess_parsing
 from datasets.streaming.stream import HostBatch
 from methods.method import Batch, Method
+from methods.separation import Separation
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,26 @@ class Survey:
 
 
 def begin_stage(method: Method, survey: Survey, seed: int) -> None:
-    """Call `method.begin_stage` for the stage of its epoch, unless this process has called it for that stage.
-
-    Parameters, buffers and torch's random state are afterwards what they were.
-    """
+    """Call `method.begin_stage` for the stage of its epoch, unless this process has called it for that stage."""
     if method.begun == method.stage:
         return
+    with surveying(method, survey, seed):
+        method.begin_stage(method.stage, survey)
+    method.begun = method.stage
+
+
+def end_stage(method: Method, survey: Survey, seed: int) -> Mapping[str, Separation]:
+    """Call `method.end_stage` for the stage of its epoch."""
+    with surveying(method, survey, seed):
+        return method.end_stage(method.stage, survey)
+
+
+@contextmanager
+def surveying(method: Method, survey: Survey, seed: int) -> Iterator[None]:
+    """Eval mode, no gradients, random numbers from the seed. Mode and torch's random state are afterwards what they were."""
     devices = [torch.device(survey.device)] if torch.device(survey.device).type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         method.eval()
-        method.begin_stage(method.stage, survey)
+        yield
     method.train()
-    method.begun = method.stage

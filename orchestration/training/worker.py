@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from datasets.shards.dataset import CorruptData, DataError, Dataset
 from datasets.storage.store import Store, open_store
 from datasets.streaming.stream import survey_rows
 from methods.method import Method, MethodError, Stage
+from methods.separation import Separation
 from orchestration import numerics
 from orchestration.config import build
 from orchestration.config.epochs import end_epoch, ended_stage, first_epoch, scored_epochs
@@ -27,6 +29,7 @@ from orchestration.engine.loop import NonFiniteLossError, StepReport, TrainingPr
 from orchestration.engine.restore import load_initial_state, restore
 from orchestration.engine.strategies.data_parallel import build_strategy
 from orchestration.errors import RequestError
+from orchestration.tracking import kept_stages
 from orchestration.tracking.journal import FOLDER as JOURNAL
 from orchestration.tracking.journal import Journal, JournalError, ReplayMismatch, environment
 from orchestration.training import stop_signal
@@ -116,6 +119,9 @@ class CheckpointWriter:
     def on_survey(self, stage: Stage, images: int) -> None:
         self.report_survey(stage, images)
 
+    def on_stage_end(self, stage: Stage, found: Mapping[str, Separation]) -> None:
+        kept_stages.keep(self.store, stage.name, found)
+
     def save(self, progress: TrainingProgress, *, end_of_epoch: bool, ends_stage: str | None = None) -> None:
         self.prune(self.write(progress, end_of_epoch=end_of_epoch, ends_stage=ends_stage))
 
@@ -162,6 +168,9 @@ class NullRecorder:
 
     def on_survey(self, stage: Stage, images: int) -> None:
         """Rank 0 reports its own share."""
+
+    def on_stage_end(self, stage: Stage, found: Mapping[str, Separation]) -> None:
+        """Rank 0 keeps the same."""
 
 
 def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
@@ -260,6 +269,7 @@ class Training:
                 precision=self.experiment.precision,
                 device=self.device,
                 start=self.progress,
+                last=self.experiment.epochs,
                 is_asked_to_stop=self.listener.is_asked if self.listener else lambda: False,
             )
         except NonFiniteLossError as error:

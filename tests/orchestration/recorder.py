@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from methods.method import Stage
+from methods.separation import Separation
 from orchestration.engine.loop import StepReport, TrainingProgress
 
 
@@ -13,6 +16,7 @@ class Recorder:
         self.steps: list[StepReport] = []
         self.reached: list[TrainingProgress] = []
         self.surveyed: list[tuple[str, int]] = []
+        self.ended: list[tuple[str, Mapping[str, Separation]]] = []
         self.stop_after = stop_after
 
     def on_step(self, report: StepReport) -> None:
@@ -25,3 +29,6 @@ class Recorder:
 
     def on_survey(self, stage: Stage, images: int) -> None:
         self.surveyed.append((stage.name, images))
+
+    def on_stage_end(self, stage: Stage, found: Mapping[str, Separation]) -> None:
+        self.ended.append((stage.name, found))

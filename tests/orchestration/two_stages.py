@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -14,6 +14,7 @@ from methods import METHODS
 from methods.baseline import Baseline, BaselineSettings
 from methods.distributed import gather_uneven
 from methods.method import Batch, DataFacts, Method, Stage, Survey, Update
+from methods.separation import Separation, separation
 
 WORDS = ("optimizers.anchors={name: adam, lr: 0.05}",)  # beside those of a baseline's experiment
 FIRST = 2  # epochs of the first stage
@@ -28,6 +29,7 @@ class TwoStages(Baseline):
         self.anchors = Parameter(torch.zeros(facts.num_persons, self.encoder.dim))
         self.table = torch.empty(0)
         self.begins: list[str] = []
+        self.ends: list[str] = []
         self.noise = torch.empty(0)
 
     def stages(self) -> tuple[Stage, ...]:
@@ -51,6 +53,17 @@ class TwoStages(Baseline):
         features = torch.cat([self.anchors[:0], *(features for _, features in shares)])
         assert torch.equal(gather_uneven(rows), torch.arange(len(gather_uneven(rows))))
         self.table = gather_uneven(features)
+
+    def end_stage(self, stage: Stage, survey: Survey) -> Mapping[str, Separation]:
+        self.ends.append(stage.name)
+        self.noise = torch.randn(3)
+        if stage.name != "anchors":
+            return {}
+        shares = [(batch.person, self.encoder(batch.images)) for batch in survey]
+        person = torch.cat([torch.empty(0, dtype=torch.int64), *(person for person, _ in shares)])
+        features = torch.cat([self.anchors[:0], *(features for _, features in shares)])
+        found = separation("anchors with images", features, person, self.anchors)
+        return {} if found is None else {"anchors": found}
 
     def updates(self, batch: Batch) -> Iterator[Update]:
         if self.stage.name == "anchors":

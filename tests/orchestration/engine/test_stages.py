@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from datasets.shards.dataset import Dataset
 from datasets.storage.store import open_store
 from datasets.streaming.stream import HostBatch
 from methods.method import Batch, Stage, Survey
+from methods.separation import Separation
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint, loop
@@ -24,7 +25,7 @@ from orchestration.engine.loop import TrainingProgress
 from orchestration.engine.restore import restore
 from orchestration.engine.strategies.data_parallel import build_strategy
 from orchestration.engine.survey import Survey as ReadSurvey
-from orchestration.engine.survey import begin_stage
+from orchestration.engine.survey import begin_stage, end_stage
 from tests.orchestration.processes import in_processes
 from tests.orchestration.recorder import Recorder
 from tests.orchestration.two_stages import FIRST, SAMPLES, WORDS, TwoStages, as_baseline
@@ -79,21 +80,31 @@ class Run:
         self.start = loop.train(
             self.method, self.feed, self.optimization, self.strategy, self.recorder,
             epochs=epochs or self.experiment.epochs, precision=self.experiment.precision, start=self.start,
+            last=self.experiment.epochs,
         )  # fmt: skip
 
     def state(self) -> dict[str, torch.Tensor]:
         return {name: value.clone() for name, value in self.method.state_dict().items()}
 
 
-def weights_after(wanted: dict[str, Any]) -> dict[str, torch.Tensor]:
+End = tuple[dict[str, torch.Tensor], dict[str, float]]  # the state, and the AUC of the stage that tells something apart
+
+
+def end_of(wanted: dict[str, Any]) -> End:
     run = Run(wanted)
     with closing(run.stream):
         run.train()
-    return run.state()
+    return run.state(), aucs(run)
 
 
-def weights_after_each(wanted: list[dict[str, Any]]) -> list[dict[str, torch.Tensor]]:
-    return [weights_after(one) for one in wanted]
+def aucs(*runs: Run) -> dict[str, float]:
+    """Of the only stage that ended with something."""
+    [(_, found)] = [ended for run in runs for ended in run.recorder.ended]
+    return {name: one.auc for name, one in found.items()}
+
+
+def ends_of_each(wanted: list[dict[str, Any]]) -> list[End]:
+    return [end_of(one) for one in wanted]
 
 
 def test_one_two_three_and_four_workers_end_with_the_same_float64_weights(data: str) -> None:
@@ -102,9 +113,11 @@ def test_one_two_three_and_four_workers_end_with_the_same_float64_weights(data: 
     by_four = [experiment(data, float64).resolved(), prompted(data, float64).resolved()]
     by_three = [experiment(data, float64, "batch.lanes=3", "batch.people=6", "workers=3").resolved()]
     for wanted, counts in ((by_four, (2, 4)), (by_three, (3,))):
-        alone = weights_after_each(wanted)
-        of_workers = (states for workers in counts for states in in_processes(workers, weights_after_each, wanted))
-        for state, expected in ((s, e) for states in of_workers for s, e in zip(states, alone, strict=True)):
+        alone = ends_of_each(wanted)
+        of_workers = (ends for workers in counts for ends in in_processes(workers, ends_of_each, wanted))
+        of_both = ((end, first) for ends in of_workers for end, first in zip(ends, alone, strict=True))
+        for (state, auc), (expected, auc_alone) in of_both:
+            assert auc == pytest.approx(auc_alone, abs=1e-9)
             for key, value in expected.items():
                 assert (state[key] - value).abs().max() <= 1e-9 * value.abs().max().clamp(min=1), key
 
@@ -123,7 +136,7 @@ def test_killed_in_either_stage_it_ends_bit_identical(
     data: str, tmp_path: Path, described: Callable[[str], Experiment], steps: int, stages: set[str]
 ) -> None:
     wanted = described(data).resolved()
-    undisturbed = weights_after(wanted)
+    undisturbed, auc = end_of(wanted)
     before = Run(wanted, recorder=Recorder(stop_after=steps))
     with closing(before.stream), pytest.raises(KeyboardInterrupt):
         before.train()
@@ -137,6 +150,7 @@ def test_killed_in_either_stage_it_ends_bit_identical(
     assert {before.recorder.steps[-1].stage, after.recorder.steps[0].stage} == stages
     state = after.state()
     assert all(torch.equal(undisturbed[name], state[name]) for name in undisturbed)
+    assert aucs(before, after) == auc
 
 
 def test_under_autocast_prompts_and_fine_tuning_stay_near_float32(data: str) -> None:
@@ -181,6 +195,7 @@ def test_a_stage_begins_once_and_once_more_where_training_resumes_inside_it(data
         resumed.train()
     for method in (run.method, resumed.method):
         assert method.begins == ["anchors", "identity"]
+    assert run.method.ends == resumed.method.ends == ["anchors", "identity"]
     assert torch.equal(run.method.noise, resumed.method.noise), "a stage that draws numbers draws the same ones"
     assert run.state().keys() == resumed.state().keys()
 
@@ -220,6 +235,11 @@ class Watched(TwoStages):
         assert not torch.is_grad_enabled()
         super().begin_stage(stage, survey)
 
+    def end_stage(self, stage: Stage, survey: Survey) -> Mapping[str, Separation]:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        return super().end_stage(stage, survey)
+
 
 def test_a_survey_leaves_the_state_the_mode_and_the_random_numbers_as_they_were(data: str) -> None:
     wanted = experiment(data).resolved()
@@ -234,6 +254,9 @@ def test_a_survey_leaves_the_state_the_mode_and_the_random_numbers_as_they_were(
         torch.manual_seed(11)
         survey = ReadSurvey(run.feed.survey, run.feed.augmentation, torch.float32, "cpu", lambda images: None)
         begin_stage(run.method, survey, seed=3)
+        assert torch.equal(torch.randn(4), expected)
+        torch.manual_seed(11)
+        assert end_stage(run.method, survey, seed=3).keys() == {"anchors"}
         assert torch.equal(torch.randn(4), expected)
     after = run.state()
     assert before.keys() == after.keys()
@@ -297,7 +320,8 @@ def test_steps_on_rows_are_counted_as_rows_and_the_survey_is_reported(data: str)
     assert all("speed/rows-per-s" in m and "speed/images-per-s" not in m for m in of_stage["anchors"])
     assert all("speed/images-per-s" in m and "speed/rows-per-s" not in m for m in of_stage["identity"])
     total = len(run.dataset.index("train"))
-    assert run.recorder.surveyed == [("anchors", min(7 * n, total)) for n in range(1, -(-total // 7) + 1)]
+    once = [("anchors", min(7 * n, total)) for n in range(1, -(-total // 7) + 1)]
+    assert run.recorder.surveyed == 2 * once  # where the stage begins, and where it ends
 
 
 def test_batches_carry_their_rows(data: str) -> None:
@@ -307,3 +331,28 @@ def test_batches_carry_their_rows(data: str) -> None:
         batch = loop.to_device(host, run.feed, FIRST, run.strategy, "cpu", torch.float32)
     assert torch.equal(batch.rows, host.rows)
     assert batch.person.tolist() == run.dataset.index("train").person[np.asarray(batch.rows)].tolist()
+
+
+def test_what_a_stage_tells_apart_stands_among_the_metrics_of_its_last_step(data: str) -> None:
+    run = Run(experiment(data, "precision=float64").resolved())
+    with closing(run.stream):
+        run.train(FIRST)
+        survey = ReadSurvey(run.feed.survey, run.feed.augmentation, torch.float64, "cpu", lambda images: None)
+        with torch.no_grad():
+            run.method.eval()
+            images = [(batch.person, run.method.encoder(batch.images)) for batch in survey]
+        anchors = run.method.anchors.detach().double()
+        run.train()
+    with_auc = [(step.stage, step.epoch, "auc/anchors" in step.metrics) for step in run.recorder.steps]
+    assert [at for at, (*_, has) in enumerate(with_auc) if has] == [max(
+        at for at, (stage, *_) in enumerate(with_auc) if stage == "anchors"
+    )]  # fmt: skip
+    person, features = (torch.cat(parts) for parts in zip(*images, strict=True))
+    similar = (features / features.norm(dim=1, keepdim=True)) @ (anchors / anchors.norm(dim=1, keepdim=True)).T
+    is_own = torch.arange(len(anchors)) == person[:, None]
+    own, other = similar[is_own], similar[~is_own]
+    expected = ((own[:, None] > other).double() + (own[:, None] == other).double() / 2).mean()
+    [found] = [step.metrics["auc/anchors"] for step in run.recorder.steps if "auc/anchors" in step.metrics]
+    assert found == pytest.approx(float(expected), abs=1e-6)  # similarities are rounded to float32
+    [(_, separations)] = run.recorder.ended
+    assert (int(separations["anchors"].own.sum()), int(separations["anchors"].other.sum())) == (len(own), len(other))

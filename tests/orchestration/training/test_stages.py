@@ -14,6 +14,8 @@ from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.engine.loop import TrainingProgress
 from orchestration.errors import RequestError
+from orchestration.tracking import kept_stages
+from orchestration.tracking.journal import read_steps
 from orchestration.training import preparation
 from orchestration.training.worker import Training, ValidationSchedule, WorkerConfig, run
 from tests.orchestration.two_stages import FIRST, WORDS, TwoStages, as_baseline
@@ -122,3 +124,12 @@ def test_epochs_that_change_no_descriptor_are_not_scored(data: str, tmp_path: Pa
 def test_rows_must_be_shared_equally(data: str) -> None:
     with pytest.raises(RequestError, match=r"8 workers cannot share the 12 rows of a batch of stage 'anchors' equally"):
         experiment(data, "workers=8", "batch={people: 8, images: 2, lanes: 8}")
+
+
+def test_what_stages_told_apart_is_in_the_journal_and_the_storage(data: str, tmp_path: Path) -> None:
+    """Also of a run that pauses at a milestone and ends with a stage."""
+    store, _ = trained(experiment(data, "until=anchors"), tmp_path)
+    metrics = [record["metrics"] for _, record in read_steps(store)]
+    assert ["auc/anchors" in one for one in metrics] == [False] * (len(metrics) - 1) + [True]
+    assert kept_stages.stages(store) == ["anchors"]
+    assert kept_stages.read(store, "anchors")["anchors"].auc == metrics[-1]["auc/anchors"]
