@@ -36,10 +36,16 @@ from methods.losses.ccaf import (
 from methods.losses.identity import identity_loss
 from methods.masking import grown, label_table, masked_out
 from methods.method import Batch, DataFacts, Method, MethodError, Needs, Stage, Survey, Update, trainable
+from methods.separation import Separation, separation
 
 MOST_CLASSES = 50_000  # a class costs 26 KB with Adam: 1.3 GB on every worker
 MOST_TABLE_BYTES = 4 << 30
 TEXTS_AT_ONCE = 256
+VIEWS = {
+    "shielding": "texts of persons with images without clothes",
+    "clothes": "texts of persons with clothes alone",
+    "whole": "texts of persons with whole images",
+}
 LONGEST = max(len(PERSON.ids(0)), len(CLOTHES.ids(0)))
 
 
@@ -198,8 +204,12 @@ class CCAF(Method):
         if "persons" in self.prompts:
             images["persons"] = batch.images if self.settings.shown_to_prompts == "raw" else self.shielded(batch)
         if "outfits" in self.prompts:
-            images["outfits"] = masked_out(batch.images, ~self.clothing(batch), "white", self.white)  # Eq. 11
+            images["outfits"] = self.only_clothes(batch)
         return images
+
+    def only_clothes(self, batch: Batch) -> Tensor:
+        """Eq. 11: the images [B, 3, H, W] with all but their clothes painted white."""
+        return masked_out(batch.images, ~self.clothing(batch), "white", self.white)
 
     def shielded(self, batch: Batch) -> Tensor:
         """x^s, Eq. 4: the images [B, 3, H, W] with their clothes painted white."""
@@ -227,6 +237,36 @@ class CCAF(Method):
         texts, first, scale = prompts(classes, self.text)[row], rank() * labels.shape[0], self.scale()
         to_text = paired_contrast_loss(similarities(features, gather(texts), scale), first)
         return to_text + paired_contrast_loss(similarities(texts, gather(features), scale), first)
+
+    @torch.no_grad()
+    def end_stage(self, stage: Stage, survey: Survey) -> Mapping[str, Separation]:
+        """Fig. 5: texts of persons with their own and with others' images: these as they are, and where there are masks
+        also without clothes and the clothes alone."""
+        if stage.name != "prompts" or "persons" not in self.prompts:
+            return {}
+        texts = self.texts(self.prompts["persons"])
+        found: dict[str, list[Tensor]] = {name: [texts[:0]] for name in VIEWS}
+        person = {name: [torch.empty(0, dtype=torch.int64, device=texts.device)] for name in VIEWS}
+        for batch in survey:
+            for name, images in self.views_of(batch).items():
+                found[name].append(self.projected(self.encoder.embeddings(images)))
+                person[name].append(batch.person)
+        is_cosine = self.settings.similarity == "cosine"
+        compared = {
+            f"persons-{name}": separation(
+                title, torch.cat(found[name]), torch.cat(person[name]), texts, cosine=is_cosine
+            )
+            for name, title in VIEWS.items()
+        }
+        return {name: one for name, one in compared.items() if one is not None}
+
+    def views_of(self, batch: Batch) -> dict[str, Tensor]:
+        """The images [B, 3, H, W] that the texts of persons are compared with, by names of VIEWS."""
+        images = {"whole": batch.images}
+        if batch.parsing is not None:
+            images["shielding"] = self.shielded(batch)
+            images["clothes"] = self.only_clothes(batch)
+        return images
 
     # The second stage
 

@@ -167,6 +167,40 @@ def test_prompts_of_whole_batches_come_to_describe_their_own_images() -> None:
     assert loss().item() < 0.8 * before
 
 
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_the_first_stage_ends_with_fig_5(similarity: str) -> None:
+    """Own against other similarities of texts of persons with images without clothes, clothes alone, whole images."""
+    method, whole = begun(PROMPTS, similarity=similarity), batch()
+    assert whole.parsing is not None
+    is_clothing = torch.isin(whole.parsing, CLOTHING)
+    views = {"shielding": painted(whole, is_clothing), "clothes": painted(whole, ~is_clothing), "whole": whole.images}
+    method.eval()
+    found = method.end_stage(method.stage, [of_rows(whole, torch.arange(9)), of_rows(whole, torch.arange(9, 16))])
+    assert found.keys() == {f"persons-{name}" for name in views}
+    texts = method.prompts["persons"](torch.arange(NUM_PERSONS), method.text).detach()
+    for name, images in views.items():
+        features = tower(method.encoder)(images).projected[:, 0].detach()
+        similar = cosines(features, texts) if similarity == "cosine" else features @ texts.T
+        is_own = torch.arange(NUM_PERSONS) == whole.person[:, None]
+        own, other = similar[is_own], similar[~is_own]
+        expected = ((own[:, None] > other).double() + (own[:, None] == other).double() / 2).mean()
+        assert found[f"persons-{name}"].auc == pytest.approx(float(expected), abs=1e-4)
+        assert int(found[f"persons-{name}"].own.sum()) == 16
+
+
+def test_without_masks_texts_are_compared_with_whole_images_alone() -> None:
+    method, whole = begun(PROMPTS, shown_to_prompts="raw", image_alignment=False, clothes_minimisation=False), batch()
+    found = method.eval().end_stage(method.stage, [replace(whole, parsing=None)])
+    assert found.keys() == {"persons-whole"}
+
+
+def test_a_stage_without_texts_of_persons_ends_without_figures() -> None:
+    texts_of_outfits = ccaf(text_alignment=False, shielding_text_alignment=False)
+    assert texts_of_outfits.end_stage(texts_of_outfits.stages()[0], [batch()]) == {}
+    tuning = begun(TUNING)
+    assert tuning.end_stage(tuning.stage, [batch()]) == {}
+
+
 # The second stage
 
 
