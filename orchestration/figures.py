@@ -1,10 +1,11 @@
-"""Pictures of a run that people look at: ranked galleries, CMC curves, training curves. Each function returns PNG bytes."""
+"""Pictures of a run that people look at: ranked galleries, curves, histograms. Each function returns PNG bytes."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import matplotlib
 
@@ -14,6 +15,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+
+if TYPE_CHECKING:
+    from methods.separation import Separation
 
 DPI = 130
 IMAGE_SIZE = (1.86, 0.93)  # of ranked images at most: height and width in inches
@@ -122,6 +126,37 @@ def training_curves(series: dict[str, tuple[Sequence[int], Sequence[float]]]) ->
         axes.tick_params(labelsize=6)
         axes.grid(alpha=0.3)
     return to_png(figure)
+
+
+def separations(title: str, found: Sequence[Separation]) -> bytes:
+    """A panel for each: the densities of own similarities and of all others, with the AUC."""
+    figure, grid = plt.subplots(1, len(found), figsize=(4.2 * len(found), 3.2), squeeze=False)
+    for axes, one in zip(grid[0], found, strict=True):
+        edges, densities = densities_of(one)
+        for name, density, colour in zip(("own", "others"), densities, (RIGHT, UNKNOWN), strict=True):
+            axes.stairs(density, edges, fill=True, alpha=0.45, color=colour, label=name)
+            axes.stairs(density, edges, color=colour)
+        axes.set_title(f"{one.title}\nAUC {one.auc:.3f}", fontsize=9)
+        axes.set_xlabel("similarity", fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.set_yticks([])
+    grid[0][0].set_ylabel("density", fontsize=8)
+    grid[0][0].legend(fontsize=8)
+    figure.suptitle(title, fontsize=10)
+    return to_png(figure)
+
+
+def densities_of(one: Separation, bins: int = 60) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Edges [b + 1] of at most so many bins around all that is counted, and the densities [b] of own and others."""
+    counts = np.stack([one.own.numpy(), one.other.numpy()])
+    [filled] = np.nonzero(counts.sum(0))
+    first, end = filled[0], filled[-1] + 1
+    joined = -(-(end - first) // bins)
+    starts = np.arange(first, end, joined)
+    width = 2 * one.bound / counts.shape[1]
+    edges = np.append(starts, starts[-1] + joined) * width - one.bound
+    sums = np.add.reduceat(counts[:, : starts[-1] + joined], starts, axis=1)
+    return edges, [row / (row.sum() * joined * width) for row in sums]
 
 
 def smoothed(values: Sequence[float], share: float = 0.05) -> np.ndarray:

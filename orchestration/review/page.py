@@ -23,7 +23,7 @@ from orchestration.registry.gate import Check, Gate
 from orchestration.review import svg
 from orchestration.review.comparison import Difference, ModeComparison
 from orchestration.review.svg import Density, Dot, Line
-from orchestration.review.thumbnails import Case, ExplainedQuery
+from orchestration.review.thumbnails import Case, ExplainedQuery, Picture
 
 TEMPLATE = Path(__file__).with_name("page.html")
 # MLflow shows a page in a sandbox, in which Chromium does not follow links within the page. Elsewhere links work by themselves.
@@ -65,9 +65,9 @@ class FeatureSpace:
 class Review:
     """The content of the page.
 
-    features: of the champion, where there is one, and of the candidate.
-    cases: queries ranked better and worse, by mode. explanations: Grad-CAM of both models, or a sentence on why there is
-    none. changes: setting → (champion's, candidate's). card: Markdown.
+    features: of the champion, where there is one, and of the candidate. stages: by model, what the stages of its training
+    came to tell apart. cases: queries ranked better and worse, by mode. explanations: Grad-CAM of both models, or a sentence
+    on why there is none. changes: setting → (champion's, candidate's). card: Markdown.
     """
 
     name: str
@@ -82,6 +82,7 @@ class Review:
     cases: Mapping[str, tuple[Sequence[Case], Sequence[Case]]]
     features: Sequence[FeatureSpace]
     explanations: Sequence[ExplainedQuery] | str
+    stages: Mapping[str, Sequence[Picture]]
     manifest: Manifest
     data: str
     fingerprints: Mapping[str, str]

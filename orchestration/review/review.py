@@ -42,6 +42,7 @@ from orchestration.review.models import (
     models_under_review,
 )
 from orchestration.review.page import FeatureSpace, ModelSummary, Review, write_page
+from orchestration.review.stages import render_stages
 from orchestration.review.thumbnails import render_cases, render_explanations
 from orchestration.tracking import mlflow_client
 from orchestration.tracking.run_description import flatten
@@ -118,6 +119,7 @@ def review(
                 indexes,
                 next(one for one in comparisons if target.rpartition("/")[0] == one.mode.name),
             ),
+            stages=render_stages({one.label: one.located.run for one in (champion, candidate) if one}),
             manifest=dataset.manifest,
             data=without_secret(address),
             fingerprints=fingerprints(candidate, champion, dataset),

@@ -22,7 +22,7 @@ from orchestration.registry import pending
 from orchestration.signals import Interruption, number_of
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.segments import Record
-from orchestration.training import activity, changed_clothes_figure, interrupt
+from orchestration.training import activity, changed_clothes_figure, interrupt, stage_ends
 from orchestration.training.preparation import (
     Prepared,
     check_initial_weights,
@@ -139,6 +139,7 @@ def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, p
         def on_records(records: Sequence[Record]) -> None:
             show(records)
             log_scores(experiment, run, scores)
+            stage_ends.report(run, records, progress.say)
 
         with run.forward(on_records=on_records), activity.said(store, progress.say):
             failure = run_trainer(trainer, store, progress.say)

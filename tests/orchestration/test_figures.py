@@ -6,8 +6,10 @@ import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from methods.separation import BINS, Separation
 from orchestration import figures
 from orchestration.figures import DPI, GAP, IMAGE_SIZE, QUERY, RIGHT, UNKNOWN, WRONG, Shown
 
@@ -59,3 +61,26 @@ def test_rows_may_differ_in_length() -> None:
     drawn = pixels(figures.ranked_lists("two\nlines", [[Shown(flat(40), "a", None)], [Shown(flat(80), "b", None)] * 3]))
     assert drawn.shape[1] == pytest.approx((3 * (IMAGE_SIZE[1] + GAP) + GAP) * DPI, abs=2)
     assert 2.5 < len(where(drawn, 80)[0]) / len(where(drawn, 40)[0]) < 3.5
+
+
+def test_densities_of_a_separation_are_over_what_is_counted_and_have_area_one() -> None:
+    own, other = torch.zeros(BINS, dtype=torch.int64), torch.zeros(BINS, dtype=torch.int64)
+    own[1200:1300], other[1000:1250] = 3, 7
+    one = Separation("some", 0.9, own, other, bound=2.0)
+    edges, densities = figures.densities_of(one, bins=50)
+    width = 4.0 / BINS
+    assert edges[0] == pytest.approx(1000 * width - 2)
+    assert len(edges) <= 51
+    assert 1300 * width - 2 <= edges[-1] < 1306 * width - 2
+    for density, counts in zip(densities, (own, other), strict=True):
+        assert (density * np.diff(edges)).sum() == pytest.approx(1)
+        mean = (density * np.diff(edges) * (edges[1:] + edges[:-1]) / 2).sum()
+        centres = (torch.arange(BINS) + 0.5) * width - 2
+        assert mean == pytest.approx(float((counts * centres).sum() / counts.sum()), abs=6 * width)
+
+
+def test_a_separation_of_the_last_bin_alone_is_drawn() -> None:
+    counts = torch.zeros(BINS, dtype=torch.int64)
+    counts[-1] = 4
+    drawn = pixels(figures.separations("title", [Separation("some", 0.5, counts, counts, bound=1.0)] * 2))
+    assert (drawn == drawn[0, 0]).all(2).mean() < 0.99
