@@ -4,7 +4,7 @@ UV_VERSION := 0.13.8
 VENV := .venv
 BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE :=
-BENCH_HELPERS := benchmarks/data/libraries.py $(addprefix benchmarks/papers/,ablation.py bodies.py ifd.py pixel_sampling.py tiny_clip.py)
+BENCH_HELPERS := benchmarks/data/libraries.py $(addprefix benchmarks/papers/,ablation.py bodies.py ccaf.py ifd.py pixel_sampling.py tiny_clip.py)
 
 N ?= 10000
 SEED ?= 0
@@ -61,7 +61,7 @@ bench: setup
 	done
 
 tables: setup
-	@for name in tiny_clip pixel_sampling ifd bodies; do \
+	@for name in tiny_clip pixel_sampling ifd bodies ccaf; do \
 		printf '\n== %s\n' "$$name"; \
 		$(BIN)/python -m "benchmarks.papers.$$name" || exit 1; \
 	done

@@ -27,7 +27,7 @@ from datasets.storage.store import open_store
 from datasets.synthetic.dataset import render_dataset
 from orchestration.config.build import describe_data
 from orchestration.config.load import Experiment, load
-from orchestration.engine import checkpoint
+from orchestration.engine import checkpoint, weights
 from orchestration.evaluation.embed import Embedder, EmbeddingJob, load_features
 from orchestration.evaluation.modes import rank_modes
 from orchestration.training.worker import WorkerConfig, run
@@ -39,13 +39,16 @@ HELD_OUT = 30  # people of `train`, for --validation
 
 @dataclass(frozen=True)
 class Ablation:
-    """module: run as `python -m` for each trial. rows: each row's settings over those of the recipe, as on the command line."""
+    """module: run as `python -m` for each trial. rows: each row's settings over those of the recipe, as on the command line.
+    also: further figures of a trial that is trained.
+    """
 
     module: str
     recipe: str
     build: Path
     rows: Mapping[str, Sequence[str]]
     seeds: Sequence[int] = (1, 2, 3)
+    also: Callable[[Trial], Mapping[str, float]] = lambda trial: {}
 
 
 @dataclass(frozen=True)
@@ -82,16 +85,19 @@ def prepare_data(build: Path, validation: bool) -> Path:
     return (held_out if validation else data).absolute()
 
 
-def finish(trial: Trial) -> None:
+def finish(trial: Trial, also: Callable[[Trial], Mapping[str, float]]) -> None:
     """Train from the newest checkpoint on, score, and leave the result."""
     torch.set_num_threads(1)
     dataset = Dataset.open(trial.experiment.data)
     facts = describe_data(dataset, dataset.index("train"))
     before = time.process_time()
     store = open_store(str(trial.folder))
-    end = run(WorkerConfig(trial.experiment.resolved(), str(trial.folder), facts), store, torch.device("cpu"))
+    address = trial.experiment.weights
+    backbone = weights.keep(store, open_store(address).read("")) if address else None
+    config = WorkerConfig(trial.experiment.resolved(), str(trial.folder), facts, weights=backbone)
+    end = run(config, store, torch.device("cpu"))
     cpu_s = time.process_time() - before
-    metrics = score(trial, dataset)
+    metrics = {**score(trial, dataset), **also(trial)}
     trial.result.write_text(json.dumps({"metrics": metrics, "steps": end.step, "cpu_s": round(cpu_s, 1)}, indent=1))
 
 
@@ -209,4 +215,4 @@ def run_table(ablation: Ablation, description: str | None, report_gain: Callable
 def finish_trial(ablation: Ablation, args: argparse.Namespace) -> None:
     """`--trial`: what `train_rows` starts as a process."""
     row, seed = args.trial
-    finish(plan(ablation, row, int(seed), args.data, args.overrides, args.validation))
+    finish(plan(ablation, row, int(seed), args.data, args.overrides, args.validation), ablation.also)
