@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
 
 from datasets.shards.dataset import Dataset
+from datasets.storage.store import open_store
+from methods.separation import separation
 from orchestration.cli.main import main
 from orchestration.evaluation import descriptors
+from orchestration.registry.locate import locate
 from orchestration.review.page import SCRIPT, markdown
+from orchestration.tracking import kept_stages
 from tests.orchestration.reviewed_models import Place, make_place, register_version
 from tests.tiny import tiny_dataset
 
@@ -66,8 +71,12 @@ def first(setting: Place, place: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def second(first: dict[str, Any], setting: Place, place: Path) -> dict[str, Any]:
-    """The review of a better one, with a reviewer who has a strange name."""
-    register_version(setting, NAME, 0.8, "method.label_smoothing=0.2", seed=2)
+    """The review of a better one, whose first stage told something apart, with a reviewer who has a strange name."""
+    model = register_version(setting, NAME, 0.8, "method.label_smoothing=0.2", seed=2)
+    vectors, each = torch.eye(3), torch.arange(3)
+    told = separation("texts with images", vectors, each, vectors)
+    assert told is not None
+    kept_stages.keep(open_store(locate(model).run), "prompts", {"texts": told})
     page = str(place / "second.html")
     return ask("registry", "compare", NAME, "--page", page, "--by", HOSTILE, result=place / "second.json")
 
@@ -131,7 +140,7 @@ def test_nothing_is_embedded_again(second: dict[str, Any], monkeypatch: pytest.M
 def test_the_page_has_every_part_in_order(page: str) -> None:
     reader = Reader(page)
     parts = [one["id"] for one in reader.all("section")]
-    assert parts == ["verdict", "numbers", "curves", "features", "queries", "looks", "data", "changes", "card"]
+    assert parts == ["verdict", "numbers", "curves", "features", "queries", "looks", "stages", "data", "changes", "card"]
     links = [one["href"] for one in reader.all("a")]
     assert set(links) >= {f"#{part}" for part in parts}
     told = " ".join(reader.text)
@@ -149,7 +158,8 @@ def test_the_page_shows_lists_of_both_models_and_where_they_look(page: str) -> N
     images = Reader(page).all("img")
     alts = [one["alt"] or "" for one in images]
     assert all(alts)
-    assert all((one["src"] or "").startswith("data:image/jpeg;base64,") for one in images)
+    drawn = [one["alt"] for one in images if not (one["src"] or "").startswith("data:image/jpeg;base64,")]
+    assert drawn == ["Histograms at the end of stage prompts: texts with images, AUC 1.000"]
     assert sum(alt.startswith("rank 1, ") for alt in alts) >= 8
     assert sum(alt.startswith("Grad-CAM") for alt in alts) >= 4
     assert any("right: person" in alt for alt in alts)
