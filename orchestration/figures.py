@@ -121,7 +121,7 @@ def training_curves(series: dict[str, tuple[Sequence[int], Sequence[float]]]) ->
     for axes, name in zip(grid.flat, names, strict=False):
         steps, values = series[name]
         axes.plot(steps, values, linewidth=0.6, alpha=0.4, color=QUERY)
-        axes.plot(steps, smoothed(values), linewidth=1.4, color=QUERY)
+        axes.plot(steps, smoothed(values), linewidth=1.4, color=QUERY, marker="o" if len(values) == 1 else None)
         axes.set_title(name, fontsize=8)
         axes.tick_params(labelsize=6)
         axes.grid(alpha=0.3)

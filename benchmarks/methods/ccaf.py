@@ -28,7 +28,7 @@ from methods.method import Batch, DataFacts
 
 TOWERS: dict[str, tuple[dict[str, Any], int, tuple[int, int], int]] = {  # settings, samples, their size, rounds
     "small CLIP": ({"body": "clip-cnn"}, 64, (96, 48), 9),
-    "ViT-B/16": ({}, 8, (256, 128), 3),
+    "ViT-B/16": ({"image_alignment": False}, 8, (256, 128), 3),
 }
 TARGETS: Targets = {}
 

@@ -84,3 +84,8 @@ def test_a_separation_of_the_last_bin_alone_is_drawn() -> None:
     counts[-1] = 4
     drawn = pixels(figures.separations("title", [Separation("some", 0.5, counts, counts, bound=1.0)] * 2))
     assert (drawn == drawn[0, 0]).all(2).mean() < 0.99
+
+
+def test_a_number_that_is_logged_once_is_a_dot() -> None:
+    drawn = pixels(figures.training_curves({"auc/some": ([7], [0.9])}))
+    assert (drawn == rgb(QUERY)).all(2).sum() > 20
