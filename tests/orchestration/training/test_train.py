@@ -17,6 +17,7 @@ import torch
 from mlflow import MlflowClient
 
 from datasets.conversion.holdout import holdout
+from datasets.shards.dataset import Dataset
 from datasets.storage.store import open_store
 from methods.baseline import Baseline
 from orchestration.config import build
@@ -25,6 +26,7 @@ from orchestration.engine import checkpoint
 from orchestration.engine.weights import keep
 from orchestration.errors import RequestError
 from orchestration.evaluation.evaluate import evaluate
+from orchestration.progress import Progress
 from orchestration.tracking.journal import read_steps
 from orchestration.tracking.segments import SegmentReader
 from orchestration.training import worker
@@ -308,3 +310,32 @@ def test_a_run_is_not_taken_up_as_another(undisturbed: dict[str, Any], data: str
     with pytest.raises(RequestError, match="has no run 0123"):
         train(load("cal-demo", settings(data, storage)), resume="0123456789abcdef" * 2)
     assert tracked.get_run(undisturbed["run_id"]).info.status == "FINISHED"
+
+
+class Heard(Progress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.told.append(text)
+
+
+def test_what_a_stage_came_to_tell_apart_is_said_logged_and_drawn(data: str, place: Path, ray_cluster: str) -> None:
+    """CCAF on two workers, one of which has more images than the other."""
+    heard = Heard()
+    words = [f"data={data}", f"storage={place / 'stages'}", "workers=2", "resources.cpus=0.5", "epochs=3"]
+    words += ["weights=null", "method.width=0.25", "method.encoder_from_epoch=2", "method.prompt_batch=8"]
+    words += ["batch={people: 6, images: 2, lanes: 2}", "augment.height=32", "augment.width=16"]
+    found = train(load("ccaf-demo", words), progress=heard)
+    [line] = [text for text in heard.told if "AUC" in text]
+    assert line.startswith("stage 'prompts' ended after epoch 2; AUC of own against others: persons-shielding ")
+    points = history(found)
+    for view in ("shielding", "clothes", "whole"):
+        [(step, auc)] = points[f"auc/persons-{view}"]
+        assert step == 2 * (len(Dataset.open(data).index("train")) // 8) - 1
+        assert f"persons-{view} {auc:.3f}" in line
+    files = MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).list_artifacts(found["run_id"], "pictures")
+    assert "pictures/stage-prompts.png" in {file.path for file in files}
