@@ -2,16 +2,16 @@
 
     python -m benchmarks.papers.ccaf [--worlds 1 2] [--seeds 1 2 3] [--rows B B+I2T ...] [--set key=value ...]
 
-A world has 120 people to train on and 60 others to test, and a tiny CLIP that learnt from 600 more, of a world of its own.
-Each row is trained with each seed by the recipe ccaf-demo, one thread each, and scored by LTCC's protocol: 12 epochs of prompts
-where the row has texts (540 steps on rows), then 11 of images in every row (about 650 steps). The table can be interrupted at any time: finished rows are kept
-below build/ccaf, unfinished ones resume from their last epoch. A world and a seed take about 15 CPU minutes, 5 with the rows of
-the bars alone: prompts prompts-whole B B+I2T B+I2T-whole. Rows are trained in this order.
+A world has 120 people to train on and 60 others to test, and a tiny CLIP that learnt from 600 more, of a world of its own. Each
+row is trained with each seed by the recipe ccaf-demo, one thread each, and scored by LTCC's protocol: 12 epochs of prompts
+where the row has texts (540 steps on rows), then 11 of images in every row (about 650 steps). The table can be interrupted at
+any time: finished rows are kept below build/ccaf, unfinished ones resume from their last epoch. A world and a seed take about
+15 CPU minutes, 5 with the rows of the bars alone: prompts prompts-whole B B+I2T B+I2T-whole. Rows are trained in this order.
 
 Bars, over all worlds and seeds: prompts learnt on images without clothes tell persons apart there (AUC at least .90) and not by
-clothes alone (at most .60); prompts learnt on whole images do by clothes (at least .78). With these as texts the general mAP
-is higher than with those. With those the mAP in changed clothes is at least the baseline's. The rows of Tables 3 and 4
-have no bar on their order.
+clothes alone (at most .60); prompts learnt on whole images do by clothes (at least .78). With these as texts the general mAP is
+higher than with those. With those the mAP in changed clothes is at least the baseline's. The rows of Tables 3 and 4 have no bar
+on their order.
 """
 
 from __future__ import annotations
