@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -136,7 +137,11 @@ def using(folder: Path) -> Iterable[psutil.Process]:
                 yield psutil.Process(int(entry.name))
 
 
-def kill(processes: Iterable[psutil.Process]) -> None:
+def send(processes: Iterable[psutil.Process], number: int) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
+            process.send_signal(number)
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    send(processes, signal.SIGKILL)

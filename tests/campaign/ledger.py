@@ -10,9 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.campaign.strikes import Undisturbed
+from tests.campaign.strikes import SIGNALS, Undisturbed
 
-SIGNALS_AND_SHORTAGES = ("Ctrl-C", "SIGTERM", "full disk", "twin")
+SIGNALS_AND_SHORTAGES = (*SIGNALS, "full disk", "twin")
 
 
 class Ledger:

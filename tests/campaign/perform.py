@@ -14,7 +14,7 @@ from tests.campaign.command import END_S, Running, kill, title, using
 from tests.campaign.strikes import POLL_S, SIGNALS, Attack, Strike, Undisturbed, from_within, hit, is_moment
 from tests.campaign.subjects import Subject
 
-STATUS = {"Ctrl-C": 130, "SIGTERM": 143}
+STATUS = {"Ctrl-C": 130, "SIGTERM": 143, "SIGTERM to all": 143}
 SIGNAL_S = 180.0  # a command ends so soon after a signal
 REFUSED = 2
 HOW_TO_GO_ON = re.compile(r"redress \w+|same command|again")

@@ -9,18 +9,21 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import psutil
+
 from tests.campaign.arena import Arena
-from tests.campaign.command import TITLES, Running, kill
+from tests.campaign.command import TITLES, Running, kill, send
 from tests.campaign.subjects import SUBJECTS, Subject
 
-SIGNALS = {"Ctrl-C": signal.SIGINT, "SIGTERM": signal.SIGTERM}
+SIGNALS = {"Ctrl-C": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGTERM to all": signal.SIGTERM}
 POLL_S = 0.01
 FEW = 0.25  # of the strikes on a run come before its first step
 
 
 @dataclass(frozen=True)
 class Strike:
-    """victim: driver, tree, worker, controller, raylet, gcs; Ctrl-C, SIGTERM; full disk; twin (a second process).
+    """victim: driver, tree, worker, controller, raylet, gcs; Ctrl-C, SIGTERM, SIGTERM to all processes at once, as Slurm
+    ends a job; full disk; twin (a second process).
 
     when: "write" (the command's own writes are counted), "step" (its progress), "start" (seconds after Ray is there),
     "checkpoint" (while one is written, after so much progress) or "disk" (a fraction of the space that it needs).
@@ -67,6 +70,7 @@ def kills(subject: Subject) -> list[tuple[str, ...]]:
 
 
 OTHERS = (("Ctrl-C",), ("SIGTERM",), ("full disk",), ("twin",))
+OF_RAY = (("SIGTERM to all",),)  # elsewhere the command is the only process
 
 
 def plan(seed: int, measure: Measure, only: list[str]) -> Iterator[Attack]:
@@ -76,7 +80,7 @@ def plan(seed: int, measure: Measure, only: list[str]) -> Iterator[Attack]:
     for turn in range(1_000_000):
         rng = random.Random(f"{seed} {turn}")
         killing = [(subject.name, victims) for subject in subjects for victims in kills(subject)]
-        others = [(subject.name, victims) for subject in subjects for victims in OTHERS]
+        others = [(one.name, victims) for one in subjects for victims in (*OTHERS, *(OF_RAY if one.worker else ()))]
         rng.shuffle(killing)
         rng.shuffle(others)
         for name, victims in (*killing, *others):
@@ -127,8 +131,9 @@ def is_moment(strike: Strike, subject: Subject, arena: Arena, running: Running, 
 def hit(strike: Strike, subject: Subject, running: Running) -> str | None:
     """Strike from outside; returns what was hit, or None if there is no such process now."""
     if strike.victim in SIGNALS:
-        running.popen.send_signal(SIGNALS[strike.victim])
-        return "driver"
+        processes = running.look() if strike.victim == "SIGTERM to all" else [psutil.Process(running.popen.pid)]
+        send(processes, SIGNALS[strike.victim])
+        return f"{len(processes)} processes"
     if strike.victim in ("driver", "tree"):
         processes = running.look()
         kill(processes if strike.victim == "tree" else [p for p in processes if p.pid == running.popen.pid])
@@ -146,5 +151,5 @@ def from_within(strike: Strike) -> Mapping[str, Any] | None:
     """What `launch` does for a strike at one of the command's writes."""
     if strike.when != "write" or strike.victim == "twin":
         return None
-    number = SIGNALS.get(strike.victim, signal.SIGKILL)
-    return {"write": int(strike.at), "delay_s": strike.delay_s, "signal": int(number), "tree": strike.victim == "tree"}
+    number, is_all = SIGNALS.get(strike.victim, signal.SIGKILL), strike.victim in ("tree", "SIGTERM to all")
+    return {"write": int(strike.at), "delay_s": strike.delay_s, "signal": int(number), "tree": is_all}

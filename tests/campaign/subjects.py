@@ -22,6 +22,7 @@ METHODS = {
     "cal": ["cal-demo", "method.adversarial_from_epoch=1", f"register={NAME}"],
     "ifd": ["ifd-demo", "method.joint_from_epoch=1"],
     "pixel-sampling": ["pixel-sampling-demo"],
+    "ccaf": ["ccaf-demo", "weights=null", "method.encoder_from_epoch=1", "method.prompt_batch=16"],
 }
 TRAIN_WORKER, TRIAL, ACTOR = (
     r"^ray::.*RayTrainWorker",
@@ -148,8 +149,8 @@ def promoted(arena: Arena, answer: Mapping[str, Any]) -> Facts:
 
 PROMOTE = Subject(
     "registry promote",
-    lambda arena: ["registry", "promote", f"models:/{NAME}/1", "--by", "campaign", "--override", "attacked"],
-    lambda arena: ["registry", "promote", f"models:/{NAME}/1", "--by", "campaign", "--override", "attacked"],
+    lambda arena: ["registry", "promote", f"models:/{NAME}/2", "--by", "campaign", "--override", "attacked"],
+    lambda arena: ["registry", "promote", f"models:/{NAME}/2", "--by", "campaign", "--override", "attacked"],
     promoted,
     ground="compared",
     done=r"is the champion already",
