@@ -78,7 +78,7 @@ def remove_unreached(program: torch.export.ExportedProgram) -> None:
 
 def output_dimensions(program: torch.export.ExportedProgram) -> int:
     """D, of the descriptors that a traced network gives."""
-    (features,) = program.graph.output_node().args[0]  # type: ignore[misc]
+    (features,) = program.graph.output_node().args[0]
     return int(features.meta["val"].shape[1])
 
 

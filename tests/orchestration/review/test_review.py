@@ -140,7 +140,18 @@ def test_nothing_is_embedded_again(second: dict[str, Any], monkeypatch: pytest.M
 def test_the_page_has_every_part_in_order(page: str) -> None:
     reader = Reader(page)
     parts = [one["id"] for one in reader.all("section")]
-    assert parts == ["verdict", "numbers", "curves", "features", "queries", "looks", "stages", "data", "changes", "card"]
+    assert parts == [
+        "verdict",
+        "numbers",
+        "curves",
+        "features",
+        "queries",
+        "looks",
+        "stages",
+        "data",
+        "changes",
+        "card",
+    ]
     links = [one["href"] for one in reader.all("a")]
     assert set(links) >= {f"#{part}" for part in parts}
     told = " ".join(reader.text)
