@@ -75,6 +75,9 @@ class CLIPViT(Body):
     def weighed(self, maps: Tensor, weights: Tensor) -> Tensor:
         return F.pad(weights.flatten(2)[..., None], (0, 0, 1, 0), value=1.0) * maps
 
+    def weights_address(self) -> str | None:
+        return self.size.weights
+
     def load(self, state: Mapping[str, Any]) -> None:
         """CLIP's weights, in one of the layouts of `methods.backbones.clip.state`."""
         load_image_tower(self.tower, state)

@@ -11,7 +11,7 @@ from orchestration.config.diagnostics import either
 from orchestration.config.epochs import end_epoch, first_epoch
 from orchestration.config.meta import Outline, outline
 from orchestration.config.settings import Experiment
-from orchestration.engine.weights import HUB
+from orchestration.engine.weights import DIGEST, HUB
 
 Violation = tuple[tuple[str, ...], str]  # keys that disagree; the rule and the fix
 
@@ -33,8 +33,16 @@ def violations(experiment: Experiment) -> Iterator[Violation]:
     yield from named_stages_exist(experiment, method)
     yield from samples_divide(experiment, method)
     yield from optimizers_fit(experiment, method)
-    if experiment.weights == HUB and method.weights_address is None:
+    yield from weights_are_published(experiment, method)
+
+
+def weights_are_published(experiment: Experiment, method: Outline) -> Iterator[Violation]:
+    if experiment.weights not in HUB:
+        return
+    if method.weights_address is None:
         yield ("weights", "method"), "no published weights have this backbone's shape. Set weights=null"
+    elif experiment.weights == "imagenet" and DIGEST in method.weights_address:
+        yield ("weights", "method.body"), "the published weights of this body are CLIP's. Set weights=published"
 
 
 def batches_divide(experiment: Experiment) -> Iterator[Violation]:

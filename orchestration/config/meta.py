@@ -41,7 +41,7 @@ def outline(experiment: Experiment) -> Outline:
     It is made once for all settings of a method that differ only in what its constructor does not read: a sweep over
     hundreds of values of a loss's weight builds one network.
     """
-    kind: Kind = (METHODS[experiment.method.name], type(experiment.method), experiment.weights == HUB)
+    kind: Kind = (METHODS[experiment.method.name], type(experiment.method), experiment.weights in HUB)
     for names in _read.get(kind, ()):
         if known := _outlines.get((kind, names, values_of(experiment.method, names))):
             return known
@@ -53,7 +53,7 @@ def outline(experiment: Experiment) -> Outline:
         method.pairs_for,
         method.stages(),
         frozenset(method.parameters_of()),
-        method.weights_address() if experiment.weights == HUB else None,
+        method.weights_address() if experiment.weights in HUB else None,
     )
     fields = set(type(experiment.method).model_fields)
     names = tuple(sorted(fields if read & WHOLE else read & fields))

@@ -213,7 +213,7 @@ class Experiment(Settings):
     evaluate: EvaluateSettings = EvaluateSettings()
     select: Annotated[str, AfterValidator(is_selection)] = "last"
     select_on_test: bool = False
-    # of the backbone: imagenet (torchvision's), a path or an address, https://…#sha256=DIGEST
+    # of the backbone: published (the hub's, of ResNets also imagenet), a path or an address, https://…#sha256=DIGEST
     weights: str | None = None
     init_from: str | None = None  # a checkpoint or run whose weights training starts from; RUN@STAGE: behind that stage
     storage: str = "runs"

@@ -25,7 +25,7 @@ from datasets.storage.disk_cache import DiskCache
 from datasets.storage.store import Store, open_store
 from orchestration.errors import RequestError, cause, first_line
 
-HUB = "imagenet"
+HUB = ("published", "imagenet")  # both what the hub has for the backbone; the second is for ResNets
 FOLDER = "weights"
 NODE_CACHE = Path(tempfile.gettempdir()) / "redress-weights"
 NODE_CACHE_BYTES = 16 << 30
@@ -39,8 +39,8 @@ NUMPY_SCALARS: list[Any] = [np.float64(0).__reduce__()[0], np.dtype, *(type(np.d
 
 
 def weights_address(text: str) -> str:
-    """`HUB` as it is, https://…#sha256=DIGEST as it is, else the address of a file or object. Raises: AddressError."""
-    if text == HUB:
+    """A word of `HUB` or https://…#sha256=DIGEST as it is, else the address of a file or object. Raises: AddressError."""
+    if text in HUB:
         return text
     if text.startswith(("https://", "http://")):
         if not WITH_DIGEST.fullmatch(text):
@@ -53,19 +53,19 @@ def weights_address(text: str) -> str:
 
 
 def fetch(weights: str, published: str | None) -> dict[str, Tensor]:
-    """The state dict that `weights` names: "imagenet" (what the hub has at `published`, the address that the method
-    gives), https://…#sha256=DIGEST, or a path or address of a `.safetensors` or `.pth` file.
+    """The state dict that `weights` names: a word of `HUB` (what is at `published`, the address that the method gives),
+    https://…#sha256=DIGEST, or a path or address of a `.safetensors` or `.pth` file.
 
     A `.pth` file is read with `weights_only=True`: pickled code is refused.
     Raises: RequestError naming what cannot be fetched or read.
     """
     try:
-        if weights == HUB:
-            return from_hub(published)
+        if weights in HUB:
+            return from_hub(weights, published)
         data = from_web(weights) if weights.startswith("https://") else open_store(weights).read("")
     except (OSError, RuntimeError) as error:
         raise RequestError(
-            f"weights = {weights}: cannot be read ({cause(error)}). Expected {HUB!r}, or the path or s3:// address of a "
+            f"weights = {weights}: cannot be read ({cause(error)}). Expected {HUB[0]!r}, or the path or s3:// address of a "
             ".safetensors or .pth state dict."
         ) from error
     return read_state(data, f"weights = {weights.partition('#')[0]}")
@@ -139,10 +139,23 @@ def from_web(address: str) -> bytes:
     return data
 
 
-def from_hub(published: str | None) -> dict[str, Tensor]:
+def from_hub(word: str, published: str | None) -> dict[str, Tensor]:
+    """From torch.hub's cache, which is filled once."""
     if published is None:
-        raise RequestError(f"weights = {HUB}: no published weights have this backbone's shape. Set weights=null.")
+        raise RequestError(f"weights = {word}: no published weights have this backbone's shape. Set weights=null.")
+    if DIGEST in published:
+        return read_state(from_cache(published), f"weights = {published.partition('#')[0]}")
     return dict(torch.hub.load_state_dict_from_url(published, map_location="cpu", check_hash=True, weights_only=True))
+
+
+def from_cache(address: str) -> bytes:
+    """The bytes with the digest in the address. Raises: OSError, RuntimeError where they cannot be fetched, or are others."""
+    place, _, digest = address.partition(DIGEST)
+    path = Path(torch.hub.get_dir(), "checkpoints", f"{digest}{Path(place).suffix}")
+    if not path.exists() or hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(place, str(path), hash_prefix=digest)
+    return path.read_bytes()
 
 
 def keep(store: Store, data: bytes) -> str:

@@ -41,7 +41,7 @@ VALUES = [
     "!!bool x", "!!timestamp x", "!!set {a, b}", "!!omap [a: 1]", "!!pairs [a: 1]", "!!null x", "!!str 1", "!x y",
     "%YAML 9.9", "---",
     "--- 1\n--- 2", "...", "512MiB", "-1KiB", "9e9TiB", "last", "best:x", "best:val_query/general/mAP", "cal",
-    "imagenet", "s3://",
+    "imagenet", "published", "s3://",
     "s3://key:secret@b/x", "../x", "~nobody/x", "x" * 10_000, "ab/c", "float16", "1e-400", "4503599627370497.5",
     "1" + "0" * 30,
 ]  # fmt: skip

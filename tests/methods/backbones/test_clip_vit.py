@@ -14,6 +14,7 @@ from methods.backbones.clip_vit import CLIPViT
 from methods.baseline import Baseline, BaselineSettings
 from methods.ifd import IFD, IFDSettings
 from methods.method import MethodError
+from orchestration.engine.weights import WITH_DIGEST
 from tests.methods.backbones.clip.reference import randomised
 from tests.methods.variants import batch, facts
 
@@ -136,6 +137,15 @@ def test_weights_load_by_the_body_and_start_both_streams_of_ifd_alike() -> None:
     with pytest.raises(MethodError, match="a ResNet, named as torchvision names it"):
         baseline.load_backbone({"layer1.0.conv1.weight": torch.zeros(1)})
     assert baseline.weights_address() is None
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+def test_published_weights_are_for_the_published_width(tower: str) -> None:
+    with torch.device("meta"):
+        address = CLIPViT(tower=tower).weights_address()
+        assert CLIPViT(tower=tower, width=0.5).weights_address() is None
+    assert address is not None
+    assert WITH_DIGEST.fullmatch(address)
 
 
 def test_ifd_weighs_patches_by_what_the_attention_stream_sees() -> None:

@@ -118,6 +118,12 @@ def test_a_refined_pcb_is_trained_scored_by_cues_and_registered(data: str, place
         ),
         ("baseline-demo", ["method.body=mgn", "method.last_stride=2"], r"body 'mgn' has no last_stride"),
         ("ifd-demo", REFINED, r"IFD trains two of them in stages of its own"),
+        (
+            "cal-prcc",
+            ["method.body=clip-vit", "data=x"],
+            r"published weights of this body are CLIP's. Set weights=published",
+        ),
+        ("ccaf-prcc", ["method.width=0.5", "data=x"], r"no published weights have this backbone"),
         ("cal-prcc", ["method.body=hpm", "method.width=0.5", "data=x"], r"no published weights have this backbone"),
     ],
 )

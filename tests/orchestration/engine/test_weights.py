@@ -15,7 +15,7 @@ import torch
 
 from datasets.storage.address import AddressError
 from orchestration.engine import weights
-from orchestration.engine.weights import HUB, fetch, read_state, weights_address
+from orchestration.engine.weights import fetch, read_state, weights_address
 from orchestration.errors import RequestError
 
 STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
@@ -81,6 +81,26 @@ def test_weights_from_the_web_are_checked(monkeypatch: pytest.MonkeyPatch) -> No
         fetch("https://host/w.safetensors#sha256=" + "0" * 64, None)
 
 
+def test_weights_with_a_digest_are_fetched_from_the_hub_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    data, file = safetensors.torch.save(STATE), tmp_path / "w.safetensors"
+    file.write_bytes(data)
+    published = f"file://{file}#sha256={hashlib.sha256(data).hexdigest()}"
+    assert fetch("published", published).keys() == STATE.keys()
+    file.unlink()
+    assert fetch("published", published).keys() == STATE.keys()
+    [cached] = (tmp_path / "cache").rglob("*.safetensors")
+    cached.write_bytes(data[:-1])
+    with pytest.raises(RequestError, match=r"^weights = published: cannot be read .*Expected 'published', or the path"):
+        fetch("published", published)
+    file.write_bytes(data)
+    assert fetch("published", published).keys() == STATE.keys(), "what is damaged in the cache is fetched again"
+    file.write_bytes(data + b"0")
+    cached.unlink()
+    with pytest.raises(RequestError, match=r"weights = published: cannot be read .*hash"):
+        fetch("published", published)
+
+
 class Exploit:
     def __reduce__(self) -> tuple[Any, ...]:
         return (print, ("code of a stranger",))
@@ -109,10 +129,10 @@ def test_other_files_are_refused_by_name(
 
 
 def test_a_missing_file_and_a_missing_publication_are_reported(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"none\.pth: cannot be read .*Expected 'imagenet', or the path"):
+    with pytest.raises(RequestError, match=r"none\.pth: cannot be read .*Expected 'published', or the path"):
         fetch(str(tmp_path / "none.pth"), None)
     with pytest.raises(RequestError, match=r"no published weights have this backbone's shape\. Set weights=null"):
-        fetch(HUB, None)
+        fetch("imagenet", None)
 
 
 def test_the_hub_is_asked_for_the_published_address_and_its_failure_is_reported(
@@ -129,7 +149,7 @@ def test_the_hub_is_asked_for_the_published_address_and_its_failure_is_reported(
         return STATE
 
     monkeypatch.setattr(weights.torch.hub, "load_state_dict_from_url", load)
-    assert fetch(HUB, "https://here/x-abc.pth").keys() == STATE.keys()
+    assert fetch("imagenet", "https://here/x-abc.pth").keys() == STATE.keys()
     with pytest.raises(RequestError, match=r"weights = imagenet: cannot be read \(no route\)"):
-        fetch(HUB, "https://gone/x-abc.pth")
+        fetch("imagenet", "https://gone/x-abc.pth")
     assert asked == ["https://here/x-abc.pth", "https://gone/x-abc.pth"]

@@ -222,7 +222,7 @@ def of_another_width(state: dict[str, Tensor]) -> dict[str, Tensor]:
         (of_another_grid, r"image tower of these weights \(OpenAI's names\) is of another size: grid 7 × 7, expected 14 × 14"),
         (of_another_width, r"image tower of these weights .* is of another size: width 96, expected 48"),
         (without_text, r"these weights .* have no text tower.*token_embedding"),
-        (None, r"cannot be read .*Expected 'imagenet', or the path"),
+        (None, r"cannot be read .*Expected 'published', or the path"),
     ],
     ids=["grid", "width", "text tower", "absent"],
 )  # fmt: skip
