@@ -71,7 +71,7 @@ class CCAFSettings(BaselineSettings, extra="forbid", frozen=True):
     lambda_con: float = Field(0.1, ge=0)  # λ1, Sec. 4.2
     lambda_dis: float = Field(1.0, ge=0)  # λ2, Sec. 4.2
     disentangle: Disentanglement = "away"  # Eq. 15
-    mask_margin: int = Field(1, ge=0)  # pixels around clothes that count as clothes
+    mask_margin: int = Field(1, ge=0)  # pixels around clothes that are painted over with them, Eq. 4
 
     @property
     def aligns_shielding(self) -> bool:
@@ -114,7 +114,8 @@ class CCAF(Method):
       reaches f also through the clothes feature, whose projection is held fixed.
     - W_id: a batch-norm neck and a linear classifier without bias, as CLIP-ReID; triplets are before the neck.
     - the projection starts at the identity. E_v^s starts from CLIP, as E_v, with a neck and classifier of its own.
-    - clothes: those of the data set's label map, and mask_margin pixels around them.
+    - clothes: those of the data set's label map. Eq. 4 also paints over mask_margin pixels around them, into which their colour
+      blurs; in Eq. 11 these would show the person's skin and hair.
     - Eqs. 5 and 6 count an image's own text alone; CLIP-ReID's code counts all of its class. The numbers are the same.
     - random erasing comes before painting, so both streams see the same erased box.
 
@@ -212,14 +213,14 @@ class CCAF(Method):
         return masked_out(batch.images, ~self.clothing(batch), "white", self.white)
 
     def shielded(self, batch: Batch) -> Tensor:
-        """x^s, Eq. 4: the images [B, 3, H, W] with their clothes painted white."""
-        return masked_out(batch.images, self.clothing(batch), "white", self.white)
+        """x^s, Eq. 4: the images [B, 3, H, W] with their clothes, and the margin around them, painted white."""
+        return masked_out(batch.images, grown(self.clothing(batch), self.settings.mask_margin), "white", self.white)
 
     def clothing(self, batch: Batch) -> Tensor:
-        """1 − M^p: bool [B, H, W]. Raises: MethodError where there is no parsing."""
+        """1 − M^p: bool [B, H, W], without a margin. Raises: MethodError where there is no parsing."""
         if batch.parsing is None:
             raise MethodError("CCAF needs each image's parsing map in training: give it beside the images")
-        return grown(self.is_clothing[batch.parsing.long()], self.settings.mask_margin)
+        return self.is_clothing[batch.parsing.long()]
 
     def prompt_updates(self, batch: Batch) -> Iterator[Update]:
         """Eq. 16."""

@@ -88,6 +88,21 @@ def test_prompts_learn_from_images_without_clothes_or_as_they_are_and_from_cloth
         torch.testing.assert_close(method.tables[name], tower(method.encoder)(images).projected[:, 0])
 
 
+def test_the_margin_belongs_to_neither_view_and_neither_shows_the_others_side_of_it() -> None:
+    """Painted over where clothes are hidden, and not shown where nothing but clothes is."""
+    whole = batch()
+    assert whole.parsing is not None
+    parsing = torch.zeros_like(whole.parsing)
+    parsing[:, 8:24, 4:12] = CLOTHING[0]
+    method = ccaf(mask_margin=2)
+    shown = method.shown(Batch(whole.images, whole.person, whole.clothes, parsing, rows=whole.rows))
+    inside, around = torch.zeros(32, 16, dtype=torch.bool), torch.zeros(32, 16, dtype=torch.bool)
+    inside[8:24, 4:12], around[6:26, 2:14] = True, True
+    is_kept = {name: (images == whole.images).all(0).all(0) for name, images in shown.items()}
+    assert torch.equal(is_kept["outfits"], inside)
+    assert torch.equal(is_kept["persons"], ~around)
+
+
 @pytest.mark.parametrize(
     ("settings", "scale"), [({}, 1 / 0.07), ({"similarity_scale": 3.0}, 3.0), ({"similarity": "dot"}, 0.0)]
 )
