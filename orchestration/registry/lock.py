@@ -5,7 +5,7 @@ NAME is a registered model NAME.lock-N, created in one transaction with its hold
 no active lock creates the next number: after an expired 3, number 4. Then it lists the locks again, and releases its own
 where another is active beside it (of a process that had listed them long before). Each of two processes writes before it
 reads, so at least one of them sees the other, and never do both hold the lock. Only its holder deletes an active lock; the
-holder also deletes the expired ones.
+holder also deletes the others. A lock ends with its process where that can be known, on the same machine, else when it expires.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
+import psutil
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -25,7 +27,7 @@ from orchestration.tracking.mlflow_filters import quoted
 
 HELD_S = 120.0  # a decision takes a second or two; clocks of reviewers may differ by less than a minute
 MARGIN_S = 60.0
-HOLDER, EXPIRES, TOKEN = "lock.holder", "lock.expires", "lock.token"
+HOLDER, EXPIRES, TOKEN, PROCESS = "lock.holder", "lock.expires", "lock.token", "lock.process"
 EXPLANATION = "A lock of redress while a reviewer decides about the model. It is deleted automatically."
 
 
@@ -35,12 +37,13 @@ class LockedError(RequestError):
 
 @dataclass(frozen=True)
 class Lock:
-    """name: of the registered model that is the lock. expires: seconds since 1970."""
+    """name: of the registered model that is the lock. expires: seconds since 1970. process: as `this_process` tells."""
 
     name: str
     holder: str
     expires: float
     token: str
+    process: str = ""
 
     def check(self, now: float | None = None) -> None:
         """Raises: LockedError within MARGIN_S seconds of the expiry, when another process may soon acquire the lock."""
@@ -65,8 +68,8 @@ def acquire(client: MlflowClient, name: str, holder: str, *, held_s: float = HEL
     there = locks(client, name)
     raise_if_held(name, active(there))
     number = 1 + max((int(lock.name.rpartition("-")[2]) for lock in there), default=0)
-    mine = Lock(f"{name}.lock-{number}", holder, time.time() + held_s, secrets.token_hex(8))
-    tags = {HOLDER: holder, EXPIRES: repr(mine.expires), TOKEN: mine.token}
+    mine = Lock(f"{name}.lock-{number}", holder, time.time() + held_s, secrets.token_hex(8), this_process())
+    tags = {HOLDER: holder, EXPIRES: repr(mine.expires), TOKEN: mine.token, PROCESS: mine.process}
     try:
         client.create_registered_model(mine.name, tags=tags, description=EXPLANATION)
     except MlflowException as error:
@@ -108,7 +111,8 @@ def locks(client: MlflowClient, name: str) -> list[Lock]:
         for model in listed:
             if model.name.startswith(prefix) and is_lock(model.tags) and model.name.removeprefix(prefix).isdigit():
                 tags = model.tags
-                found.append(Lock(model.name, tags[HOLDER], float(tags[EXPIRES]), tags.get(TOKEN, "")))
+                process = tags.get(PROCESS, "")
+                found.append(Lock(model.name, tags[HOLDER], float(tags[EXPIRES]), tags.get(TOKEN, ""), process))
         if not (page := listed.token):
             return found
 
@@ -118,7 +122,33 @@ def is_lock(tags: dict[str, str]) -> bool:
 
 
 def active(found: list[Lock]) -> list[Lock]:
-    return [lock for lock in found if lock.expires > time.time()]
+    return [lock for lock in found if lock.expires > time.time() and not is_known_dead(lock.process)]
+
+
+def this_process() -> str:
+    """ "MACHINE ID START": the boot of this machine and the namespace in which the process has its id, the id, and when it
+    started; empty on a system that does not tell these."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = Path("/proc/self/ns/pid").readlink()
+    except OSError:
+        return ""
+    own = psutil.Process()
+    return f"{boot},{namespace} {own.pid} {own.create_time():.2f}"
+
+
+def is_known_dead(process: str) -> bool:
+    """Whether a process of this machine, as `this_process` told it, has ended. Of another machine's nothing is known."""
+    machine, _, rest = process.partition(" ")
+    if not rest or machine != this_process().partition(" ")[0]:
+        return False
+    number, _, started = rest.partition(" ")
+    try:
+        return f"{psutil.Process(int(number)).create_time():.2f}" != started
+    except (psutil.NoSuchProcess, ValueError):
+        return True
+    except psutil.Error:  # it is there, and of another user
+        return False
 
 
 def raise_if_held(name: str, holders: list[Lock]) -> None:

@@ -181,3 +181,31 @@ def test_a_lock_whose_creation_was_not_answered_is_held_all_the_same(
     with locked(client, "unanswered", "ann"):
         assert [one.holder for one in locks(client, "unanswered")] == ["ann"]
     assert not locks(client, "unanswered")
+
+
+def ended_process() -> int:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+def test_a_lock_ends_with_its_process_on_the_same_machine(client: MlflowClient) -> None:
+    """As where the process was killed in the midst of a decision. The same numbers of another machine say nothing."""
+    machine, own, started = lock.this_process().split(" ")
+    dead = {
+        f"{machine} {ended_process()} {started}": True,
+        f"{machine} {own} 1.00": True,  # the number is another process's by now
+        f"{machine} {own} {started}": False,
+        f"other-boot,pid:[1] {ended_process()} {started}": False,
+        "": False,
+    }
+    for number, (process, is_dead) in enumerate(dead.items()):
+        acquire(client, f"killed-{number}", "ann")
+        [held] = locks(client, f"killed-{number}")
+        client.set_registered_model_tag(held.name, lock.PROCESS, process)
+        if is_dead:
+            mine = acquire(client, f"killed-{number}", "bob")
+            assert [one.token for one in locks(client, f"killed-{number}")] == [mine.token]
+        else:
+            with pytest.raises(LockedError, match="locked by ann"):
+                acquire(client, f"killed-{number}", "bob")
