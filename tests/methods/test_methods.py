@@ -19,8 +19,8 @@ from methods.method import Batch, DataFacts, Method, MethodError, Update
 from tests.methods.variants import NUM_PERSONS, VARIANTS, batch, begin, build, facts
 
 # What decides which operations a method's network for inference has.
-SIZES = {"backbone", "width", "last_stride", "neck_bias", "patch_stride"}
-EMBEDDING_SETTINGS = (*BodySettings.model_fields.keys() - SIZES, "knowledge_transfer", "mask_fill")
+SIZES = {"backbone", "width", "last_stride", "neck_bias", "triplet_before_neck", "patch_stride"}
+EMBEDDING_SETTINGS = (*BodySettings.model_fields.keys() - SIZES, "knowledge_transfer")
 variants = pytest.mark.parametrize("variant", VARIANTS)
 README = Path(__file__).resolve().parents[2] / "methods" / "README.md"
 

@@ -19,7 +19,6 @@ from orchestration.cli.command import Answer, Command
 from orchestration.cli.options import Options, argument
 from orchestration.cli.tables import percent, print_facts, print_table
 from orchestration.errors import RequestError
-from orchestration.measures import DISTANCES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,6 +161,8 @@ def show_demo(answer: Answer) -> None:
 
 def print_comparison(table: Mapping[str, Mapping[str, float]]) -> None:
     """Recipes down, modes and measures across, in percent. table: recipe → metric → fraction."""
+    from orchestration.measures import DISTANCES
+
     names_of = (name for metrics in table.values() for name in metrics if name not in DISTANCES)
     modes = list(dict.fromkeys(name.split("/")[0] for name in names_of))
     names = [(mode, measure) for mode in modes for measure in MEASURES]

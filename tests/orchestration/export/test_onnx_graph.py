@@ -1,4 +1,4 @@
-"""Every method as ONNX: the network's features by another runtime, for any number of images, with maps, and of clips."""
+"""Methods as ONNX: the network's features by another runtime, for any number of images, with maps, and of clips."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def reached(descriptor: Descriptor, example: dict[str, torch.Tensor]) -> set[str
     return found
 
 
-# The other methods of images embed by the baseline's network, and those of clips by CAL's: test_methods.py traces each.
-@pytest.mark.parametrize("name", ["baseline", "ifd"])
-def test_a_method_gives_its_features_as_onnx(name: str) -> None:
+# Other methods of images have one input, as the models of test_register.py, and those of clips are CAL's.
+def test_a_method_of_images_and_maps_gives_its_features_as_onnx() -> None:
+    name = "ifd"
     descriptor = Descriptor(build(FIRST[name], torch.float32), MEAN, STD, flip=True).eval()
     example = inputs_of(name, 2)
     program = trace(descriptor, (*example.values(),))

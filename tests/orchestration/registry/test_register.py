@@ -80,6 +80,7 @@ print(sorted(m for m in sys.modules if m.partition(".")[0] in ("orchestration", 
 """
 
 
+@pytest.mark.system  # it needs no server: test_fresh_environment.py does the same in an environment of its own
 def test_a_process_without_redress_gets_the_methods_features(
     version: register.Version, method: Tiny, images: np.ndarray, uri: str, tmp_path: Path
 ) -> None:

@@ -127,7 +127,7 @@ def test_clip_reid_trains_both_stages_on_data_without_masks_and_outfits(market: 
     assert kinds == {"encoder", "classifier", "text", "prompts"}
 
 
-@pytest.mark.ray
+@pytest.mark.system  # it needs no server, and takes as long as one
 @pytest.mark.timeout(300)
 def test_clip_reid_is_trained_scored_and_registered_on_data_as_market_1501(
     market: str, place: Path, ray_cluster: str
