@@ -56,8 +56,7 @@ def connect(say: Callable[[str], None] | None = None) -> None:
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     in_job, address = is_job(), check_address()
-    if address and not in_job:
-        check_answers(address)
+    check_answers()
     if not in_job and not address:
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -92,8 +91,14 @@ def check_address() -> str | None:
     return cluster_address(address, "RAY_ADDRESS") if address else None
 
 
-def check_answers(address: str) -> None:
-    """Check quickly that something listens at a cluster's address: Ray tries for longer. Raises: RayUnavailableError."""
+def check_answers() -> None:
+    """Check quickly that something listens at RAY_ADDRESS, where that counts: Ray tries for longer.
+
+    Raises: AddressError; RayUnavailableError.
+    """
+    address = None if is_job() else check_address()
+    if not address:
+        return
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if not host:  # auto: Ray knows where
         return

@@ -41,9 +41,9 @@ def error_of(error: BaseException, how_to_go_on: str = GO_ON) -> BaseException:
 def watch(node: Any) -> None:
     """Interrupt the main thread when a process of `node` (Ray's own record of a local cluster) ends before the cluster does.
 
-    On another thread than the main one this does nothing.
+    On another thread than the main one, or without a node, this does nothing.
     """
-    if not is_main_thread():
+    if node is None or not is_main_thread():
         return
     _lost.clear()
     signal.signal(SIGNAL, interrupt)

@@ -68,7 +68,8 @@ def train_alone(
         progress.say(f"initial weights: {init_from}; not loaded: {', '.join(reset) or 'none'}")
     if resume:
         check_same_experiment(experiment, tracked_run.open_run(resume).store)
-    else:
+    cluster.check_answers()
+    if not resume:
         mlflow_client.connect()  # what does not answer is reported before Ray starts
     numerics.warn_if_not_able(experiment.numerics, progress.say)
     cluster.connect(progress.say)

@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 
 from orchestration import cluster
+from orchestration.config.load import load
+from orchestration.training.train import train
 from tests.servers.process import free_port
+from tests.tiny import tiny_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 TELL_FROM_WORKERS = """
@@ -191,9 +194,20 @@ def test_an_address_that_nobody_answers_at_is_told_at_once(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("address", ["nowhere.invalid:6379", "ray://127.0.0.1:99999"])
-def test_hosts_and_ports_that_do_not_exist_are_told(address: str) -> None:
+def test_hosts_and_ports_that_do_not_exist_are_told(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
     with pytest.raises(cluster.RayUnavailableError, match=f"no Ray cluster answers at {address}"):
-        cluster.check_answers(address)
+        cluster.check_answers()
+
+
+def test_training_creates_nothing_where_no_cluster_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    data = tiny_dataset(tmp_path / "data", persons=16)
+    words = [f"data={data}", f"storage={tmp_path / 'runs'}", "augment.height=32", "augment.width=16", "method.width=0.125"]
+    with pytest.raises(cluster.RayUnavailableError, match="no Ray cluster answers"):
+        train(load("baseline-demo", words))
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_an_address_that_is_none_is_a_wrong_request(tmp_path: Path) -> None:
