@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets.errors import DataError
+from datasets.format.index import UNREADABLE
 from datasets.layouts.layout import Entry, Layout
 from datasets.layouts.tree import Tree
 from datasets.sources import Folder
@@ -79,7 +80,7 @@ def _parquet_rows(tree: Tree, table: str) -> Iterator[tuple[int, Mapping[str, st
             for row in pa.table(texts).to_pylist():
                 at += 1
                 yield at, row
-    except (pa.ArrowException, OSError) as error:
+    except UNREADABLE as error:
         raise DataError(f"{place} cannot be read as Parquet: {error}") from error
 
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from datasets.errors import CorruptData, DataError
 from datasets.storage import connections
-from datasets.storage.address import parse_address
+from datasets.storage.address import Address, parse_address
 from datasets.storage.backends import FULL, S3, Local
 from datasets.storage.hedging import Hedging, within
 from datasets.storage.retry import GaveUp, Retry
@@ -44,12 +44,12 @@ class _WrongBytes(OSError):  # noqa: N818
         self.digest, self.cause = hashlib.sha256(data).digest(), cause
 
 
-def open_store(address: str, *, retry: Retry = DEFAULT) -> "Store":
+def open_store(address: str | Address, *, retry: Retry = DEFAULT) -> "Store":
     """The store at a plain path, file:// or s3://bucket/prefix. Opens no connection.
 
     Raises: AddressError where the text is no address, or AWS_ENDPOINT_URL none for s3://.
     """
-    found = parse_address(address)
+    found = parse_address(address) if isinstance(address, str) else address
     if found.bucket:
         connections.check_endpoint()
     return Store(str(found), retry)

@@ -160,11 +160,11 @@ def check_result(address: str | None) -> None:
     if not (place.bucket or os.path.isdir(above.path)):
         raise RequestError(f"--result {address}: {above} is a file; expected a folder there")
     with opening():
-        open_store(str(place.parent)).exists(place.name)
+        open_store(place.parent).exists(place.name)
 
 
 def write_result(address: str, data: bytes) -> None:
     from datasets.storage.store import open_store
 
     place = parse_address(address)
-    open_store(str(place.parent)).write(place.name, data)
+    open_store(place.parent).write(place.name, data)

@@ -14,7 +14,7 @@ from datasets.errors import DataError
 from datasets.protocols import protocols
 from datasets.protocols.protocols import PROTOCOLS, Mode, Protocol
 from datasets.shards.dataset import Dataset
-from datasets.storage.address import parse_address
+from datasets.storage.address import Address, parse_address
 from datasets.storage.store import StoreError, open_store
 from methods.matches import Labels as RankingLabels
 from methods.matches import valid_and_match
@@ -90,12 +90,12 @@ def search(
     }
 
 
-def split_address(picture: str) -> tuple[str, str]:
+def split_address(picture: str) -> tuple[Address, str]:
     """The picture's folder and name. Raises: RequestError."""
     found = parse_address(picture)
     if not found.name.lower().endswith(".png"):
         raise RequestError(f"--out {picture}: expected a name that ends in .png, such as search.png.")
-    return str(found.parent), found.name
+    return found.parent, found.name
 
 
 def in_folder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,7 +72,7 @@ def changed(tree: Any, changes: Sequence[Edit]) -> Any:
         for name in path[:-1]:
             inside = inside[name]
         if how == "replace":
-            inside[path[-1]] = STRANGE[number]
+            inside[path[-1]] = copy.deepcopy(STRANGE[number])  # which a later change alters
         elif how == "delete" or isinstance(inside, list):
             del inside[path[-1]]
         else:

@@ -194,7 +194,8 @@ def address(given: Any, folder: Path) -> Case:
         found = parse_address(text)
         assert parse_address(str(found)) == found
         assert str(parse_address(str(found))) == str(found)
-        assert parse_address(str(found.parent)) == found.parent
+        if (above := str(found.parent)) == above.strip():  # a folder's name may end with a blank, an address may not
+            assert parse_address(above) == found.parent
 
     return Case(call, ((shown(text), "home folder"),))
 

@@ -204,7 +204,13 @@ def test_training_creates_nothing_where_no_cluster_answers(tmp_path: Path, monke
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_port()}")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     data = tiny_dataset(tmp_path / "data", persons=16)
-    words = [f"data={data}", f"storage={tmp_path / 'runs'}", "augment.height=32", "augment.width=16", "method.width=0.125"]
+    words = [
+        f"data={data}",
+        f"storage={tmp_path / 'runs'}",
+        "augment.height=32",
+        "augment.width=16",
+        "method.width=0.125",
+    ]
     with pytest.raises(cluster.RayUnavailableError, match="no Ray cluster answers"):
         train(load("baseline-demo", words))
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -164,6 +164,17 @@ def test_columns_are_checked_by_name(root: Path) -> None:
     assert reading.warnings == ["table.csv has columns that are ignored: mood"]
 
 
+def test_a_parquet_table_with_bytes_that_are_no_text_is_refused_by_name(root: Path) -> None:
+    raw = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.array([0, 1], pa.int32()).buffers()[1], pa.py_buffer(b"\xff")]
+    )
+    pq.write_table(pa.table({"path": ["images/1.jpg"], "person": raw, "split": ["train"]}), root / "table.parquet")
+    with pytest.raises(
+        DataError, match=r"table\.parquet cannot be read as Parquet: 'utf-8' codec can't decode byte 0xff"
+    ):
+        read_layout(TABLE, root)
+
+
 def test_a_root_has_one_table_and_it_can_be_read(root: Path) -> None:
     with pytest.raises(
         DataError, match=r"has neither table\.csv nor table\.tsv nor table\.parquet; give the table's own path"

@@ -8,11 +8,13 @@ import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from moto.server import ThreadedMotoServer
 
 from datasets.shards.dataset import Dataset
+from datasets.storage.address import parse_address
 from datasets.storage.retry import GaveUp, Retry
 from datasets.storage.store import MissingObject, StoreError, open_store
 from tests.tiny import tiny_dataset
@@ -380,3 +382,9 @@ def test_a_data_set_is_written_and_read_on_s3_through_passing_trouble(flaky, s3,
     flaky("drop", "503")
     assert list(dataset.samples("train")) == list(here.samples("train"))
     assert dataset.verify() == []
+
+
+def test_a_folder_whose_name_ends_with_a_blank_is_written_to(tmp_path: Path) -> None:
+    place = parse_address(str(tmp_path / "a folder " / "a file"))
+    open_store(place.parent).write(place.name, b"x")
+    assert (tmp_path / "a folder " / "a file").read_bytes() == b"x"
