@@ -164,8 +164,10 @@ def rollback(name: str, reason: str, *, who: str | None = None, tracking_uri: st
 def decide(
     client: MlflowClient, lock: Lock, version: ModelVersion, verdict: Verdict, before: Aliases, after: Aliases
 ) -> dict[str, Any]:
-    """Record a decision, then apply it; returns the command's answer."""
+    """Record a decision, then apply it; returns the command's answer. The same one that was interrupted is completed."""
     made = decisions(client, version.name)
+    if (unfinished := interrupted(made, before)) and is_same(unfinished, version, verdict):
+        return resume_decision(client, lock, version.name, unfinished, before)
     decision = Decision(
         number=1 + max((one.number for one in made), default=0),
         what=verdict.what,
@@ -186,6 +188,10 @@ def decide(
     with report_interruption(version.name):
         client.set_registered_model_tag(version.name, f"{RECORD}{decision.number:04d}", record)
     return resume_decision(client, lock, version.name, decision, before)
+
+
+def is_same(decision: Decision, version: ModelVersion, verdict: Verdict) -> bool:
+    return decision.version == str(version.version) and asdict(verdict).items() <= asdict(decision).items()
 
 
 def resume_decision(client: MlflowClient, lock: Lock, name: str, decision: Decision, now: Aliases) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 from orchestration.cli.main import main
-from orchestration.errors import RequestError
+from orchestration.errors import RequestError, ServiceUnavailableError
 from orchestration.registry import decisions
 from orchestration.registry.decisions import EVIDENCE, promote, reject, rollback
 from orchestration.registry.gate import set_gate
@@ -214,11 +214,21 @@ def test_an_interrupted_decision_is_repeated_and_everything_rolled_back(
     if moved < 2:
         promote(f"models:/{name}/{second}")
         assert aliases(client, name)["champion"] == second
-        rollback(name, "too soon")
+        assert [one.number for one in decisions.decisions(client, name)] == [1, 2], "the decision that was interrupted"
     rollback(name, "too soon")
     assert aliases(client, name)["champion"] == first
     rollback(name, "all of it")
     assert aliases(client, name)["champion"] is None
+
+
+def test_of_another_reviewer_it_is_another_decision(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(client, "twice")
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", unavailable(print, itertools.count(), 0))
+        with pytest.raises(ServiceUnavailableError):
+            promote("twice", who="ann")
+    promote("twice", who="bob")
+    assert [(one.number, one.who) for one in decisions.decisions(client, "twice")] == [(1, "ann"), (2, "bob")]
 
 
 COMMANDS = {
