@@ -182,7 +182,11 @@ def main() -> int:
     )
     options = parser.parse_args()
     until = time.time() + 60 * options.minutes if options.minutes else None
-    return 1 if campaign(options.out, options.seed, options.kills, options.only, until, options.repeat) else 0
+    try:
+        return 1 if campaign(options.out, options.seed, options.kills, options.only, until, options.repeat) else 0
+    except KeyboardInterrupt:
+        say("interrupted: the same line goes on with the attack that was at work")
+        return 130
 
 
 if __name__ == "__main__":
