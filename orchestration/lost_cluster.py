@@ -10,7 +10,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from orchestration.signals import GO_ON, is_main_thread
+from orchestration.signals import GO_ON, Interruption, has_received, is_main_thread, number_of
 
 WATCHED = {"raylet": "Ray's raylet", "gcs_server": "Ray's GCS server"}
 EVERY_S = 0.2
@@ -28,12 +28,15 @@ class _ClusterLost(KeyboardInterrupt):
 
 
 def is_lost() -> bool:
-    return bool(_lost)
+    """Whether Ray ended by itself. Where a signal ended this process as well, as Slurm sends it to all, that is the cause."""
+    return bool(_lost) and not has_received()
 
 
 def error_of(error: BaseException, how_to_go_on: str = GO_ON) -> BaseException:
     """`error`, or ClusterLostError where that is the cause of an interruption."""
-    if not (_lost and isinstance(error, KeyboardInterrupt)):
+    if isinstance(error, _ClusterLost) and has_received():
+        return Interruption(number_of(error), f"interrupted. {GO_ON}")
+    if not (is_lost() and isinstance(error, KeyboardInterrupt)):
         return error
     return ClusterLostError(f"{_lost[0]} ended: it was killed, or the machine had no memory left. {how_to_go_on}")
 

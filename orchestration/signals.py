@@ -39,6 +39,11 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     raise Interruption(number, f"{what}. {GO_ON}")
 
 
+def has_received() -> bool:
+    """Whether one of both signals has come since the request began."""
+    return bool(_received)
+
+
 def forget() -> None:
     """Begin a new request: signals of an earlier one in this process are not its own."""
     _received.clear()
@@ -75,6 +80,7 @@ def first_signal_noted() -> Iterator[list[int]]:
         if noted:
             interrupt(number, frame)
         noted.append(number)
+        _received.append(number)
 
     with handlers_kept():
         for number in SIGNALS if is_main_thread() else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from orchestration import lost_cluster
 from orchestration.lost_cluster import ClusterLostError, error_of, is_lost, watch
-from orchestration.signals import Interruption, handlers_kept
+from orchestration.signals import Interruption, first_signal_noted, forget, handlers_kept
 
 
 class Node:
@@ -52,6 +53,21 @@ def test_a_lost_process_interrupts_the_main_thread_and_is_named(node: Node, kind
     assert isinstance(error, ClusterLostError)
     assert str(error) == f"{name} ended: it was killed, or the machine had no memory left. Go on."
     assert isinstance(error_of(KeyboardInterrupt()), ClusterLostError), "as Ray passes it on"
+
+
+def test_a_signal_to_all_processes_is_an_interruption_and_no_loss(node: Node) -> None:
+    """As Slurm ends a job: Ray's processes are gone, and this one was asked to end."""
+    forget()
+    with first_signal_noted():
+        os.kill(os.getpid(), signal.SIGTERM)
+        node.processes["raylet"].kill()
+        with pytest.raises(KeyboardInterrupt) as caught:
+            time.sleep(30)
+    assert not is_lost()
+    error = error_of(caught.value)
+    assert isinstance(error, Interruption)
+    assert error.number == signal.SIGTERM
+    forget()
 
 
 def test_other_processes_and_other_errors_are_no_loss(node: Node) -> None:
