@@ -75,6 +75,7 @@ def first_signal_noted() -> Iterator[list[int]]:
     A signal that this process ignores, as Ctrl-C in the background of a script, stays ignored.
     """
     noted: list[int] = []
+    forget()
 
     def note(number: int, frame: FrameType | None) -> None:
         if noted:

@@ -32,6 +32,7 @@ def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
     found = Node("gcs_server", "raylet", "dashboard")
     monkeypatch.setattr(lost_cluster, "is_current", lambda node: node is found)
     before = signal.getsignal(lost_cluster.SIGNAL)
+    forget()
     with handlers_kept():
         watch(found)
         yield found
@@ -57,7 +58,6 @@ def test_a_lost_process_interrupts_the_main_thread_and_is_named(node: Node, kind
 
 def test_a_signal_to_all_processes_is_an_interruption_and_no_loss(node: Node) -> None:
     """As Slurm ends a job: Ray's processes are gone, and this one was asked to end."""
-    forget()
     with first_signal_noted():
         os.kill(os.getpid(), signal.SIGTERM)
         node.processes["raylet"].kill()
