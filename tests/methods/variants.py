@@ -15,6 +15,7 @@ PARTS = {"backbone": "resnet18", "width": 1 / 8}  # a part has 32 numbers
 PCB_REFINED = PARTS | {"body": "pcb", "refine_from_epoch": 1, "finetune_from_epoch": 3}
 TOKENS: dict[str, Any] = {"body": "clip-vit", "width": 1 / 16}  # 48 channels, one head, 12 layers
 PROMPTED: dict[str, Any] = {"width": 1 / 16, "encoder_from_epoch": 2, "prompt_batch": 8}
+CLIP_REID: dict[str, Any] = {"shown_to_prompts": "raw", "image_alignment": False, "clothes_minimisation": False}
 WITHOUT = ("text_alignment", "image_alignment", "clothes_minimisation")
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "baseline": ("baseline", SMALL),
@@ -71,8 +72,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ccaf as CLIP-ReID": (
         "ccaf",
         PROMPTED
-        | {"image_alignment": False, "clothes_minimisation": False, "shown_to_prompts": "raw", "similarity": "dot"}
-        | {"clip_features": "both", "identity_weight": 0.25, "patch_stride": 8},
+        | CLIP_REID
+        | {"similarity": "dot", "clip_features": "both", "identity_weight": 0.25, "patch_stride": 8},
     ),
     "ifd": ("ifd", SMALL | {"joint_from_epoch": 0}),
     "ifd, attention first": ("ifd", SMALL | {"main_trains_attention": False, "mask_fill": "mean", "kernel": 3}),
