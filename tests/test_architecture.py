@@ -242,8 +242,6 @@ COVERED_BY = {
     "datasets/synthetic/render.py": "datasets/synthetic/test_dataset.py: through work",
     "datasets/synthetic/scenes.py": "datasets/synthetic/test_dataset.py: through render",
     "datasets/synthetic/trunk.py": "datasets/synthetic/test_dataset.py: through figure",
-    "orchestration/engine/restore.py": "orchestration/engine/test_loop.py",
-    "orchestration/training/preparation.py": "orchestration/training/test_resume.py",
     "orchestration/config/settings.py": "orchestration/config/test_load.py",
     "orchestration/sweeps/plots.py": "system/test_sweep_page.py: through report",
     "orchestration/sweeps/report.py": "system/test_sweep_page.py",
