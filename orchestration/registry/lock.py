@@ -10,6 +10,7 @@ holder also deletes the others. A lock ends with its process where that can be k
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -18,7 +19,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -126,29 +126,37 @@ def active(found: list[Lock]) -> list[Lock]:
 
 
 def this_process() -> str:
-    """ "MACHINE ID START": the boot of this machine and the namespace in which the process has its id, the id, and when it
-    started; empty on a system that does not tell these."""
+    """The words machine, id and start: the boot of this machine and the namespace in which the process has its id, the id,
+    and its start in ticks since the boot. Empty on a system that does not tell these."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         namespace = Path("/proc/self/ns/pid").readlink()
     except OSError:
         return ""
-    own = psutil.Process()
-    return f"{boot},{namespace} {own.pid} {own.create_time():.2f}"
+    return f"{boot},{namespace} {os.getpid()} {started(os.getpid())}"
+
+
+def started(number: int) -> str:
+    """Ticks from the boot to the start of a process, which no change of the clock alters; "" where that is not told."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
 
 
 def is_known_dead(process: str) -> bool:
     """Whether a process of this machine, as `this_process` told it, has ended. Of another machine's nothing is known."""
     machine, _, rest = process.partition(" ")
-    if not rest or machine != this_process().partition(" ")[0]:
+    number, _, since = rest.partition(" ")
+    if machine != this_process().partition(" ")[0] or not number.isdigit():
         return False
-    number, _, started = rest.partition(" ")
     try:
-        return f"{psutil.Process(int(number)).create_time():.2f}" != started
-    except (psutil.NoSuchProcess, ValueError):
+        os.kill(int(number), 0)  # /proc may hide what belongs to others
+    except ProcessLookupError:
         return True
-    except psutil.Error:  # it is there, and of another user
-        return False
+    except PermissionError:
+        pass
+    return started(int(number)) not in ("", since)
 
 
 def raise_if_held(name: str, holders: list[Lock]) -> None:

@@ -194,9 +194,10 @@ def test_a_lock_ends_with_its_process_on_the_same_machine(client: MlflowClient) 
     machine, own, started = lock.this_process().split(" ")
     dead = {
         f"{machine} {ended_process()} {started}": True,
-        f"{machine} {own} 1.00": True,  # the number is another process's by now
+        f"{machine} {own} 1": True,  # the number is another process's by now
         f"{machine} {own} {started}": False,
         f"other-boot,pid:[1] {ended_process()} {started}": False,
+        f"{machine} x {started}": False,
         "": False,
     }
     for number, (process, is_dead) in enumerate(dead.items()):
@@ -209,3 +210,16 @@ def test_a_lock_ends_with_its_process_on_the_same_machine(client: MlflowClient) 
         else:
             with pytest.raises(LockedError, match="locked by ann"):
                 acquire(client, f"killed-{number}", "bob")
+
+
+def test_a_process_that_is_hidden_is_not_taken_for_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where /proc shows each user's own processes alone, and the holder is another user."""
+
+    def refuse(number: int, signal: int) -> None:
+        raise PermissionError
+
+    machine, own, _ = lock.this_process().split(" ")
+    monkeypatch.setattr(lock.os, "kill", refuse)
+    assert lock.is_known_dead(f"{machine} {own} 1")
+    monkeypatch.setattr(lock, "started", lambda number: "")
+    assert not lock.is_known_dead(f"{machine} {own} 1")
