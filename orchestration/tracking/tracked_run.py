@@ -93,6 +93,10 @@ class TrackedRun:
         self.store.write(f"{FILES}/{path}", data)
         self._write({"kind": "file", "path": path})
 
+    def has_logged(self, path: str) -> bool:
+        """Whether the artifact at `path` was logged, by this process or an earlier one of the run."""
+        return any(record["kind"] == "file" and record["path"] == path for record in self._written)
+
     def log_picture(self, picture: bytes | Path, name: str) -> None:
         self.log_file(picture if isinstance(picture, bytes) else picture.read_bytes(), f"pictures/{name}")
 

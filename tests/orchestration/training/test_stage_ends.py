@@ -63,6 +63,11 @@ def test_the_end_of_a_stage_is_said_once_and_its_picture_logged(tmp_path: Path, 
     assert run.delivery.pending == 0
     run.delivery.read()
     assert run.delivery.pending == 1  # the picture
+    resumed = TrackedRun("0" * 32, str(tmp_path), NOBODY)
+    stage_ends.report(resumed, [record | {"stage": stage} for record in records()], said.append)
+    assert len(said) == 1, "a run that is resumed reads its journal from the beginning"
+    resumed.delivery.read()
+    assert resumed.delivery.pending == 1
 
 
 def test_a_damaged_file_costs_the_picture_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
