@@ -50,7 +50,7 @@ def cached_descriptors(
             located.checkpoint.address,
             experiment,
             run.join(folder),
-            render_pictures=False,
+            details=False,
             progress=bar,
             say=progress.say,
         )

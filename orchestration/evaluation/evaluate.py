@@ -119,7 +119,7 @@ def evaluate(
     destination: str,
     *,
     validation: bool = False,
-    render_pictures: bool = True,
+    details: bool = True,
     progress: Callable[..., None] | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -129,6 +129,7 @@ def evaluate(
     `<destination>/features/<cue>/<split>/…` those of a cue, `<destination>/queries.parquet` each query's average precision
     and the position of its first match, by mode. Descriptors of an earlier evaluation are reused if their cache key
     (`<destination>/embedding.json`) has this model and these data.
+    details: also distances of pairs, and pictures. An evaluation for its ranking alone needs neither.
     progress: called with the number of embedded images and of all; during re-ranking, with entries. say:
     reports that Ray starts.
     Raises: RequestError before work starts where data, protocol or checkpoint are not usable.
@@ -146,9 +147,9 @@ def evaluate(
     embed(job, splits, workers=experiment.workers, resources=experiment.resources, progress=progress, say=say)
     store.clean_temp("features")  # a worker may have been killed while it wrote
     indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))
-    result = Evaluation()
+    result, whole = Evaluation(), load_splits(store, protocol, indexes)
     for cue in (None, *asked):
-        descriptors = load_splits(store, protocol, indexes, cue)
+        descriptors = whole if cue is None else load_splits(store, protocol, indexes, cue)
         how = settings.rerank
         result.add(
             rank_modes(protocol, indexes, descriptors, dataset.manifest, reranking=how, cue=cue, progress=progress)
@@ -156,10 +157,9 @@ def evaluate(
     if progress and settings.rerank:  # end with the number of images, as the embedding began
         progress(*[(1 + len(asked)) * sum(map(len, indexes.values()))] * 2)
     store.write("queries.parquet", query_table(protocol, indexes, result.rankings, asked))
-    whole = load_splits(store, protocol, indexes)
-    pairs = distances.distances_of(protocol, indexes, whole)
-    result.metrics.update(pairs.metrics())
-    if render_pictures:
+    if details:
+        pairs = distances.distances_of(protocol, indexes, whole)
+        result.metrics.update(pairs.metrics())
         render(result, found, dataset, protocol, indexes, whole, asked)
         result.pictures.update(render_features(protocol, indexes, whole, pairs))
         for name, data in result.pictures.items():

@@ -129,7 +129,7 @@ def score_checkpoint(experiment: Experiment, candidate: Checkpoint, store: Store
             experiment.model_copy(update={"evaluate": without_cues}),
             store.join("selection", f"{candidate.progress.step:08d}"),
             validation=not is_on_test(experiment),
-            render_pictures=False,
+            details=False,
             progress=bar,
             say=progress.say,
         )

@@ -131,7 +131,7 @@ def test_what_was_described_is_taken_up_cue_by_cue_also_for_ranking_again(scored
         scored.model,
         other,
         str(scored.folder),
-        render_pictures=False,
+        details=False,
         progress=lambda done, total, note=None: told.append((done, total, note)),
     )
     now = written(scored.folder)

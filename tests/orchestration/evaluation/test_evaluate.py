@@ -158,7 +158,7 @@ def test_a_second_evaluation_takes_up_what_is_there(scored: Scored) -> None:
         scored.experiment,
         str(scored.folder),
         progress=lambda *done: told.append(done),
-        render_pictures=False,
+        details=False,
     )
     assert again.metrics == scored.result.metrics
     assert written(scored.folder) == before
@@ -181,7 +181,7 @@ def test_another_model_and_a_killed_actor_leave_no_row_wrong(scored: Scored, pla
     before = written(scored.folder)
     with ThreadPoolExecutor(1) as pool:
         killed = pool.submit(kill_an_actor, ray_cluster, scored.folder, before)
-        result = evaluate(other, scored.experiment, str(scored.folder), render_pictures=False)
+        result = evaluate(other, scored.experiment, str(scored.folder), details=False)
         num_left = killed.result()
     assert num_left > 0, "nothing was left to do"
     for split in SPLITS:

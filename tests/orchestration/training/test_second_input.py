@@ -128,7 +128,7 @@ def test_without_knowledge_transfer_a_descriptor_needs_no_map(place: Path, ray_c
     mixed = with_masks_in(("train",), place / "mixed")
     experiment = wanted(mixed, place, "method.knowledge_transfer=false")
     model = checkpoint_of(experiment, str(place / "by-itself"), seed=1)
-    assert evaluate(model, experiment, str(place / "evaluation"), render_pictures=False).metrics
+    assert evaluate(model, experiment, str(place / "evaluation"), details=False).metrics
 
 
 def with_masks_in(masked: tuple[str, ...], address: Path, label_map: str = "lip20") -> str:

@@ -94,7 +94,7 @@ def expected(runs: Runs, every: Store) -> dict[str, float]:
 
 def evaluated(runs: Runs, store: Store, folder: str, validation: bool = True) -> float:
     scratch = str(runs.place / "scratch" / f"{validation}-{store.address.rpartition('/')[2]}-{folder[-8:]}")
-    result = evaluate(store.join(folder), runs.experiment(), scratch, validation=validation, render_pictures=False)
+    result = evaluate(store.join(folder), runs.experiment(), scratch, validation=validation, details=False)
     return result.metrics[METRIC]
 
 

@@ -215,7 +215,7 @@ def test_the_model_is_the_best_on_people_held_out(selected: dict[str, Any], held
 def evaluate_validation(model: str, destination: str) -> dict[str, float]:
     """The scores of a checkpoint on val_query from what selection left at `destination`."""
     experiment = Experiment.from_resolved(checkpoint.find(model).experiment)
-    return evaluate(model, experiment, destination, validation=True, render_pictures=False).metrics
+    return evaluate(model, experiment, destination, validation=True, details=False).metrics
 
 
 def test_training_starts_from_the_weights_of_another_run(selected: dict[str, Any], held: str, place: Path) -> None:
