@@ -235,6 +235,14 @@ def stage_of(stages: Sequence[Stage], epoch: int) -> Stage:
     return [stage for stage in stages if stage.first_epoch <= epoch][-1]
 
 
+def ended_stage(stages: Sequence[Stage], epoch: int, epochs: int) -> str | None:
+    """The name of the stage that ends where `epoch` begins; None inside a stage. epochs: those of the whole training."""
+    if epoch == 0:
+        return None
+    before = stage_of(stages, epoch - 1).name
+    return before if epoch >= epochs or stage_of(stages, epoch).name != before else None
+
+
 def epochs_of(stages: Sequence[Stage], optimizer: str, epochs: int) -> tuple[int, int]:
     """The first epoch in which an optimizer steps, and the one behind its last, in a training of `epochs` epochs; (0, 0)
     where it has none."""

@@ -26,14 +26,6 @@ def end_of(stages: Sequence[Stage], name: str, epochs: int) -> int:
     return min(stages[last + 1].first_epoch, epochs) if last + 1 < len(stages) else epochs
 
 
-def ended_stage(stages: Sequence[Stage], epoch: int, epochs: int) -> str | None:
-    """The name of the stage that ends where `epoch` begins; None inside a stage. epochs: those of the whole training."""
-    if epoch == 0:
-        return None
-    before = stage_of(stages, epoch - 1).name
-    return before if epoch >= epochs or stage_of(stages, epoch).name != before else None
-
-
 def scored_epochs(stages: Sequence[Stage], first: int, end: int) -> list[int]:
     """The epochs from `first` to before `end` that change what a model is scored by."""
     return [epoch for epoch in range(first, end) if stage_of(stages, epoch).changes_embedding]

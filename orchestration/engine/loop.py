@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from datasets.images.augment import Augmentation, Draws, augment_colour, augment_geometry, draw, normalise_and_erase
 from datasets.streaming.stream import HostBatch
 from methods.clothes_sampling import ClothesSampling, draw_clothes, in_other_clothes
-from methods.method import Batch, Method, Stage, stage_of
+from methods.method import Batch, Method, Stage, ended_stage
 from methods.separation import Separation
 from orchestration.engine.arithmetic import DTYPES
 from orchestration.engine.step_backup import StepBackup
@@ -128,7 +128,8 @@ def train(
         on_images = partial(callbacks.on_survey, stage)
         survey = Survey(feed.survey, feed.augmentation, DTYPES[precision], device, on_images)
         begin_stage(method, survey, feed.seed)
-        final = feed.num_batches(epoch) - 1 if ends_stage(method, epoch, last or epochs) else None
+        is_last = ended_stage(method.stages(), epoch + 1, last or epochs) is not None
+        final = feed.num_batches(epoch) - 1 if is_last else None
         started = time.perf_counter()
         for host in feed.batches(epoch, first_batch):
             batch = (
@@ -240,11 +241,6 @@ def place(
         return images, parsing, None, draws
     others = draw_clothes(feed.clothes, feed.global_batch, seed)
     return images, parsing, in_other_clothes(images, parsing, feed.clothes, others), draws
-
-
-def ends_stage(method: Method, epoch: int, last: int) -> bool:
-    """Whether a stage ends with this epoch."""
-    return epoch + 1 >= last or stage_of(method.stages(), epoch + 1).name != method.stage.name
 
 
 def set_rates(optimization: Optimization, epoch: int) -> None:

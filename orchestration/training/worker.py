@@ -16,11 +16,11 @@ from datasets.images.decode import DecodeError
 from datasets.shards.dataset import CorruptData, DataError, Dataset
 from datasets.storage.store import Store, open_store
 from datasets.streaming.stream import survey_rows
-from methods.method import Method, MethodError, Stage
+from methods.method import Method, MethodError, Stage, ended_stage
 from methods.separation import Separation
 from orchestration import numerics
 from orchestration.config import build
-from orchestration.config.epochs import end_epoch, ended_stage, first_epoch, scored_epochs
+from orchestration.config.epochs import end_epoch, first_epoch, scored_epochs
 from orchestration.config.load import Experiment
 from orchestration.config.meta import per_class_tensors
 from orchestration.engine import checkpoint, loop, weights

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from methods.method import Stage
-from orchestration.config.epochs import end_epoch, end_of, ended_stage, first_epoch, scored_epochs
+from methods.method import Stage, ended_stage
+from orchestration.config.epochs import end_epoch, end_of, first_epoch, scored_epochs
 from orchestration.config.load import load
 from tests.orchestration.two_stages import WORDS, as_baseline
 
