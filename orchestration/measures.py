@@ -6,7 +6,7 @@ module imports nothing heavy: commands that only list numbers read it too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,11 @@ MEASURES: dict[str, Measure] = {
     "mAP": Measure(lambda found: found.mAP, per_query=lambda found: found.per_query_ap),
     "mINP": Measure(lambda found: found.mINP),
 }
+
+
+def modes_of(metrics: Iterable[str]) -> list[str]:
+    """The modes in metrics' names `<mode>/<measure>`, in their order; other metrics have none."""
+    return list(dict.fromkeys(name.rpartition("/")[0] for name in metrics if name.rpartition("/")[2] in MEASURES))
 
 
 def measured(ranking: Ranking) -> dict[str, float]:

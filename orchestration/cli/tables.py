@@ -43,9 +43,9 @@ def print_table(
 
 def print_metrics(title: str, metrics: Mapping[str, float]) -> None:
     """Modes down, measures across, in percent; below them the distances of pairs."""
-    from orchestration.measures import DISTANCES, MEASURES
+    from orchestration.measures import DISTANCES, MEASURES, modes_of
 
-    modes = list(dict.fromkeys(name.rpartition("/")[0] for name in metrics if name not in DISTANCES))
+    modes = modes_of(metrics)
     columns = [measure for measure, one in MEASURES.items() if one.in_tables]
     shown = [measure for measure in columns if any(f"{mode}/{measure}" in metrics for mode in modes)]
     lines = [[mode, *(percent(metrics.get(f"{mode}/{measure}")) for measure in shown)] for mode in modes]

@@ -10,7 +10,7 @@ from typing import Any
 
 from datasets.images.decode import KINDS
 from datasets.images.label_maps import LABEL_MAPS
-from orchestration.measures import DISTANCES, MEASURES
+from orchestration.measures import MEASURES, modes_of
 
 DESCRIPTION_LIMIT = 5000  # characters of a description that MLflow's databases hold
 CUT = "\n\nThe card continues in `artifacts/card.md` beside the model.\n"
@@ -123,7 +123,7 @@ def data_note(provenance: Provenance) -> str:
 
 def results(metrics: Mapping[str, float]) -> str:
     """A row per mode, a column per measure, in percent."""
-    modes = sorted({name.rpartition("/")[0] for name in metrics if "/" in name and name not in DISTANCES})
+    modes = sorted(modes_of(metrics))
     measures = [measure for measure in MEASURES if any(f"{mode}/{measure}" in metrics for mode in modes)]
     if not modes or not measures:
         return "Not evaluated."

@@ -21,7 +21,7 @@ from orchestration.evaluation.embed import Descriptors
 from orchestration.evaluation.evaluate import metric_names
 from orchestration.evaluation.modes import CMC_RANKS, Evaluation, rank_modes
 from orchestration.export import model_card
-from orchestration.measures import DISTANCES, MEASURES, Measure, compared, measured
+from orchestration.measures import DISTANCES, MEASURES, Measure, compared, measured, modes_of
 from orchestration.review.comparison import compare
 from orchestration.tracking import runs
 from tests.conftest import ROOT
@@ -128,3 +128,8 @@ def test_the_table_is_read_without_importing_torch() -> None:
     check = "import sys, orchestration.measures; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_metrics_that_are_no_measures_have_no_mode() -> None:
+    names = ["general/mAP", "distance/delta", "general/rank-1", "clothes-changing-head/mAP", "speed", "loss/model"]
+    assert modes_of(names) == ["general", "clothes-changing-head"]

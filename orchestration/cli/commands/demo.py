@@ -161,10 +161,9 @@ def show_demo(answer: Answer) -> None:
 
 def print_comparison(table: Mapping[str, Mapping[str, float]]) -> None:
     """Recipes down, modes and measures across, in percent. table: recipe → metric → fraction."""
-    from orchestration.measures import DISTANCES
+    from orchestration.measures import modes_of
 
-    names_of = (name for metrics in table.values() for name in metrics if name not in DISTANCES)
-    modes = list(dict.fromkeys(name.split("/")[0] for name in names_of))
+    modes = modes_of(name for metrics in table.values() for name in metrics)
     names = [(mode, measure) for mode in modes for measure in MEASURES]
     columns = [f"{mode}\n{measure}" for mode, measure in names]
     lines = [
