@@ -42,7 +42,7 @@ def weights_are_published(experiment: Experiment, method: Outline) -> Iterator[V
     if method.weights_address is None:
         yield ("weights", "method"), "no published weights have this backbone's shape. Set weights=null"
     elif experiment.weights == "imagenet" and DIGEST in method.weights_address:
-        yield ("weights", "method.body"), "the published weights of this body are CLIP's. Set weights=published"
+        yield ("weights", "method.body"), "the published weights of this body are not ImageNet's. Set weights=published"
 
 
 def batches_divide(experiment: Experiment) -> Iterator[Violation]:

@@ -64,10 +64,10 @@ def fetch(weights: str, published: str | None) -> dict[str, Tensor]:
             return from_hub(weights, published)
         data = from_web(weights) if weights.startswith("https://") else open_store(weights).read("")
     except (OSError, RuntimeError) as error:
-        raise RequestError(
-            f"weights = {weights}: cannot be read ({cause(error)}). Expected {HUB[0]!r}, or the path or s3:// address of a "
-            ".safetensors or .pth state dict."
-        ) from error
+        expected = f"Expected {HUB[0]!r}, or the path or s3:// address of a .safetensors or .pth state dict."
+        if weights in HUB and published:
+            expected = f"Copy {published.partition('#')[0]} to this machine, and set weights to the copy's path."
+        raise RequestError(f"weights = {weights}: cannot be read ({cause(error)}). {expected}") from error
     return read_state(data, f"weights = {weights.partition('#')[0]}")
 
 

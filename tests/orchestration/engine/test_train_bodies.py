@@ -117,7 +117,7 @@ def test_a_refined_pcb_is_trained_and_scored_by_cues(data: str, place: Path, ray
         (
             "cal-prcc",
             ["method.body=clip-vit", "data=x"],
-            r"published weights of this body are CLIP's. Set weights=published",
+            r"published weights of this body are not ImageNet's. Set weights=published",
         ),
         ("ccaf-prcc", ["method.width=0.5", "data=x"], r"no published weights have this backbone"),
         ("cal-prcc", ["method.body=hpm", "method.width=0.5", "data=x"], r"no published weights have this backbone"),

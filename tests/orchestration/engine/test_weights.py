@@ -91,7 +91,7 @@ def test_weights_with_a_digest_are_fetched_from_the_hub_once(tmp_path: Path, mon
     assert fetch("published", published).keys() == STATE.keys()
     [cached] = (tmp_path / "cache").rglob("*.safetensors")
     cached.write_bytes(data[:-1])
-    with pytest.raises(RequestError, match=r"^weights = published: cannot be read .*Expected 'published', or the path"):
+    with pytest.raises(RequestError, match=rf"^weights = published: cannot be read .* Copy file://{file} to this"):
         fetch("published", published)
     file.write_bytes(data)
     assert fetch("published", published).keys() == STATE.keys(), "what is damaged in the cache is fetched again"
@@ -150,6 +150,8 @@ def test_the_hub_is_asked_for_the_published_address_and_its_failure_is_reported(
 
     monkeypatch.setattr(weights.torch.hub, "load_state_dict_from_url", load)
     assert fetch("imagenet", "https://here/x-abc.pth").keys() == STATE.keys()
-    with pytest.raises(RequestError, match=r"weights = imagenet: cannot be read \(no route\)"):
+    with pytest.raises(
+        RequestError, match=r"weights = imagenet: cannot be read \(no route\)\. Copy https://gone/x-abc\.pth"
+    ):
         fetch("imagenet", "https://gone/x-abc.pth")
     assert asked == ["https://here/x-abc.pth", "https://gone/x-abc.pth"]
