@@ -59,7 +59,10 @@ def plane_of(
     features = pooled(descriptors, chosen.at)
     if bool((features == features[0]).all()):
         return "the model gives all images that t-SNE would show the same descriptor."
-    return Plane(chosen, place(features))
+    try:
+        return Plane(chosen, place(features))
+    except Exception as error:  # of any kind: an evaluation is worth more than its picture
+        return f"t-SNE failed: {type(error).__name__}: {error}"
 
 
 def count(number: int) -> str:

@@ -157,7 +157,7 @@ def interval(low: float, value: float, high: float, widest: float) -> Markup:
         return Markup("")
     widest = widest or 1.0
 
-    def place(x: float) -> float:
+    def across(x: float) -> float:
         return round(BAR_WIDTH / 2 * (1 + max(-1.0, min(1.0, x / widest)) * 0.94), 1)
 
     kind = "up" if low > 0 else "down" if high < 0 else "open"
@@ -166,7 +166,7 @@ def interval(low: float, value: float, high: float, widest: float) -> Markup:
         '<path class="span" d="M{low} {y}H{high}M{low} 6V{foot}M{high} 6V{foot}"/><circle cx="{value}" cy="{y}" r="4"/></svg>'
     ).format(
         kind=kind, w=BAR_WIDTH, h=BAR_HEIGHT, zero=BAR_WIDTH / 2, bottom=BAR_HEIGHT - 1, y=BAR_HEIGHT / 2,
-        foot=BAR_HEIGHT - 6, low=place(low), high=place(high), value=place(value),
+        foot=BAR_HEIGHT - 6, low=across(low), high=across(high), value=across(value),
     )  # fmt: skip
 
 

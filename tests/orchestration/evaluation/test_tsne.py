@@ -184,3 +184,11 @@ def test_markers_begin_again_behind_the_last() -> None:
     assert marker(len(MARKERS)) == marker(0) != marker(1)
     assert marker(-1) not in MARKERS
     assert [outfit_name(outfit) for outfit in (-1, 0)] == ["clothes unknown", "the person's outfit 1"]
+
+
+def test_what_t_sne_cannot_place_costs_the_picture_alone(indexes: Indexes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(features: np.ndarray) -> np.ndarray:
+        raise ValueError("no neighbours")
+
+    monkeypatch.setattr(tsne, "place", fail)
+    assert plane_of(LTCC, indexes, of_person(indexes)) == "t-SNE failed: ValueError: no neighbours"
