@@ -35,6 +35,7 @@ from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.engine.loop import TrainingProgress
+from orchestration.engine.strategies.strategy import FullState
 from orchestration.evaluation.embed import feature_path
 from orchestration.evaluation.evaluate import CACHE_KEY, cache_key, open_for_evaluation
 from orchestration.export.model_card import Provenance, write_card
@@ -186,11 +187,11 @@ def save(experiment: Experiment, dataset: Dataset, run: str) -> str:
     """A checkpoint of random weights."""
     facts = build.describe_data(dataset, dataset.index("train"))
     method = build.build_method(experiment, facts)
-    optimizers = build.build_optimization(experiment, method).optimizers
+    state = FullState(method.state_dict(), {})
     store = open_store(run)
     at = TrainingProgress(1, 0, 1)
     return store.join(
-        checkpoint.save(store, method, optimizers, at, end_of_epoch=True, experiment=experiment.resolved(), facts=facts)
+        checkpoint.save(store, state, at, end_of_epoch=True, experiment=experiment.resolved(), facts=facts)
     )
 
 

@@ -37,6 +37,7 @@ from orchestration.config import build
 from orchestration.engine import checkpoint
 from orchestration.engine.loop import AUC
 from orchestration.engine.restore import load_method_state
+from orchestration.engine.strategies.single_process import SingleProcess
 from orchestration.engine.survey import Survey, end_stage
 
 BUILD = Path("build/ccaf")
@@ -84,7 +85,7 @@ def prompts_see(trial: Trial) -> dict[str, float]:
     size = augmentation.height, augmentation.width
     stream = Stream(dataset, "train", parsing=True, size=size, threads=1, cache_bytes=1 << 20)
     survey = Survey(lambda: stream.survey(256), augmentation, torch.float32, "cpu", lambda images: None)
-    found = end_stage(method, survey, experiment.seed)
+    found = end_stage(method, survey, experiment.seed, SingleProcess())
     stream.close()
     return {f"{AUC}{name}": one.auc for name, one in found.items()}
 

@@ -17,13 +17,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import safetensors.torch
-import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from datasets.storage.store import MissingObject, Store, StoreError, open_store
-from methods.method import Method
 from orchestration.engine.loop import TrainingProgress
+from orchestration.engine.strategies.strategy import FullState
 from orchestration.errors import RequestError
 
 FORMAT = 1
@@ -70,8 +68,7 @@ class Checkpoint:
 
 def save(
     store: Store,
-    method: Method,
-    optimizers: dict[str, Optimizer],
+    state: FullState,
     progress: TrainingProgress,
     *,
     end_of_epoch: bool,
@@ -86,10 +83,7 @@ def save(
     written one: `checkpoint.json` comes last.
     """
     folder = folder or folder_of(progress)
-    contents = {
-        FILES[0]: to_bytes(method.state_dict()),
-        FILES[1]: to_bytes(optimizer_tensors(method, optimizers)),
-    }
+    contents = {FILES[0]: to_bytes(state.model), FILES[1]: to_bytes(state.optimizers)}
     for name, data in contents.items():
         store.write(f"{folder}/{name}", data)
     description = {
@@ -320,16 +314,6 @@ def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
         return safetensors.torch.load(data)
     except Exception as error:  # it has an error of its own, and raises others, too
         raise CorruptCheckpointError(f"{where} holds no tensors ({error}).") from error
-
-
-def optimizer_tensors(method: Method, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:
-    tensors = {}
-    for name, parameters in method.parameters_of().items():
-        state = optimizers[name].state
-        for parameter_name, parameter in parameters:
-            for key, value in state.get(parameter, {}).items():
-                tensors[f"{name}/{parameter_name}/{key}"] = torch.as_tensor(value)
-    return tensors
 
 
 def to_bytes(tensors: dict[str, Tensor]) -> bytes:

@@ -20,7 +20,7 @@ from methods.method import Batch, Method, Stage, ended_stage
 from methods.separation import Separation
 from orchestration.engine.arithmetic import DTYPES
 from orchestration.engine.step_backup import StepBackup
-from orchestration.engine.strategies.data_parallel import Strategy
+from orchestration.engine.strategies.strategy import Strategy
 from orchestration.engine.survey import Survey, begin_stage, end_stage
 
 LR_FACTOR = "lr_factor"  # of a group of an optimizer's parameters: on the optimizer's rate
@@ -127,7 +127,7 @@ def train(
         stage = method.stage
         on_images = partial(callbacks.on_survey, stage)
         survey = Survey(feed.survey, feed.augmentation, DTYPES[precision], device, on_images)
-        begin_stage(method, survey, feed.seed)
+        begin_stage(method, survey, feed.seed, strategy)
         is_last = ended_stage(method.stages(), epoch + 1, last or epochs) is not None
         final = feed.num_batches(epoch) - 1 if is_last else None
         started = time.perf_counter()
@@ -144,7 +144,7 @@ def train(
             finished = time.perf_counter()
             unit = "rows" if stage.samples else "images"
             metrics = logs | throughput(unit, host.rows.numel() * strategy.workers, finished - started, host.wait_s)
-            if host.number == final and (found := end_stage(method, survey, feed.seed)):
+            if host.number == final and (found := end_stage(method, survey, feed.seed, strategy)):
                 callbacks.on_stage_end(stage, found)
                 metrics |= {f"{AUC}{name}": one.auc for name, one in found.items()}
             callbacks.on_step(StepReport(step, epoch, host.number, stage.title, metrics))
@@ -183,16 +183,14 @@ def train_step(
                 update = next(updates, None)
             if update is None:
                 break
-            optimizer = optimization.optimizers[update.optimizer]
-            optimizer.zero_grad(set_to_none=True)
             strategy.backward(update.optimizer, update.loss)
             logs = {f"loss/{update.optimizer}": update.loss, **update.logs}
             logs |= {name: update.loss.new_tensor(value) for name, value in (asides or {}).items()}
             means = strategy.mean(torch.stack([v.detach().double() for v in logs.values()]))
-            norm = gradient_norm(optimizer)
+            norm = strategy.gradient_norm(update.optimizer)
             stop_unless_finite(means[0], norm, update.optimizer, progress, host)
-            backup.before(update.optimizer, optimizer)
-            optimizer.step()
+            backup.before(update.optimizer, optimization.optimizers[update.optimizer])
+            strategy.step(update.optimizer)
             names += [*logs, f"gradient-norm/{update.optimizer}"]
             values += [*means, norm.double()]
     except NonFiniteLossError:
@@ -247,12 +245,6 @@ def set_rates(optimization: Optimization, epoch: int) -> None:
     for name, optimizer in optimization.optimizers.items():
         for group in optimizer.param_groups:
             group["lr"] = optimization.rate(name, epoch) * group.get(LR_FACTOR, 1.0)
-
-
-def gradient_norm(optimizer: Optimizer) -> Tensor:
-    """L2 norm over all gradients that the optimizer is about to apply: scalar."""
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    return torch.nn.utils.get_total_norm(gradients)
 
 
 def stop_unless_finite(loss: Tensor, norm: Tensor, optimizer: str, progress: TrainingProgress, host: HostBatch) -> None:

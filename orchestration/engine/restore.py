@@ -1,4 +1,4 @@
-"""A checkpoint's tensors put into a method and its optimizers: all of them, the method's alone, or those that fit new data."""
+"""A checkpoint's tensors put into a method and its optimizers: all of them, the method's, or those that fit new data."""
 
 from __future__ import annotations
 
@@ -9,20 +9,25 @@ from torch.optim import Optimizer
 
 from methods.method import Method
 from orchestration.engine.checkpoint import FILES, Checkpoint, CorruptCheckpointError, load_tensors
-from orchestration.engine.loop import TrainingProgress
+from orchestration.engine.strategies.strategy import OptimizerStates, Strategy
 from orchestration.errors import RequestError
 
 SHOWN_DIFFERENCES = 4
 
 
-def restore(checkpoint: Checkpoint, method: Method, optimizers: dict[str, Optimizer]) -> TrainingProgress:
-    """Restore parameters, buffers and optimizer states in place; return the progress from which training resumes.
+def hand_over(
+    method: Method, optimizers: dict[str, Optimizer], strategy: Strategy, found: Checkpoint | None = None
+) -> None:
+    """Prepare a strategy for a method and its optimizers, with all state of a checkpoint where there is one.
 
     Raises: RequestError naming tensors of the model that do not fit; CorruptCheckpointError for those of the optimizers.
     """
-    load_method_state(method, checkpoint)
-    restore_optimizers(method, optimizers, load_tensors(checkpoint, FILES[1]), checkpoint)
-    return checkpoint.progress
+    states: OptimizerStates = {}
+    if found is not None:
+        load_method_state(method, found)
+        states = optimizer_states(method, found)
+    strategy.prepare(method, optimizers)
+    strategy.load_optimizers(states)
 
 
 def load_method_state(method: nn.Module, checkpoint: Checkpoint) -> None:
@@ -73,10 +78,11 @@ def shape(tensor: Tensor | None) -> str:
     return "absent" if tensor is None else "×".join(map(str, tensor.shape)) or "scalar"
 
 
-def restore_optimizers(
-    method: Method, optimizers: dict[str, Optimizer], tensors: dict[str, Tensor], checkpoint: Checkpoint
-) -> None:
-    """Raises: CorruptCheckpointError where a tensor is of no parameter, or of another shape."""
+def optimizer_states(method: Method, checkpoint: Checkpoint) -> OptimizerStates:
+    """What a strategy's `load_optimizers` takes.
+
+    Raises: CorruptCheckpointError where a tensor is of no parameter, or of another shape.
+    """
 
     def misfit(what: str) -> CorruptCheckpointError:
         place = checkpoint.store.join(checkpoint.folder, FILES[1])
@@ -84,19 +90,19 @@ def restore_optimizers(
             f"{place}: {what}. Delete this checkpoint's folder to resume from the previous one."
         )
 
-    states: dict[str, dict[str, Tensor]] = {}
-    for path, tensor in tensors.items():
-        parameter_path, _, key = path.rpartition("/")
-        states.setdefault(parameter_path, {})[key] = tensor
+    found: dict[str, dict[str, Tensor]] = {}
+    for path, tensor in load_tensors(checkpoint, FILES[1]).items():
+        owner, _, key = path.rpartition("/")
+        found.setdefault(owner, {})[key] = tensor
+    states: dict[tuple[str, str], dict[str, Tensor]] = {}
     for name, parameters in method.parameters_of().items():
         for parameter_name, parameter in parameters:
-            state = states.pop(f"{name}/{parameter_name}", {})
+            state = found.pop(f"{name}/{parameter_name}", {})
             for key, value in state.items():
                 if value.shape not in ((), parameter.shape):
                     raise misfit(f"{name}/{parameter_name}/{key} is {shape(value)}, expected {shape(parameter)}")
             if state:
-                optimizers[name].state[parameter] = {
-                    key: value if key == "step" else value.to(parameter.device) for key, value in state.items()
-                }
-    if states:
-        raise misfit(f"{next(iter(states))} is no parameter that an optimizer trains")
+                states[name, parameter_name] = state
+    if found:
+        raise misfit(f"{next(iter(found))} is no parameter that an optimizer trains")
+    return states

@@ -30,7 +30,8 @@ class StepBackup:
         if not self.to_step:
             return
         owned = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        self.parameters |= {parameter: parameter.detach().clone() for parameter in owned}
+        of_method = [parameter for _, parameter in self.method.parameters_of()[name]]  # others where ZeRO holds copies
+        self.parameters |= {parameter: parameter.detach().clone() for parameter in {*owned, *of_method}}
         self.states.append((optimizer, {p: copied(optimizer.state[p]) for p in owned if p in optimizer.state}))
 
     @torch.no_grad()

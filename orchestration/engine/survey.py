@@ -12,6 +12,7 @@ from datasets.images.augment import Augmentation, preprocess, preprocess_parsing
 from datasets.streaming.stream import HostBatch
 from methods.method import Batch, Method
 from methods.separation import Separation
+from orchestration.engine.strategies.strategy import Strategy
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,18 @@ class Survey:
         return Batch(images, person, clothes, parsing, rows=rows)
 
 
-def begin_stage(method: Method, survey: Survey, seed: int) -> None:
+def begin_stage(method: Method, survey: Survey, seed: int, strategy: Strategy) -> None:
     """Call `method.begin_stage` for the stage of its epoch, unless this process has called it for that stage."""
     if method.begun == method.stage:
         return
-    with surveying(method, survey, seed):
+    with surveying(method, survey, seed), strategy.whole():
         method.begin_stage(method.stage, survey)
     method.begun = method.stage
 
 
-def end_stage(method: Method, survey: Survey, seed: int) -> Mapping[str, Separation]:
+def end_stage(method: Method, survey: Survey, seed: int, strategy: Strategy) -> Mapping[str, Separation]:
     """Call `method.end_stage` for the stage of its epoch."""
-    with surveying(method, survey, seed):
+    with surveying(method, survey, seed), strategy.whole():
         return method.end_stage(method.stage, survey)
 
 

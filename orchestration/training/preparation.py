@@ -20,7 +20,7 @@ from orchestration.config.meta import build_on_meta, outline, per_class_tensors
 from orchestration.config.settings import completed
 from orchestration.config.stored import facts_of
 from orchestration.engine import checkpoint, weights
-from orchestration.engine.restore import load_initial_state, restore
+from orchestration.engine.restore import load_initial_state, load_method_state, optimizer_states
 from orchestration.errors import RequestError
 from orchestration.evaluation.cue_study import check_cues
 from orchestration.evaluation.evaluate import (
@@ -169,7 +169,8 @@ def check_end_of_stage(prepared: Prepared, run: str, stage: str) -> str:
                 "people. Train the stage on these data, or start from the run's weights: remove the stage's name."
             )
         method = build.build_method(prepared.experiment, prepared.facts)
-        restore(found, method, build.build_optimization(prepared.experiment, method).optimizers)
+        load_method_state(method, found)
+        optimizer_states(method, found)
     except (RequestError, StoreError, checkpoint.CorruptCheckpointError) as error:
         raise RequestError(f"init_from = {run}@{stage}: {error}") from error
     return found.address

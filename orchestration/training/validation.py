@@ -14,7 +14,7 @@ from datasets.protocols import protocols
 from datasets.storage.store import Store
 from methods.method import Method
 from orchestration.config.load import Experiment
-from orchestration.engine.strategies.data_parallel import Strategy
+from orchestration.engine.strategies.strategy import Strategy
 from orchestration.evaluation.embed import Embedder, EmbeddingJob, load_features, split_into_tasks
 from orchestration.evaluation.evaluate import clip, open_for_evaluation
 from orchestration.evaluation.modes import rank_modes
@@ -58,13 +58,14 @@ def validate(
     splits = sorted({split for mode in protocol.modes for split in (mode.query, mode.gallery)})
     if strategy.rank == 0:
         scratch.delete_tree("")  # of an interrupted attempt
-    strategy.share_buffers(method)
+    strategy.share_buffers()
     wait_for_all()
     embedder = Embedder(job, (experiment, method))
     indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))
     items = [(split, group) for split in splits for group in split_into_tasks(indexes[split], job.clip).images]
-    for split, group in items[strategy.rank :: strategy.workers]:
-        embedder.embed_group(split, group)
+    with strategy.whole():
+        for split, group in items[strategy.rank :: strategy.workers]:
+            embedder.embed_group(split, group)
     method.train()
     wait_for_all()
     if strategy.rank != 0:

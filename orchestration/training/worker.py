@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,8 +15,7 @@ from datasets.images.decode import DecodeError
 from datasets.shards.dataset import CorruptData, DataError, Dataset
 from datasets.storage.store import Store, open_store
 from datasets.streaming.stream import survey_rows
-from methods.method import Method, MethodError, Stage, ended_stage
-from methods.separation import Separation
+from methods.method import Method, MethodError
 from orchestration import numerics
 from orchestration.config import build
 from orchestration.config.epochs import end_epoch, first_epoch, scored_epochs
@@ -25,17 +23,16 @@ from orchestration.config.load import Experiment
 from orchestration.config.meta import per_class_tensors
 from orchestration.engine import checkpoint, loop, weights
 from orchestration.engine.arithmetic import slowness
-from orchestration.engine.loop import NonFiniteLossError, StepReport, TrainingProgress
-from orchestration.engine.restore import load_initial_state, restore
-from orchestration.engine.strategies.data_parallel import build_strategy
+from orchestration.engine.loop import NonFiniteLossError, TrainingProgress
+from orchestration.engine.restore import hand_over, load_initial_state
+from orchestration.engine.strategies.choice import build_strategy
 from orchestration.errors import RequestError
-from orchestration.tracking import kept_stages
 from orchestration.tracking.journal import FOLDER as JOURNAL
 from orchestration.tracking.journal import Journal, JournalError, ReplayMismatch, environment
 from orchestration.training import stop_signal
-from orchestration.training.activity import SurveyReport
 from orchestration.training.interrupt import Listener
 from orchestration.training.milestones import candidates, milestones, remaining
+from orchestration.training.recorder import Recorder
 
 log = logging.getLogger(__name__)
 
@@ -79,98 +76,6 @@ class WorkerConfig:
     init_from: str | None = None
     weights: str | None = None
     validation: ValidationSchedule | None = None
-
-
-class CheckpointWriter:
-    """Rank 0: writes each step to the journal, and checkpoints as often as the experiment asks for them."""
-
-    def __init__(
-        self,
-        config: WorkerConfig,
-        experiment: Experiment,
-        method: Method,
-        optimization: loop.Optimization,
-        journal: Journal,
-        share: int,
-    ) -> None:
-        """share: the number of rows of the training set that a survey shows this worker."""
-        self.config, self.experiment, self.method, self.optimization = config, experiment, method, optimization
-        self.store = open_store(config.run)
-        self.journal = journal
-        self.report_survey = SurveyReport(self.store, share)
-        self.stages = method.stages()
-        self.end = end_epoch(experiment, self.stages)
-
-    def on_step(self, report: StepReport) -> None:
-        self.journal.record(report)
-
-    def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None:
-        settings = self.experiment.checkpoint
-        stage = None
-        if end_of_epoch:
-            self.journal.flush()
-            stage = ended_stage(self.stages, progress.epoch, self.experiment.epochs)
-            due = progress.epoch % settings.every_epochs == 0 or progress.epoch == self.end or stage is not None
-        else:
-            due = settings.every_batches is not None and progress.batch % settings.every_batches == 0
-        if due:
-            self.save(progress, end_of_epoch=end_of_epoch, ends_stage=stage)
-
-    def on_survey(self, stage: Stage, images: int) -> None:
-        self.report_survey(stage, images)
-
-    def on_stage_end(self, stage: Stage, found: Mapping[str, Separation]) -> None:
-        kept_stages.keep(self.store, stage.name, found)
-
-    def save(self, progress: TrainingProgress, *, end_of_epoch: bool, ends_stage: str | None = None) -> None:
-        self.prune(self.write(progress, end_of_epoch=end_of_epoch, ends_stage=ends_stage))
-
-    def write(
-        self,
-        progress: TrainingProgress,
-        *,
-        end_of_epoch: bool,
-        folder: str | None = None,
-        ends_stage: str | None = None,
-    ) -> str:
-        self.journal.flush()
-        return checkpoint.save(
-            self.store,
-            self.method,
-            self.optimization.optimizers,
-            progress,
-            end_of_epoch=end_of_epoch,
-            experiment=self.config.experiment,
-            facts=self.config.facts,
-            folder=folder,
-            ends_stage=ends_stage,
-        )
-
-    def prune(self, newest: str) -> None:
-        is_selecting = self.experiment.select != "last"
-        checkpoint.prune(self.store, newest, self.experiment.checkpoint.keep, keep_best=is_selecting)
-
-    def record_score(self, progress: TrainingProgress, score: checkpoint.Score) -> None:
-        """Of the checkpoint that was written last."""
-        folder = checkpoint.folder_of(progress)
-        checkpoint.record_score(self.store, folder, score)
-        self.prune(folder)
-
-
-class NullRecorder:
-    """The other ranks: record nothing."""
-
-    def on_step(self, report: StepReport) -> None:
-        """Rank 0 has recorded the same step."""
-
-    def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None:
-        """Rank 0 saves."""
-
-    def on_survey(self, stage: Stage, images: int) -> None:
-        """Rank 0 reports its own share."""
-
-    def on_stage_end(self, stage: Stage, found: Mapping[str, Separation]) -> None:
-        """Rank 0 keeps the same."""
 
 
 def train_worker(loop_config: dict[str, Any]) -> dict[str, Any]:
@@ -224,24 +129,23 @@ class Training:
             load_initial_weights(config, method)
         method.to(device)
         self.optimization = build.build_optimization(experiment, method)
-        self.progress = TrainingProgress(epoch=begin)
-        if found is not None:
-            self.progress = restore(found, method, self.optimization.optimizers)
-        elif begin:
+        self.progress = found.progress if found else TrainingProgress(epoch=begin)
+        if found is None and begin:
             assert config.init_from is not None
-            restore(checkpoint.find(config.init_from), method, self.optimization.optimizers)
-        self.strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
+            found = checkpoint.find(config.init_from)
+        self.strategy = build_strategy()
+        hand_over(method, self.optimization.optimizers, self.strategy, found)
         self.dataset = build.open_data(experiment)
         rank, workers = self.strategy.rank, self.strategy.workers
         self.feed, self.stream = build.build_feed(experiment, self.dataset, rank, workers, method.stages())
-        self.recorder, self.listener = None, None
+        self.journal, self.listener = None, None
         if rank == 0:
             self.listener = Listener(store)
             if warning := slowness(experiment.precision, device):
                 log.warning(warning)
-            journal = Journal(store, environment(experiment))
-            share = len(survey_rows(self.dataset.index("train").group, rank, workers))
-            self.recorder = CheckpointWriter(config, experiment, method, self.optimization, journal, share)
+            self.journal = Journal(store, environment(experiment))
+        share = len(survey_rows(self.dataset.index("train").group, rank, workers))
+        self.recorder = Recorder(store, experiment, config.facts, method.stages(), self.strategy, self.journal, share)
 
     def milestones(self) -> list[int]:
         """The epochs, counted from 1, at whose ends training is to pause: those still to come, and the last."""
@@ -264,7 +168,7 @@ class Training:
                 self.feed,
                 self.optimization,
                 self.strategy,
-                self.recorder or NullRecorder(),
+                self.recorder,
                 epochs=epochs,
                 precision=self.experiment.precision,
                 device=self.device,
@@ -274,12 +178,11 @@ class Training:
             )
         except NonFiniteLossError as error:
             error.args = (f"{error} The batch: {', '.join(batch_keys(self.dataset, error.rows))}",)
-            if self.recorder:
-                at = error.progress
-                self.recorder.write(at, end_of_epoch=False, folder=f"{LAST_STATES}/{at.step:08d}")
+            at = error.progress
+            self.recorder.write(at, end_of_epoch=False, folder=f"{LAST_STATES}/{at.step:08d}")
             raise
         is_complete = self.progress.epoch >= epochs
-        if self.recorder and not is_complete:
+        if not is_complete:
             self.recorder.save(self.progress, end_of_epoch=False)
         return is_complete
 
@@ -302,14 +205,14 @@ class Training:
         if at is not None and at.progress == self.progress and at.score is not None and at.score.by == by:
             return
         metrics = self.validate(epoch, on_test=not split.startswith("val_"))
-        if self.recorder:
+        if self.journal:
             self.recorder.record_score(self.progress, checkpoint.Score(metrics[metric], by))
 
     def close(self) -> None:
         if self.listener:
             self.listener.close()
-        if self.recorder:
-            self.recorder.journal.close()
+        if self.journal:
+            self.journal.close()
         self.stream.close()
         if self.dataset.store.stats.retries:
             log.warning("reads of %s needed retries: %s", self.dataset.address, self.dataset.store.stats)

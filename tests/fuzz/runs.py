@@ -17,7 +17,9 @@ from orchestration.config.build import build_method, build_optimization
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.engine.loop import StepReport, TrainingProgress
-from orchestration.engine.restore import restore
+from orchestration.engine.restore import hand_over
+from orchestration.engine.strategies.single_process import SingleProcess, optimizer_tensors
+from orchestration.engine.strategies.strategy import FullState
 from orchestration.evaluation.embed import read_model
 from orchestration.tracking.forwarder import Stream
 from orchestration.tracking.journal import FOLDER, Journal, read_steps
@@ -58,10 +60,11 @@ def checkpoints() -> Files:
     sum(parameter.sum() for parameter in method.parameters()).backward()  # type: ignore[union-attr]
     for optimizer in optimizers.values():
         optimizer.step()
+    state = FullState(method.state_dict(), optimizer_tensors(method, optimizers))
     with tempfile.TemporaryDirectory() as folder:
         for step in STEPS:
             checkpoint.save(
-                open_store(folder), method, optimizers, TrainingProgress(0, int(step), int(step)),
+                open_store(folder), state, TrainingProgress(0, int(step), int(step)),
                 end_of_epoch=False, experiment=experiment().resolved(), facts=FACTS,
             )  # fmt: skip
         return content(Path(folder))
@@ -93,7 +96,7 @@ def run(given: Any, folder: Path) -> Case:
             found = checkpoint.latest_whole(open_store(str(folder)))
             assert found is not None
             method = build_method(experiment(), FACTS)
-            restore(found, method, build_optimization(experiment(), method).optimizers)
+            hand_over(method, build_optimization(experiment(), method).optimizers, SingleProcess(), found)
         else:
             read_model(address)
 

@@ -8,6 +8,7 @@ from orchestration.config import build
 from orchestration.config.load import Experiment
 from orchestration.engine import checkpoint
 from orchestration.engine.loop import TrainingProgress
+from orchestration.engine.strategies.strategy import FullState
 
 
 def checkpoint_of(experiment: Experiment, run: str, seed: int, epoch: int = 1) -> str:
@@ -18,7 +19,7 @@ def checkpoint_of(experiment: Experiment, run: str, seed: int, epoch: int = 1) -
     method = build.build_method(wanted, facts)
     store = open_store(run)
     folder = checkpoint.save(
-        store, method, build.build_optimization(wanted, method).optimizers, TrainingProgress(epoch, 0, epoch),
+        store, FullState(method.state_dict(), {}), TrainingProgress(epoch, 0, epoch),
         end_of_epoch=True, experiment=wanted.resolved(), facts=facts,
     )  # fmt: skip
     return store.join(folder)

@@ -1,52 +1,21 @@
-"""How one step is spread over workers: alone, or data-parallel with gradients averaged in fixed buckets."""
+"""Data-parallel: every worker holds all state, and gradients are averaged in fixed buckets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from methods.method import Method
+from orchestration.engine.strategies.single_process import SingleProcess
+from orchestration.engine.strategies.strategy import owned_parameters
 
 BUCKET_BYTES = 8 << 20
-
-
-class Strategy(Protocol):
-    """What the loop asks of a strategy. `rank` counts from 0; `workers` is the number of processes that share a batch."""
-
-    rank: int
-    workers: int
-
-    def backward(self, optimizer: str, loss: Tensor) -> None:
-        """Leave in `.grad` of the optimizer's parameters the mean over all workers of the gradient of `loss`."""
-
-    def mean(self, values: Tensor) -> Tensor:
-        """The mean of `values` over the workers (same shape and dtype on each)."""
-
-    def share_buffers(self, module: nn.Module) -> None:
-        """Give every worker rank 0's buffers, in place.
-
-        Workers whose batch norms are not synchronised have running statistics of their own. A checkpoint holds rank 0's.
-        """
-
-
-class SingleProcess:
-    """One process holds the whole batch."""
-
-    rank = 0
-    workers = 1
-
-    def backward(self, optimizer: str, loss: Tensor) -> None:
-        loss.backward()
-
-    def mean(self, values: Tensor) -> Tensor:
-        return values
-
-    def share_buffers(self, module: nn.Module) -> None:
-        """They are rank 0's."""
 
 
 @dataclass
@@ -60,7 +29,7 @@ class Bucket:
     work: dist.Work | None = None
 
 
-class DataParallel:
+class DataParallel(SingleProcess):
     """Averages each update's gradients over the workers while the backward pass is still running.
 
     Buckets follow registration order and are never rebuilt. They are sent last first, strictly in that order, whatever
@@ -70,14 +39,17 @@ class DataParallel:
     process; methods run the same code on every worker, so it is the same parameters everywhere.
     """
 
-    def __init__(self, parameters: Mapping[str, Sequence[Parameter]], bucket_bytes: int = BUCKET_BYTES) -> None:
-        self.rank, self.workers = dist.get_rank(), dist.get_world_size()
+    def __init__(self, bucket_bytes: int = BUCKET_BYTES) -> None:
+        self.rank, self.workers, self.bucket_bytes = dist.get_rank(), dist.get_world_size(), bucket_bytes
         group = dist.new_group()
         assert isinstance(group, dist.ProcessGroup)
         self.group = group
-        self.buckets = {name: fixed_buckets(owned, bucket_bytes) for name, owned in parameters.items()}
         self.active: str | None = None
         self.next_bucket = 0
+
+    def prepare(self, method: Method, optimizers: dict[str, Optimizer]) -> None:
+        super().prepare(method, optimizers)
+        self.buckets = {name: fixed_buckets(p, self.bucket_bytes) for name, p in owned_parameters(method).items()}
         for name, buckets in self.buckets.items():
             for bucket in buckets:
                 for parameter in bucket.parameters:
@@ -105,6 +77,7 @@ class DataParallel:
             bucket.work = dist.all_reduce(bucket.flat, group=self.group, async_op=True)
 
     def backward(self, optimizer: str, loss: Tensor) -> None:
+        self.optimizers[optimizer].zero_grad(set_to_none=True)
         buckets = self.buckets[optimizer]
         for bucket in buckets:
             bucket.missing = len(bucket.parameters)
@@ -122,9 +95,9 @@ class DataParallel:
         return total / self.workers
 
     @torch.no_grad()
-    def share_buffers(self, module: nn.Module) -> None:
+    def share_buffers(self) -> None:
         by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for buffer in module.buffers():
+        for buffer in self.method.buffers():
             by_dtype.setdefault(buffer.dtype, []).append(buffer)
         for buffers in by_dtype.values():
             flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
@@ -158,10 +131,3 @@ def fixed_buckets(parameters: Iterable[Parameter], bucket_bytes: int) -> list[Bu
         buckets[-1].parameters.append(parameter)
         size += num_bytes
     return buckets
-
-
-def build_strategy(parameters: Mapping[str, Sequence[Parameter]]) -> SingleProcess | DataParallel:
-    """Data-parallel where a process group of several workers is initialised, else one process."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        return DataParallel(parameters)
-    return SingleProcess()

@@ -21,6 +21,8 @@ from methods.method import Method
 from orchestration.engine import checkpoint
 from orchestration.engine.checkpoint import CorruptCheckpointError, Score
 from orchestration.engine.loop import TrainingProgress
+from orchestration.engine.strategies.single_process import optimizer_tensors
+from orchestration.engine.strategies.strategy import FullState
 from orchestration.training.worker import common_checkpoint
 from tests.orchestration.processes import in_processes
 
@@ -37,9 +39,10 @@ def write(folder: Path, *steps: int, keep: int | None = None, select: str = "las
     optimizer = torch.optim.Adam(method.parameters())
     method(torch.ones(1, 2)).sum().backward()
     optimizer.step()
+    state = FullState(method.state_dict(), optimizer_tensors(cast("Method", method), {"model": optimizer}))
     for step in steps:
         written = checkpoint.save(
-            store, cast("Method", method), {"model": optimizer}, TrainingProgress(0, step, step),
+            store, state, TrainingProgress(0, step, step),
             end_of_epoch=False, experiment={"name": "tiny", "select": select}, facts={"num_persons": 2},
         )  # fmt: skip
         checkpoint.prune(store, written, keep)

@@ -20,8 +20,9 @@ from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint, loop
 from orchestration.engine.loop import NonFiniteLossError, TrainingProgress
-from orchestration.engine.restore import restore
-from orchestration.engine.strategies.data_parallel import build_strategy
+from orchestration.engine.restore import hand_over
+from orchestration.engine.strategies.choice import build_strategy
+from orchestration.engine.strategies.strategy import FullState
 from tests.orchestration.processes import in_processes
 from tests.orchestration.recorder import Recorder
 from tests.tiny import tiny_dataset
@@ -50,11 +51,10 @@ def train(
     facts = build.describe_data(dataset, dataset.index("train"))
     method = build.build_method(described, facts)
     optimization = build.build_optimization(described, method)
-    start = TrainingProgress()
-    if from_run:
-        found = checkpoint.find(str(run))
-        start = restore(found, method, optimization.optimizers)
-    strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
+    found = checkpoint.find(str(run)) if from_run else None
+    start = found.progress if found else TrainingProgress()
+    strategy = build_strategy()
+    hand_over(method, optimization.optimizers, strategy, found)
     feed, stream = build.build_feed(described, dataset, strategy.rank, strategy.workers, method.stages())
     recorder = recorder or Recorder()
     try:
@@ -65,7 +65,7 @@ def train(
     except KeyboardInterrupt:
         assert run is not None
         checkpoint.save(
-            open_store(run), method, optimization.optimizers, recorder.reached[-1],
+            open_store(run), strategy.full_state(), recorder.reached[-1],
             end_of_epoch=False, experiment=wanted, facts=facts,
         )  # fmt: skip
     finally:
@@ -102,12 +102,13 @@ def stopped_by_rank_0(wanted: dict[str, Any]) -> tuple[TrainingProgress, list[di
     described = Experiment.from_resolved(wanted)
     dataset = Dataset.open(described.data)
     method = build.build_method(described, build.describe_data(dataset, dataset.index("train")))
-    strategy = build_strategy({name: [p for _, p in owned] for name, owned in method.parameters_of().items()})
+    optimization, strategy = build.build_optimization(described, method), build_strategy()
+    strategy.prepare(method, optimization.optimizers)
     feed, stream = build.build_feed(described, dataset, strategy.rank, strategy.workers, method.stages())
     recorder = Recorder()
     with closing(stream):
         reached = loop.train(
-            method, feed, build.build_optimization(described, method), strategy, recorder, epochs=described.epochs,
+            method, feed, optimization, strategy, recorder, epochs=described.epochs,
             is_asked_to_stop=lambda: strategy.rank == 0 and len(recorder.steps) == 3,
         )  # fmt: skip
     assert reached == recorder.reached[-1]
@@ -146,7 +147,7 @@ def first_batch(wanted: Experiment) -> tuple[HostBatch, loop.Feed, Batch]:
     feed, stream = build.build_feed(wanted, dataset, 0, 1, (Stage("all", 0, ("model",)),))
     host = next(feed.batches(0, 0))
     stream.close()
-    return host, feed, loop.to_device(host, feed, 0, build_strategy({}), "cpu", torch.float32)
+    return host, feed, loop.to_device(host, feed, 0, build_strategy(), "cpu", torch.float32)
 
 
 def test_any_method_sees_images_and_then_the_same_in_other_clothes_with_the_same_labels(data: str) -> None:
@@ -215,7 +216,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(data:
         return tuple(torch.full_like(x, torch.nan) for x in inputs) if states else inputs
 
     method.classifier.register_forward_pre_hook(nan_from_the_third_step)
-    strategy = build_strategy({})
+    strategy = build_strategy()
+    strategy.prepare(method, optimization.optimizers)
     with pytest.raises(NonFiniteLossError, match=r"step 2 \(epoch 0, batch 2\).*learning rate") as raised:
         loop.train(method, replace(feed, batches=poisoned), optimization, strategy, Poison(), epochs=EPOCHS)
     stream.close()
@@ -240,11 +242,11 @@ def test_only_the_newest_checkpoints_are_kept(data: str, tmp_path: Path) -> None
     dataset = Dataset.open(data)
     facts = build.describe_data(dataset, dataset.index("train"))
     method = build.build_method(described, facts)
-    optimizers = build.build_optimization(described, method).optimizers
+    state = FullState(method.state_dict(), {})
     store = open_store(str(tmp_path))
     for step in range(4):
         folder = checkpoint.save(
-            store, method, optimizers, TrainingProgress(0, step, step),
+            store, state, TrainingProgress(0, step, step),
             end_of_epoch=False, experiment=described.resolved(), facts=facts,
         )  # fmt: skip
         checkpoint.prune(store, folder, keep=2)

@@ -22,8 +22,8 @@ from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint, loop
 from orchestration.engine.loop import TrainingProgress
-from orchestration.engine.restore import restore
-from orchestration.engine.strategies.data_parallel import build_strategy
+from orchestration.engine.restore import hand_over
+from orchestration.engine.strategies.choice import build_strategy
 from orchestration.engine.survey import Survey as ReadSurvey
 from orchestration.engine.survey import begin_stage, end_stage
 from tests.orchestration.processes import in_processes
@@ -66,11 +66,10 @@ class Run:
             self.facts = build.describe_data(self.dataset, self.dataset.index("train"))
             self.method: Any = build.build_method(self.experiment, self.facts)
         self.optimization = build.build_optimization(self.experiment, self.method)
-        self.start = TrainingProgress()
-        if run is not None and (found := checkpoint.latest(open_store(run))):
-            self.start = restore(found, self.method, self.optimization.optimizers)
-        owned = {name: [p for _, p in pairs] for name, pairs in self.method.parameters_of().items()}
-        self.strategy = build_strategy(owned)
+        found = checkpoint.latest(open_store(run)) if run is not None else None
+        self.start = found.progress if found else TrainingProgress()
+        self.strategy = build_strategy()
+        hand_over(self.method, self.optimization.optimizers, self.strategy, found)
         self.recorder = recorder or Recorder()
         self.feed, self.stream = build.build_feed(
             self.experiment, self.dataset, self.strategy.rank, self.strategy.workers, self.method.stages()
@@ -141,7 +140,7 @@ def test_killed_in_either_stage_it_ends_bit_identical(
     with closing(before.stream), pytest.raises(KeyboardInterrupt):
         before.train()
     checkpoint.save(
-        open_store(str(tmp_path)), before.method, before.optimization.optimizers, before.recorder.reached[-1],
+        open_store(str(tmp_path)), before.strategy.full_state(), before.recorder.reached[-1],
         end_of_epoch=False, experiment=wanted, facts=before.facts,
     )  # fmt: skip
     after = Run(wanted, run=str(tmp_path))
@@ -187,7 +186,7 @@ def test_a_stage_begins_once_and_once_more_where_training_resumes_inside_it(data
             run.train(epochs)
             if epochs == 1:
                 checkpoint.save(
-                    open_store(str(tmp_path)), run.method, run.optimization.optimizers, run.start,
+                    open_store(str(tmp_path)), run.strategy.full_state(), run.start,
                     end_of_epoch=True, experiment=wanted, facts=run.facts,
                 )  # fmt: skip
     resumed = Run(wanted, run=str(tmp_path))
@@ -253,10 +252,10 @@ def test_a_survey_leaves_the_state_the_mode_and_the_random_numbers_as_they_were(
         expected = torch.randn(4)
         torch.manual_seed(11)
         survey = ReadSurvey(run.feed.survey, run.feed.augmentation, torch.float32, "cpu", lambda images: None)
-        begin_stage(run.method, survey, seed=3)
+        begin_stage(run.method, survey, 3, run.strategy)
         assert torch.equal(torch.randn(4), expected)
         torch.manual_seed(11)
-        assert end_stage(run.method, survey, seed=3).keys() == {"anchors"}
+        assert end_stage(run.method, survey, 3, run.strategy).keys() == {"anchors"}
         assert torch.equal(torch.randn(4), expected)
     after = run.state()
     assert before.keys() == after.keys()
@@ -275,7 +274,7 @@ def test_a_stage_that_does_not_iterate_its_survey_reads_nothing(data: str) -> No
     with closing(run.stream):
         run.method.begin_epoch(FIRST)
         survey = ReadSurvey(unwanted, run.feed.augmentation, torch.float32, "cpu", lambda images: None)
-        begin_stage(run.method, survey, seed=3)
+        begin_stage(run.method, survey, 3, run.strategy)
         assert run.method.begins == ["identity"]
         assert run.stream.stats.groups_read == 0
 

@@ -13,10 +13,10 @@ from torch.optim import SGD, Adam, Optimizer
 
 from datasets.streaming.stream import HostBatch
 from methods.method import Batch, Method
-from orchestration.engine.checkpoint import optimizer_tensors
 from orchestration.engine.loop import NonFiniteLossError, Optimization, TrainingProgress, train_step
 from orchestration.engine.step_backup import StepBackup
-from orchestration.engine.strategies.data_parallel import build_strategy
+from orchestration.engine.strategies.choice import build_strategy
+from orchestration.engine.strategies.single_process import optimizer_tensors
 from tests.methods.variants import batch, build, share
 from tests.orchestration.processes import in_processes
 
@@ -66,7 +66,8 @@ def before_and_after(variant: str, epoch: int, steps: int, poison: Poison) -> li
     method = build(variant).train()
     method.begin_epoch(epoch)
     optimizers = optimizers_of(method)
-    strategy = build_strategy({name: [p for _, p in pairs] for name, pairs in method.parameters_of().items()})
+    strategy = build_strategy()
+    strategy.prepare(method, optimizers)
     optimization = Optimization(optimizers, lambda name, epoch: 1.0)
 
     def step(seed: int, change: Poison = lambda _, same: same) -> None:

@@ -24,9 +24,10 @@ from orchestration.progress import Progress
 from orchestration.tracking.segments import SegmentReader
 from orchestration.training import worker
 from orchestration.training.preparation import check_same_experiment
+from orchestration.training.recorder import Recorder
 from orchestration.training.selection import check_candidates, choose_checkpoint, measured_by
 from orchestration.training.validation import FOLDER
-from orchestration.training.worker import CheckpointWriter, Training, WorkerConfig
+from orchestration.training.worker import Training, WorkerConfig
 from tests.orchestration.processes import in_processes
 from tests.tiny import tiny_dataset
 
@@ -181,16 +182,17 @@ def test_a_run_killed_in_mid_epoch_has_the_same_scores_and_bits(
     runs: Runs, every: Store, expected: dict[str, float], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     name, words = f"mid-{step}", (SELECT, "checkpoint.every_batches=1")
-    on_step = CheckpointWriter.on_step
+    on_step = Recorder.on_step
 
-    def killed(self: CheckpointWriter, report: StepReport) -> None:
+    def killed(self: Recorder, report: StepReport) -> None:
         on_step(self, report)
         if report.step == step:
+            assert self.journal
             self.journal.flush()
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(CheckpointWriter, "on_step", killed)
+        patch.setattr(Recorder, "on_step", killed)
         with pytest.raises(Killed):
             runs.train(name, *words)
     store = runs.train(name, *words)

@@ -14,7 +14,7 @@ from datasets.storage.store import open_store
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
-from orchestration.engine.strategies.data_parallel import build_strategy
+from orchestration.engine.strategies.choice import build_strategy
 from orchestration.evaluation.embed import Embedder, EmbeddingJob, load_features
 from orchestration.evaluation.evaluate import open_for_evaluation
 from orchestration.evaluation.modes import rank_modes
@@ -71,7 +71,8 @@ def scored(tree: dict[str, Any], run: str) -> tuple[dict[str, float], dict[str, 
     dataset = build.open_data(experiment)
     facts = build.describe_data(dataset, dataset.index("train"))
     method = build.build_method(experiment, facts)
-    strategy = build_strategy({})
+    strategy = build_strategy()
+    strategy.prepare(method, {})
     images = torch.randn(8, 3, 32, 16, generator=torch.Generator().manual_seed(strategy.rank))
     for scale in range(1, 6):
         method(images * (strategy.rank + scale))

@@ -1,12 +1,15 @@
 """Data-parallel gradients equal those of one process, in whatever order they arrive."""
 
-from collections.abc import Sequence
+from typing import cast
 
 import pytest
 import torch
 from torch import nn
+from torch.optim import SGD, Optimizer
 
-from orchestration.engine.strategies.data_parallel import DataParallel, SingleProcess, fixed_buckets
+from methods.method import Method
+from orchestration.engine.strategies.data_parallel import DataParallel, fixed_buckets
+from orchestration.engine.strategies.single_process import SingleProcess
 from tests.orchestration.processes import in_processes
 
 
@@ -24,22 +27,26 @@ class TwoHeads(nn.Module):
         hidden = self.body(x).tanh()
         return self.late(hidden), self.other(hidden.detach())
 
+    def parameters_of(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        named = list(self.named_parameters())
+        return {
+            "model": [pair for pair in named if not pair[0].startswith("other")],
+            "other": [pair for pair in named if pair[0].startswith("other")],
+        }
+
 
 def build() -> TwoHeads:
     torch.manual_seed(0)
     return TwoHeads().double()
 
 
-def owned(model: TwoHeads) -> dict[str, Sequence[nn.Parameter]]:
-    other = list(model.other.parameters())
-    return {"model": [p for p in model.parameters() if all(p is not o for o in other)], "other": other}
-
-
 def gradients(workers: int, bucket_bytes: int) -> dict[str, torch.Tensor | None]:
     """Two updates from one forward pass, as methods make them."""
     model = build()
     x = torch.randn(8, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    strategy = DataParallel(owned(model), bucket_bytes) if workers > 1 else SingleProcess()
+    strategy = DataParallel(bucket_bytes) if workers > 1 else SingleProcess()
+    optimizers: dict[str, Optimizer] = {n: SGD([p for _, p in pairs]) for n, pairs in model.parameters_of().items()}
+    strategy.prepare(cast("Method", model), optimizers)
     share = 8 // workers
     main, other = model(x[strategy.rank * share : (strategy.rank + 1) * share])
     strategy.backward("other", other.square().mean())
@@ -52,7 +59,7 @@ BUCKET_BYTES = {"one each": 1, "several": 200, "all in one": 1 << 20}
 
 def everything() -> tuple[dict[str, dict[str, torch.Tensor | None]], list[float]]:
     """What the tests ask of two workers, in one start of processes: gradients by bucket size, and a mean over ranks."""
-    strategy = DataParallel({})
+    strategy = DataParallel()
     mean = strategy.mean(torch.tensor([float(strategy.rank), 1.0]))
     return {name: gradients(2, size) for name, size in BUCKET_BYTES.items()}, mean.tolist()
 

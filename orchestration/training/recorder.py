@@ -1,0 +1,105 @@
+"""What a worker notes while it trains: the journal's steps, checkpoints, what stages tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasets.storage.store import Store
+from methods.method import Stage, ended_stage
+from methods.separation import Separation
+from orchestration.config.epochs import end_epoch
+from orchestration.config.load import Experiment
+from orchestration.engine import checkpoint
+from orchestration.engine.loop import StepReport, TrainingProgress
+from orchestration.engine.strategies.strategy import Strategy
+from orchestration.tracking import kept_stages
+from orchestration.tracking.journal import Journal
+from orchestration.training.activity import SurveyReport
+
+
+class Recorder:
+    """What a worker notes of its training: rank 0 writes each step to the journal, and checkpoints as often as the experiment
+    asks for them. The other ranks take part where a checkpoint gathers what they hold."""
+
+    def __init__(
+        self,
+        store: Store,
+        experiment: Experiment,
+        facts: dict[str, Any],
+        stages: Sequence[Stage],
+        strategy: Strategy,
+        journal: Journal | None,
+        share: int,
+    ) -> None:
+        """store: the run's. facts: `build.describe_data`. journal: of rank 0.
+        share: the number of rows of the training set that a survey shows this worker.
+        """
+        self.store, self.experiment, self.facts, self.stages = store, experiment, facts, stages
+        self.strategy, self.journal = strategy, journal
+        self.report_survey = SurveyReport(self.store, share)
+        self.end = end_epoch(experiment, stages)
+
+    def on_step(self, report: StepReport) -> None:
+        if self.journal:
+            self.journal.record(report)
+
+    def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None:
+        settings = self.experiment.checkpoint
+        stage = None
+        if end_of_epoch:
+            if self.journal:
+                self.journal.flush()
+            stage = ended_stage(self.stages, progress.epoch, self.experiment.epochs)
+            due = progress.epoch % settings.every_epochs == 0 or progress.epoch == self.end or stage is not None
+        else:
+            due = settings.every_batches is not None and progress.batch % settings.every_batches == 0
+        if due:
+            self.save(progress, end_of_epoch=end_of_epoch, ends_stage=stage)
+
+    def on_survey(self, stage: Stage, images: int) -> None:
+        if self.journal:
+            self.report_survey(stage, images)
+
+    def on_stage_end(self, stage: Stage, found: Mapping[str, Separation]) -> None:
+        if self.journal:
+            kept_stages.keep(self.store, stage.name, found)
+
+    def save(self, progress: TrainingProgress, *, end_of_epoch: bool, ends_stage: str | None = None) -> None:
+        self.write(progress, end_of_epoch=end_of_epoch, ends_stage=ends_stage)
+        self.prune(checkpoint.folder_of(progress))
+
+    def write(
+        self,
+        progress: TrainingProgress,
+        *,
+        end_of_epoch: bool,
+        folder: str | None = None,
+        ends_stage: str | None = None,
+    ) -> None:
+        """Called on all ranks together."""
+        state = self.strategy.full_state()
+        if self.journal is None:
+            return
+        self.journal.flush()
+        checkpoint.save(
+            self.store,
+            state,
+            progress,
+            end_of_epoch=end_of_epoch,
+            experiment=self.experiment.resolved(),
+            facts=self.facts,
+            folder=folder,
+            ends_stage=ends_stage,
+        )
+
+    def prune(self, newest: str) -> None:
+        if self.journal:
+            is_selecting = self.experiment.select != "last"
+            checkpoint.prune(self.store, newest, self.experiment.checkpoint.keep, keep_best=is_selecting)
+
+    def record_score(self, progress: TrainingProgress, score: checkpoint.Score) -> None:
+        """Of the checkpoint that was written last, by rank 0."""
+        folder = checkpoint.folder_of(progress)
+        checkpoint.record_score(self.store, folder, score)
+        self.prune(folder)
