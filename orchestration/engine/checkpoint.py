@@ -20,6 +20,7 @@ import safetensors.torch
 from torch import Tensor
 
 from datasets.storage.store import MissingObject, Store, StoreError, open_store
+from orchestration.engine.chain import Chain, chain_of
 from orchestration.engine.loop import TrainingProgress
 from orchestration.engine.strategies.strategy import FullState
 from orchestration.errors import RequestError
@@ -59,6 +60,7 @@ class Checkpoint:
     facts: dict[str, Any]
     digests: dict[str, str]
     ends_stage: str | None = None  # the stage whose last step it follows
+    chain: Chain | None = None  # None: an older version wrote it
     score: Score | None = None
 
     @property
@@ -76,6 +78,7 @@ def save(
     facts: dict[str, Any],
     folder: str | None = None,
     ends_stage: str | None = None,
+    chain: Chain | None = None,
 ) -> str:
     """Write a checkpoint below the run's `store` and return its folder.
 
@@ -91,6 +94,7 @@ def save(
         "position": asdict(progress),
         "end_of_epoch": end_of_epoch,
         "ends_stage": ends_stage,
+        "chain": asdict(chain) if chain else None,
         "experiment": experiment,
         "facts": facts,
         "digests": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
@@ -223,6 +227,7 @@ def read(store: Store, folder: str) -> Checkpoint:
                 facts=dict(description["facts"]),
                 digests={name: str(description["digests"][name]) for name in FILES},
                 ends_stage=stage_name(description.get("ends_stage")),
+                chain=chain_of(description.get("chain")),
                 score=score_of(description.get("score")),
             )
     except (ValueError, LookupError, TypeError, RecursionError) as error:  # JSON, but not ours; or none

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from datasets.storage.store import Store
 from orchestration import numerics
+from orchestration.engine.chain import Chain
 from orchestration.tracking.segments import FLUSH_S, JournalError, Record, SegmentReader, SegmentWriter
 
 if TYPE_CHECKING:
     from orchestration.config.load import Experiment
     from orchestration.engine.loop import StepReport
+    from orchestration.engine.strategies.strategy import Strategy
 
 FOLDER = "journal"
 MEASURED = ("speed/", "memory/")  # metrics of the machine, not of the training: they differ when a step is replayed
@@ -40,12 +42,13 @@ class ReplayMismatch(RuntimeError):  # noqa: N818 — the name says what happene
         self.step, self.metric, self.recorded, self.replayed = step, metric, recorded, replayed
 
 
-def environment(experiment: Experiment) -> dict[str, Any]:
+def environment(experiment: Experiment, strategy: Strategy) -> dict[str, Any]:
     """Everything that must be equal for a repeated step to be bit-identical. Call it in the training process."""
     import torch  # not at the top: the forwarder reads journals without it
 
     return {
-        "workers": experiment.workers,
+        "workers": strategy.workers,
+        "strategy": strategy.name,
         "threads": experiment.threads,
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "numerics": experiment.numerics,
@@ -78,13 +81,14 @@ def installed(library: str) -> str:
 class Journal:
     """Writer of the steps of one run. Training starts or continues with the first step recorded.
 
-    A step that the journal has already is compared: bit for bit on the CPU in the environment in which it was written.
-    Otherwise (another number of workers, another processor, a GPU) the losses of the first repeated step must agree to
-    1e-3. Later ones drift apart by rounding; `largest_difference` is the largest relative difference.
+    A step that the journal has already is compared: bit for bit on the CPU where its weights went through the same chain of
+    environments. Otherwise (another number of workers now or before, another processor, a GPU) the losses of the first
+    repeated step must agree to 1e-3. Later ones drift apart by rounding; `largest_difference` is the largest relative
+    difference.
     """
 
-    def __init__(self, store: Store, environment: Mapping[str, Any], *, flush_s: float = FLUSH_S) -> None:
-        self.store, self.environment, self.flush_s = store, dict(environment), flush_s
+    def __init__(self, store: Store, chain: Chain, *, flush_s: float = FLUSH_S) -> None:
+        self.store, self.chain, self.flush_s = store, chain, flush_s
         self.changes: dict[str, list[Any]] = {}
         self.largest_difference = 0.0
         self._next_step: int | None = None
@@ -120,15 +124,20 @@ class Journal:
         for header, record in read_steps(self.store):
             last, previous = record["step"], header["environment"]
             if last >= step:
-                self._recorded[last] = previous, record
+                self._recorded[last] = header, record
         if last < step - 1:
             raise JournalError(
                 f"the journal at {self.store.join(FOLDER)} ends with step {last}, and training continues with "
                 f"step {step}: steps are missing. Restore the journal's files, or start a new run with --init-from."
             )
         self._next_step = step
-        self.changes = changes(previous, self.environment)
-        header = {"environment": self.environment, "changes": self.changes, "began": time.time_ns() // 1_000_000}
+        self.changes = changes(previous, self.chain.environment)
+        header = {
+            "environment": self.chain.environment,
+            "chain": self.chain.digest,
+            "changes": self.changes,
+            "began": time.time_ns() // 1_000_000,
+        }
         self._writer = SegmentWriter(self.store, FOLDER, header, flush_s=self.flush_s)
         return self._writer
 
@@ -147,12 +156,12 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _compare(self, environment: Record, recorded: Record, replayed: Record) -> None:
+    def _compare(self, header: Record, recorded: Record, replayed: Record) -> None:
         step = recorded["step"]
         for key in ("epoch", "batch", "stage"):
             if recorded[key] != replayed[key]:
                 raise ReplayMismatch(step, key, recorded[key], replayed[key], "the sequence of batches differs")
-        exact = environment == self.environment and self.environment.get("device", "cpu") == "cpu"
+        exact = header.get("chain") == self.chain.digest and self.chain.environment.get("device", "cpu") == "cpu"
         if exact and not self._drifted:
             compare_bits(step, recorded["metrics"], replayed["metrics"])
             return
@@ -217,7 +226,7 @@ def compare_bits(step: int, recorded: Mapping[str, float], replayed: Mapping[str
             continue
         before, now = recorded.get(name), replayed.get(name)
         if repr(before) != repr(now):  # repr differs for any two float64, and NaN equals NaN
-            raise ReplayMismatch(step, name, before, now, "compared bit for bit: the same environment")
+            raise ReplayMismatch(step, name, before, now, "compared bit for bit: the same environments")
 
 
 def compare_losses(step: int, recorded: Mapping[str, float], replayed: Mapping[str, float], tolerance: float) -> float:

@@ -91,6 +91,7 @@ class Recorder:
             facts=self.facts,
             folder=folder,
             ends_stage=ends_stage,
+            chain=self.journal.chain,
         )
 
     def prune(self, newest: str) -> None:

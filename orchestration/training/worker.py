@@ -23,6 +23,7 @@ from orchestration.config.load import Experiment
 from orchestration.config.meta import per_class_tensors
 from orchestration.engine import checkpoint, loop, weights
 from orchestration.engine.arithmetic import slowness
+from orchestration.engine.chain import continued
 from orchestration.engine.loop import NonFiniteLossError, TrainingProgress
 from orchestration.engine.restore import hand_over, load_initial_state
 from orchestration.engine.strategies.choice import build_strategy
@@ -143,7 +144,9 @@ class Training:
             self.listener = Listener(store)
             if warning := slowness(experiment.precision, device):
                 log.warning(warning)
-            self.journal = Journal(store, environment(experiment))
+            before = self.resumed.chain if self.resumed else None
+            chain = continued(before, environment(experiment, self.strategy), self.progress.step)
+            self.journal = Journal(store, chain)
         share = len(survey_rows(self.dataset.index("train").group, rank, workers))
         self.recorder = Recorder(store, experiment, config.facts, method.stages(), self.strategy, self.journal, share)
 

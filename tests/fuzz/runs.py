@@ -16,6 +16,7 @@ from datasets.storage.store import open_store
 from orchestration.config.build import build_method, build_optimization
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
+from orchestration.engine.chain import continued
 from orchestration.engine.loop import StepReport, TrainingProgress
 from orchestration.engine.restore import hand_over
 from orchestration.engine.strategies.single_process import SingleProcess, optimizer_tensors
@@ -111,7 +112,7 @@ def journal() -> Files:
     """Six steps in two segments."""
     with tempfile.TemporaryDirectory() as folder:
         for first in (0, 3):
-            with Journal(open_store(folder), {"device": "cpu", "workers": 1}) as writer:
+            with Journal(open_store(folder), continued(None, {"device": "cpu", "workers": 1}, 0)) as writer:
                 for step in range(first, first + 3):
                     writer.record(report(step))
         return content(Path(folder))
@@ -136,7 +137,8 @@ def segments(given: Any, folder: Path) -> Case:
     def call() -> None:
         read_steps(open_store(str(folder)))
         Stream(open_store(str(folder)), FOLDER).read_new()
-        with Journal(open_store(str(copy)), {"device": "cpu", "workers": given["workers"]}, flush_s=60) as writer:
+        chain = continued(None, {"device": "cpu", "workers": given["workers"]}, 0)
+        with Journal(open_store(str(copy)), chain, flush_s=60) as writer:
             for step in (4, 5, 6):
                 writer.record(report(step))
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from datasets.storage.store import Store, open_store
+from orchestration.engine.chain import Chain, continued
+from orchestration.engine.strategies.single_process import SingleProcess
 from orchestration.tracking import journal as journal_module
 from orchestration.tracking import segments
 from orchestration.tracking.journal import Journal, JournalError, ReplayMismatch, read_steps
@@ -34,8 +37,11 @@ def steps(first: int, last: int) -> list[Step]:
     ]
 
 
-def train(store: Store, reports: list[Step], environment: dict = HERE) -> Journal:
-    with Journal(store, environment) as journal:
+BEGUN = continued(None, HERE, 0)
+
+
+def train(store: Store, reports: list[Step], chain: Chain = BEGUN) -> Journal:
+    with Journal(store, chain) as journal:
         for report in reports:
             journal.record(report)
     return journal
@@ -84,14 +90,43 @@ def test_other_workers_are_compared_to_a_tolerance_and_recorded(store: Store) ->
         Step(s.step, {"loss/model": s.metrics["loss/model"] * (1 + 4e-4), "accuracy": 0.5}, batch=s.batch)
         for s in steps(6, 12)
     ]
-    journal = train(store, near, HERE | {"workers": 2})
+    journal = train(store, near, continued(BEGUN, HERE | {"workers": 2}, 6))
     assert journal.changes == {"workers": [3, 2]}
     assert journal.largest_difference == pytest.approx(4e-4, rel=1e-3)
     header, record = read_steps(store)[-1]
     assert (header["environment"]["workers"], header["changes"], record["step"]) == (2, {"workers": [3, 2]}, 11)
     far = [Step(8, {"loss/model": 1 / 9 * 1.002}, batch=8)]
     with pytest.raises(ReplayMismatch, match="another environment"):
-        train(store, far, HERE | {"workers": 1})
+        train(store, far, continued(BEGUN, HERE | {"workers": 1}, 8))
+
+
+def near(first: int, last: int, by: float) -> list[Step]:
+    """Steps whose losses differ by rounding."""
+    return [Step(s.step, {"loss/model": s.metrics["loss/model"] * (1 + by)}, batch=s.batch) for s in steps(first, last)]
+
+
+def test_exactness_is_of_the_whole_chain_of_environments(store: Store) -> None:
+    """3 workers, then 2 from step 5, then 3 again from 8, whose weights two workers have been at."""
+    train(store, steps(0, 11))
+    two = continued(BEGUN, HERE | {"workers": 2}, 5)
+    train(store, near(5, 8, 1e-9), two)
+    three_again = continued(two, HERE, 8)
+    journal = train(store, near(8, 12, 1e-9), three_again)
+    assert journal.largest_difference == pytest.approx(1e-9, rel=1e-3)
+    assert [record["step"] for _, record in read_steps(store)] == list(range(12))
+    train(store, near(11, 13, 1e-9), three_again)
+    with pytest.raises(ReplayMismatch, match="bit for bit"):
+        train(store, near(12, 13, 2e-9), three_again)
+    with pytest.raises(ReplayMismatch, match="bit for bit"):
+        train(store, near(4, 5, 1e-9), BEGUN)
+
+
+def test_steps_of_a_version_without_chains_are_compared_to_a_tolerance(store: Store) -> None:
+    with closing(SegmentWriter(store, journal_module.FOLDER, {"environment": HERE})) as writer:
+        for n in range(3):
+            step = {"step": n, "epoch": 0, "batch": n, "stage": "first", "time": 0}
+            writer.append(step | {"metrics": {"loss/model": 1 / (n + 1)}})
+    assert train(store, near(2, 4, 1e-9)).largest_difference == pytest.approx(1e-9, rel=1e-3)
 
 
 def test_a_journal_that_ends_before_the_checkpoint_stops_the_run(store: Store) -> None:
@@ -106,7 +141,7 @@ def test_a_flush_has_everything_in_the_store_and_the_rest_follows_by_itself(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segments, "LONGEST_WAIT_S", 0.2)
-    journal = Journal(store, HERE, flush_s=0.05)
+    journal = Journal(store, BEGUN, flush_s=0.05)
     journal.record(steps(0, 1)[0])
     journal.flush()
     assert len(read_steps(store)) == 1
@@ -129,15 +164,19 @@ def test_steps_that_a_second_process_wrote_are_read_once(store: Store) -> None:
 
 @dataclass
 class SmallExperiment:
-    workers: int = 2
+    workers: int = 4  # the setting; the group has two
     threads: int = 1
     numerics: str = "native"
     extra: list[int] = field(default_factory=list)
 
 
+class TwoWorkers(SingleProcess):
+    workers = 2
+
+
 def test_the_environment_names_what_bits_depend_on() -> None:
-    found = journal_module.environment(SmallExperiment())
-    assert {"workers", "threads", "device", "processor", "python", "torch", "numpy"} <= set(found)
+    found = journal_module.environment(SmallExperiment(), TwoWorkers())
+    assert {"workers", "strategy", "threads", "device", "processor", "python", "torch", "numpy"} <= set(found)
     assert found["workers"] == 2
     assert json.loads(json.dumps(found)) == found
 
@@ -148,7 +187,7 @@ def test_portable_numbers_depend_on_no_processor_with_avx2(
 ) -> None:
     monkeypatch.setattr(journal_module.numerics, "processor_is_able", lambda: is_able)
     monkeypatch.setattr(journal_module, "processor", lambda: "this one")
-    found = journal_module.environment(SmallExperiment(numerics="portable"))
+    found = journal_module.environment(SmallExperiment(numerics="portable"), TwoWorkers())
     assert found["numerics"] == "portable"
     assert (found["processor"] == "x86 with AVX2") is shared
-    assert journal_module.environment(SmallExperiment())["processor"] == "this one"
+    assert journal_module.environment(SmallExperiment(), TwoWorkers())["processor"] == "this one"

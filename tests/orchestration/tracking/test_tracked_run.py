@@ -19,6 +19,7 @@ from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 from sqlalchemy.exc import OperationalError
 
 from datasets.storage.address import AddressError
+from orchestration.engine.chain import continued
 from orchestration.errors import RequestError, first_line, without_secret
 from orchestration.registry import pending
 from orchestration.tracking import forwarder, mlflow_client, mlflow_retry, runs, tracked_run
@@ -29,7 +30,7 @@ from orchestration.tracking.system_metrics import SystemMonitor
 from tests.servers.mlflow_server import mlflow_server
 from tests.servers.process import free_port
 
-HERE = {"workers": 1, "device": "cpu"}
+HERE = continued(None, {"workers": 1, "device": "cpu"}, 0)
 FINGERPRINT = "0123456789abcdef" * 4
 
 
