@@ -7,18 +7,17 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from methods.backbones.bodies import BodySettings, build_body
 from methods.backbones.body import Body, Embeddings, Triplet, classify
+from methods.classifiers import CosineClassifier, LinearClassifier
 from methods.distributed import gather, rank
 from methods.losses.arcface import arcface_loss
 from methods.losses.circle import circle_loss
 from methods.losses.contrastive import contrastive_loss
 from methods.losses.cosface import cosface_loss
-from methods.losses.cosine import cosines
 from methods.losses.identity import identity_loss
 from methods.losses.pairwise import pairwise_circle_loss, pairwise_cosface_loss
 from methods.losses.triplet import triplet_cosine_loss, triplet_euclidean_loss
@@ -95,30 +94,10 @@ def identity_classifiers(body: Body, num_persons: int, settings: BaselineSetting
     bias: whether linear classifiers have one; classifiers of cosines have none. Returns what `classify` takes.
     """
     if settings.identity_loss == "cross-entropy":
-        made: list[nn.Module] = [identity_classifier(width, num_persons, bias) for width in body.widths]
+        made: list[nn.Module] = [LinearClassifier(width, num_persons, bias) for width in body.widths]
     else:
         made = [CosineClassifier(width, num_persons) for width in body.widths]
     return made[0] if len(made) == 1 else nn.ModuleList(made)
-
-
-class CosineClassifier(nn.Module):
-    """Cosine to each class's weight: [B, dim] → [B, num_classes]. No bias; weights start as random directions."""
-
-    def __init__(self, dim: int, num_classes: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(F.normalize(torch.empty(num_classes, dim).uniform_(-1, 1), dim=1))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return cosines(features, self.weight)
-
-
-def identity_classifier(dim: int, num_persons: int, bias: bool = True) -> nn.Linear:
-    """Linear; weights start at N(0, 0.001), the bias, where there is one, at 0, as published."""
-    classifier = nn.Linear(dim, num_persons, bias)
-    nn.init.normal_(classifier.weight, std=0.001)
-    if bias:
-        nn.init.zeros_(classifier.bias)
-    return classifier
 
 
 def identification(

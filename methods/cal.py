@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from methods.backbones.bodies import build_body
-from methods.baseline import BaselineSettings, CosineClassifier, accuracy, identification, identity_classifiers
+from methods.baseline import BaselineSettings, accuracy, identification, identity_classifiers
+from methods.classifiers import CosineClassifier
 from methods.distributed import gather
 from methods.losses.cal import clothes_adversarial_loss, clothes_classification_loss
 from methods.losses.clothes_memory import update_memory
@@ -140,7 +141,7 @@ class CAL(Method):
             self.update_memory(features, batch.clothes)
             logits = cosines(features, self.memory) / self.settings.tau
             return clothes_adversarial_loss(logits, batch.clothes, own, self.settings.epsilon, self.seen)
-        logits = cosines(features, self.clothes_classifier.weight.detach()) / self.settings.tau
+        logits = self.clothes_classifier.held_fixed(features) / self.settings.tau
         if self.settings.objective == "clothes-classifier":
             return clothes_classification_loss(logits, batch.clothes)
         if self.settings.objective == "negative":

@@ -23,7 +23,8 @@ from methods.backbones.clip.state import load_text_tower
 from methods.backbones.clip.text_tower import TextTower
 from methods.backbones.clip_cnn import CLIPCNN
 from methods.backbones.clip_vit import CLIPViT
-from methods.baseline import BaselineSettings, accuracy, identification, identity_classifier, identity_classifiers
+from methods.baseline import BaselineSettings, accuracy, identification, identity_classifiers
+from methods.classifiers import LinearClassifier
 from methods.distributed import gather, gather_uneven, rank
 from methods.losses.ccaf import (
     Disentanglement,
@@ -140,7 +141,7 @@ class CCAF(Method):
         if settings.clothes_minimisation:
             self.projection = Parameter(torch.zeros(size.dim, size.dim).fill_diagonal_(1.0))  # Proj_c
             if settings.clothes_targets == "one-hot":
-                self.clothes_classifier = identity_classifier(size.dim, facts.num_clothes, bias=False)
+                self.clothes_classifier = LinearClassifier(size.dim, facts.num_clothes, bias=False)
         if settings.has_text:
             self.text = TextTower(size, VOCABULARY).requires_grad_(False)  # E_t
         self.prompts = nn.ModuleDict()

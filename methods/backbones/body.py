@@ -147,16 +147,11 @@ class Reduction(nn.Module):
 def classify(classifiers: nn.Module, embeddings: Embeddings) -> list[Tensor]:
     """Logits [B, persons] of each classified embedding, by its own classifier.
 
-    classifiers: one module, or a `ModuleList` of as many as there are embeddings.
+    classifiers: one of `methods.classifiers`, or a `ModuleList` of as many as there are embeddings.
     """
-    each: Sequence[nn.Module] = list(classifiers) if isinstance(classifiers, nn.ModuleList) else [classifiers]
-    apply = applied if embeddings.trains_classifiers else held_fixed
-    return [apply(one, vectors) for one, vectors in zip(each, embeddings.classified, strict=True)]
-
-
-def applied(module: nn.Module, inputs: Tensor) -> Tensor:
-    result: Tensor = module(inputs)
-    return result
+    each: Sequence[Any] = list(classifiers) if isinstance(classifiers, nn.ModuleList) else [classifiers]
+    pairs = zip(each, embeddings.classified, strict=True)
+    return [one(vectors) if embeddings.trains_classifiers else one.held_fixed(vectors) for one, vectors in pairs]
 
 
 def held_fixed(module: nn.Module, inputs: Tensor) -> Tensor:

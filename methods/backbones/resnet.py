@@ -11,8 +11,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from methods.shardable import Shardable
 
-class BasicBlock(nn.Module):
+
+class BasicBlock(Shardable):
     """Two 3×3 convolutions beside a shortcut: [B, in_channels, h, w] → [B, planes, h/stride, w/stride]."""
 
     expansion: ClassVar[int] = 1
@@ -33,7 +35,7 @@ class BasicBlock(nn.Module):
         return self.relu(out)
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(Shardable):
     """1×1, 3×3 (which strides) and 1×1 beside a shortcut: [B, in_channels, h, w] → [B, 4·planes, h/stride, w/stride]."""
 
     expansion: ClassVar[int] = 4

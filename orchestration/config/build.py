@@ -27,6 +27,8 @@ from orchestration.config.load import Experiment
 from orchestration.engine.arithmetic import DTYPES, set_arithmetic
 from orchestration.engine.loop import LR_FACTOR, Feed, Optimization
 from orchestration.engine.schedule import factor
+from orchestration.engine.strategies.choice import build_strategy
+from orchestration.engine.strategies.strategy import Strategy
 
 MOST_PERSONS = 1 << 24  # a damaged number must not ask for all memory
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
@@ -106,6 +108,12 @@ def build_optimization(experiment: Experiment, method: Method) -> Optimization:
         return settings.lr * factor(settings.schedule, epoch - first, end - first)
 
     return Optimization(optimizers, rate)
+
+
+def build_chosen_strategy(experiment: Experiment) -> Strategy:
+    """The experiment's strategy in this process and its group, if any."""
+    chosen = experiment.strategy
+    return build_strategy(chosen.name, stage=chosen.stage, offload=chosen.offload == "cpu")
 
 
 def parameter_groups(parameters: Sequence[tuple[str, Parameter]], bias_lr_factor: float) -> list[dict[str, Any]]:

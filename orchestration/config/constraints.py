@@ -22,6 +22,7 @@ def violations(experiment: Experiment) -> Iterator[Violation]:
     yield from batch_norm_has_two_samples(experiment)
     yield from appearances_fit(experiment)
     yield from selection_fits(experiment)
+    yield from strategy_fits(experiment)
     try:
         method = outline(experiment)
     except MethodError as error:
@@ -148,6 +149,24 @@ def selection_fits(experiment: Experiment) -> Iterator[Violation]:
         yield (
             ("checkpoint.keep", "select"),
             "the best checkpoint and the newest are kept. Set checkpoint.keep to at least 2, or to null to keep all",
+        )
+
+
+def strategy_fits(experiment: Experiment) -> Iterator[Violation]:
+    chosen = experiment.strategy
+    if chosen.name == "zero" and experiment.precision == "float64":
+        yield (
+            ("strategy.name", "precision"),
+            "zero keeps 32-bit copies of the weights it steps, so training would be another one. Set strategy.name=fsdp, "
+            "which holds weights in parts in float64, too, or precision=float32",
+        )
+    if chosen.name != "zero" and chosen.stage != 1:
+        yield ("strategy.stage", "strategy.name"), "is of zero alone. Set strategy.name=zero, or remove strategy.stage"
+    if chosen.name == "data-parallel" and chosen.offload != "none":
+        yield (
+            ("strategy.offload", "strategy.name"),
+            "data-parallel holds nothing in parts that could wait in the CPU's memory. Set strategy.name=fsdp or zero, or "
+            "strategy.offload=none",
         )
 
 

@@ -22,6 +22,7 @@ from methods import METHODS
 from methods.backbones.bodies import as_stored_now
 from methods.clothes_sampling import Parts
 from orchestration.engine.schedule import Schedule
+from orchestration.engine.strategies.choice import StrategyName
 from orchestration.errors import RequestError
 from orchestration.numerics import Numerics
 
@@ -189,6 +190,15 @@ class ResourceSettings(Settings):
     gpu: bool | Literal["auto"] = "auto"  # auto: where the cluster has one for every worker
 
 
+class StrategySettings(Settings):
+    """How workers hold a run's state. What is trained is the same; a run may be resumed under another one."""
+
+    # data-parallel: all of it on each; fsdp: weights, gradients and optimizers in parts; zero: optimizers in parts
+    name: StrategyName = "data-parallel"
+    stage: Literal[1, 2] = 1  # of zero; 2: gradients in parts, too
+    offload: Literal["none", "cpu"] = "none"  # cpu: what a worker holds in parts waits in the memory of its CPU
+
+
 class Experiment(Settings):
     """Everything that decides what a run does. Addresses are absolute once it is loaded."""
 
@@ -206,6 +216,7 @@ class Experiment(Settings):
     sync_batch_norm: bool = True
     seed: int = Field(default=1, ge=0)
     workers: int = Field(default=1, ge=1)
+    strategy: StrategySettings = StrategySettings()
     threads: int = Field(default=1, ge=1)  # torch's, of each worker: sums depend on it
     resources: ResourceSettings = ResourceSettings()
     stream: StreamSettings = StreamSettings()

@@ -36,8 +36,8 @@ from orchestration.training.selection import check_candidates, check_selection
 EXACT_BELOW_ROWS = 100_000
 # Settings that a resumed run may change: the sequence of batches and the mathematics stay the same. `workers` is one of them
 # where batch norm is synchronised. `epochs` may grow: see `change_of_length`.
-MAY_CHANGE = ("name", "workers", "threads", "stream", "resources", "checkpoint", "evaluate", "max_failures", "epochs", "until",
-              "storage", "register", "select", "data", "weights", "init_from")  # fmt: skip
+MAY_CHANGE = ("name", "workers", "strategy", "threads", "stream", "resources", "checkpoint", "evaluate", "max_failures",
+              "epochs", "until", "storage", "register", "select", "data", "weights", "init_from")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from orchestration.engine.arithmetic import slowness
 from orchestration.engine.chain import continued
 from orchestration.engine.loop import NonFiniteLossError, TrainingProgress
 from orchestration.engine.restore import hand_over, load_initial_state
-from orchestration.engine.strategies.choice import build_strategy
 from orchestration.errors import RequestError
 from orchestration.tracking.journal import FOLDER as JOURNAL
 from orchestration.tracking.journal import Journal, JournalError, ReplayMismatch, environment
@@ -134,7 +133,7 @@ class Training:
         if found is None and begin:
             assert config.init_from is not None
             found = checkpoint.find(config.init_from)
-        self.strategy = build_strategy()
+        self.strategy = build.build_chosen_strategy(experiment)
         hand_over(method, self.optimization.optimizers, self.strategy, found)
         self.dataset = build.open_data(experiment)
         rank, workers = self.strategy.rank, self.strategy.workers

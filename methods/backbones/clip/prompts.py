@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from methods.backbones.clip.text_tower import TextTower
+from methods.shardable import Shardable
 
 START, END, DOT = 49406, 49407, 269  # ids of OpenAI's byte-pair encoding
 A, PHOTO, OF, X, PERSON_WORD, CLOTHES_WORD = 320, 1125, 539, 343, 2533, 7080
@@ -30,7 +31,7 @@ CLOTHES = Template((START, A, PHOTO, OF), (CLOTHES_WORD, DOT, END))  # CCAF, Sec
 VOCABULARY = tuple(sorted({*PERSON.ids(0), *CLOTHES.ids(0)}))
 
 
-class Prompts(nn.Module):
+class Prompts(Shardable):
     """A prompt for each class: classes int64 [N] → features [N, dim] by a text tower.
 
     tokens: float [num_classes, M, width], which start at N(0, 0.02), as in published code. All else in a prompt is the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -49,7 +49,11 @@ class DataParallel(SingleProcess):
 
     def prepare(self, method: Method, optimizers: dict[str, Optimizer]) -> None:
         super().prepare(method, optimizers)
-        self.buckets = {name: fixed_buckets(p, self.bucket_bytes) for name, p in owned_parameters(method).items()}
+        self.average(owned_parameters(method))
+
+    def average(self, parameters: Mapping[str, Sequence[Parameter]]) -> None:
+        """Average the gradients of these, by optimizer, in buckets."""
+        self.buckets = {name: fixed_buckets(owned, self.bucket_bytes) for name, owned in parameters.items()}
         for name, buckets in self.buckets.items():
             for bucket in buckets:
                 for parameter in bucket.parameters:

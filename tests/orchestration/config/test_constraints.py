@@ -33,6 +33,17 @@ def test_batch_norm_has_two_samples_to_normalise() -> None:
     load("cal-ltcc", [DATA, *one, "augment.clothes_sampling={}"])  # and the same sample in other clothes
 
 
+def test_a_strategy_that_would_train_something_else_or_hold_nothing_is_refused() -> None:
+    report = complaint("strategy.name=zero", "precision=float64")
+    assert "32-bit copies of the weights" in line(report, "strategy.name = zero")
+    assert "Set strategy.name=fsdp" in report
+    assert "Set strategy.name=zero" in line(complaint("strategy.stage=2"), "strategy.stage = 2")
+    assert "Set strategy.name=fsdp or zero" in line(complaint("strategy.offload=cpu"), "strategy.offload = cpu")
+    load("cal-ltcc", [DATA, "strategy.name=fsdp", "precision=float64", "strategy.offload=cpu"])
+    load("cal-ltcc", [DATA, "strategy={name: zero, stage: 2}", "precision=bfloat16"])
+    assert "1 or 2" in complaint("strategy={name: zero, stage: 3}")
+
+
 def test_a_mend_is_a_mend() -> None:
     """What the messages about batches advise is accepted."""
     for words in (
