@@ -42,21 +42,31 @@ class TrainingFailedError(RuntimeError):
 
 
 def train(
-    experiment: Experiment, *, resume: str | None = None, init_from: str | None = None, progress: Progress | None = None
+    experiment: Experiment,
+    *,
+    resume: str | None = None,
+    init_from: str | None = None,
+    on_run: Callable[[str], None] = lambda run: None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train, evaluate and (where the experiment says so) register. Returns run_id, run, model, metrics, pictures ….
 
     resume: the run (its id, or the address of its storage) to resume from its newest checkpoint.
     init_from: a checkpoint or run whose weights training starts from.
+    on_run: called with the address of the run's storage, from which it can be resumed, before any worker starts.
     Raises: RequestError before any worker starts; TrainingFailedError afterwards.
     """
     progress = progress or Progress()
     with exclusive(tracked_run.open_run(resume).storage) if resume else nullcontext():
-        return train_alone(experiment, resume, init_from, progress)
+        return train_alone(experiment, resume, init_from, on_run, progress)
 
 
 def train_alone(
-    experiment: Experiment, resume: str | None, init_from: str | None, progress: Progress
+    experiment: Experiment,
+    resume: str | None,
+    init_from: str | None,
+    on_run: Callable[[str], None],
+    progress: Progress,
 ) -> dict[str, Any]:
     """As `train`, while no other process of this machine trains the run that is to be resumed."""
     prepared = prepare(experiment)
@@ -76,15 +86,21 @@ def train_alone(
     cluster.check_resources(experiment.workers, experiment.resources, progress.say)
     run = tracked_run.start_run(experiment, prepared.dataset.fingerprint, resume=resume)
     with exclusive(run.storage):
-        return carry_out(prepared, run, init_from, backbone, progress)
+        return carry_out(prepared, run, init_from, backbone, on_run, progress)
 
 
 def carry_out(
-    prepared: Prepared, run: tracked_run.TrackedRun, init_from: str | None, backbone: bytes | None, progress: Progress
+    prepared: Prepared,
+    run: tracked_run.TrackedRun,
+    init_from: str | None,
+    backbone: bytes | None,
+    on_run: Callable[[str], None],
+    progress: Progress,
 ) -> dict[str, Any]:
     """Train, evaluate and register a run that MLflow has, and end it there, however this ends."""
     experiment = prepared.experiment
     try:
+        on_run(run.storage)
         store = open_store(run.storage)
         store.delete(FAILURE)
         interrupt.forget(store)

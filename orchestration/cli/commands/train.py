@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestration import numerics
-from orchestration.cli.argument_types import any_model, any_run
+from orchestration.cli.argument_types import any_address, any_model, any_run
 from orchestration.cli.command import Answer, Command, opening
 from orchestration.cli.options import SETTINGS, Options, arguments, option
 from orchestration.cli.tables import print_facts, print_metrics
@@ -23,6 +23,12 @@ class TrainOptions(Options):
     resume: str | None = option(
         None, "continue this run: its id, or the address of its storage", metavar="RUN", parse=any_run
     )
+    run_file: str | None = option(
+        None,
+        "continue the run that this file names; if it names none yet, begin one and name it there",
+        metavar="ADDRESS",
+        parse=any_address,
+    )
     init_from: str | None = option(
         None, "start from the weights of this checkpoint or run", metavar="ADDRESS", parse=any_model
     )
@@ -32,23 +38,48 @@ def train(options: TrainOptions) -> Answer:
     experiment = requested_experiment(options)  # before Ray and MLflow are imported
     from orchestration.training.train import train
 
-    return train(experiment, resume=options.resume, init_from=experiment.init_from)
+    resume, on_run = run_to_resume(options), remember(options.run_file)
+    return train(experiment, resume=resume, init_from=experiment.init_from, on_run=on_run)
+
+
+def run_to_resume(options: TrainOptions) -> str | None:
+    """The run named by --resume or in the --run-file. Raises: RequestError where both are given."""
+    if options.run_file is None:
+        return options.resume
+    if options.resume is not None:
+        raise RequestError("--resume and --run-file both name a run to continue. Give one of them.")
+    from orchestration.tracking import run_file
+
+    return run_file.read(options.run_file)
+
+
+def remember(file: str | None) -> Callable[[str], None]:
+    """What names a run in the file as soon as there is one."""
+
+    def write(run: str) -> None:
+        from orchestration.tracking import run_file
+
+        if file is not None:
+            run_file.write(file, run)
+
+    return write
 
 
 def requested_experiment(options: TrainOptions) -> Experiment:
-    """The experiment named first; with --resume the run's own, whether or not its recipe is named. The line overrides it."""
+    """The experiment named first; of a run to resume its own, whether or not its recipe is named. The line overrides it."""
     from orchestration.config.recipes import check_names
 
     overrides = list(options.overrides)
     name = overrides.pop(0) if overrides and "=" not in overrides[0] else None
     numerics.use(str(check_names(name, overrides).get("numerics")))
+    resume = run_to_resume(options)
     from orchestration.config.load import load, override
 
     if options.init_from:
         overrides.append(f"init_from={options.init_from}")
-    if name is not None and not options.resume:
+    if name is not None and not resume:
         return load(name, overrides)
-    if not options.resume:
+    if not resume:
         raise RequestError(
             "train which experiment? redress train EXPERIMENT [key=value …]; `redress experiments` lists them."
         )
@@ -56,7 +87,7 @@ def requested_experiment(options: TrainOptions) -> Experiment:
     from orchestration.training.preparation import began_with
 
     with opening():
-        began = began_with(tracked_run.open_run(options.resume).store)
+        began = began_with(tracked_run.open_run(resume).store)
     if name is not None:
         check_recipe(name, began)
     return override(began, overrides)

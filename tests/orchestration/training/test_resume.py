@@ -14,7 +14,7 @@ import pytest
 
 from datasets.errors import DataError
 from datasets.shards.dataset import Dataset
-from datasets.storage.store import open_store
+from datasets.storage.store import StoreError, open_store
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.engine.schedule import factor
@@ -142,3 +142,29 @@ def test_schedules_say_whether_they_depend_on_the_number_of_epochs(tmp_path: Pat
         assert found is not None
         short, long = ([factor(found, epoch, epochs) for epoch in range(3)] for epochs in (3, 6))
         assert (short != long) is found.depends_on_length
+
+
+@pytest.mark.parametrize("can_be_named", [True, False])
+def test_a_run_is_told_before_it_trains_and_ends_where_that_fails(
+    can_be_named: bool, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [f"data={tiny_dataset(tmp_path / 'data')}", f"storage={place / 'runs'}", "method.width=0.0625", "workers=1"]
+    words += ["batch={people: 4, images: 2, lanes: 2}", "weights=null"]
+    told: list[str] = []
+
+    def tell(run: str) -> None:
+        told.append(run)
+        if not can_be_named:
+            raise StoreError("the disk is full")
+
+    def fit(prepared: object, run: tracked_run.TrackedRun, *_: object) -> None:
+        assert told == [run.storage]
+        raise module.TrainingFailedError("enough")
+
+    monkeypatch.setattr(module, "fit", fit)
+    monkeypatch.setattr(module.cluster, "connect", lambda say: None)
+    monkeypatch.setattr(module.cluster, "check_resources", lambda *_: None)
+    with pytest.raises(module.TrainingFailedError if can_be_named else StoreError):
+        module.train(load("baseline-demo", words), on_run=tell)
+    run = tracked_run.open_run(told[0])
+    assert run.delivery.client.get_run(run.run_id).info.status == "FAILED"

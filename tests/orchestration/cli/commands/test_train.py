@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -63,6 +64,50 @@ def test_a_run_that_was_cut_short_before_its_first_checkpoint_is_resumed(
         requested_experiment(TRAIN.parse(["--resume", "x"]))
     store.write("artifacts/experiment.json", json.dumps(began.resolved()).encode())
     assert requested_experiment(TRAIN.parse(["--resume", "x"])) == began
+
+
+def test_the_run_of_a_run_file_is_continued_and_none_is_begun_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = load("cal-demo", ["data=/given", "batch.people=4", "batch.lanes=2", "method.epsilon=0.3"])
+    file = tmp_path / "7.run"
+    words = ["cal-demo", "data=/given", "--run-file", str(file)]
+    fresh = requested_experiment(TRAIN.parse(words))
+    assert fresh == load("cal-demo", ["data=/given"])
+    asked: list[str] = []
+
+    def open_run(run: str) -> SimpleNamespace:
+        asked.append(run)
+        return SimpleNamespace(store=run)
+
+    monkeypatch.setattr(tracked_run, "open_run", open_run)
+    monkeypatch.setattr(checkpoint, "latest", lambda store: SimpleNamespace(experiment=began.resolved()))
+    file.write_text("/runs/first\n")
+    assert requested_experiment(TRAIN.parse(words)) == began
+    assert asked == ["/runs/first"]
+    with pytest.raises(RequestError, match="both name a run"):
+        requested_experiment(TRAIN.parse([*words, "--resume", "x"]))
+
+
+def test_a_new_run_is_named_in_its_run_file_before_it_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from orchestration.training import train as module
+
+    file, seen = tmp_path / "7.run", []
+
+    def train(experiment: object, *, resume: str | None, on_run: Callable[[str], None], **_: object) -> dict[str, str]:
+        seen.append(resume)
+        on_run("/runs/first")
+        return {}
+
+    monkeypatch.setattr(module, "train", train)
+    monkeypatch.setattr(tracked_run, "open_run", lambda run: SimpleNamespace(store=run))
+    began = load("cal-demo", ["data=/given"]).resolved()
+    monkeypatch.setattr(checkpoint, "latest", lambda store: SimpleNamespace(experiment=began))
+    words = ["cal-demo", "data=/given", "--run-file", str(file)]
+    for _ in range(2):
+        TRAIN.call(TRAIN.parse(words))
+    assert seen == [None, "/runs/first"]
+    assert file.read_text() == "/runs/first\n"
 
 
 def test_a_training_shows_metrics_and_where_everything_is(capsys: pytest.CaptureFixture[str]) -> None:
