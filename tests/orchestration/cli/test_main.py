@@ -288,7 +288,8 @@ ADDRESSED = [
     ["data", "parse", "x"], ["data", "parse", "x", "y", "--model"], ["data", "inspect"], ["data", "inspect", "x", "--sheet"],
     ["data", "verify"], ["data", "holdout"], ["data", "holdout", "x"], ["data", "convert", "ltcc", "x", "y", "--parsing"],
     ["evaluate"], ["search"], ["search", "m"], ["search", "m", "g", "--out"], ["search", "m", "g", "--parsing"],
-    ["train", "cal-ltcc", "--resume"], ["train", "cal-ltcc", "--init-from"], ["tune", "--resume"], ["runs", "show"],
+    ["train", "cal-ltcc", "--resume"], ["train", "cal-ltcc", "--run-file"], ["train", "cal-ltcc", "--init-from"],
+    ["tune", "--resume"], ["runs", "show"],
     ["runs", "sync"], ["registry", "register"], ["registry", "compare", "m", "--data"],
     ["registry", "compare", "m", "--page"], ["demo"], ["experiments", "--result"],
 ]  # fmt: skip
