@@ -16,6 +16,7 @@ from orchestration.engine.strategies.strategy import Strategy
 from orchestration.tracking import kept_stages
 from orchestration.tracking.journal import Journal
 from orchestration.training.activity import SurveyReport
+from orchestration.training.live_metrics import LiveMetrics
 
 
 class Recorder:
@@ -38,11 +39,14 @@ class Recorder:
         self.store, self.experiment, self.facts, self.stages = store, experiment, facts, stages
         self.strategy, self.journal = strategy, journal
         self.report_survey = SurveyReport(self.store, share)
+        self.live = LiveMetrics(store.address, experiment.name) if journal else None
         self.end = end_epoch(experiment, stages)
 
     def on_step(self, report: StepReport) -> None:
         if self.journal:
             self.journal.record(report)
+        if self.live:
+            self.live.show(report)
 
     def on_progress(self, progress: TrainingProgress, end_of_epoch: bool) -> None:
         settings = self.experiment.checkpoint
