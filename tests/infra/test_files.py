@@ -24,6 +24,7 @@ SECRETS = (
     "MLFLOW_FLASK_SERVER_SECRET_KEY",
     "RAY_AUTH_TOKEN",
     "POSTGRES_PASSWORD",
+    "GRAFANA_ADMIN_PASSWORD",
 )
 NEEDS = {  # the secrets of each service of the compose file
     "s3": {"AWS_SECRET_ACCESS_KEY"},
@@ -38,6 +39,8 @@ NEEDS = {  # the secrets of each service of the compose file
     "user": {"MLFLOW_ADMIN_PASSWORD", "MLFLOW_TRACKING_PASSWORD"},
     "head": {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "RAY_AUTH_TOKEN"},
     "worker": {"AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "RAY_AUTH_TOKEN"},  # a sweep's trials log there
+    "prometheus": {"MLFLOW_TRACKING_PASSWORD"},
+    "grafana": {"GRAFANA_ADMIN_PASSWORD"},
 }
 
 
@@ -140,13 +143,13 @@ def images_of_others(compose: dict[str, Any]) -> dict[str, str]:
 
 def test_every_image_of_others_has_a_version_and_takes_a_digest(compose: dict[str, Any]) -> None:
     images = images_of_others(compose)
-    assert len(images) == 4
+    assert len(images) == 6
     names = {}
     for image, place in images.items():
         found = PINNED.fullmatch(image)
         assert found, f"{place}: {image} has no version, or no variable for a digest"
         names[found[2]] = place
-    assert len(names) == 4, "each has its own variable"
+    assert len(names) == 6, "each has its own variable"
     example = dict(re.findall(r"^([A-Z]+_DIGEST)=(.*)$", (INFRA / "redress.env.example").read_text(), re.MULTILINE))
     assert example.keys() == names.keys()
     assert all(re.fullmatch(r"(@sha256:[0-9a-f]{64})?", digest) for digest in example.values())
@@ -239,9 +242,10 @@ def test_what_the_image_copies_is_there() -> None:
 def test_the_versions_named_are_the_locked_ones(rayjob: dict[str, Any]) -> None:
     assert rayjob["spec"]["rayClusterSpec"]["rayVersion"] == VERSIONS["ray"]
     text = (INFRA / "mlflow.Dockerfile").read_text()
-    pins = dict(re.findall(r'"([a-z0-9]+)(?:\[\w+\])?==([^"]+)"', text))
-    assert pins == {name: VERSIONS[name] for name in ("mlflow", "pyarrow", "boto3", "psycopg")}
-    assert len(pins) == len(re.findall(r'"[a-z0-9\[\]]+[=><~]', text)), "all of them are pinned"
+    pins = dict(re.findall(r'"([a-z0-9-]+)(?:\[\w+\])?==([^"]+)"', text))
+    names = ("mlflow", "pyarrow", "boto3", "psycopg", "prometheus-flask-exporter")
+    assert pins == {name: VERSIONS[name] for name in names}
+    assert len(pins) == len(re.findall(r'"[a-z0-9\[\]-]+[=><~]', text)), "all of them are pinned"
 
 
 def test_the_rayjob_is_protected_ends_and_takes_secrets_from_kubernetes(rayjob: dict[str, Any]) -> None:
