@@ -10,6 +10,9 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GO_ON = "Give the same command again to go on."
+GRACE_S = (
+    120  # what the files of infra/ leave a driver between SIGTERM and SIGKILL; a checkpoint takes 10 s and one step
+)
 
 _received: list[int] = []
 

@@ -3,9 +3,9 @@
 # does or after SIGTERM, and takes Ray's temporary folder along.
 set -u
 
-# Most of what redress moves does not pass through the object store: images are read and decoded in the workers, weights
-# and records go to storage. 2 GiB hold what Ray Data passes on in evaluations; the default is 30 % of the node's memory.
-object_store=$((2 << 30))
+# Tasks and counts pass through the object store; images, weights and descriptors go by storage. Ray's default is 30 % of
+# the node's memory.
+object_store=2147483648
 
 mkdir -m 700 "$REDRESS_RAY_TEMP" || exit 1
 trap 'rm -rf "$REDRESS_RAY_TEMP"' EXIT

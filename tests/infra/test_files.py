@@ -6,13 +6,20 @@ import hashlib
 import os
 import re
 import shlex
+import signal
 import subprocess
+import sys
+import threading
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from orchestration.cli.commands.train import TRAIN
+from orchestration.signals import GRACE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 INFRA = ROOT / "infra"
@@ -61,6 +68,11 @@ def compose() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def rayjob() -> dict[str, Any]:
     return load(INFRA / "kubernetes" / "rayjob.yaml")
+
+
+@pytest.fixture(scope="module")
+def queue() -> list[Any]:
+    return list(yaml.safe_load_all((INFRA / "kubernetes" / "queue.yaml").read_text()))
 
 
 def environment_names() -> set[str]:
@@ -271,6 +283,134 @@ def test_the_rayjob_is_protected_ends_and_takes_secrets_from_kubernetes(rayjob: 
     assert groups[1]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
 
 
+def test_every_way_leaves_a_driver_the_grace_for_its_checkpoint(
+    launcher: dict[str, Any], compose: dict[str, Any], rayjob: dict[str, Any]
+) -> None:
+    name = "RAY_JOB_STOP_WAIT_TIME_S"  # 3 s, if it is not set
+    assert re.findall(rf"{name}=(\d+)", launcher["head_start_ray_commands"][-1]) == ["100"]
+    assert compose["services"]["head"]["environment"][name] == 100 < GRACE_S
+    cluster = rayjob["spec"]["rayClusterSpec"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        assert group["template"]["spec"]["terminationGracePeriodSeconds"] == GRACE_S
+        [container] = group["template"]["spec"]["containers"]
+        times = {entry["name"]: int(entry["value"]) for entry in container["env"]}
+        assert all(time < GRACE_S for time in times.values()), "what is left is Ray's own end"
+    assert times["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] > 0, "the workers live on until the driver has saved"
+    batch = (INFRA / "slurm" / "redress.sbatch").read_text()
+    assert f"#SBATCH --signal=B:TERM@{GRACE_S}\n" in batch
+    assert f"{GRACE_S} s" in (INFRA / "README.md").read_text()
+
+
+def stop_hook(rayjob: dict[str, Any]) -> list[str]:
+    [container] = rayjob["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"]
+    return list(container["lifecycle"]["preStop"]["exec"]["command"])
+
+
+def test_the_heads_hook_ends_the_driver_and_waits_for_it(rayjob: dict[str, Any], tmp_path: Path) -> None:
+    """A process that is called as the driver is, and one whose words merely contain that."""
+    (tmp_path / "orchestration").mkdir()
+    driver = "import signal, sys, time\nsignal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit(143)))\n"
+    (tmp_path / "orchestration" / "__main__.py").write_text(f"{driver}print('runs', flush=True)\ntime.sleep(60)\n")
+    words = ["python", "-m", "orchestration", "train", "cal-ltcc"]
+    other = ["sh", "-c", "echo runs; sleep 60; : python -m orchestration train"]
+    started = [
+        subprocess.Popen(line, executable=program, cwd=tmp_path, stdout=subprocess.PIPE, text=True, process_group=0)
+        for line, program in ((words, sys.executable), (other, "/bin/sh"))
+    ]
+    try:
+        for process in started:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "runs\n"
+        waited = threading.Thread(target=started[0].wait)  # as the driver's parent does
+        waited.start()
+        assert subprocess.run(stop_hook(rayjob), timeout=60).returncode == 0
+        waited.join(0.5)
+        assert started[0].returncode == 143, "the hook returned before the driver had ended"
+        assert started[1].poll() is None
+    finally:
+        for process in started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+def test_a_driver_that_does_not_end_leaves_time_for_ray(rayjob: dict[str, Any]) -> None:
+    [limit] = re.findall(r"-lt (\d+)", stop_hook(rayjob)[-1])
+    assert 60 < int(limit) < GRACE_S
+
+
+def test_every_object_store_is_small_and_fits_into_the_shared_memory(
+    launcher: dict[str, Any], compose: dict[str, Any], rayjob: dict[str, Any]
+) -> None:
+    cluster = rayjob["spec"]["rayClusterSpec"]
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    sizes = {int(group["rayStartParams"]["object-store-memory"]) for group in groups}
+    starts = [launcher["head_start_ray_commands"][-1], launcher["worker_start_ray_commands"][-1]]
+    starts += [compose["services"][name]["command"] for name in ("head", "worker")]
+    sizes |= {int(*re.findall(r"--object-store-memory=(\d+)", start)) for start in starts}
+    sizes |= {int(*re.findall(r"^object_store=(\d+)$", (INFRA / "slurm/node.sh").read_text(), re.MULTILINE))}
+    assert sizes == {2 << 30}
+    for group in groups:
+        [shared] = [volume for volume in group["template"]["spec"]["volumes"] if volume["name"] == "shm"]
+        assert shared["emptyDir"] == {"medium": "Memory", "sizeLimit": "4Gi"}
+        [container] = group["template"]["spec"]["containers"]
+        assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
+        assert int(container["resources"]["limits"]["memory"].removesuffix("Gi")) > 4, "it counts as memory"
+    assert {compose["services"][name]["shm_size"] for name in ("head", "worker")} == {"4gb"}
+
+
+def test_no_way_mixes_kinds_of_gpu(launcher: dict[str, Any], rayjob: dict[str, Any], queue: list[Any]) -> None:
+    gpus = {
+        node["node_config"]["InstanceType"] for name, node in launcher["available_node_types"].items() if name != "head"
+    }
+    assert len(gpus) == 1
+    [workers] = rayjob["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    [kind] = [one["spec"] for one in queue if one["kind"] == "ResourceFlavor" and "spec" in one]
+    assert workers["template"]["spec"]["nodeSelector"] == kind["nodeLabels"]
+    assert kind["nodeLabels"].keys() == {"nvidia.com/gpu.product"}
+
+
+def test_a_repeated_rayjob_continues_its_run(rayjob: dict[str, Any]) -> None:
+    words = shlex.split(rayjob["spec"]["entrypoint"])
+    assert rayjob["spec"]["backoffLimit"] > 0
+    assert words[words.index("--run-file") + 1] == f"s3://reid/runs/{rayjob['metadata']['name']}.run"
+    command = words[words.index("orchestration") + 1 :]
+    assert command.pop(0) == "train"
+    TRAIN.parse([word for word in command if not word.startswith(("--result", "s3://reid/results"))])
+
+
+def test_the_queue_has_room_and_a_priority_for_the_rayjob(rayjob: dict[str, Any], queue: list[Any]) -> None:
+    """Kueue lets a job whose queue or priority class is missing wait for ever, without a word."""
+    labels = rayjob["metadata"]["labels"]
+    of_kind = {kind: [one for one in queue if one["kind"] == kind] for kind in {one["kind"] for one in queue}}
+    [local] = of_kind["LocalQueue"]
+    [whole] = of_kind["ClusterQueue"]
+    assert labels["kueue.x-k8s.io/queue-name"] == local["metadata"]["name"]
+    assert local["spec"]["clusterQueue"] == whole["metadata"]["name"]
+    priorities = {one["metadata"]["name"]: one["value"] for one in of_kind["WorkloadPriorityClass"]}
+    assert priorities[labels["kueue.x-k8s.io/priority-class"]] == max(priorities.values())
+    flavors = {one["metadata"]["name"] for one in of_kind["ResourceFlavor"]}
+    room: dict[str, int] = {}
+    for group in whole["spec"]["resourceGroups"]:
+        for flavor in group["flavors"]:
+            assert flavor["name"] in flavors
+            assert [one["name"] for one in flavor["resources"]] == group["coveredResources"]
+            room |= {one["name"]: int(one["nominalQuota"].removesuffix("Gi")) for one in flavor["resources"]}
+    asked: Counter[str] = Counter({"cpu": 1, "memory": 1})  # of the pod that submits the job
+    cluster = rayjob["spec"]["rayClusterSpec"]
+    for group, replicas in (
+        (cluster["headGroupSpec"], 1),
+        *((one, one["replicas"]) for one in cluster["workerGroupSpecs"]),
+    ):
+        [container] = group["template"]["spec"]["containers"]
+        for name, amount in container["resources"]["requests"].items():
+            asked[name] += replicas * int(str(amount).removesuffix("Gi"))
+    assert asked.keys() == room.keys()
+    assert all(asked[name] <= room[name] for name in room), (asked, room)
+    assert rayjob["spec"]["shutdownAfterJobFinishes"] is True, "Kueue takes no other"
+    assert "suspend" not in rayjob["spec"], "Kueue sets it; without Kueue such a job would never start"
+
+
 def test_python_versions_of_images_and_nodes_are_supported() -> None:
     supported = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     assert supported == ">=3.11,<3.14", "Ubuntu 24.04 has Python 3.12, the MLflow image names 3.12: look at both"
@@ -278,7 +418,15 @@ def test_python_versions_of_images_and_nodes_are_supported() -> None:
 
 def test_the_readme_knows_every_service_and_file(compose: dict[str, Any]) -> None:
     text = (INFRA / "README.md").read_text()
-    for file in ("compose.yaml", "ray_cluster.yaml", "kubernetes/rayjob.yaml", "redress.env.example"):
+    files = (
+        "compose.yaml",
+        "ray_cluster.yaml",
+        "kubernetes/rayjob.yaml",
+        "kubernetes/queue.yaml",
+        "slurm/redress.sbatch",
+    )
+    for file in (*files, "redress.env.example"):
         assert file in text
-    for name in ("s3", "mlflow", "postgres", "head"):
+    for name in ("s3", "mlflow", "postgres", "head", "prometheus"):
         assert f"{name}:" in text, name
+    assert "127.0.0.1:3000" in text
