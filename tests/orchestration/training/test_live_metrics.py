@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.util.metrics import Gauge
 
+from datasets.storage.store import open_store
+from orchestration.config.load import load
+from orchestration.engine.chain import continued
 from orchestration.engine.loop import StepReport, throughput
+from orchestration.engine.strategies.single_process import SingleProcess
+from orchestration.tracking.journal import Journal, environment
 from orchestration.training import live_metrics
 from orchestration.training.live_metrics import HELP, OF_A_STEP, STARTED, LiveMetrics
+from orchestration.training.recorder import Recorder
 
 Shown = list[tuple[str, float, dict[str, str]]]
 
@@ -72,6 +79,23 @@ def test_without_a_cluster_nothing_is_shown(ray: object, shown: Shown, monkeypat
     monkeypatch.setitem(sys.modules, "ray", ray)  # others of this process may have connected to one
     LiveMetrics("/runs/0123", "cal").show(report("images"))
     assert shown == []
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_of_the_ranks_of_a_training_the_first_shows_its_steps(
+    is_first: bool, shown: Shown, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_metrics, "is_in_cluster", lambda: True)
+    experiment = load("baseline-demo", ["data=/given", "batch={people: 4, images: 2, lanes: 2}"])
+    store = open_store(str(tmp_path / "0123"))
+    strategy = SingleProcess()
+    journal = Journal(store, continued(None, environment(experiment, strategy), 0)) if is_first else None
+    recorder = Recorder(store, experiment, {}, [], strategy, journal, 0)
+    recorder.on_step(report("images"))
+    assert {name for name, *_ in shown} == ({STARTED, *OF_A_STEP} if is_first else set())
+    assert {tags["run"] for *_, tags in shown} <= {"0123"}
+    if journal:
+        journal.close()
 
 
 def test_every_gauge_is_explained_and_ray_takes_its_name() -> None:
