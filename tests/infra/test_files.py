@@ -122,6 +122,10 @@ def test_the_options_of_every_ray_start_exist(launcher: dict[str, Any], compose:
 
 
 def test_the_head_is_no_spot_instance_and_the_spot_workers_are(launcher: dict[str, Any]) -> None:
+    [script] = re.findall(
+        r"nohup ~/redress/(\S+) \$RAY_HEAD_IP:6379 .*& ray", launcher["worker_start_ray_commands"][-1]
+    )
+    assert os.access(ROOT / script, os.X_OK), "what tells Ray of a notice"
     types = launcher["available_node_types"]
     assert "InstanceMarketOptions" not in types[launcher["head_node_type"]]["node_config"]
     assert types["gpu-spot"]["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
