@@ -10,7 +10,7 @@ N ?= 10000
 SEED ?= 0
 KILLS ?= 100
 
-.PHONY: setup demo test test-system fuzz campaign coverage lint hooks docs bench tables lock digests clean
+.PHONY: setup demo test test-system fuzz campaign strategies coverage lint hooks docs bench tables lock digests clean
 
 setup: $(VENV)/.ready
 
@@ -39,6 +39,9 @@ fuzz: setup
 
 campaign: setup
 	$(BIN)/python -m tests.campaign --kills $(KILLS) --seed $(SEED)
+
+strategies: setup
+	$(BIN)/python -m tests.orchestration.engine.strategies.cells
 
 coverage: setup
 	$(BIN)/python -m pytest -m "not ray and not system" -n 2 --dist loadfile --cov --cov-report=term:skip-covered
