@@ -34,7 +34,7 @@ class Local:
             file.seek(offset)
             return file.read() if length is None else file.read(length)
 
-    def write(self, place: str, data: bytes) -> None:
+    def write(self, place: str, data: bytes | memoryview) -> None:
         temp = self.temp_path(place)
         try:
             with open(temp, "xb") as file:
@@ -169,7 +169,7 @@ class S3:
         """Makes the next read open the object again."""
         connections.close(place)
 
-    def write(self, place: str, data: bytes) -> None:
+    def write(self, place: str, data: bytes | memoryview) -> None:
         _upload(pa.py_buffer(data), place)
 
     def temp_path(self, place: str) -> Path:

@@ -96,8 +96,11 @@ class Store:
             length = max(0, self._try_within_limit("read", path, lambda: backend.open(place)) - offset)
         return self._read_remote(backend, path, from_bytes, offset, length)
 
-    def write(self, path: str, data: bytes) -> None:
-        """Writes the whole object; a reader sees the old one or the new one, never a part. Raises: StoreError."""
+    def write(self, path: str, data: bytes | memoryview) -> None:
+        """Writes the whole object; a reader sees the old one or the new one, never a part. Raises: StoreError.
+
+        data: of bytes, contiguous. It is not copied, and must not change before the return.
+        """
         place = self._place(path)
         self._try("write", path, lambda: self._backend.write(place, data))
 

@@ -12,8 +12,8 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import safetensors.torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from datasets.storage.store import MissingObject, Store, StoreError, open_store
 from orchestration.engine.chain import Chain, chain_of
 from orchestration.engine.loop import TrainingProgress
+from orchestration.engine.snapshot import Snapshot
 from orchestration.engine.strategies.strategy import FullState
 from orchestration.errors import RequestError
 
@@ -50,7 +51,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint: where it lies and what its `checkpoint.json` says. score: None where there is none (yet)."""
+    """A complete checkpoint: where it lies and what its `checkpoint.json` says.
+
+    score: None where there is none (yet). tensors: what was read and checked already, by the name of the file.
+    """
 
     store: Store
     folder: str
@@ -62,6 +66,7 @@ class Checkpoint:
     ends_stage: str | None = None  # the stage whose last step it follows
     chain: Chain | None = None  # None: an older version wrote it
     score: Score | None = None
+    tensors: Mapping[str, dict[str, Tensor]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def address(self) -> str:
@@ -70,7 +75,7 @@ class Checkpoint:
 
 def save(
     store: Store,
-    state: FullState,
+    state: FullState | Snapshot,
     progress: TrainingProgress,
     *,
     end_of_epoch: bool,
@@ -82,11 +87,12 @@ def save(
 ) -> str:
     """Write a checkpoint below the run's `store` and return its folder.
 
-    `facts` is what building the method again needs beside the experiment (plain JSON). A reader never sees a half
-    written one: `checkpoint.json` comes last.
+    state: a snapshot of it must not be taken anew before the return. `facts` is what building the method again needs
+    beside the experiment (plain JSON). A reader never sees a half written one: `checkpoint.json` comes last.
     """
     folder = folder or folder_of(progress)
-    contents = {FILES[0]: to_bytes(state.model), FILES[1]: to_bytes(state.optimizers)}
+    snapshot = state if isinstance(state, Snapshot) else Snapshot.of(state)
+    contents = dict(zip(FILES, (snapshot.model.content, snapshot.optimizers.content), strict=True))
     for name, data in contents.items():
         store.write(f"{folder}/{name}", data)
     description = {
@@ -159,15 +165,8 @@ def latest(store: Store) -> Checkpoint | None:
 
 
 def latest_whole(store: Store) -> Checkpoint | None:
-    """As `latest`, of those whose files all match their digests. It reads the files."""
-
-    def verified(folder: str) -> Checkpoint:
-        found = read(store, folder)
-        for name in FILES:
-            load_tensors(found, name)
-        return found
-
-    return newest_usable(store, verified)
+    """As `latest`, of those whose files all match their digests. It has their tensors."""
+    return newest_usable(store, lambda folder: with_tensors(read(store, folder)))
 
 
 def readable(store: Store) -> Iterator[Checkpoint]:
@@ -302,11 +301,18 @@ def find_stage_end(address: str, stage: str) -> Checkpoint:
     return ends[stage]
 
 
+def with_tensors(checkpoint: Checkpoint, files: Sequence[str] = FILES) -> Checkpoint:
+    """The checkpoint with the tensors of these files. Raises: as `load_tensors`."""
+    return replace(checkpoint, tensors={name: load_tensors(checkpoint, name) for name in files})
+
+
 def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
-    """Tensors of one file by name, on the CPU, after its digest was checked.
+    """Tensors of one file by name, on the CPU, after its digest was checked. Those that the checkpoint has are not copied.
 
     Raises: CorruptCheckpointError where the file is missing, or its bytes differ from the digest; StoreError.
     """
+    if name in checkpoint.tensors:
+        return checkpoint.tensors[name]
     path = f"{checkpoint.folder}/{name}" if checkpoint.folder else name
     where = checkpoint.store.join(path)
     try:
@@ -319,8 +325,3 @@ def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:
         return safetensors.torch.load(data)
     except Exception as error:  # it has an error of its own, and raises others, too
         raise CorruptCheckpointError(f"{where} holds no tensors ({error}).") from error
-
-
-def to_bytes(tensors: dict[str, Tensor]) -> bytes:
-    """Safetensors bytes of contiguous copies."""
-    return safetensors.torch.save({name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()})

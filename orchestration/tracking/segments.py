@@ -51,7 +51,7 @@ def decode(line: bytes, address: str) -> Record:
 
 
 class SegmentWriter:
-    """Appends records and writes them from its own thread, or at once with `flush`.
+    """Appends records and writes them from its own thread, or at once with `flush`, which any thread may call.
 
     The thread writes after `flush_s` seconds where that opens or doubles the segment, and after `LONGEST_WAIT_S` in any
     case. A new writer opens a new segment and never changes those of an earlier process.
@@ -89,8 +89,8 @@ class SegmentWriter:
 
     def flush(self) -> None:
         """Write everything appended so far to the store."""
-        self._failure = None
-        self._write()
+        with self._writing:
+            self._write()
 
     def close(self) -> None:
         """Flush and end the thread."""
@@ -109,31 +109,35 @@ class SegmentWriter:
             if self._closed.is_set():
                 return
             self._pending.clear()
-            try:
-                self._write()
-            except Exception as error:
-                self._failure = error  # raised by the next `append`
+            with self._writing:
+                try:
+                    self._write()
+                except Exception as error:
+                    self._failure = error  # raised by the next `append`, unless a `flush` succeeds before
 
     def _is_due(self, waited_s: float) -> bool:
         return not self._opened or waited_s >= LONGEST_WAIT_S or len(self._content) >= 2 * self._saved
 
     def _write(self) -> None:
-        with self._writing:  # one writer at a time: an older content must not overwrite a newer one
-            with self._guard:
-                data = bytes(self._content)
-            if len(data) == self._saved:
-                return
-            path = segment_path(self.folder, self._number)
-            if not self._opened and self.store.exists(path):
-                raise SegmentTakenError(
-                    f"{self.store.join(path)} was written by another process during this run. Only one process may train a "
-                    "run: end the other, then resume."
-                )
-            self.store.write(path, data)
-            self._opened, self._saved, self._written = True, len(data), self._written + len(data)
-            # the next write is no shorter than this one, so the bound still holds after it
-            if len(data) >= self.segment_bytes or self._written > (MAX_AMPLIFICATION - 1) * len(data):
-                self._begin_segment(len(data))
+        """Called with the lock `_writing`: an older content must not overwrite a newer one."""
+        with self._guard:
+            data = bytes(self._content)
+        if len(data) > self._saved:
+            self._write_segment(data)
+        self._failure = None
+
+    def _write_segment(self, data: bytes) -> None:
+        path = segment_path(self.folder, self._number)
+        if not self._opened and self.store.exists(path):
+            raise SegmentTakenError(
+                f"{self.store.join(path)} was written by another process during this run. Only one process may train a "
+                "run: end the other, then resume."
+            )
+        self.store.write(path, data)
+        self._opened, self._saved, self._written = True, len(data), self._written + len(data)
+        # the next write is no shorter than this one, so the bound still holds after it
+        if len(data) >= self.segment_bytes or self._written > (MAX_AMPLIFICATION - 1) * len(data):
+            self._begin_segment(len(data))
 
     def _begin_segment(self, length: int) -> None:
         """Go on in a new segment with what follows the first `length` bytes."""

@@ -21,6 +21,7 @@ from orchestration.config.settings import completed
 from orchestration.config.stored import facts_of
 from orchestration.engine import checkpoint, weights
 from orchestration.engine.restore import load_initial_state, load_method_state, optimizer_states
+from orchestration.engine.tensor_file import to_bytes
 from orchestration.errors import RequestError
 from orchestration.evaluation.cue_study import check_cues
 from orchestration.evaluation.evaluate import (
@@ -187,7 +188,7 @@ def fetch_backbone(prepared: Prepared) -> bytes | None:
         method.load_backbone(state)
     except MethodError as error:
         raise RequestError(f"weights = {experiment.weights}: {error}") from error
-    return checkpoint.to_bytes(state)
+    return to_bytes(state)
 
 
 def began_with(store: Store) -> dict[str, Any]:

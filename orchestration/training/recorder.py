@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from datasets.storage.store import Store
@@ -11,7 +12,9 @@ from methods.separation import Separation
 from orchestration.config.epochs import end_epoch
 from orchestration.config.load import Experiment
 from orchestration.engine import checkpoint
+from orchestration.engine.checkpoint_writer import CheckpointWriter
 from orchestration.engine.loop import StepReport, TrainingProgress
+from orchestration.engine.snapshot import Snapshot
 from orchestration.engine.strategies.strategy import Strategy
 from orchestration.tracking import kept_stages
 from orchestration.tracking.journal import Journal
@@ -21,7 +24,10 @@ from orchestration.training.live_metrics import LiveMetrics
 
 class Recorder:
     """What a worker notes of its training: rank 0 writes each step to the journal, and checkpoints as often as the experiment
-    asks for them. The other ranks take part where a checkpoint gathers what they hold."""
+    asks for them. The other ranks take part where a checkpoint gathers what they hold.
+
+    A step waits for the snapshot alone. A thread writes it, and an error of that thread is raised by the next call but
+    `close`."""
 
     def __init__(
         self,
@@ -41,8 +47,10 @@ class Recorder:
         self.report_survey = SurveyReport(self.store, share)
         self.live = LiveMetrics(store.address, experiment.name) if journal else None
         self.end = end_epoch(experiment, stages)
+        self.snapshot, self.writer = Snapshot(), CheckpointWriter()
 
     def on_step(self, report: StepReport) -> None:
+        self.writer.check()
         if self.journal:
             self.journal.record(report)
         if self.live:
@@ -52,14 +60,14 @@ class Recorder:
         settings = self.experiment.checkpoint
         stage = None
         if end_of_epoch:
-            if self.journal:
-                self.journal.flush()
             stage = ended_stage(self.stages, progress.epoch, self.experiment.epochs)
             due = progress.epoch % settings.every_epochs == 0 or progress.epoch == self.end or stage is not None
         else:
             due = settings.every_batches is not None and progress.batch % settings.every_batches == 0
         if due:
             self.save(progress, end_of_epoch=end_of_epoch, ends_stage=stage)
+        if stage is not None:
+            self.drain()
 
     def on_survey(self, stage: Stage, images: int) -> None:
         if self.journal:
@@ -69,11 +77,7 @@ class Recorder:
         if self.journal:
             kept_stages.keep(self.store, stage.name, found)
 
-    def save(self, progress: TrainingProgress, *, end_of_epoch: bool, ends_stage: str | None = None) -> None:
-        self.write(progress, end_of_epoch=end_of_epoch, ends_stage=ends_stage)
-        self.prune(checkpoint.folder_of(progress))
-
-    def write(
+    def save(
         self,
         progress: TrainingProgress,
         *,
@@ -81,30 +85,57 @@ class Recorder:
         folder: str | None = None,
         ends_stage: str | None = None,
     ) -> None:
-        """Called on all ranks together."""
+        """Take a snapshot and begin to write it, once the one before is written. Called on all ranks together.
+
+        folder: of a state that is no checkpoint to go on from.
+        """
+        self.writer.drain()  # it reads the memory that the snapshot is about to fill
         state = self.strategy.full_state()
         if self.journal is None:
             return
-        self.journal.flush()
-        checkpoint.save(
+        self.snapshot.take(state)
+        self.writer.start(partial(self.write, self.journal, progress, end_of_epoch, folder, ends_stage))
+
+    def write(
+        self,
+        journal: Journal,
+        progress: TrainingProgress,
+        end_of_epoch: bool,
+        folder: str | None,
+        ends_stage: str | None,
+    ) -> None:
+        """Write the snapshot. Every step before it is in the journal by then."""
+        journal.flush()
+        written = checkpoint.save(
             self.store,
-            state,
+            self.snapshot,
             progress,
             end_of_epoch=end_of_epoch,
             experiment=self.experiment.resolved(),
             facts=self.facts,
             folder=folder,
             ends_stage=ends_stage,
-            chain=self.journal.chain,
+            chain=journal.chain,
         )
+        if folder is None:
+            self.prune(written)
 
     def prune(self, newest: str) -> None:
-        if self.journal:
-            is_selecting = self.experiment.select != "last"
-            checkpoint.prune(self.store, newest, self.experiment.checkpoint.keep, keep_best=is_selecting)
+        is_selecting = self.experiment.select != "last"
+        checkpoint.prune(self.store, newest, self.experiment.checkpoint.keep, keep_best=is_selecting)
 
     def record_score(self, progress: TrainingProgress, score: checkpoint.Score) -> None:
-        """Of the checkpoint that was written last, by rank 0."""
+        """Of the checkpoint that was written last, by rank 0, after `drain`."""
         folder = checkpoint.folder_of(progress)
         checkpoint.record_score(self.store, folder, score)
         self.prune(folder)
+
+    def drain(self) -> None:
+        """Wait until all that was noted is in the store."""
+        self.writer.drain()
+        if self.journal:
+            self.journal.flush()
+
+    def close(self) -> None:
+        """Wait for the checkpoint that is being written. Its error is logged, for that of training matters more."""
+        self.writer.close()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from orchestration.engine.arithmetic import slowness
 from orchestration.engine.chain import continued
 from orchestration.engine.loop import NonFiniteLossError, TrainingProgress
 from orchestration.engine.restore import hand_over, load_initial_state
+from orchestration.engine.shared_checkpoint import read_for_all
 from orchestration.errors import RequestError
 from orchestration.tracking.journal import FOLDER as JOURNAL
 from orchestration.tracking.journal import Journal, JournalError, ReplayMismatch, environment
@@ -124,15 +126,15 @@ class Training:
         self.method = method = build.build_method(experiment, config.facts)
         self.last = end_epoch(experiment, method.stages())
         begin = first_epoch(experiment, method.stages())
-        self.resumed = found = common_checkpoint(store)
+        found = common_checkpoint(store)
+        self.resumed = found and replace(found, tensors={})  # their memory is free once they are loaded
         if found is None and not begin:
             load_initial_weights(config, method)
         method.to(device)
         self.optimization = build.build_optimization(experiment, method)
         self.progress = found.progress if found else TrainingProgress(epoch=begin)
         if found is None and begin:
-            assert config.init_from is not None
-            found = checkpoint.find(config.init_from)
+            found = initial_checkpoint(config, checkpoint.FILES)
         self.strategy = build.build_chosen_strategy(experiment)
         hand_over(method, self.optimization.optimizers, self.strategy, found)
         self.dataset = build.open_data(experiment)
@@ -181,11 +183,12 @@ class Training:
         except NonFiniteLossError as error:
             error.args = (f"{error} The batch: {', '.join(batch_keys(self.dataset, error.rows))}",)
             at = error.progress
-            self.recorder.write(at, end_of_epoch=False, folder=f"{LAST_STATES}/{at.step:08d}")
+            self.recorder.save(at, end_of_epoch=False, folder=f"{LAST_STATES}/{at.step:08d}")
             raise
         is_complete = self.progress.epoch >= epochs
         if not is_complete:
             self.recorder.save(self.progress, end_of_epoch=False)
+        self.recorder.drain()
         return is_complete
 
     def validate(self, epoch: int, *, on_test: bool = False) -> dict[str, float]:
@@ -213,6 +216,7 @@ class Training:
     def close(self) -> None:
         if self.listener:
             self.listener.close()
+        self.recorder.close()
         if self.journal:
             self.journal.close()
         self.stream.close()
@@ -227,31 +231,34 @@ def worker_device() -> torch.device:
 
 
 def common_checkpoint(store: Store) -> checkpoint.Checkpoint | None:
-    """The newest whole checkpoint as rank 0 sees it: storage that lists late must not make workers start apart.
+    """The newest whole checkpoint as rank 0 sees it, with its tensors: storage that lists late must not make workers start
+    apart.
 
     Raises, on all ranks: CorruptCheckpointError where the run has checkpoints and none is whole.
     """
-    choice: list[str | checkpoint.CorruptCheckpointError | None] = [None]
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        try:
-            for folder in (checkpoint.FOLDER, LAST_STATES, JOURNAL):
-                store.clean_temp(folder)  # an earlier attempt may have been killed while it wrote there
-            found = checkpoint.latest_whole(store)
-            choice = [found.folder if found else None]
-        except checkpoint.CorruptCheckpointError as error:
-            choice = [error]
-    if dist.is_initialized():
-        dist.broadcast_object_list(choice, src=0)
-    [chosen] = choice
-    if isinstance(chosen, checkpoint.CorruptCheckpointError):
-        raise chosen
-    return None if chosen is None else checkpoint.read(store, chosen)
+
+    def find() -> checkpoint.Checkpoint | None:
+        for folder in (checkpoint.FOLDER, LAST_STATES, JOURNAL):
+            store.clean_temp(folder)  # an earlier attempt may have been killed while it wrote there
+        return checkpoint.latest_whole(store)
+
+    return read_for_all(find)
+
+
+def initial_checkpoint(config: WorkerConfig, files: Sequence[str]) -> checkpoint.Checkpoint:
+    """The checkpoint at the configuration's `init_from`, with the tensors of these files."""
+    address = config.init_from
+    assert address is not None
+    found = read_for_all(lambda: checkpoint.find(address), files)
+    assert found is not None
+    return found
 
 
 def load_initial_weights(config: WorkerConfig, method: Method) -> None:
     if config.init_from:
         per_class = per_class_tensors(Experiment.from_resolved(config.experiment))
-        load_initial_state(method, checkpoint.find(config.init_from), per_class, config.facts["fingerprint"])
+        found = initial_checkpoint(config, checkpoint.FILES[:1])
+        load_initial_state(method, found, per_class, config.facts["fingerprint"])
     elif config.weights:
         method.load_backbone(weights.read_kept(config.weights))
 
