@@ -252,7 +252,6 @@ COVERED_BY = {
     "orchestration/sweeps/plots.py": "system/test_sweep_page.py: through report",
     "orchestration/sweeps/report.py": "system/test_sweep_page.py",
     "orchestration/sweeps/settings.py": "orchestration/sweeps/test_presets.py",
-    "orchestration/training/recorder.py": "orchestration/training/test_selection.py",
     "orchestration/tuning/ray_tune.py": "orchestration/tuning/test_trial.py",
     "orchestration/tuning/sweep_runs.py": "orchestration/tuning/test_tune.py",
 }

@@ -29,25 +29,24 @@ def read_for_all(find: Find, files: Sequence[str] = FILES) -> Checkpoint | None:
     if not dist.is_initialized():
         return read(find, files)
     found: Checkpoint | None = None
-    answer: list[tuple[Checkpoint, Layout] | Exception | None] = [None]
+    failure: Exception | None = None
     if dist.get_rank() == 0:
         try:
             found = read(find, files)
-            answer = [found and (replace(found, tensors={}), layout(found))]
         except (CorruptCheckpointError, StoreError, RequestError) as error:
-            answer = [error]
+            failure = error
+    answer = [(failure, found and replace(found, tensors={}), layout(found) if found else {})]
     dist.broadcast_object_list(answer, src=0)
-    match answer[0]:
-        case None:
-            return None
-        case Exception() as error:
-            raise error
-        case described, expected:
-            found = found or replace(described, tensors=empty(expected))
-            for file in expected:
-                for tensor in found.tensors[file].values():
-                    hand_on(tensor)
-            return found
+    failure, described, expected = answer[0]
+    if failure is not None:
+        raise failure
+    if described is None:
+        return None
+    found = found or replace(described, tensors=empty(expected))
+    for file in expected:
+        for tensor in found.tensors[file].values():
+            hand_on(tensor)
+    return found
 
 
 def read(find: Find, files: Sequence[str]) -> Checkpoint | None:

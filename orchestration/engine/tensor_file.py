@@ -63,7 +63,7 @@ class TensorFile:
     @property
     def content(self) -> memoryview:
         """The whole file. It changes with the next `fill`."""
-        return memoryview(self.memory.numpy())[: self.num_bytes]
+        return self.memory.numpy().data[: self.num_bytes]
 
     def _reserve(self, *, pinned: bool) -> None:
         if self.memory.numel() < self.num_bytes or (pinned and not self.memory.is_pinned()):

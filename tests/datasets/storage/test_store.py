@@ -5,6 +5,7 @@ import http.client
 import pickle
 import socket
 import threading
+import tracemalloc
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -72,6 +73,12 @@ class TestEveryStore:
         assert store.size("a/b.bin") == 10
         store.write("a/b.bin", b"")
         assert store.read("a/b.bin") == b""
+
+    @pytest.mark.parametrize("size", [0, 1000, 25 << 20])
+    def test_a_view_of_memory_is_written(self, store, size):
+        data = memoryview(bytearray(bytes(range(250)) * (size // 250 + 1)))[:size]
+        store.write("state", data)
+        assert store.read("state") == data
 
     def test_a_file_filled_piece_by_piece_appears_whole(self, store):
         with store.create("shard") as file:
@@ -155,6 +162,16 @@ class TestEveryStore:
     def test_no_path_leads_out(self, store, path):
         with pytest.raises(StoreError, match="leads out of"):
             store.read(path)
+
+
+def test_a_view_of_memory_is_not_copied(tmp_path):
+    data = memoryview(bytearray(25 << 20))
+    tracemalloc.start()
+    try:
+        open_store(str(tmp_path)).write("state", data)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_addresses_join():
@@ -323,7 +340,7 @@ class TestTrouble:
     def test_writing_through_trouble_puts_the_whole_object(self, flaky, s3):
         flaky("503", "drop", "500")
         store = open_store(s3, retry=QUICK)
-        store.write("new", b"x" * 100_000)
+        store.write("new", memoryview(b"x" * 100_000))
         assert store.read("new") == b"x" * 100_000
 
     def test_lasting_trouble_names_object_attempts_and_endpoint(self, flaky, s3):

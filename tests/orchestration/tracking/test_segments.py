@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -136,6 +137,35 @@ def test_records_wait_while_the_store_fails_and_are_written_when_it_is_back(tmp_
     folder.unlink()
     writer.append({"step": 1})
     writer.flush()
+    assert [record["step"] for _, record in SegmentReader(store, "list").read_new()] == [0, 1]
+
+
+def test_a_flush_of_another_thread_makes_up_for_a_write_that_failed_before_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer's own thread is in the middle of a write, which fails when the flush already waits for its turn."""
+    begun, fails = threading.Event(), threading.Event()
+    write = Store.write
+
+    def failing(self: Store, path: str, data: bytes) -> None:
+        if begun.is_set():
+            return write(self, path, data)
+        begun.set()
+        assert fails.wait(30)
+        raise StoreError("the store is gone")
+
+    monkeypatch.setattr(Store, "write", failing)
+    writer = SegmentWriter(store, "list", {}, flush_s=0)
+    writer.append({"step": 0})
+    assert begun.wait(30)
+    flush = threading.Thread(target=writer.flush)
+    flush.start()
+    flush.join(0.1)
+    assert flush.is_alive()
+    fails.set()
+    flush.join(30)
+    writer.append({"step": 1})
+    writer.close()
     assert [record["step"] for _, record in SegmentReader(store, "list").read_new()] == [0, 1]
 
 
