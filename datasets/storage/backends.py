@@ -60,11 +60,12 @@ class Local:
             return None
 
     def sizes(self, place: str) -> dict[str, int]:
-        return {
-            path.relative_to(place).as_posix(): path.stat().st_size
-            for path in _files(place)
-            if not _is_temporary(path.name)
-        }
+        sizes = {}
+        for path in _files(place):
+            if not _is_temporary(path.name):
+                with contextlib.suppress(FileNotFoundError):  # another process has deleted it since
+                    sizes[path.relative_to(place).as_posix()] = path.stat().st_size
+        return sizes
 
     def children(self, place: str) -> list[str]:
         if not os.path.isdir(place):

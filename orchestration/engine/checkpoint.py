@@ -172,7 +172,7 @@ def latest_whole(store: Store) -> Checkpoint | None:
 def readable(store: Store) -> Iterator[Checkpoint]:
     """The run's complete checkpoints whose description can be read, oldest first."""
     for folder in complete_folders(store):
-        with contextlib.suppress(CorruptCheckpointError):
+        with contextlib.suppress(CorruptCheckpointError, MissingObject):  # another process may have dropped it since
             yield read(store, folder)
 
 
@@ -192,11 +192,19 @@ def best(store: Store, *, until: str | None = None) -> Checkpoint | None:
 
 
 def newest_usable(store: Store, open_folder: Callable[[str], Checkpoint]) -> Checkpoint | None:
-    """The newest checkpoint that `open_folder` opens without CorruptCheckpointError; a warning names those passed over."""
+    """The newest checkpoint that `open_folder` opens without CorruptCheckpointError; a warning names those passed over.
+
+    A run that goes on meanwhile drops old ones: they are listed again where one of them is gone.
+    """
     damage: list[CorruptCheckpointError] = []
-    for folder in reversed(complete_folders(store)):
+    folders = complete_folders(store)
+    for folder in reversed(folders):
         try:
             found = open_folder(folder)
+        except MissingObject:
+            if complete_folders(store) == folders:
+                raise
+            return newest_usable(store, open_folder)
         except CorruptCheckpointError as error:
             damage.append(error)
             continue

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.storage import connections
+from datasets.storage import backends, connections
 from datasets.storage.backends import S3, Local
 from tests.servers.moto_s3 import BUCKET, moto_s3
 
@@ -237,3 +237,20 @@ def test_an_upload_in_parts_arrives_whole(s3: str, monkeypatch: pytest.MonkeyPat
     S3().write(f"{s3}/large", data)
     assert S3().size(f"{s3}/large") == len(data)
     assert S3().read(f"{s3}/large", 0, len(data)) == data
+
+
+def test_a_file_that_is_deleted_while_its_folder_is_listed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a run drops old checkpoints while somebody looks at it."""
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_bytes(b"12")
+    found = backends._files
+
+    def deleting(place: str) -> list[Path]:
+        files = sorted(found(place))
+        (tmp_path / "b").unlink()
+        return files
+
+    monkeypatch.setattr(backends, "_files", deleting)
+    assert Local().sizes(str(tmp_path)) == {"a": 2, "c": 2}

@@ -220,3 +220,22 @@ def test_a_damaged_score_is_damage(score: Any, tmp_path: Path) -> None:
     described(score=score)(tmp_path / "checkpoints/00000001/checkpoint.json")
     with pytest.raises(CorruptCheckpointError, match=r"00000001/checkpoint\.json is damaged"):
         checkpoint.read(store, *folders(1))
+
+
+def test_a_checkpoint_that_is_dropped_while_the_newest_is_looked_for_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = write(tmp_path, 1, 2)
+    read, folders = checkpoint.read, []
+
+    def dropping(store: Store, folder: str) -> checkpoint.Checkpoint:
+        folders.append(folder)
+        if len(folders) == 1:
+            write(tmp_path, 3)
+            checkpoint.drop(store, folder)
+        return read(store, folder)
+
+    monkeypatch.setattr(checkpoint, "read", dropping)
+    found = checkpoint.latest(store)
+    assert found is not None
+    assert found.progress.step == 3
