@@ -158,10 +158,10 @@ def loss_of_kind(case: golden.Case, features: Tensor, labels: Tensor) -> Tensor:
     return loss(features, labels, gather(features), gather(labels), **setting)
 
 
-def backward(method: Method, seed: int, optimizers: dict[str, Adam]) -> dict[str, Tensor]:
+def backward(method: Method, whole: Batch, optimizers: dict[str, Adam]) -> dict[str, Tensor]:
     """One step on this worker's share; gradients are averaged over the workers, as a strategy would."""
     averaged = {}
-    for update in method.updates(share(batch(seed=seed), rank(), world_size())):
+    for update in method.updates(share(whole, rank(), world_size())):
         method.zero_grad()
         update.loss.backward()
         reached = {name: p for name, p in method.named_parameters() if p.grad is not None}
@@ -176,15 +176,24 @@ def backward(method: Method, seed: int, optimizers: dict[str, Adam]) -> dict[str
     return averaged
 
 
-def gradients(variant: str) -> dict[str, Tensor]:
+def of_three() -> Batch:
+    """Six samples, and the same in other clothes: a person has two, one or three images. The last third shows no clothes."""
+    found = of_rows(batch(), torch.tensor([0, 1, 2, 4, 5, 6]).repeat(2) + torch.tensor([0, 8]).repeat_interleave(6))
+    assert found.parsing is not None
+    found.parsing.view(2, 6, 32, 16)[:, 4:] = 0
+    return found
+
+
+def gradients(variant: str, whole: Batch | None = None) -> dict[str, Tensor]:
     """Of the first stage, and of all stages where one works with a survey."""
+    whole = whole or batch()
     method = synchronise_all(build(variant))
     if not any(stage.samples for stage in method.stages()):
-        return backward(method, seed=0, optimizers={})
+        return backward(method, whole, optimizers={})
     found = {}
     for stage in method.stages():
         begin(method, stage.first_epoch, uneven_share(batch()))
-        found |= {f"{stage.name}, {name}": value for name, value in backward(method, 0, {}).items()}
+        found |= {f"{stage.name}, {name}": value for name, value in backward(method, whole, {}).items()}
     return found
 
 
@@ -200,7 +209,7 @@ def trained(variant: str) -> dict[str, Tensor]:
     owned = method.parameters_of()
     optimizers = {name: Adam([p for _, p in pairs], lr=3.5e-3, weight_decay=5e-4) for name, pairs in owned.items()}
     for step in range(STEPS):
-        backward(method, step, optimizers)
+        backward(method, batch(seed=step), optimizers)
     return {name: value.clone() for name, value in method.state_dict().items()}
 
 
@@ -321,6 +330,30 @@ def test_golden_distributed_pair_loss(case: golden.Case, dtype: torch.dtype, pai
 def test_clothes_come_from_the_global_batch_whatever_the_number_of_workers(results: Results, workers: int) -> None:
     alone = results[1][0]["clothes"]
     assert torch.equal(torch.cat([result["clothes"] for result in results[workers]]), alone)
+
+
+def gradients_of_three() -> dict[str, dict[str, Tensor]]:
+    return {name: gradients(name, of_three()) for name in VARIANTS}
+
+
+@pytest.fixture(scope="module")
+def thirds() -> list[dict[str, dict[str, Tensor]]]:
+    return in_processes(3, gradients_of_three)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_three_workers_give_the_gradient_of_one(thirds: list[dict[str, dict[str, Tensor]]], variant: str) -> None:
+    """An odd number; persons with uneven numbers of images; a worker that sees no clothes."""
+    expected = gradients(variant, of_three())
+    for found in thirds:
+        assert_same(found[variant], expected, rtol=1e-10)
+
+
+def test_eight_workers_give_the_gradient_of_one() -> None:
+    """A sample each."""
+    variant = "baseline with triplet loss"
+    for found in in_processes(8, gradients, variant):
+        assert_same(found, gradients(variant), rtol=1e-10)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

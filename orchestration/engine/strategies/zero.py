@@ -19,10 +19,10 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from methods.method import Method
+from orchestration.engine.loop import LR_FACTOR
 from orchestration.engine.strategies.data_parallel import DataParallel
 from orchestration.engine.strategies.strategy import FullState, OptimizerStates, state_name
 
-LR_FACTOR = "lr_factor"  # of `orchestration.engine.loop`
 EVERY = 1 << 60  # steps between reports that nobody wants
 BUCKET = 64 << 20  # numbers
 States = dict[str, dict[str, Tensor]]  # parameter → its state by key
