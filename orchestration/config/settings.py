@@ -188,6 +188,8 @@ class ResourceSettings(Settings):
 
     cpus: float = Field(default=1.0, gt=0)
     gpu: bool | Literal["auto"] = "auto"  # auto: where the cluster has one for every worker
+    # Through which workers talk to each other, as "eth0"; by default gloo and NCCL choose. All machines must have it
+    network_interface: str | None = None
 
 
 class StrategySettings(Settings):
@@ -233,6 +235,8 @@ class Experiment(Settings):
         default=None, alias="register"
     )  # under this name, as candidate
     max_failures: int = Field(default=3, ge=0)  # of workers or nodes, before the run gives up
+    # Seconds without progress of any worker, longer than any step, after which the workers are restarted. null: never
+    hang_s: Annotated[float, Field(ge=10)] | None = 300.0
 
     def resolved(self) -> dict[str, Any]:
         """The whole tree as plain JSON; `from_resolved` gives the same experiment again."""

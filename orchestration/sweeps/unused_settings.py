@@ -27,7 +27,7 @@ WITHOUT_EFFECT = {
     "evaluate.cues": "cues are scored on the test set, after training",
     **dict.fromkeys(
         ("name", "workers", "threads", "resources", "stream", "checkpoint", "storage", "experiment", "register",
-         "max_failures", "evaluate.batch"), EXECUTION,
+         "max_failures", "hang_s", "evaluate.batch"), EXECUTION,
     ),
 }  # fmt: skip
 PEOPLE, OUTFITS, IMAGES = 2, 2, 2

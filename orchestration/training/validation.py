@@ -20,6 +20,7 @@ from orchestration.evaluation.evaluate import clip, open_for_evaluation
 from orchestration.evaluation.modes import rank_modes
 from orchestration.measures import DURING_TRAINING
 from orchestration.tracking.segments import Record, SegmentReader, SegmentWriter
+from orchestration.training.watch import Watch, watch_of
 
 FOLDER = "validation"
 PREFIX, PREFIX_ON_TEST = DURING_TRAINING
@@ -35,6 +36,7 @@ def validate(
     device: torch.device,
     *,
     on_test: bool = False,
+    watch: Watch | None = None,
 ) -> dict[str, float]:
     """The protocol's metrics on the validation set (on_test: on the test set). Rank 0 returns them and adds them to the
     run's storage.
@@ -42,6 +44,7 @@ def validate(
     epoch: how many the method was trained for. Row groups are shared out over the workers, so all of them embed with rank
     0's buffers, which are those of the checkpoint. What a batch of training draws does not change by it.
     """
+    watch = watch or watch_of(store, None)
     dataset, protocol = open_for_evaluation(experiment.data, validation=not on_test)
     settings = experiment.evaluate
     scratch = store.sub(f"{FOLDER}/{epoch:06d}")
@@ -63,17 +66,20 @@ def validate(
     embedder = Embedder(job, (experiment, method))
     indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))
     items = [(split, group) for split in splits for group in split_into_tasks(indexes[split], job.clip).images]
-    with strategy.whole():
+    with strategy.whole(), watch.during("embedding for validation"):
         for split, group in items[strategy.rank :: strategy.workers]:
             embedder.embed_group(split, group)
+            watch.progress()
     method.train()
     wait_for_all()
+    watch.progress()
     if strategy.rank != 0:
         return {}
-    found = {
-        split: load_features(scratch, split, protocols.samples(protocol, index)) for split, index in indexes.items()
-    }
-    result = rank_modes(protocol, indexes, found, dataset.manifest, reranking=settings.rerank)
+    with watch.during("ranking for validation", is_long=True):
+        found = {
+            split: load_features(scratch, split, protocols.samples(protocol, index)) for split, index in indexes.items()
+        }
+        result = rank_modes(protocol, indexes, found, dataset.manifest, reranking=settings.rerank)
     scratch.delete_tree("")
     metrics = {name: float(value) for name, value in result.metrics.items() if value is not None}
     keep(store, {"epoch": epoch, "step": step, "metrics": metrics})

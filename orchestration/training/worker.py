@@ -35,6 +35,8 @@ from orchestration.training import stop_signal
 from orchestration.training.interrupt import Listener
 from orchestration.training.milestones import candidates, milestones, remaining
 from orchestration.training.recorder import Recorder
+from orchestration.training.watch import Watch, limit_collectives, watch_of
+from orchestration.training.watched import WatchedCallbacks, watched_feed
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +103,8 @@ def run(config: WorkerConfig, store: Store, device: torch.device) -> TrainingPro
     Where the experiment selects the best checkpoint, each is scored at the end of its epoch. A sweep's trial is validated at
     its milestones and ends early if the sweep stops it.
     """
-    with closing(Training(config, store, device)) as training:
+    hang_s = Experiment.from_resolved(config.experiment).hang_s
+    with closing(watch_of(store, hang_s)) as watch, closing(Training(config, store, device, watch)) as training:
         for epoch in training.milestones():
             if not training.advance(epoch):
                 break
@@ -110,7 +113,7 @@ def run(config: WorkerConfig, store: Store, device: torch.device) -> TrainingPro
             if config.validation is not None:
                 training.validate(epoch)
                 wait = config.validation.waits and epoch < training.last
-                if not stop_signal.should_continue(store, epoch, wait=wait):
+                if not stop_signal.should_continue(store, epoch, wait=wait, on_poll=watch.progress):
                     break
         return training.progress
 
@@ -118,8 +121,10 @@ def run(config: WorkerConfig, store: Store, device: torch.device) -> TrainingPro
 class Training:
     """A run's training in this process, resumed from its newest checkpoint. Rank 0 writes the journal and checkpoints."""
 
-    def __init__(self, config: WorkerConfig, store: Store, device: torch.device) -> None:
+    def __init__(self, config: WorkerConfig, store: Store, device: torch.device, watch: Watch | None = None) -> None:
+        """watch: told of each progress; None where nobody watches."""
         self.config, self.store, self.device = config, store, device
+        self.watch = watch or watch_of(store, None)
         self.experiment = experiment = Experiment.from_resolved(config.experiment)
         numerics.use(experiment.numerics)
         torch.set_num_threads(experiment.threads)
@@ -136,6 +141,7 @@ class Training:
         if found is None and begin:
             found = initial_checkpoint(config, checkpoint.FILES)
         self.strategy = build.build_chosen_strategy(experiment)
+        limit_collectives(experiment.hang_s)
         hand_over(method, self.optimization.optimizers, self.strategy, found)
         self.dataset = build.open_data(experiment)
         rank, workers = self.strategy.rank, self.strategy.workers
@@ -169,10 +175,10 @@ class Training:
         try:
             self.progress = loop.train(
                 self.method,
-                self.feed,
+                watched_feed(self.feed, self.watch),
                 self.optimization,
                 self.strategy,
-                self.recorder,
+                WatchedCallbacks(self.recorder, self.watch),
                 epochs=epochs,
                 precision=self.experiment.precision,
                 device=self.device,
@@ -188,7 +194,8 @@ class Training:
         is_complete = self.progress.epoch >= epochs
         if not is_complete:
             self.recorder.save(self.progress, end_of_epoch=False)
-        self.recorder.drain()
+        with self.watch.during("writing a checkpoint", is_long=True):
+            self.recorder.drain()
         return is_complete
 
     def validate(self, epoch: int, *, on_test: bool = False) -> dict[str, float]:
@@ -197,7 +204,15 @@ class Training:
 
         step = self.progress.step
         return validate(
-            self.method, self.experiment, self.store, epoch, step, self.strategy, self.device, on_test=on_test
+            self.method,
+            self.experiment,
+            self.store,
+            epoch,
+            step,
+            self.strategy,
+            self.device,
+            on_test=on_test,
+            watch=self.watch,
         )
 
     def score(self, epoch: int) -> None:
