@@ -10,12 +10,10 @@ from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
-from ray.train.torch import TorchConfig, config
-from ray.train.torch.config import _TorchBackend
+from ray.train.torch import config
 
 from orchestration.cluster import LOOPBACK
-
-kept: list[dist.TCPStore] = []  # rank 0's store, for as long as its process lives
+from orchestration.training.group import GroupBackend, GroupConfig, kept
 
 
 def listen() -> tuple[str, int]:
@@ -36,7 +34,7 @@ def listen() -> tuple[str, int]:
     return LOOPBACK, port
 
 
-class LoopbackBackend(_TorchBackend):
+class LoopbackBackend(GroupBackend):
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         theirs = config.get_address_and_port
         config.get_address_and_port = listen
@@ -46,7 +44,7 @@ class LoopbackBackend(_TorchBackend):
             config.get_address_and_port = theirs
 
 
-class LoopbackConfig(TorchConfig):
+class LoopbackConfig(GroupConfig):
     @property
     def backend_cls(self) -> type[LoopbackBackend]:
         return LoopbackBackend

@@ -23,6 +23,7 @@ from orchestration.signals import Interruption, number_of
 from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.segments import Record
 from orchestration.training import activity, changed_clothes_figure, interrupt, stage_ends
+from orchestration.training.hang import Hangs
 from orchestration.training.preparation import (
     Prepared,
     check_initial_weights,
@@ -32,9 +33,11 @@ from orchestration.training.preparation import (
 )
 from orchestration.training.selection import choose_checkpoint, is_on_test
 from orchestration.training.validation import PREFIX, PREFIX_ON_TEST, Scores
+from orchestration.training.watch import timeout_s
 from orchestration.training.worker import FAILURE, WorkerConfig, train_worker
 
 CONTROLLER_LOST = "Ray Train's controller ended"
+HANG = "the workers stood still in every attempt"
 
 
 class TrainingFailedError(RuntimeError):
@@ -129,15 +132,18 @@ def carry_out(
 def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, progress: Progress) -> None:
     """Run the workers to the last epoch while the forwarder delivers their journal. Raises: TrainingFailedError."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
 
+    from orchestration.training.group import GroupConfig
     from orchestration.training.loopback import LoopbackConfig
 
     experiment, store = prepared.experiment, open_store(run.storage)
     trainer = TorchTrainer(
         train_worker,  # type: ignore[arg-type]  # what it returns becomes `Result.return_value`
         train_loop_config=asdict(config),
-        torch_config=LoopbackConfig() if cluster.is_on_loopback() else TorchConfig(),
+        torch_config=(LoopbackConfig if cluster.is_on_loopback() else GroupConfig)(
+            timeout_s=timeout_s(experiment.hang_s), interface=experiment.resources.network_interface
+        ),
         scaling_config=ScalingConfig(
             num_workers=experiment.workers,
             use_gpu=cluster.use_gpu(experiment.workers, experiment.resources),
@@ -149,7 +155,7 @@ def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, p
             failure_config=FailureConfig(max_failures=experiment.max_failures),
         ),
     )
-    scores = Scores(store)
+    scores, hangs = Scores(store), Hangs(store)
 
     with progress.training_bar(f"training {experiment.name}", prepared.num_steps) as show:
 
@@ -158,10 +164,12 @@ def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, p
             log_scores(experiment, run, scores)
             stage_ends.report(run, records, progress.say)
 
-        with run.forward(on_records=on_records), activity.said(store, progress.say):
-            failure = run_trainer(trainer, store, progress.say)
+        with run.forward(on_records=on_records), activity.said(store, progress.say, hangs.look):
+            failure = run_trainer(trainer, store, progress.say, hangs)
     log_scores(experiment, run, scores)
     interrupt.forget(store)  # nobody listens any more
+    if hangs.messages:
+        run.set_tags({"hangs": len(hangs.messages), "last_hang": hangs.messages[-1]})
     if failure:
         go_on = f" The run stopped {how_to_resume(run)}" if failure["type"] == CONTROLLER_LOST else ""
         raise TrainingFailedError(f"{failure['type']}: {failure['message']}{go_on}")
@@ -176,7 +184,7 @@ def log_scores(experiment: Experiment, run: tracked_run.TrackedRun, scores: Scor
         run.log_evaluation({f"{prefix}{name}": value for name, value in record["metrics"].items()}, step=record["step"])
 
 
-def run_trainer(trainer: Any, store: Store, say: Callable[[str], None]) -> dict[str, str] | None:
+def run_trainer(trainer: Any, store: Store, say: Callable[[str], None], hangs: Hangs) -> dict[str, str] | None:
     """Run Ray Train. Returns the failure, if any: one that a worker recorded as final comes before Ray's.
 
     Raises: Interruption after a signal.
@@ -195,6 +203,8 @@ def run_trainer(trainer: Any, store: Store, say: Callable[[str], None]) -> dict[
     interrupt.run_interruptibly(fit, store, say)
     if errors and store.exists(FAILURE):
         return json.loads(store.read(FAILURE))
+    if errors and (message := hangs.message_of(errors[0])):
+        return {"type": HANG, "message": message}
     if errors and isinstance(errors[0], RayActorError):
         return {"type": CONTROLLER_LOST, "message": "it was killed, or the machine had no memory left."}
     if errors:
