@@ -57,12 +57,28 @@ def origin(error: Any) -> Any:
     """The error that a process on Ray raised, without what Ray put around it; any other error as it is."""
     while type(error).__module__.partition(".")[0] == "ray":
         failures = getattr(error, "worker_failures", None)  # of Ray Train: rank → error
-        inner = failures[min(failures)] if failures else None
-        inner = inner or getattr(error, "cause", None) or getattr(error, "controller_failure", None) or error.__cause__
+        inner = most_telling(failures) if failures else None
+        for name in ("cause", "controller_failure", "health_check_failure", "__cause__"):
+            inner = inner or getattr(error, name, None)
         if not isinstance(inner, BaseException) or type(inner).__name__ == "UserCodeException":
             break  # Ray Data leaves of the error the text alone
         error = inner
     return error
+
+
+def most_telling(failures: Mapping[int, Any]) -> Any:
+    """Of the errors of a group's workers that of the lowest rank; a worker that ran out of memory comes first, and those who
+    lost their connection to another last."""
+
+    def place(rank: int) -> tuple[bool, bool, int]:
+        error, text = origin(failures[rank]), str(failures[rank]).lower()
+        is_of_torch = isinstance(error, RuntimeError) and type(error).__module__.partition(".")[0] in (
+            "builtins",
+            "torch",
+        )
+        return type(error).__name__ != "OutOfMemoryError", is_of_torch and "connection" in text, rank
+
+    return failures[min(failures, key=place)]
 
 
 def kind(error: Any, table: Mapping[str, str]) -> str | None:
@@ -108,7 +124,8 @@ RAY = {
     "NodeDiedError": LOST,
     "ObjectLostError": LOST,
     "LocalRayletDiedError": f"Ray on this machine was ended. {AGAIN}",
-    "OutOfMemoryError": "Ray ended a process, because its machine ran out of memory. Set workers or batches lower",
+    "OutOfMemoryError": "Ray ended a process, because its machine ran out of memory. Set batch.people, stream.cache_bytes or "
+    "the number of workers on a machine lower",
     "ObjectStoreFullError": "Ray's object store is full. Set workers lower, or give the machine a larger /dev/shm",
     "OutOfDiskError": f"the disk of Ray's files is full. Free space in {tempfile.gettempdir()}. {AGAIN}",
     "ActorUnschedulableError": NO_ROOM,
@@ -128,7 +145,11 @@ def of_ray(error: Any) -> str:
     if kind(error, {"RayTaskError": "its text is a traceback"}) or getattr(error, "_actor_init_failed", False):
         return raised_first(str(error))
     lines = [line.strip() for line in (kind(error, RAY) or str(error)).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    memory = re.search(
+        r"Memory on the node \(IP: ([^,]+),.*?\) was (\S+) used / (\S+)", str(getattr(error, "message", ""))
+    )
+    more = f" ({memory[1]}: {memory[2]} of {memory[3]} used)" if memory else ""
+    return lines[0] + more if lines else type(error).__name__
 
 
 def raised_first(trace: str) -> str:

@@ -24,6 +24,7 @@ from sqlalchemy.exc import OperationalError
 from datasets.errors import CorruptData, DataError
 from orchestration.cli.main import failure
 from orchestration.errors import DATABASE, ENDED, RAY, cause, first_line, origin
+from orchestration.training.hang import EXIT_STATUS
 
 
 def through_mlflow(text: str) -> Exception:
@@ -158,6 +159,29 @@ def test_a_training_that_ray_ended_is_told_by_its_first_worker() -> None:
     assert failure(ours)["error"] == {"type": "CorruptData", "message": "group 3"}
 
 
+def test_a_worker_that_ran_out_of_memory_is_told_before_those_who_lost_their_connection_to_it() -> None:
+    from ray.exceptions import ActorDiedError, OutOfMemoryError
+    from ray.train import WorkerGroupError
+    from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
+
+    def lost(error: Exception) -> Exception:
+        return WorkerHealthCheckFailedError("A worker health check failed.\nWorker info: ids", error)
+
+    gloo = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:20022")
+    monitor = OutOfMemoryError(
+        "Task was killed due to the node running low on memory.\nMemory on the node (IP: 10.0.0.7, ID: 4f) was "
+        "15.28GB used / 16.00GB limit (0.954981), which exceeds the memory usage threshold of 0.95."
+    )
+    told = failure(WorkerGroupError("20 lines", {0: gloo, 1: lost(ActorDiedError()), 2: lost(monitor)}))["error"]
+    assert told == {
+        "type": "OutOfMemoryError",
+        "message": f"{RAY['OutOfMemoryError']} (10.0.0.7: 15.28GB of 16.00GB used)",
+    }
+    crashed = failure(WorkerGroupError("20 lines", {0: gloo, 1: lost(ActorDiedError())}))["error"]
+    assert crashed == {"type": "ActorDiedError", "message": ENDED}
+    assert failure(WorkerGroupError("20 lines", {0: gloo, 1: gloo}))["error"]["type"] == "RuntimeError"
+
+
 class Actor:
     """A process on Ray that dies, fails or cannot be made."""
 
@@ -167,6 +191,9 @@ class Actor:
 
     def kill_itself(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def end_itself(self) -> None:
+        os._exit(EXIT_STATUS)
 
     def fail(self, error: Exception) -> None:
         raise error
@@ -188,6 +215,12 @@ def on_ray(*arguments: Any, call: str, of: tuple[Any, ...] = ()) -> Exception:
 def test_a_process_of_ray_that_was_killed_is_told_in_a_sentence() -> None:
     error = on_ray(call="kill_itself")
     assert failure(error) == {"status": 1, "error": {"type": "ActorDiedError", "message": ENDED}}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_status_that_a_worker_ended_its_group_with_stands_in_ray_s_error() -> None:
+    assert f"exit code {EXIT_STATUS}" in str(on_ray(call="end_itself"))
 
 
 @pytest.mark.ray
