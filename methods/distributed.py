@@ -7,6 +7,9 @@ gradients are those of Σ L_r, which the strategy divides by the number of worke
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,6 +20,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
+_waited = [0.0]
+
 
 def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
@@ -24,6 +29,21 @@ def world_size() -> int:
 
 def rank() -> int:
     return dist.get_rank() if world_size() > 1 else 0
+
+
+@contextmanager
+def waiting() -> Iterator[None]:
+    """Around a collective that this process waits for."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        _waited[0] += time.perf_counter() - began
+
+
+def waited_s() -> float:
+    """Seconds that this process has spent in collectives so far; on a GPU, in starting them."""
+    return _waited[0]
 
 
 def gather(local: Tensor) -> Tensor:
@@ -152,7 +172,8 @@ def _gathered(local: Tensor) -> Tensor:
     """[workers, *local.shape]."""
     local = local.contiguous()
     parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, local)
+    with waiting():
+        dist.all_gather(parts, local)
     return torch.stack(parts)
 
 

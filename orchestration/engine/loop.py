@@ -19,6 +19,7 @@ from methods.clothes_sampling import ClothesSampling, draw_clothes, in_other_clo
 from methods.method import Batch, Method, Stage, ended_stage
 from methods.separation import Separation
 from orchestration.engine.arithmetic import DTYPES
+from orchestration.engine.pace import Pace
 from orchestration.engine.step_backup import StepBackup
 from orchestration.engine.strategies.strategy import Strategy
 from orchestration.engine.survey import Survey, begin_stage, end_stage
@@ -121,6 +122,7 @@ def train(
     """
     method.train()
     step, first_batch = start.step, start.batch
+    pace = Pace(strategy.rank, strategy.workers)
     for epoch in range(start.epoch, epochs):
         method.begin_epoch(epoch)
         set_rates(optimization, epoch)
@@ -139,11 +141,17 @@ def train(
             )
             progress = TrainingProgress(epoch, host.number, step)
             asked = is_asked_to_stop()
-            logs = train_step(method, batch, optimization, strategy, precision, progress, host, {STOP: float(asked)})
+            logs = train_step(
+                method, batch, optimization, strategy, precision, progress, host, {STOP: float(asked)} | pace.asides()
+            )
             is_stopped = logs.pop(STOP) > 0
+            speed = pace.metrics(logs)
             finished = time.perf_counter()
             unit = "rows" if stage.samples else "images"
-            metrics = logs | throughput(unit, host.rows.numel() * strategy.workers, finished - started, host.wait_s)
+            pace.finish(finished - started)
+            metrics = (
+                logs | speed | throughput(unit, host.rows.numel() * strategy.workers, finished - started, host.wait_s)
+            )
             if host.number == final and (found := end_stage(method, survey, feed.seed, strategy)):
                 callbacks.on_stage_end(stage, found)
                 metrics |= {f"{AUC}{name}": one.auc for name, one in found.items()}
@@ -175,6 +183,8 @@ def train_step(
     names: list[str] = []
     values: list[Tensor] = []
     device = batch.person.device
+    asides = asides or {}
+    own = torch.tensor([*asides.values()], dtype=torch.float64, device=device)
     backup = StepBackup(method)
     updates = method.updates(batch)
     try:
@@ -185,13 +195,12 @@ def train_step(
                 break
             strategy.backward(update.optimizer, update.loss)
             logs = {f"loss/{update.optimizer}": update.loss, **update.logs}
-            logs |= {name: update.loss.new_tensor(value) for name, value in (asides or {}).items()}
-            means = strategy.mean(torch.stack([v.detach().double() for v in logs.values()]))
+            means = strategy.mean(torch.cat([torch.stack([v.detach().double() for v in logs.values()]), own]))
             norm = strategy.gradient_norm(update.optimizer)
             stop_unless_finite(means[0], norm, update.optimizer, progress, host)
             backup.before(update.optimizer, optimization.optimizers[update.optimizer])
             strategy.step(update.optimizer)
-            names += [*logs, f"gradient-norm/{update.optimizer}"]
+            names += [*logs, *asides, f"gradient-norm/{update.optimizer}"]
             values += [*means, norm.double()]
     except NonFiniteLossError:
         backup.restore()

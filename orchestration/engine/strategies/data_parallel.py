@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from methods.distributed import waiting
 from methods.method import Method
 from orchestration.engine.strategies.single_process import SingleProcess
 from orchestration.engine.strategies.strategy import owned_parameters
@@ -95,7 +96,8 @@ class DataParallel(SingleProcess):
 
     def mean(self, values: Tensor) -> Tensor:
         total = values.clone()
-        dist.all_reduce(total, group=self.group)
+        with waiting():
+            dist.all_reduce(total, group=self.group)
         return total / self.workers
 
     @torch.no_grad()
@@ -113,7 +115,8 @@ class DataParallel(SingleProcess):
 def receive(bucket: Bucket, workers: int) -> None:
     if bucket.work is None or bucket.flat is None:
         return
-    bucket.work.wait()
+    with waiting():
+        bucket.work.wait()
     flat = bucket.flat.div_(workers)
     parts = flat.split([parameter.numel() for parameter in bucket.sent])
     for parameter, part in zip(bucket.sent, parts, strict=True):

@@ -122,6 +122,11 @@ def test_all_workers_stop_after_the_step_at_which_one_was_asked_to(data: str, wo
     assert {reached.step for reached, _ in ends} == {4}
     assert all(reached.epoch < EPOCHS for reached, _ in ends)
     assert not any("stop" in metrics for _, logged in ends for metrics in logged)
+    assert not any(name.startswith("pace/") for _, logged in ends for metrics in logged for name in metrics)
+    slowest = [[metrics.get("speed/slowest-rank") for metrics in logged] for _, logged in ends]
+    assert all(ranks == slowest[0] for ranks in slowest)
+    assert slowest[0][0] is None, "nothing is known in a group's first step"
+    assert set(slowest[0][1:]) <= ({None} if workers == 1 else {0, 1, 2})
 
 
 @pytest.mark.parametrize("steps", [2, 7], ids=["first epoch", "later epoch"])
