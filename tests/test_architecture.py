@@ -167,7 +167,7 @@ def modules_behind(module: str) -> set[str]:
 
 def test_the_loop_needs_nothing_else_of_orchestration() -> None:
     behind = {name for name in modules_behind("orchestration.engine.loop") if name.startswith("orchestration.")}
-    own = ("loop", "arithmetic", "step_backup", "strategies.strategy", "survey")
+    own = ("loop", "arithmetic", "pace", "step_backup", "strategies.strategy", "survey")
     assert behind == {f"orchestration.engine.{name}" for name in own}
 
 

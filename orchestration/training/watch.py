@@ -131,7 +131,9 @@ class Watch:
         while not self.closed.is_set():
             try:
                 self.board.exchange(self.notice())
-            except Exception as error:  # torch raises its plainest classes; the group's end is one cause
+            except dist.DistNetworkError:  # the process of rank 0 ended: silent from now on
+                return
+            except RuntimeError as error:
                 log.debug("the watch's store: %s", error)
             self.closed.wait(self.patience.interval_s)
 

@@ -13,13 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from torch.distributed import TCPStore
 
 from datasets.storage.store import open_store
 from orchestration.config.load import load
 from orchestration.engine import checkpoint
 from orchestration.training.hang import EXIT_STATUS, Hangs, Summary, read, read_summary
-from orchestration.training.notices import Board, Notice
 from orchestration.training.preparation import prepare
 from orchestration.training.watch import Patience, Watch
 from orchestration.training.worker import WorkerConfig
@@ -164,26 +162,6 @@ def test_every_progress_counts_and_long_phases_have_a_limit_of_their_own(watched
         time.sleep(2 * PATIENCE.step_s)
     assert statuses == []
     assert watch.left() <= PATIENCE.step_s
-
-
-def test_a_rank_that_makes_progress_keeps_the_others_waiting() -> None:
-    """Rank 0 writes a checkpoint, or ranks what was embedded, while others wait for it in a collective."""
-    stores = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    boards = [Board(stores.clone(), rank, 2) for rank in range(2)]
-    for left_of_0, stand in ((30.0, False), (-1.0, True)):
-        for board, left in zip(boards, (left_of_0, -1.0), strict=True):
-            board.exchange(notice(board.rank, left))
-        boards[1].exchange(notice(1, -1.0))
-        assert boards[1].all_stand(silent_s=60) == stand
-    assert boards[1].attempt == boards[0].attempt
-    assert boards[1].silent(after_s=60) == set()
-    time.sleep(0.02)
-    boards[1].exchange(notice(1, -1.0))
-    assert boards[1].silent(after_s=0.01) == {0}
-
-
-def notice(rank: int, left: float) -> Notice:
-    return Notice(rank, "here", "node", 1, 1, 0, "in a step", left)
 
 
 SUBJECT = """
