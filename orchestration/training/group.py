@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import torch
@@ -49,8 +48,10 @@ class GroupConfig(TorchConfig):
 
 class GroupBackend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        if backend_config.interface is not None:
+            worker_group.execute(use_interface, backend_config.interface)
         theirs = config._setup_torch_process_group
-        setattr(config, theirs.__name__, partial(start_group, interface=backend_config.interface))
+        setattr(config, theirs.__name__, start_group)
         try:
             super().on_start(worker_group, backend_config)
         finally:
@@ -63,16 +64,12 @@ def start_group(
     world_size: int,
     init_method: str,
     timeout_s: int,
-    *,
-    interface: str | None = None,
     answer_s: float = ANSWER_S,
 ) -> None:
     """Runs on each worker, in place of Ray's function, and calls it.
 
-    Raises: RequestError where this machine has no such interface; NoAnswerError.
+    Raises: NoAnswerError.
     """
-    if interface is not None:
-        use_interface(interface)
     limit = timedelta(seconds=answer_s)
     if world_size > 1:
         meeting = meet(world_rank, world_size, limit)
@@ -88,7 +85,7 @@ def start_group(
 
 
 def use_interface(name: str) -> None:
-    """Raises: RequestError."""
+    """Runs on each worker. Raises: RequestError where its machine has no such interface."""
     found = [name for _, name in socket.if_nameindex()]
     if name not in found:
         raise RequestError(

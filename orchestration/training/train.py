@@ -37,7 +37,7 @@ from orchestration.training.watch import timeout_s
 from orchestration.training.worker import FAILURE, WorkerConfig, train_worker
 
 CONTROLLER_LOST = "Ray Train's controller ended"
-HANG = "the workers stood still in every attempt"
+HANG = "the last attempt stood still"
 
 
 class TrainingFailedError(RuntimeError):

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from ray.train.torch import config
 
 from orchestration.errors import RequestError
-from orchestration.training.group import VARIABLES, GroupBackend, GroupConfig, use_interface
+from orchestration.training.group import VARIABLES, GroupBackend, GroupConfig, start_group, use_interface
 from tests.servers.process import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -28,7 +28,8 @@ rank, workers, fault = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 if fault == "leaves" and rank == 1:
     group.first_collective = lambda *_: time.sleep(15)
 try:
-    group.start_group("gloo", rank, workers, "env://", 77, interface=os.environ["INTERFACE"], answer_s=float(sys.argv[4]))
+    group.use_interface("lo")
+    group.start_group("gloo", rank, workers, "env://", 77, answer_s=float(sys.argv[4]))
     limit = dist.distributed_c10d._get_default_group()._get_backend(group.torch.device("cpu")).options._timeout
     print(json.dumps([limit.total_seconds(), *(os.environ[name] for name in group.VARIABLES)]), flush=True)
     dist.barrier()
@@ -40,7 +41,7 @@ time.sleep(600)  # as Ray's processes, which outlive an error
 
 def start(ranks: list[int], workers: int, fault: str = "none", answer_s: float = 60) -> list[Any]:
     """What the given ranks of a group say after they have started, or failed to."""
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "INTERFACE": "lo", "PYTHONPATH": str(ROOT)}
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "PYTHONPATH": str(ROOT)}
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", SUBJECT, str(rank), str(workers), fault, str(answer_s)],
@@ -94,9 +95,13 @@ def test_ray_train_calls_our_start_and_its_own_function_stays(monkeypatch: pytes
         used.append(config._setup_torch_process_group)
         raise RuntimeError("stopped")
 
+    class Workers:
+        def execute(self, *call: Any) -> None:
+            used.append(call)
+
     monkeypatch.setattr(config._TorchBackend, "on_start", on_start)
     with pytest.raises(RuntimeError, match="stopped"):
-        GroupBackend().on_start(None, GroupConfig(interface="lo"))
-    assert used[0].keywords == {"interface": "lo"}
+        GroupBackend().on_start(Workers(), GroupConfig(interface="lo"))
+    assert used == [(use_interface, "lo"), start_group]
     assert config._setup_torch_process_group is theirs
     assert not dist.is_initialized()
