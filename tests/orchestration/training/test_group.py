@@ -89,7 +89,8 @@ def test_an_interface_that_this_machine_lacks_is_refused_with_those_it_has(monke
 
 
 def test_ray_train_calls_our_start_and_its_own_function_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    theirs, used = config._setup_torch_process_group, []
+    theirs = config._setup_torch_process_group
+    used: list[Any] = []
 
     def on_start(self: Any, worker_group: Any, backend_config: Any) -> None:
         used.append(config._setup_torch_process_group)

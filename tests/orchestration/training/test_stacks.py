@@ -18,8 +18,7 @@ SUBJECT = """
 import sys
 
 def stand():
-    print("here", flush=True)
-    sys.stdin.read()
+    print("here", flush=True); sys.stdin.read()
 
 stand()
 """
@@ -58,8 +57,8 @@ def test_the_stack_of_a_stopped_process_is_read(tmp_path: Path) -> None:
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
         found = of_process(process.pid, process.pid)
         process.kill()
-    assert found.where == f"{script}:6 in stand"
-    assert f"  {script}:8 in <module>" in found.text
+    assert found.where == f"{script}:5 in stand"
+    assert f"  {script}:7 in <module>" in found.text
 
 
 def test_a_stack_that_cannot_be_read_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -55,7 +55,8 @@ def worker_pid(rank: int) -> int:
     import ray
     from ray.train.v2._internal.state.state_actor import get_state_actor
 
-    runs = ray.get(get_state_actor().get_train_run_attempts.remote())
+    state: Any = get_state_actor()
+    runs: Any = ray.get(state.get_train_run_attempts.remote())
     attempts = [attempt for attempts in runs.values() for attempt in attempts.values()]
     newest = max(attempts, key=lambda attempt: attempt.start_time_ns)
     return next(worker.pid for worker in newest.workers if worker.world_rank == rank)
