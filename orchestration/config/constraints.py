@@ -10,7 +10,7 @@ from orchestration.addresses import split_stage
 from orchestration.config.diagnostics import either
 from orchestration.config.epochs import end_epoch, first_epoch
 from orchestration.config.meta import Outline, outline
-from orchestration.config.settings import Experiment
+from orchestration.config.settings import Experiment, WorkerRange
 from orchestration.engine.weights import DIGEST, HUB
 
 Violation = tuple[tuple[str, ...], str]  # keys that disagree; the rule and the fix
@@ -19,6 +19,7 @@ Violation = tuple[tuple[str, ...], str]  # keys that disagree; the rule and the 
 def violations(experiment: Experiment) -> Iterator[Violation]:
     """Every constraint that the experiment violates."""
     yield from batches_divide(experiment)
+    yield from sizes_are_one_training(experiment)
     yield from batch_norm_has_two_samples(experiment)
     yield from appearances_fit(experiment)
     yield from selection_fits(experiment)
@@ -49,6 +50,9 @@ def weights_are_published(experiment: Experiment, method: Outline) -> Iterator[V
 def batches_divide(experiment: Experiment) -> Iterator[Violation]:
     batch, workers = experiment.batch, experiment.workers
     product = f"{batch.people} people × {batch.images} images"
+    if isinstance(workers, WorkerRange):
+        yield from a_size_divides(experiment, workers)
+        workers = 1  # of the sizes, all divide the lanes
     if batch.people % workers:
         yield (
             ("batch.people", "workers"),
@@ -71,6 +75,32 @@ def batches_divide(experiment: Experiment) -> Iterator[Violation]:
         )
 
 
+def a_size_divides(experiment: Experiment, wanted: WorkerRange) -> Iterator[Violation]:
+    lanes, span = experiment.batch.lanes, f"{wanted.min} to {wanted.max} workers"
+    if wanted.min > wanted.max:
+        yield ("workers.min", "workers.max"), f"no number is {span}. Set workers.min to at most {wanted.max}"
+    elif not experiment.group_sizes():
+        many = [
+            str(number) for number in (12, 24, 48) if any(number % n == 0 for n in range(wanted.min, wanted.max + 1))
+        ]
+        more = f", or batch.lanes to a number with more divisors, such as {either(many)}" if many else ""
+        yield (
+            ("workers", "batch.lanes"),
+            f"none of {span} can share {count(lanes, 'lane')} equally. Let workers.min to workers.max include "
+            f"{either(divisors(lanes))}{more} (and batch.people to a multiple of it)",
+        )
+
+
+def sizes_are_one_training(experiment: Experiment) -> Iterator[Violation]:
+    if not experiment.sync_batch_norm and len(experiment.group_sizes()) > 1:
+        sizes = [str(size) for size in experiment.group_sizes()]
+        yield (
+            ("sync_batch_norm", "workers"),
+            "each worker would normalise its own share, and the result would depend on how many there are. Set "
+            f"sync_batch_norm=true, or workers to {either(sizes)}",
+        )
+
+
 def batch_norm_has_two_samples(experiment: Experiment) -> Iterator[Violation]:
     batch, sampling = experiment.batch, experiment.augment.clothes_sampling
     samples = batch.people * batch.images * (2 if sampling is not None and sampling.beside else 1)
@@ -79,10 +109,10 @@ def batch_norm_has_two_samples(experiment: Experiment) -> Iterator[Violation]:
             ("batch.people", "batch.images"),
             "batch norm cannot normalise a batch of one sample. Set batch.images to at least 2",
         )
-    elif samples == experiment.workers and not experiment.sync_batch_norm:
+    elif experiment.group_sizes() == (samples,) and not experiment.sync_batch_norm:
         yield (
             ("sync_batch_norm", "workers", "batch.people", "batch.images"),
-            f"batch norm cannot normalise one sample, and each of {experiment.workers} workers has one of its own. Set "
+            f"batch norm cannot normalise one sample, and each of {samples} workers has one of its own. Set "
             "sync_batch_norm=true, or batch.images to at least 2",
         )
 
@@ -203,12 +233,14 @@ def named_stages_exist(experiment: Experiment, method: Outline) -> Iterator[Viol
 def samples_divide(experiment: Experiment, method: Outline) -> Iterator[Violation]:
     settings = experiment.method.model_dump()
     for stage in method.stages:
-        if stage.samples % experiment.workers:
+        wrong = [size for size in experiment.group_sizes() if stage.samples % size]
+        if wrong:
             where = [f"method.{key}" for key, value in settings.items() if value == stage.samples]
+            what = "workers" if isinstance(experiment.workers, int) else "workers.min and workers.max"
             yield (
                 ("workers", *where[:1], "method"),
-                f"{experiment.workers} workers cannot share the {stage.samples} rows of a batch of stage {stage.title!r} "
-                f"equally. Set workers to {either(divisors(stage.samples))}",
+                f"{either([str(size) for size in wrong])} workers cannot share the {stage.samples} rows of a batch of stage "
+                f"{stage.title!r} equally. Set {what} to {either(divisors(stage.samples))}",
             )
 
 

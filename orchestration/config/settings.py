@@ -12,7 +12,17 @@ from functools import reduce
 from operator import or_
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    create_model,
+)
 
 from datasets.images.augment import Augmentation
 from datasets.images.cues import CueName
@@ -184,12 +194,31 @@ class EvaluateSettings(Settings):
 
 
 class ResourceSettings(Settings):
-    """Resources of each worker."""
+    """Resources of each worker, and how long training waits for them."""
 
     cpus: float = Field(default=1.0, gt=0)
     gpu: bool | Literal["auto"] = "auto"  # auto: where the cluster has one for every worker
     # Through which workers talk to each other, as "eth0"; by default gloo and NCCL choose. All machines must have it
     network_interface: str | None = None
+    wait_s: float = Field(default=600.0, ge=0)  # for room for the smallest group, before the run gives up
+    grow_s: float = Field(default=60.0, ge=0)  # so long there must be room for more workers before training moves there
+
+
+class WorkerRange(Settings):
+    """Elastic: as many workers as fit, of those numbers that divide the batch's lanes."""
+
+    min: int = Field(default=1, ge=1)
+    max: int = Field(ge=1)
+
+
+def kind_of_workers(given: Any) -> str:
+    return "range" if isinstance(given, (dict, WorkerRange)) else "number"
+
+
+# Told apart by what was given: an error names one of both, not both.
+Workers = Annotated[
+    Annotated[int, Field(ge=1), Tag("number")] | Annotated[WorkerRange, Tag("range")], Discriminator(kind_of_workers)
+]
 
 
 class StrategySettings(Settings):
@@ -217,8 +246,8 @@ class Experiment(Settings):
     numerics: Numerics = "native"  # of CPUs; portable: the same on all x86 processors with AVX2, slower
     sync_batch_norm: bool = True
     seed: int = Field(default=1, ge=0)
-    workers: int = Field(default=1, ge=1)
     strategy: StrategySettings = StrategySettings()
+    workers: Workers = 1  # they never change the global batch or a learning rate
     threads: int = Field(default=1, ge=1)  # torch's, of each worker: sums depend on it
     resources: ResourceSettings = ResourceSettings()
     stream: StreamSettings = StreamSettings()
@@ -234,9 +263,17 @@ class Experiment(Settings):
     register_as: Annotated[str, AfterValidator(is_model_name)] | None = Field(
         default=None, alias="register"
     )  # under this name, as candidate
-    max_failures: int = Field(default=3, ge=0)  # of workers or nodes, before the run gives up
+    # losses of workers or nodes in a row, without a newer checkpoint, that the run outlives
+    max_failures: int = Field(default=3, ge=0)
     # Seconds without progress of any worker, longer than any step, after which the workers are restarted. null: never
     hang_s: Annotated[float, Field(ge=10)] | None = 300.0
+
+    def group_sizes(self) -> tuple[int, ...]:
+        """The numbers of workers that may train the run, ascending; one where `workers` is a number."""
+        if isinstance(self.workers, int):
+            return (self.workers,)
+        numbers = range(self.workers.min, self.workers.max + 1)
+        return tuple(number for number in numbers if self.batch.lanes % number == 0)
 
     def resolved(self) -> dict[str, Any]:
         """The whole tree as plain JSON; `from_resolved` gives the same experiment again."""

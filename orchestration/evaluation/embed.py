@@ -8,7 +8,7 @@ are embedded in this process: they are done before actors would have started.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, cast
@@ -214,7 +214,7 @@ def embed(
     job: EmbeddingJob,
     splits: list[str],
     *,
-    workers: int,
+    workers: Sequence[int],
     resources: ResourceSettings,
     progress: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] | None = None,
@@ -222,8 +222,8 @@ def embed(
     """Write the features of every image (or tracklet) of `splits` below `job.destination`, except those already there.
 
     Features of a cue lie in a folder of its name. At most `IN_PROCESS` images without a GPU are embedded in this process,
-    others by up to `workers` actors on Ray. progress: called with the number of finished images and of all. say: reports
-    that Ray starts.
+    others by actors on Ray: as many as fit, from the first of `workers` to the last. progress: called with the number of
+    finished images and of all. say: reports that Ray starts.
     """
     items, finished, total = tasks_to_do(job, splits)
     if progress:
@@ -232,7 +232,7 @@ def embed(
         return
     if cluster.is_remote():
         cluster.connect(say)
-    job = replace(job, gpu=cluster.use_gpu(workers, resources))
+    job = replace(job, gpu=cluster.use_gpu(workers[0], resources))
     if total - finished <= IN_PROCESS and not job.gpu:
         each = embed_here(job, items)
     else:
@@ -272,19 +272,21 @@ def embed_here(job: EmbeddingJob, items: list[dict[str, Any]]) -> Iterator[int]:
         torch.set_num_threads(threads)
 
 
-def embed_on_ray(job: EmbeddingJob, items: list[dict[str, Any]], actors: int, cpus: float) -> Iterator[int]:
-    """Embed the tasks by actors of `cpus` CPUs each; yields the number of images of each, as they finish."""
+def embed_on_ray(job: EmbeddingJob, items: list[dict[str, Any]], actors: Sequence[int], cpus: float) -> Iterator[int]:
+    """Embed the tasks by actors of `cpus` CPUs each, from the first number of them up to the last; yields the number of images
+    of each task, as they finish."""
     import ray.data
 
     cluster.quiet_logs()  # importing ray.data resets its log levels
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    fewest, most = (min(number, len(items)) for number in (actors[0], actors[-1]))
     done = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
         Embedder,
         fn_constructor_args=(job,),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=max(1, min(actors, len(items)))),
+        compute=ray.data.ActorPoolStrategy(min_size=fewest, max_size=most),
         num_cpus=cpus,
         num_gpus=1 if job.gpu else 0,
     )

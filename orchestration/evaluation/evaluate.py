@@ -144,7 +144,7 @@ def evaluate(
     splits, asked = scored_splits(protocol), asked_cues(settings)
     job = embedding_job(found, experiment, protocol, store, asked)
     invalidate_stale_cache(store, cache_key(found, dataset, protocol, settings))
-    embed(job, splits, workers=experiment.workers, resources=experiment.resources, progress=progress, say=say)
+    embed(job, splits, workers=experiment.group_sizes(), resources=experiment.resources, progress=progress, say=say)
     store.clean_temp("features")  # a worker may have been killed while it wrote
     indexes = dict(zip(splits, dataset.indexes(*splits), strict=True))
     result, whole = Evaluation(), load_splits(store, protocol, indexes)

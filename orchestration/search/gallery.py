@@ -120,7 +120,7 @@ def stored_or_computed(data: Described, index: SplitIndex, progress: Progress) -
     job = embedding_job(model, experiment, data.protocol, store)
     invalidate_stale_cache(store, key)
     with progress.bar(f"embedding {index.split}", "images") as bar:
-        workers, resources = experiment.workers, experiment.resources
+        workers, resources = experiment.group_sizes(), experiment.resources
         embed(job, [index.split], workers=workers, resources=resources, progress=bar, say=progress.say)
     return load_features(store.sub("features"), index.split, protocols.samples(data.protocol, index))
 

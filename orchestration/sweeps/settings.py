@@ -77,6 +77,11 @@ def plan(experiment: Experiment, settings: SweepSettings) -> Plan:
         raise RequestError(f"select = {experiment.select}: a sweep scores the last epoch of each run. Set select=last")
     if experiment.until is not None:
         raise RequestError(f"until = {experiment.until}: a sweep compares runs of all their stages. Set until=null")
+    if not isinstance(experiment.workers, int):
+        sizes = either([str(size) for size in experiment.group_sizes()])
+        raise RequestError(
+            f"workers is a range: trials share the cluster with one size of group. Set workers to {sizes}"
+        )
     if settings.register is not None:
         check_name(settings.register)
     if settings.retries < 0:

@@ -25,12 +25,16 @@ def describe(experiment: Mapping[str, Any], fingerprint: str) -> dict[str, str]:
         "mlflow.source.git.commit": provenance.commit(),
         "seed": experiment.get("seed"),
         "threads": experiment.get("threads"),
-        "workers": experiment.get("workers"),
+        "workers": of_workers(experiment.get("workers")),
         "select": experiment.get("select"),
         "select_on_test": str(bool(experiment.get("select_on_test"))).lower(),
         "experiment": experiment.get("name"),
     }
     return {key: without_secret(str(value)) for key, value in tags.items() if value is not None}
+
+
+def of_workers(setting: Any) -> Any:
+    return f"{setting['min']} to {setting['max']}" if isinstance(setting, Mapping) else setting
 
 
 def dataset_input(experiment: Mapping[str, Any], fingerprint: str) -> DatasetInput:

@@ -118,13 +118,13 @@ def lacking(experiment: Experiment, index: SplitIndex) -> Iterator[str]:
 
 def fitting(experiment: Experiment, persons: int) -> list[str]:
     """Settings, as words of a command, of the largest batch of at most so many people that workers and lanes divide."""
-    workers = min(experiment.workers, persons)
+    workers = min(experiment.group_sizes()[0], persons)
     people = persons // workers * workers
     lanes = max(
         n for n in range(workers, people + 1, workers) if people % n == 0 and n <= max(experiment.batch.lanes, workers)
     )
     new = {"batch.people": people, "batch.lanes": lanes, "workers": workers}
-    old = {"batch.lanes": experiment.batch.lanes, "workers": experiment.workers}
+    old = {"batch.lanes": experiment.batch.lanes, "workers": experiment.group_sizes()[0]}
     return [f"{key}={value}" for key, value in new.items() if value != old.get(key)]
 
 

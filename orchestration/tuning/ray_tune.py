@@ -137,7 +137,7 @@ def placement(experiment: Experiment, gpu: bool) -> PlacementGroupFactory:
     With several workers, Ray Train asks for their resources. The actor then takes almost nothing: Ray refuses an empty
     placement group, and a share of a core would be missing elsewhere.
     """
-    if experiment.workers > 1:
+    if experiment.group_sizes() != (1,):
         return ray.tune.PlacementGroupFactory([{"memory": 1 << 20}])
     return ray.tune.PlacementGroupFactory([{"CPU": experiment.resources.cpus} | ({"GPU": 1.0} if gpu else {})])
 

@@ -118,7 +118,7 @@ class SweepTrial(Trainable):
             self.failure = describe_failure(error)
 
     def start(self, run: tracked_run.TrackedRun, config: WorkerConfig) -> TrialRunner:
-        if self.experiment.workers == 1:
+        if self.experiment.group_sizes() == (1,):
             return InProcessRunner(config, run, gpu=self.job.gpu)
         return RayTrainRunner(config, run, self.prepared(), self.scores, self.earlier)
 

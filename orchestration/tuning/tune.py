@@ -88,7 +88,7 @@ def tune_alone(
             experiment = experiment.model_copy(update={"init_from": address})
             planned = replace(planned, experiment=experiment)
     cluster.connect(progress.say)
-    cluster.check_resources(experiment.workers, experiment.resources, progress.say)
+    cluster.check_resources(experiment.group_sizes()[0], experiment.resources, progress.say)
     if resume:
         run = tracked_run.resume_run(resume, prepared.dataset.fingerprint)
     else:
@@ -173,7 +173,7 @@ class Sweep:
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
         experiment, settings = self.plan.experiment, self.plan.settings
-        gpu = cluster.use_gpu(experiment.workers, experiment.resources)
+        gpu = cluster.use_gpu(experiment.group_sizes()[0], experiment.resources)
         concurrent = num_concurrent(experiment, settings.concurrent, gpu)
         assert settings.every is not None
         process = f"{self.run.run_id}-{time.time_ns():x}"
@@ -202,7 +202,7 @@ class Sweep:
                     scheduler=Scheduler(self.plan.rule, self.sweep_state.curves()),
                     num_samples=-1,
                     max_concurrent_trials=concurrent,
-                    reuse_actors=experiment.workers == 1,
+                    reuse_actors=experiment.group_sizes() == (1,),
                     trial_name_creator=named_by(self.run.run_id),
                     trial_dirname_creator=named_by(self.run.run_id),
                 ),
@@ -349,5 +349,5 @@ def num_concurrent(experiment: Experiment, wanted: int | None, gpu: bool) -> int
 
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     needs = {"CPU": experiment.resources.cpus} | ({"GPU": 1.0} if gpu else {})
-    fits = cluster.trials_that_fit(nodes, needs, experiment.workers)
+    fits = cluster.trials_that_fit(nodes, needs, experiment.group_sizes()[0])
     return max(1, fits if wanted is None else min(wanted, fits))

@@ -74,7 +74,7 @@ def demo(directory: str = "demo", *, overrides: Sequence[str] = (), progress: Pr
     runs = {}
     for recipe in demo_recipes():
         experiment = load(recipe, [f"data={data}", f"storage={root / 'runs'}", *overrides])
-        progress.say(f"\n{recipe}: {experiment.workers} workers, {experiment.epochs} epochs")
+        progress.say(f"\n{recipe}: {experiment.group_sizes()[-1]} workers, {experiment.epochs} epochs")
         runs[recipe] = train(experiment, progress=progress)
     best = max(runs, key=lambda recipe: runs[recipe]["metrics"][CHOSEN_BY])
     progress.say(f"\nregistering the best by {CHOSEN_BY}: {best}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from methods import METHODS
-from orchestration.config.load import load, recipes
+from orchestration.config.load import Experiment, load, recipes
 from orchestration.errors import RequestError
 from tests.orchestration.config.complaints import DATA, complaint, line
 
@@ -128,3 +128,50 @@ def test_the_best_checkpoint_and_the_newest_are_kept() -> None:
 
 def test_published_weights_fit_published_shapes_alone() -> None:
     assert "Set weights=null" in complaint("method.width=0.5")
+
+
+def elastic(*words: str) -> tuple[int, ...]:
+    return load("cal-ltcc", [DATA, *words]).group_sizes()
+
+
+def test_a_range_of_workers_means_those_that_divide_the_lanes() -> None:
+    batch = "batch={people: 12, images: 4, lanes: 12}"
+    assert elastic(batch, "workers={min: 2, max: 8}") == (2, 3, 4, 6)
+    assert elastic(batch, "workers={max: 3}") == (1, 2, 3)
+    assert elastic(batch, "workers=4") == (4,)
+    assert elastic("workers={min: 2, max: 2}") == (2,)
+    resolved = load("cal-ltcc", [DATA, batch, "workers={min: 2, max: 8}"]).resolved()
+    assert resolved["workers"] == {"min": 2, "max": 8}
+    assert Experiment.from_resolved(resolved).group_sizes() == (2, 3, 4, 6)
+
+
+def test_a_range_that_no_group_fits_is_refused_with_lanes_that_have_more_divisors() -> None:
+    report = complaint("workers={min: 5, max: 7}")
+    told = line(report, "workers")
+    assert "none of 5 to 7 workers can share 8 lanes equally" in told
+    assert "include 1, 2, 4 or 8, or batch.lanes to a number with more divisors, such as 12, 24 or 48" in told
+    assert elastic("workers={min: 5, max: 7}", "batch.lanes=12", "batch.people=12") == (6,)
+    assert elastic("workers={min: 4, max: 7}") == (4,)
+    assert "no number is 6 to 4 workers. Set workers.min to at most 4" in complaint("workers={min: 6, max: 4}")
+    assert "is required" in line(complaint("workers={min: 2}"), "workers.max")
+    assert "must be at least 1" in line(complaint("workers=0"), "workers = 0")
+    assert "expected a whole number" in line(complaint("workers=many"), "workers = many")
+    assert "it has min, max" in complaint("workers={min: 2, mx: 4}")
+
+
+def test_people_are_shared_by_lanes_whatever_the_range() -> None:
+    assert "8 lanes cannot share 12 people" in complaint("workers={max: 4}", "batch.people=12")
+
+
+def test_a_range_needs_norms_that_do_not_depend_on_the_number() -> None:
+    report = complaint("workers={min: 2, max: 4}", "sync_batch_norm=false")
+    assert "the result would depend on how many there are" in line(report, "sync_batch_norm = false")
+    assert "Set sync_batch_norm=true, or workers to 2 or 4" in report
+    assert elastic("workers={min: 2, max: 3}", "sync_batch_norm=false") == (2,)
+
+
+def test_every_size_of_a_range_shares_the_rows_of_a_stage() -> None:
+    words = ["batch={people: 12, images: 2, lanes: 12}", "weights=null", "method.prompt_batch=16"]
+    told = complaint(*words, "workers={min: 2, max: 4}", name="ccaf-demo")
+    assert "3 workers cannot share the 16 rows of a batch of stage 'prompts' equally" in told
+    assert "Set workers.min and workers.max to 1, 2, 4, 8 or 16" in told
