@@ -110,8 +110,10 @@ def cmc_curves(curves: dict[str, dict[int, float | None]]) -> bytes:
     return to_png(figure)
 
 
-def training_curves(series: dict[str, tuple[Sequence[int], Sequence[float]]]) -> bytes:
-    """A small panel for each logged number: `series[name]` is (steps, values)."""
+def training_curves(
+    series: dict[str, tuple[Sequence[int], Sequence[float]]], marks: Sequence[tuple[int, str]] = ()
+) -> bytes:
+    """A small panel for each logged number: `series[name]` is (steps, values). marks: (step, what happened before it)."""
     names = sorted(series)
     columns = min(3, len(names))
     height = -(-len(names) // columns)
@@ -122,6 +124,9 @@ def training_curves(series: dict[str, tuple[Sequence[int], Sequence[float]]]) ->
         steps, values = series[name]
         axes.plot(steps, values, linewidth=0.6, alpha=0.4, color=QUERY)
         axes.plot(steps, smoothed(values), linewidth=1.4, color=QUERY, marker="o" if len(values) == 1 else None)
+        for step, text in marks:
+            axes.axvline(step, linewidth=0.7, linestyle="--", color=UNKNOWN)
+            axes.annotate(text, (step, 1), xycoords=("data", "axes fraction"), rotation=90, va="top", fontsize=5)
         axes.set_title(name, fontsize=8)
         axes.tick_params(labelsize=6)
         axes.grid(alpha=0.3)

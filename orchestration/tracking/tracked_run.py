@@ -27,7 +27,7 @@ from datasets.storage.store import MissingObject, Store, StoreError, open_store
 from orchestration.addresses import RUN_ID
 from orchestration.errors import RequestError, first_line, without_secret
 from orchestration.progress import Progress
-from orchestration.tracking import journal
+from orchestration.tracking import groups, journal
 from orchestration.tracking.forwarder import FILES, OUTBOX, Delivery, Forwarder, OnRecords, drain
 from orchestration.tracking.mlflow_client import connect, default_tracking_uri, experiment_id
 from orchestration.tracking.mlflow_retry import retry_while_unavailable
@@ -107,7 +107,7 @@ class TrackedRun:
         self.log_file(json.dumps(table).encode(), f"tables/{name}.json")
 
     def log_training_curves(self, name: str = "training.png") -> None:
-        """A picture with a panel for each of the journal's metrics."""
+        """A picture with a panel for each of the journal's metrics, and marks where another group of workers went on."""
         from orchestration import figures
 
         points: dict[str, tuple[list[int], list[float]]] = {}
@@ -117,7 +117,7 @@ class TrackedRun:
                 steps.append(record["step"])
                 values.append(value)
         if points:
-            self.log_picture(figures.training_curves({**points}), name)
+            self.log_picture(figures.training_curves({**points}, groups.marks(groups.read(self.store))), name)
 
     def is_running(self) -> bool:
         """Whether MLflow lists the run as running or scheduled. Raises: RequestError where MLflow does not answer."""

@@ -31,8 +31,8 @@ class SurveyReport:
 
 
 @contextlib.contextmanager
-def said(store: Store, say: Callable[[str], None], also: Callable[[], str | None] = lambda: None) -> Iterator[None]:
-    """Within this context, say what rank 0 reports, once each, and what `also` returns."""
+def said(store: Store, say: Callable[[str], None]) -> Iterator[None]:
+    """Within this context, say what rank 0 reports, once each."""
     ended = threading.Event()
 
     def follow() -> None:
@@ -43,8 +43,6 @@ def said(store: Store, say: Callable[[str], None], also: Callable[[], str | None
                 if text and text != last:
                     say(text.decode())
                     last = text
-            if other := also():
-                say(other)
 
     store.delete(ACTIVITY)  # of an earlier attempt
     thread = threading.Thread(target=follow, name="say the activity", daemon=True)

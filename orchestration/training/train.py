@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -11,18 +10,21 @@ from typing import Any
 from datasets.shards.exclusive import exclusive
 from datasets.storage.store import Store, open_store
 from orchestration import cluster, lost_cluster, numerics
+from orchestration.config.epochs import end_epoch
 from orchestration.config.load import Experiment
+from orchestration.config.meta import outline
 from orchestration.engine import checkpoint, weights
-from orchestration.errors import ServiceUnavailableError, cause, origin
+from orchestration.errors import ServiceUnavailableError
 from orchestration.evaluation.evaluate import (
     evaluate,
 )
 from orchestration.progress import Progress
 from orchestration.registry import pending
 from orchestration.signals import Interruption, number_of
-from orchestration.tracking import mlflow_client, tracked_run
+from orchestration.tracking import groups, mlflow_client, tracked_run
 from orchestration.tracking.segments import Record
-from orchestration.training import activity, changed_clothes_figure, interrupt, stage_ends
+from orchestration.training import activity, changed_clothes_figure, interrupt, nodes, stage_ends
+from orchestration.training.endings import Failure
 from orchestration.training.hang import Hangs
 from orchestration.training.preparation import (
     Prepared,
@@ -32,12 +34,10 @@ from orchestration.training.preparation import (
     prepare,
 )
 from orchestration.training.selection import choose_checkpoint, is_on_test
+from orchestration.training.supervisor import Limits, Supervisor, Work
 from orchestration.training.validation import PREFIX, PREFIX_ON_TEST, Scores
 from orchestration.training.watch import timeout_s
 from orchestration.training.worker import FAILURE, WorkerConfig, train_worker
-
-CONTROLLER_LOST = "Ray Train's controller ended"
-HANG = "the last attempt stood still"
 
 
 class TrainingFailedError(RuntimeError):
@@ -86,7 +86,7 @@ def train_alone(
         mlflow_client.connect()  # what does not answer is reported before Ray starts
     numerics.warn_if_not_able(experiment.numerics, progress.say)
     cluster.connect(progress.say)
-    cluster.check_resources(experiment.workers, experiment.resources, progress.say)
+    cluster.check_resources(experiment.group_sizes()[0], experiment.resources, progress.say)
     run = tracked_run.start_run(experiment, prepared.dataset.fingerprint, resume=resume)
     with exclusive(run.storage):
         return carry_out(prepared, run, init_from, backbone, on_run, progress)
@@ -130,32 +130,19 @@ def carry_out(
 
 
 def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, progress: Progress) -> None:
-    """Run the workers to the last epoch while the forwarder delivers their journal. Raises: TrainingFailedError."""
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchTrainer
-
-    from orchestration.training.group import GroupConfig
-    from orchestration.training.loopback import LoopbackConfig
-
+    """Run groups of workers to the last epoch while the forwarder delivers their journal. Raises: TrainingFailedError."""
     experiment, store = prepared.experiment, open_store(run.storage)
-    trainer = TorchTrainer(
-        train_worker,  # type: ignore[arg-type]  # what it returns becomes `Result.return_value`
-        train_loop_config=asdict(config),
-        torch_config=(LoopbackConfig if cluster.is_on_loopback() else GroupConfig)(
-            timeout_s=timeout_s(experiment.hang_s), interface=experiment.resources.network_interface
-        ),
-        scaling_config=ScalingConfig(
-            num_workers=experiment.workers,
-            use_gpu=cluster.use_gpu(experiment.workers, experiment.resources),
-            resources_per_worker={"CPU": experiment.resources.cpus},
-        ),
-        run_config=RunConfig(
-            name="train",
-            storage_path=store.join("ray"),
-            failure_config=FailureConfig(max_failures=experiment.max_failures),
-        ),
+    limits, hangs = limits_of(experiment), Hangs(store)
+    supervisor = Supervisor(
+        limits,
+        store,
+        nodes,
+        lambda size: trainer(size, limits.needs, config, store),
+        hangs=hangs,
+        say=progress.say,
+        on_group=lambda found: run.set_tags(groups.tags(found)),
     )
-    scores, hangs = Scores(store), Hangs(store)
+    scores = Scores(store)
 
     with progress.training_bar(f"training {experiment.name}", prepared.num_steps) as show:
 
@@ -164,15 +151,57 @@ def fit(prepared: Prepared, run: tracked_run.TrackedRun, config: WorkerConfig, p
             log_scores(experiment, run, scores)
             stage_ends.report(run, records, progress.say)
 
-        with run.forward(on_records=on_records), activity.said(store, progress.say, hangs.look):
-            failure = run_trainer(trainer, store, progress.say, hangs)
+        with run.forward(on_records=on_records), activity.said(store, progress.say):
+            failure = supervise(supervisor, store, progress.say)
     log_scores(experiment, run, scores)
     interrupt.forget(store)  # nobody listens any more
     if hangs.messages:
         run.set_tags({"hangs": len(hangs.messages), "last_hang": hangs.messages[-1]})
     if failure:
-        go_on = f" The run stopped {how_to_resume(run)}" if failure["type"] == CONTROLLER_LOST else ""
-        raise TrainingFailedError(f"{failure['type']}: {failure['message']}{go_on}")
+        go_on = f" The run stopped {how_to_resume(run)}" if failure.may_resume else ""
+        raise TrainingFailedError(f"{failure.type}: {failure.message}{go_on}")
+
+
+def limits_of(experiment: Experiment) -> Limits:
+    sizes, resources = experiment.group_sizes(), experiment.resources
+    gpu = {"GPU": 1.0} if cluster.use_gpu(sizes[0], resources) else {}
+    return Limits(
+        sizes=sizes,
+        needs={"CPU": resources.cpus} | gpu,
+        max_failures=experiment.max_failures,
+        wait_s=resources.wait_s,
+        grow_s=resources.grow_s,
+        end=end_epoch(experiment, outline(experiment).stages),
+        may_grow=cluster.is_remote(),
+    )
+
+
+def trainer(size: int, needs: Mapping[str, float], config: WorkerConfig, store: Store) -> Work:
+    """What runs one group of `size` workers. Ray Train restarts none: the supervisor does."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    from orchestration.training.group import GroupConfig
+    from orchestration.training.loopback import LoopbackConfig
+
+    experiment = Experiment.from_resolved(config.experiment)
+    alone: Any = FailureConfig  # the arguments of its second version, which mypy does not see
+    found: Any = TorchTrainer(
+        train_worker,  # type: ignore[arg-type]  # what it returns becomes `Result.return_value`
+        train_loop_config=asdict(config),
+        torch_config=(LoopbackConfig if cluster.is_on_loopback() else GroupConfig)(
+            timeout_s=timeout_s(experiment.hang_s), interface=experiment.resources.network_interface
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=size, use_gpu="GPU" in needs, resources_per_worker={"CPU": needs["CPU"]}
+        ),
+        run_config=RunConfig(
+            name="train",
+            storage_path=store.join("ray"),
+            failure_config=alone(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
+        ),
+    )
+    return lambda: found.fit().return_value or {}
 
 
 def log_scores(experiment: Experiment, run: tracked_run.TrackedRun, scores: Scores) -> None:
@@ -184,32 +213,21 @@ def log_scores(experiment: Experiment, run: tracked_run.TrackedRun, scores: Scor
         run.log_evaluation({f"{prefix}{name}": value for name, value in record["metrics"].items()}, step=record["step"])
 
 
-def run_trainer(trainer: Any, store: Store, say: Callable[[str], None], hangs: Hangs) -> dict[str, str] | None:
-    """Run Ray Train. Returns the failure, if any: one that a worker recorded as final comes before Ray's.
-
-    Raises: Interruption after a signal.
-    """
-    from ray.exceptions import RayActorError
-
-    returned: dict[str, Any] = {}
+def supervise(supervisor: Supervisor, store: Store, say: Callable[[str], None]) -> Failure | None:
+    """Run the supervisor on a thread of its own. Returns the failure, if any. Raises: Interruption after a signal."""
+    failures: list[Failure | None] = []
     errors: list[BaseException] = []
 
-    def fit() -> None:
+    def work() -> None:
         try:
-            returned.update(trainer.fit().return_value or {})
-        except BaseException as error:  # Ray Train's own handlers exit
+            failures.append(supervisor.run())
+        except BaseException as error:
             errors.append(error)
 
-    interrupt.run_interruptibly(fit, store, say)
-    if errors and store.exists(FAILURE):
-        return json.loads(store.read(FAILURE))
-    if errors and (message := hangs.message_of(errors[0])):
-        return {"type": HANG, "message": message}
-    if errors and isinstance(errors[0], RayActorError):
-        return {"type": CONTROLLER_LOST, "message": "it was killed, or the machine had no memory left."}
+    interrupt.run_interruptibly(work, store, say)
     if errors:
-        return {"type": type(origin(errors[0])).__name__, "message": cause(errors[0])}
-    return returned.get("failure")
+        raise errors[0]
+    return failures[0]
 
 
 def how_to_resume(run: tracked_run.TrackedRun) -> str:
