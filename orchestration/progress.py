@@ -144,7 +144,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         break_silence()
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, label: str, unit: str = "") -> Iterator[Callable[..., None]]:

@@ -89,3 +89,14 @@ def test_a_separation_of_the_last_bin_alone_is_drawn() -> None:
 def test_a_number_that_is_logged_once_is_a_dot() -> None:
     drawn = pixels(figures.training_curves({"auc/some": ([7], [0.9])}))
     assert (drawn == rgb(QUERY)).all(2).sum() > 20
+
+
+def test_another_group_of_workers_is_marked_on_every_curve() -> None:
+    def grey(marks: list[tuple[int, str]]) -> list[int]:
+        """Pixels of the marks' colour in each half, which has a panel."""
+        drawn = pixels(figures.training_curves({"loss/a": (steps, flat), "loss/b": (steps, flat)}, marks))
+        return [int((half == rgb(UNKNOWN)).all(2).sum()) for half in np.array_split(drawn, 2, axis=1)]
+
+    steps, flat = range(20), [0.5] * 20
+    plain, marked = grey([]), grey([(8, "loss 4 → 2")])
+    assert all(more > some + 20 for some, more in zip(plain, marked, strict=True))

@@ -118,7 +118,8 @@ def test_work_that_speaks_or_ends_is_not_silent(monkeypatch: pytest.MonkeyPatch)
             speak()
             return timer.finished.is_set()
 
-    assert is_silenced(lambda: Progress(console).say("starting Ray"))
+    assert is_silenced(lambda: Progress(console).say("starting Ray [/from/a.cc:545]"))
+    assert "starting Ray [/from/a.cc:545]" in shown.getvalue()
     assert is_silenced(lambda: Bar(console, "evaluating"))
     assert not is_silenced(lambda: None)
     with progress.doing("loading libraries", console):

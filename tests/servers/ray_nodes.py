@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,12 +23,16 @@ START_S = 120  # a node takes 8 s on two idle cores
 
 @dataclass
 class Cluster:
-    """A running cluster. `dashboard` is its job address; `environment` is what a shell needs that submits to it."""
+    """A running cluster. `dashboard` is its job address; `environment` is what a shell needs that submits to it.
+
+    start_node: starts one more node, which joins.
+    """
 
     address: str
     dashboard: str
     token: str
     environment: dict[str, str]
+    start_node: Callable[[], Process]
     nodes: list[Process] = field(default_factory=list)
 
     def submit(
@@ -79,9 +83,10 @@ def ray_nodes(num_nodes: int = 2, *, cpus: int = 2, environment: Mapping[str, st
         }
         node_env = env | dict(environment or {})
         port, dashboard_port = free_port(), free_port()
-        cluster = Cluster(f"{node_address(0)}:{port}", f"http://{HOST}:{dashboard_port}", token, env)
         head = ["--head", f"--port={port}", f"--dashboard-port={dashboard_port}", f"--dashboard-host={HOST}"]
-        for i in range(num_nodes):
+
+        def start_node() -> Process:
+            i = len(cluster.nodes)
             role = [*head, "--include-dashboard=true"] if i == 0 else [f"--address={cluster.address}"]
             folder, agent_port = home / f"n{i}", free_port()
             folder.mkdir()
@@ -94,6 +99,11 @@ def ray_nodes(num_nodes: int = 2, *, cpus: int = 2, environment: Mapping[str, st
             stack.callback(node.stop)
             cluster.nodes.append(node)
             node.wait_until(partial(listens, agent_port, node_address(i)), timeout_s=START_S)
+            return node
+
+        cluster = Cluster(f"{node_address(0)}:{port}", f"http://{HOST}:{dashboard_port}", token, env, start_node)
+        for _ in range(num_nodes):
+            start_node()
         cluster.nodes[-1].wait_until(lambda: num_alive(cluster) == num_nodes, timeout_s=START_S)
         yield cluster
 

@@ -229,7 +229,7 @@ def test_a_few_images_without_a_gpu_are_embedded_in_this_process(
     job = EmbeddingJob(trained[2], data, str(tmp_path), batch=4, flip=True, clip=None, threads=threads + 1)
     seen: list[tuple[int, int]] = []
     start_embedding = functools.partial(
-        embed, job, ["query", "gallery"], workers=2, resources=ResourceSettings(gpu=gpu)
+        embed, job, ["query", "gallery"], workers=(2,), resources=ResourceSettings(gpu=gpu)
     )
     if on_ray:
         with pytest.raises(RayStartedError):

@@ -36,6 +36,7 @@ def test_what_is_unknown_has_no_tag(monkeypatch: pytest.MonkeyPatch) -> None:
     tags = describe({"select_on_test": True}, FINGERPRINT)
     assert set(tags) == {"data.fingerprint", "source.digest", "select_on_test"}
     assert tags["select_on_test"] == "true"
+    assert describe({"workers": {"min": 2, "max": 8}}, FINGERPRINT)["workers"] == "2 to 8"
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ def train_each(configs: list[WorkerConfig], stops: list[int]) -> list[dict[str, 
     """What a worker of a group does for each run, and how far the group comes."""
     reached = []
     for config, step in zip(configs, stops, strict=True):
-        worker.Listener = type("Stops", (StopsAt,), {"step": step})  # type: ignore[misc]
+        StopsAt.step = step
+        setattr(worker, Listener.__name__, StopsAt)
         found = worker.run(config, open_store(config.run), torch.device("cpu"))
         reached.append({"epoch": found.epoch, "batch": found.batch, "step": found.step})
     return reached

@@ -20,8 +20,16 @@ def test_a_smaller_batch_that_is_proposed_fits(batch: tuple[int, int, int], pers
     words = ["data=/given", f"batch.people={people}", f"batch.lanes={lanes}", f"workers={workers}"]
     proposed = fitting(load("cal-demo", words), persons)
     fits = load("cal-demo", [*words, *proposed])
-    assert persons - fits.workers < fits.batch.people <= persons
-    assert fits.workers == min(workers, persons)
+    [now] = fits.group_sizes()
+    assert persons - now < fits.batch.people <= persons
+    assert now == min(workers, persons)
+
+
+def test_a_smaller_batch_for_a_range_of_workers_keeps_its_smallest_group() -> None:
+    words = ["data=/given", "batch={people: 12, images: 2, lanes: 12}", "workers={min: 2, max: 4}"]
+    proposed = fitting(load("cal-demo", words), 7)
+    assert proposed == ["batch.people=6", "batch.lanes=6"]
+    assert load("cal-demo", [*words, *proposed]).group_sizes() == (2, 3)
 
 
 def test_everything_that_data_lacks_is_said_at_once() -> None:

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,9 @@ class Training:
         self.said: list[str] = []
         self.sizes: list[int] = []
         self.tags: dict[str, int] = {}
-        given = {"sizes": (1, 2, 4), "max_failures": 2, "wait_s": 0.2, "grow_s": 0.05, "end": END, "may_grow": False}
+        given = Limits((1, 2, 4), {"CPU": 1.0}, max_failures=2, wait_s=0.2, grow_s=0.05, end=END, may_grow=False)
         self.supervisor = Supervisor(
-            Limits(needs={"CPU": 1.0}, **given | limits), self.store, self, self.start,
+            replace(given, **limits), self.store, self, self.start,
             say=self.said.append, on_group=lambda found: self.tags.update(groups.tags(found)),
         )  # fmt: skip
 
@@ -133,12 +134,16 @@ def test_one_group_of_the_largest_size_trains_an_undisturbed_run(tmp_path: Path)
 
 
 def test_after_a_lost_node_the_next_group_is_smaller_and_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
+    def is_dropped(training: Training) -> None:
+        training.total = 2
+        training.mute.clear()
+
     def loses_a_node(training: Training) -> None:
         training.go_to(7)
         training.save()
         training.go_to(9)
         training.total, training.mute = 4, ["10.0.0.3"]
-        threading.Timer(0.1, lambda: (setattr(training, "total", 2), training.mute.clear())).start()
+        threading.Timer(0.1, is_dropped, [training]).start()
         dies(training)
 
     training = Training(tmp_path, 4, loses_a_node)

@@ -19,6 +19,7 @@ from datasets.conversion.holdout import holdout
 from datasets.storage.store import open_store
 from orchestration import cluster
 from orchestration.config.load import Experiment, load
+from orchestration.config.settings import WorkerRange
 from orchestration.engine import checkpoint
 from orchestration.errors import RequestError
 from orchestration.sweeps.settings import SweepSettings, plan
@@ -245,6 +246,9 @@ def test_a_request_that_no_sweep_can_serve_is_refused_with_the_mend(held: str, p
     wanted = experiment(held, place, "select=best:val_query/general/mAP")
     with pytest.raises(RequestError, match="Set select=last"):
         plan(wanted, SweepSettings(over=over))
+    elastic = wanted.model_copy(update={"select": "last", "workers": WorkerRange(min=1, max=3)})
+    with pytest.raises(RequestError, match=r"workers is a range.*Set workers to 1 or 2"):
+        plan(elastic, SweepSettings(over=over))
     with pytest.raises(RequestError, match=r"--over batch.people: with 16, data .* 16 identities; split 'train' has 9"):
         tune(experiment(held, place), SweepSettings(over=("batch.people=[4, 16]",)))
 
