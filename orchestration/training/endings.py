@@ -12,6 +12,7 @@ from orchestration.errors import cause, first_line, origin
 from orchestration.training.hang import Hangs
 from orchestration.training.worker import FAILURE
 
+PEER_LOST = ("onnection closed by peer", "onnection reset by peer")  # gloo's and NCCL's words, with addresses around
 CONTROLLER_LOST = "Ray Train's controller ended"
 
 
@@ -84,7 +85,11 @@ def of_workers(failures: dict[int, Exception], failure: Failure) -> Ending:
         what = f"rank {ranks} ended: killed, out of memory, or its node was lost"
         return Ending(End.LOST, failure=failure, what=what)
     rank = min(failures)
-    what = f"rank {rank} stopped with {type(origin(failures[rank])).__name__}: {first_line(failures[rank])}"
+    said = first_line(failures[rank])
+    if any(text in said for text in PEER_LOST):
+        what = f"rank {rank} lost the connection to a worker that ended, or whose node was lost"
+    else:
+        what = f"rank {rank} stopped with {type(origin(failures[rank])).__name__}: {said}"
     return Ending(End.LOST, failure=failure, what=what)
 
 

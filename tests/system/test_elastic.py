@@ -1,4 +1,4 @@
-"""A training with a range of workers on two real nodes: one is killed, one comes, the driver is killed, the run is resumed."""
+"""A training with a range of workers on two real nodes: one is killed, one comes and is drained, the driver is killed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +47,18 @@ class Place:
     folder: Path
     root: Path
     cluster: Cluster
+    drivers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self, name: str, *words: str) -> subprocess.Popen[bytes]:
         tracking = {"MLFLOW_TRACKING_URI": f"sqlite:///{self.folder / 'mlflow.db'}", "OMP_NUM_THREADS": "1"}
         environment = self.cluster.environment | tracking | {"RAY_ADDRESS": self.cluster.address}
         with (self.folder / f"{name}.json").open("w") as out, self.log(name).open("w") as log:
-            return subprocess.Popen(
+            driver = subprocess.Popen(
                 [sys.executable, "-c", LAUNCH, "train", *words, "--json"],
                 cwd=self.root, stdout=out, stderr=log, env=environment, start_new_session=True,
             )  # fmt: skip
+        self.drivers.append(driver)
+        return driver
 
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.log"
@@ -73,7 +76,11 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[Place]:
     with ray_nodes(2, cpus=2) as cluster:
-        yield Place(tmp_path_factory.mktemp("elastic"), root, cluster)
+        place = Place(tmp_path_factory.mktemp("elastic"), root, cluster)
+        yield place
+        for driver in place.drivers:
+            driver.kill()
+            driver.wait()
 
 
 def test_a_run_shrinks_grows_and_is_resumed_and_has_every_step_once(place: Place) -> None:
@@ -97,11 +104,13 @@ def test_a_run_shrinks_grows_and_is_resumed_and_has_every_step_once(place: Place
     wait("a node was killed", 2, 2)
     place.cluster.start_node()
     wait("a node came", 4, 3)
+    place.cluster.drain(2)
+    wait("a node is drained", 2, 4)
     first.kill()
     first.wait()
 
     second = place.start("second", "--resume", Path(place.run.address).name, f"storage={place.folder / 'runs'}")
-    wait_for(lambda: trains(4, 4), second, place.log("second"), timeout_s=400)
+    wait_for(lambda: trains(2, 5), second, place.log("second"), timeout_s=400)
     second.send_signal(signal.SIGTERM)
     assert second.wait(120) == 143, place.log("second").read_text()[-3000:]
     told = place.log("first").read_text()
@@ -109,16 +118,17 @@ def test_a_run_shrinks_grows_and_is_resumed_and_has_every_step_once(place: Place
 
     found = groups.read(place.run)
     assert [(group.workers, group.after) for group in found] == [
-        (4, After.START), (2, After.LOSS), (4, After.GROWTH), (4, After.START),
+        (4, After.START), (2, After.LOSS), (4, After.GROWTH), (2, After.PREEMPTION), (2, After.START),
     ]  # fmt: skip
     headers = [header["began"] for header, _ in read_steps(place.run)]
     firsts = [headers.index(began) for began in dict.fromkeys(headers)]
-    assert firsts[2] == found[2].step, "growing lost no step"
+    assert firsts[2:4] == [group.step for group in found[2:4]], "to grow and to leave a node lost no step"
     assert place.steps() == list(range(len(place.steps())))
     last = checkpoint.latest(place.run)
     assert last is not None
     assert last.progress.step == len(place.steps())
     assert "training goes on with 2 workers from step" in told
+    assert "127.0.0.4 will be taken away: stopping after this step, with a checkpoint" in told
     assert "room for 4 workers: stopping the 2 after this step, with a checkpoint" in told
     the_tracked_run_has_every_step_once(place)
 
@@ -131,7 +141,7 @@ def the_tracked_run_has_every_step_once(place: Place) -> None:
     run = client.get_run(run_id)
     assert run.info.status == "KILLED"
     assert {name: run.data.tags[name] for name in ("workers", "restarts", "resizes")} == {
-        "workers": "4", "restarts": "1", "resizes": "2",
+        "workers": "2", "restarts": "2", "resizes": "3",
     }  # fmt: skip
     points = [point.step for point in client.get_metric_history(run_id, "loss/model")]
     assert sorted(points) == place.steps()

@@ -34,7 +34,7 @@ def dead(*, preempted: bool = False) -> Exception:
     return WorkerHealthCheckFailedError("…", error)
 
 
-COLLATERAL = RuntimeError("Connection closed by peer\nat some line")
+COLLATERAL = RuntimeError("[/gloo/pair.cc:545] Connection closed by peer [127.0.0.1]:36655.\nat some line")
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,12 @@ COLLATERAL = RuntimeError("Connection closed by peer\nat some line")
     [
         (workers({0: COLLATERAL, 2: dead()}), End.LOST, "rank 2 ended: killed, out of memory, or its node was lost"),
         (workers({0: COLLATERAL, 1: dead(preempted=True)}), End.PREEMPTED, "the node of rank 1 was pre-empted"),
-        (workers({1: COLLATERAL}), End.LOST, "rank 1 stopped with RuntimeError: Connection closed by peer"),
+        (
+            workers({1: COLLATERAL}),
+            End.LOST,
+            "rank 1 lost the connection to a worker that ended, or whose node was lost",
+        ),
+        (workers({1: OSError("no space")}), End.LOST, "rank 1 stopped with OSError: no space"),
         (PreemptionError(PreemptionInfo(None, {})), End.PREEMPTED, "a node was pre-empted"),
         (ActorDiedError(), End.LOST, f"{CONTROLLER_LOST}: it was killed, or the machine had no memory left."),
         (ControllerError(WorkerGroupStartupTimeoutError(4)), End.NO_ROOM, "the workers found no room in time"),
