@@ -192,7 +192,7 @@ class Supervisor:
         interrupt.forget(self.store)
         if is_over():
             return Ending(End.RETURNED), None
-        work = self.start(size)
+        work, step = self.start(size), self.step()  # now: a group may soon have a newer checkpoint
         returned: list[dict[str, Any]] = []
         errors: list[BaseException] = []
 
@@ -204,12 +204,12 @@ class Supervisor:
 
         thread = threading.Thread(target=run, name=f"group of {size}", daemon=True)
         thread.start()
-        asked = self.look_after(thread, size)
+        asked = self.look_after(thread, size, step)
         self.idle_since = self.idle_since or time.monotonic()
         ending = ending_of(next(iter(returned), None), next(iter(errors), None), self.store, self.hangs)
         return ending, asked if ending.end is End.RETURNED else None
 
-    def look_after(self, thread: threading.Thread, size: int) -> After | None:
+    def look_after(self, thread: threading.Thread, size: int, step: int) -> After | None:
         """Until a group has ended: note that it trains, and ask it to stop where that is better. Returns why it was asked."""
         is_training, asked, room = False, None, Room(self.limits.grow_s)
         next_look = 0.0
@@ -222,13 +222,14 @@ class Supervisor:
                 if not is_training:
                     is_training = self.store.exists(interrupt.LISTENING)
                     if is_training:
-                        self.note(size)
+                        self.note(size, step)
                 elif asked := self.reason_to_stop(size, room):
                     self.store.write(interrupt.REQUEST, b"")
         return asked
 
-    def note(self, size: int) -> None:
-        self.idle_since, self.told, step = None, "", self.step()
+    def note(self, size: int, step: int) -> None:
+        """step: the first one that the group trains."""
+        self.idle_since, self.told = None, ""
         if self.after is not After.START:
             self.say(f"training goes on with {size} workers from step {step}")
         self.on_group(groups.add(self.store, size, step, self.after))

@@ -116,6 +116,8 @@ class Training:
 
 
 def finishes(training: Training) -> None:
+    training.go_to(training.step + 1)
+    training.save()  # before the supervisor has looked, perhaps
     training.is_noted()
     training.go_to(END)
 
