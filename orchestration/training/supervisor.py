@@ -76,8 +76,8 @@ class Losses:
 
 
 class Supervisor:
-    """start: makes ready a group of so many workers, and returns what runs it. hangs: those of the run. on_group: called with all groups so far when
-    one begins to train."""
+    """start: makes ready a group of so many workers, and returns what runs it. hangs: those of the run. on_group: called with
+    all groups so far when one begins to train."""
 
     def __init__(
         self,

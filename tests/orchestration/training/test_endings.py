@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from ray.train.v2._internal.exceptions import (
 )
 
 from datasets.storage.store import Store, open_store
-from orchestration.training.endings import CONTROLLER_LOST, HANG, End, Failure, ending_of
+from orchestration.training.endings import CONTROLLER_LOST, End, Failure, ending_of
+from orchestration.training.hang import EXIT_STATUS, SUMMARY, Hangs, Summary
 from orchestration.training.worker import FAILURE
 
 
@@ -57,7 +59,7 @@ COLLATERAL = RuntimeError("[/gloo/pair.cc:545] Connection closed by peer [127.0.
     ],
 )
 def test_errors_of_ray_are_told_apart(store: Store, error: Exception, end: End, what: str) -> None:
-    ending = ending_of(None, error, store)
+    ending = ending_of(None, error, store, Hangs(store))
     assert (ending.end, ending.what) == (end, what)
     assert ending.failure is not None
     assert ending.failure.message
@@ -66,16 +68,26 @@ def test_errors_of_ray_are_told_apart(store: Store, error: Exception, end: End, 
 def test_what_a_worker_recorded_as_final_comes_before_what_ray_says(store: Store) -> None:
     store.write(FAILURE, json.dumps({"type": "DataError", "message": "a shard is damaged"}).encode())
     expected = Failure("DataError", "a shard is damaged")
-    assert ending_of(None, workers({0: dead()}), store).failure == expected
-    assert ending_of({"failure": {"type": "DataError", "message": "a shard is damaged"}}, None, store).end is End.FAILED
+    assert ending_of(None, workers({0: dead()}), store, Hangs(store)).failure == expected
+    assert (
+        ending_of({"failure": {"type": "DataError", "message": "a shard is damaged"}}, None, store, Hangs(store)).end
+        is End.FAILED
+    )
 
 
 def test_a_group_that_the_watch_ended_is_lost_with_the_words_of_the_watch(store: Store) -> None:
-    store.write(HANG, json.dumps({"message": "rank 1 stood still in decode"}).encode())
-    ending = ending_of(None, workers({0: dead()}), store)
+    hangs = Hangs(store)
+    summary = Summary("1", 9, [1], "rank 1 stood still in decode.")
+    store.write(SUMMARY, json.dumps(asdict(summary)).encode())
+    of_the_watch = WorkerGroupError(f"a worker ended with exit code {EXIT_STATUS}", {0: dead()})
+    ending = ending_of(None, of_the_watch, store, hangs)
     assert (ending.end, ending.what) == (End.LOST, "rank 1 stood still in decode")
+    assert hangs.messages == [summary.message]
+    assert ending_of(None, workers({0: dead()}), store, hangs).what.startswith("rank 0 ended"), (
+        "this one is another loss"
+    )
 
 
 def test_a_group_that_returned_has_no_failure(store: Store) -> None:
-    ending = ending_of({"epoch": 2, "batch": 0, "step": 9}, None, store)
+    ending = ending_of({"epoch": 2, "batch": 0, "step": 9}, None, store, Hangs(store))
     assert (ending.end, ending.failure) == (End.RETURNED, None)

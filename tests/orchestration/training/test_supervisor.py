@@ -23,6 +23,7 @@ from orchestration.tracking import groups
 from orchestration.tracking.groups import After
 from orchestration.training import interrupt, supervisor
 from orchestration.training.endings import Failure
+from orchestration.training.hang import Hangs
 from orchestration.training.supervisor import Limits, Losses, Room, Supervisor, largest
 from orchestration.training.worker import FAILURE
 
@@ -54,7 +55,7 @@ class Training:
         self.tags: dict[str, int] = {}
         given = Limits((1, 2, 4), {"CPU": 1.0}, max_failures=2, wait_s=0.2, grow_s=0.05, end=END, may_grow=False)
         self.supervisor = Supervisor(
-            replace(given, **limits), self.store, self, self.start,
+            replace(given, **limits), self.store, self, self.start, hangs=Hangs(self.store),
             say=self.said.append, on_group=lambda found: self.tags.update(groups.tags(found)),
         )  # fmt: skip
 
