@@ -21,7 +21,7 @@ from orchestration.training.hang import read_summary
 from orchestration.training.train import TrainingFailedError, train
 from tests.tiny import tiny_dataset
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,14 @@ def experiment(data: str, storage: Path, *words: str) -> Experiment:
     ])  # fmt: skip
 
 
-def stop_a_worker(storage: Path, rank: int, steps: int) -> int:
-    """Stop the process of a rank once the only run below `storage` has made so many steps; its id."""
+def strike(storage: Path, rank: int, steps: int, number: signal.Signals = signal.SIGSTOP) -> int:
+    """Send a signal to the process of a rank once the only run below `storage` has made so many steps; its id."""
     deadline = time.monotonic() + 400
     while time.monotonic() < deadline:
         for run in storage.glob("*"):
             if len(read_steps(open_store(str(run)))) >= steps:
                 pid = worker_pid(rank)
-                os.kill(pid, signal.SIGSTOP)
+                os.kill(pid, number)
                 return pid
         time.sleep(0.05)
     raise TimeoutError(f"no run below {storage} came to {steps} steps")
@@ -73,7 +73,7 @@ def test_a_stopped_worker_is_named_and_the_run_ends_with_the_bits_of_an_undistur
     undisturbed = train(experiment(data, place / "undisturbed"))
     stopped: list[int] = []
     storage = place / "stopped"
-    thread = threading.Thread(target=lambda: stopped.append(stop_a_worker(storage, 1, 6)), daemon=True)
+    thread = threading.Thread(target=lambda: stopped.append(strike(storage, 1, 6)), daemon=True)
     thread.start()
     result: dict[str, Any] = train(experiment(data, storage))
     thread.join()
@@ -87,6 +87,32 @@ def test_a_stopped_worker_is_named_and_the_run_ends_with_the_bits_of_an_undistur
     expected, ended = final_state(undisturbed["run"]), final_state(result["run"])
     assert expected.keys() == ended.keys()
     assert [name for name in expected if not torch.equal(expected[name], ended[name])] == []
+
+
+SGD = [f"optimizers.{name}={{name: sgd, lr: 0.01}}" for name in ("model", "clothes_classifier")]
+TWO = ["workers=2", "batch.people=4", "batch.lanes=2", *SGD]
+
+
+@pytest.fixture(scope="module")
+def data_parallel(data: str, place: Path, ray_cluster: str) -> dict[str, torch.Tensor]:
+    return final_state(train(experiment(data, place / "data-parallel", *TWO))["run"])
+
+
+@pytest.mark.parametrize("strategy", ["zero", "fsdp"])
+def test_a_killed_worker_under_another_strategy_ends_with_the_bits_of_data_parallel(
+    data: str, place: Path, data_parallel: dict[str, torch.Tensor], strategy: str
+) -> None:
+    """Restarted from plain tensors, in Ray's workers."""
+    storage = place / strategy
+    thread = threading.Thread(target=lambda: strike(storage, 1, 6, signal.SIGKILL), daemon=True)
+    thread.start()
+    result = train(experiment(data, storage, *TWO, f"strategy.name={strategy}"))
+    thread.join()
+    tags = MlflowClient(os.environ["MLFLOW_TRACKING_URI"]).get_run(result["run_id"]).data.tags
+    assert tags["restarts"] == "1"
+    ended = final_state(result["run"])
+    assert ended.keys() == data_parallel.keys()
+    assert [name for name, value in data_parallel.items() if not torch.equal(value, ended[name])] == []
 
 
 def test_a_wrong_network_interface_ends_training_with_those_that_there_are(
