@@ -32,7 +32,7 @@ FLOORS = {
         "engine export lost_cluster numerics",
         "config",
         "cluster tracking",
-        "parsing registry",
+        "parsing registry workers",
         "clip evaluation",
         "review search training sweeps",
         "tuning",

@@ -9,8 +9,8 @@ from typing import Any
 
 from datasets.storage.store import Store
 from orchestration.errors import cause, first_line, origin
-from orchestration.training.hang import Hangs
 from orchestration.training.worker import FAILURE
+from orchestration.workers.hang import Hangs
 
 PEER_LOST = ("onnection closed by peer", "onnection reset by peer")  # gloo's and NCCL's words, with addresses around
 CONTROLLER_LOST = "Ray Train's controller ended"

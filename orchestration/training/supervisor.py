@@ -22,7 +22,7 @@ from orchestration.tracking import groups
 from orchestration.tracking.groups import After, Group
 from orchestration.training import interrupt
 from orchestration.training.endings import End, Ending, Failure, ending_of
-from orchestration.training.hang import Hangs
+from orchestration.workers.hang import Hangs
 
 POLL_S = 0.2
 LOOK_S = 1.0  # between two looks at the cluster or at the run's storage
@@ -33,7 +33,7 @@ Work = Callable[[], dict[str, Any]]
 
 
 class Nodes(Protocol):
-    """The cluster, as `orchestration.training.nodes` shows it."""
+    """The cluster, as `orchestration.workers.nodes` shows it."""
 
     def places(self, needs: Mapping[str, float]) -> int: ...
     def capacity(self, needs: Mapping[str, float]) -> int: ...

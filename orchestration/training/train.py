@@ -23,9 +23,8 @@ from orchestration.registry import pending
 from orchestration.signals import Interruption, number_of
 from orchestration.tracking import groups, mlflow_client, tracked_run
 from orchestration.tracking.segments import Record
-from orchestration.training import activity, changed_clothes_figure, interrupt, nodes, stage_ends
+from orchestration.training import activity, changed_clothes_figure, interrupt, stage_ends
 from orchestration.training.endings import Failure
-from orchestration.training.hang import Hangs
 from orchestration.training.preparation import (
     Prepared,
     check_initial_weights,
@@ -36,8 +35,10 @@ from orchestration.training.preparation import (
 from orchestration.training.selection import choose_checkpoint, is_on_test
 from orchestration.training.supervisor import Limits, Supervisor, Work
 from orchestration.training.validation import PREFIX, PREFIX_ON_TEST, Scores
-from orchestration.training.watch import timeout_s
 from orchestration.training.worker import FAILURE, WorkerConfig, train_worker
+from orchestration.workers import nodes
+from orchestration.workers.hang import Hangs
+from orchestration.workers.watch import timeout_s
 
 
 class TrainingFailedError(RuntimeError):
@@ -181,8 +182,8 @@ def trainer(size: int, needs: Mapping[str, float], config: WorkerConfig, store: 
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    from orchestration.training.group import GroupConfig
-    from orchestration.training.loopback import LoopbackConfig
+    from orchestration.workers.group import GroupConfig
+    from orchestration.workers.loopback import LoopbackConfig
 
     experiment = Experiment.from_resolved(config.experiment)
     alone: Any = FailureConfig  # the arguments of its second version, which mypy does not see

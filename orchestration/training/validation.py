@@ -20,7 +20,7 @@ from orchestration.evaluation.evaluate import clip, open_for_evaluation
 from orchestration.evaluation.modes import rank_modes
 from orchestration.measures import DURING_TRAINING
 from orchestration.tracking.segments import Record, SegmentReader, SegmentWriter
-from orchestration.training.watch import Watch, watch_of
+from orchestration.workers.watch import Watch, watch_of
 
 FOLDER = "validation"
 PREFIX, PREFIX_ON_TEST = DURING_TRAINING

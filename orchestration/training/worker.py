@@ -35,8 +35,8 @@ from orchestration.training import stop_signal
 from orchestration.training.interrupt import Listener
 from orchestration.training.milestones import candidates, milestones, remaining
 from orchestration.training.recorder import Recorder
-from orchestration.training.watch import Watch, limit_collectives, watch_of
-from orchestration.training.watched import WatchedCallbacks, watched_feed
+from orchestration.workers.watch import Watch, limit_collectives, watch_of
+from orchestration.workers.watched import WatchedCallbacks, watched_feed
 
 log = logging.getLogger(__name__)
 

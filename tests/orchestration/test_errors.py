@@ -24,7 +24,7 @@ from sqlalchemy.exc import OperationalError
 from datasets.errors import CorruptData, DataError
 from orchestration.cli.main import failure
 from orchestration.errors import DATABASE, ENDED, RAY, cause, first_line, origin
-from orchestration.training.hang import EXIT_STATUS
+from orchestration.workers.hang import EXIT_STATUS
 
 
 def through_mlflow(text: str) -> Exception:

@@ -17,8 +17,8 @@ from ray.train.v2._internal.exceptions import (
 
 from datasets.storage.store import Store, open_store
 from orchestration.training.endings import CONTROLLER_LOST, End, Failure, ending_of
-from orchestration.training.hang import EXIT_STATUS, SUMMARY, Hangs, Summary
 from orchestration.training.worker import FAILURE
+from orchestration.workers.hang import EXIT_STATUS, SUMMARY, Hangs, Summary
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from datasets.storage.store import open_store
 from orchestration.config.load import Experiment, load
 from orchestration.engine import checkpoint
 from orchestration.tracking.journal import read_steps
-from orchestration.training.hang import read_summary
 from orchestration.training.train import TrainingFailedError, train
+from orchestration.workers.hang import read_summary
 from tests.tiny import tiny_dataset
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]

@@ -23,9 +23,9 @@ from orchestration.tracking import groups
 from orchestration.tracking.groups import After
 from orchestration.training import interrupt, supervisor
 from orchestration.training.endings import Failure
-from orchestration.training.hang import Hangs
 from orchestration.training.supervisor import Limits, Losses, Room, Supervisor, largest
 from orchestration.training.worker import FAILURE
+from orchestration.workers.hang import Hangs
 
 END = 100  # steps; one epoch each
 Turn = Callable[["Training"], None]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestration.training import nodes
+from orchestration.workers import nodes
 from tests.servers.process import HOST, free_port, listens
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestration.training import stacks
-from orchestration.training.stacks import Frame, NoStackError, of_process, of_this_process, where
+from orchestration.workers import stacks
+from orchestration.workers.stacks import Frame, NoStackError, of_process, of_this_process, where
 
 SUBJECT = """
 import sys
@@ -42,7 +42,7 @@ def test_the_thread_that_trains_stands_first_in_the_stacks_of_this_process() -> 
     first, _, rest = found.text.partition("\n\n")
     assert "test_the_thread_that_trains_stands_first" in first
     assert "thread 'another'" in rest
-    assert found.where.startswith("orchestration/training/stacks.py:")
+    assert found.where.startswith("orchestration/workers/stacks.py:")
 
 
 def test_the_stack_of_a_stopped_process_is_read(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ import torch.distributed as dist
 from ray.train.torch import config
 
 from orchestration.errors import RequestError
-from orchestration.training.group import VARIABLES, GroupBackend, GroupConfig, start_group, use_interface
+from orchestration.workers.group import VARIABLES, GroupBackend, GroupConfig, start_group, use_interface
 from tests.servers.process import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 SUBJECT = """
 import json, os, sys, time
 import torch.distributed as dist
-from orchestration.training import group
+from orchestration.workers import group
 
 rank, workers, fault = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 if fault == "leaves" and rank == 1:

@@ -10,8 +10,8 @@ import pytest
 import torch.distributed as dist
 from ray.train.torch import config
 
-from orchestration.training import loopback
-from orchestration.training.loopback import LoopbackBackend, LoopbackConfig, listen
+from orchestration.workers import loopback
+from orchestration.workers.loopback import LoopbackBackend, LoopbackConfig, listen
 
 
 def test_the_store_listens_on_loopback_and_answers() -> None:

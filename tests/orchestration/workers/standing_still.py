@@ -17,9 +17,9 @@ import torch.distributed as dist
 
 from datasets.storage.store import open_store
 from datasets.streaming.stream import HostBatch
-from orchestration.training.notices import Board
-from orchestration.training.watch import Patience, Watch
 from orchestration.training.worker import Training, WorkerConfig
+from orchestration.workers.notices import Board
+from orchestration.workers.watch import Patience, Watch
 
 AT_BATCH = 2
 PATIENCE = Patience(step_s=5, long_s=90)

@@ -24,9 +24,9 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import _dump_fr_trace_json
 
 from datasets.storage.store import Store
-from orchestration.training import hang, stacks
-from orchestration.training.hang import EXIT_STATUS, Report
-from orchestration.training.notices import Board, Notice, this_node
+from orchestration.workers import hang, stacks
+from orchestration.workers.hang import EXIT_STATUS, Report
+from orchestration.workers.notices import Board, Notice, this_node
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ import time
 import pytest
 from torch.distributed import PrefixStore, TCPStore
 
-from orchestration.training.notices import Board, Notice
+from orchestration.workers.notices import Board, Notice
 
 
 def notice(rank: int, left: float) -> Notice:

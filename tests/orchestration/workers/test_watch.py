@@ -17,11 +17,11 @@ import pytest
 from datasets.storage.store import open_store
 from orchestration.config.load import load
 from orchestration.engine import checkpoint
-from orchestration.training.hang import EXIT_STATUS, Hangs, Summary, read, read_summary
 from orchestration.training.preparation import prepare
-from orchestration.training.watch import Patience, Watch
 from orchestration.training.worker import WorkerConfig
-from tests.orchestration.training import standing_still
+from orchestration.workers.hang import EXIT_STATUS, Hangs, Summary, read, read_summary
+from orchestration.workers.watch import Patience, Watch
+from tests.orchestration.workers import standing_still
 from tests.servers.process import free_port
 from tests.tiny import tiny_dataset
 
@@ -46,7 +46,7 @@ def group(data: str, run: Path, workers: int, fault: str, faulty: int) -> Iterat
         "MASTER_PORT": str(free_port()),
         "WORLD_SIZE": str(workers),
     }
-    command = [sys.executable, "-m", "tests.orchestration.training.standing_still", fault, str(faulty)]
+    command = [sys.executable, "-m", "tests.orchestration.workers.standing_still", fault, str(faulty)]
     started = [
         subprocess.Popen(
             [*command, json.dumps(asdict(config))],
@@ -109,7 +109,7 @@ def test_a_read_that_never_ends_is_named_and_all_processes_end(data: str, tmp_pa
         ended(processes, dict.fromkeys(range(3), EXIT_STATUS))
     found = summary_of(tmp_path / "run")
     assert found.ranks == [2]
-    assert "reading a batch): it stands, at tests/orchestration/training/standing_still.py" in found.message
+    assert "reading a batch): it stands, at tests/orchestration/workers/standing_still.py" in found.message
     assert "ranks 0, 1 wait at " in found.message
 
 
@@ -167,7 +167,7 @@ def test_every_progress_counts_and_long_phases_have_a_limit_of_their_own(watched
 SUBJECT = """
 import ctypes, sys, time
 from datasets.storage.store import open_store
-from orchestration.training.watch import Patience, Watch
+from orchestration.workers.watch import Patience, Watch
 
 watch = Watch(open_store(sys.argv[1]), Patience(1, 60))
 watch.progress(step=1)

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from ray.train.torch import config
 
 from orchestration.cluster import LOOPBACK
-from orchestration.training.group import GroupBackend, GroupConfig, kept
+from orchestration.workers.group import GroupBackend, GroupConfig, kept
 
 
 def listen() -> tuple[str, int]:

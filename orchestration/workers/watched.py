@@ -9,7 +9,7 @@ from datasets.streaming.stream import HostBatch
 from methods.method import Stage
 from methods.separation import Separation
 from orchestration.engine.loop import Callbacks, Feed, StepReport, TrainingProgress
-from orchestration.training.watch import Watch
+from orchestration.workers.watch import Watch
 
 
 def watched_feed(feed: Feed, watch: Watch) -> Feed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestration.training.hang import Report, culprits, summarise
+from orchestration.workers.hang import Report, culprits, summarise
 
 
 def report(rank: int, entered: int, *, step: int = 4, by: int | None = None, where: str = "a.py:1 in mean") -> Report:

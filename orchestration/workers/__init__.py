@@ -1,0 +1,1 @@
+"""A group of workers: its nodes, its network, and the watch that ends it where it stands still."""
