@@ -19,6 +19,7 @@ from methods.backbones.pooling import bounds, stripes
 from methods.backbones.resnet import ResNet
 from methods.backbones.resnet_body import ResNetBody
 from methods.baseline import Baseline, BaselineSettings
+from methods.classifiers import LinearClassifier
 from tests.methods.backbones.small import images, refined, settings_of, small
 from tests.methods.variants import SMALL, batch, facts
 
@@ -167,7 +168,7 @@ def test_under_autocast_embeddings_are_as_precise_as_the_weights(body: str) -> N
 def test_classifiers_can_be_held_fixed() -> None:
     body = refined(2)
     found = body.embeddings(images())
-    classifiers = nn.ModuleList(nn.Linear(width, 5).double() for width in body.widths)
+    classifiers = nn.ModuleList(LinearClassifier(width, 5).double() for width in body.widths)
     torch.stack(classify(classifiers, found)).sum().backward()
     assert all(parameter.grad is None for parameter in classifiers.parameters())
     assert body.part_classifier.weight.grad is not None
