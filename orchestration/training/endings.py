@@ -58,7 +58,7 @@ def of_error(error: BaseException, hangs: Hangs) -> Ending:
     from ray.train import ControllerError, PreemptionError, WorkerGroupError
 
     failure = Failure(type(origin(error)).__name__, cause(error))
-    if message := hangs.message_of(error):
+    if message := hangs.look():  # Ray's own words depend on which of its processes sees the end first
         return Ending(End.LOST, failure=Failure("the last attempt stood still", message), what=message.rstrip("."))
     if isinstance(error, PreemptionError):
         return Ending(End.PREEMPTED, failure=failure, what="a node was pre-empted")

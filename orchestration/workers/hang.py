@@ -10,7 +10,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 from datasets.storage.store import Store, StoreError
 
@@ -134,8 +133,3 @@ class Hangs:
         self.last = found.attempt
         self.messages.append(found.message)
         return found.message
-
-    def message_of(self, error: Any) -> str | None:
-        """Why the workers ended, where Ray's error says that one of them ended its group."""
-        self.look()
-        return self.messages[-1] if self.messages and f"exit code {EXIT_STATUS}" in str(error) else None

@@ -150,7 +150,14 @@ class Job:
         script = shutil.copy(SLURM / "redress.sbatch", self.folder / "slurm_script")
         self.environment |= environment
         return subprocess.Popen(
-            ["bash", script, *words], env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            ["bash", script, *words],
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=lambda: signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            ),  # ignored where the tests run in the background
         )
 
     def run(self, *words: str, **environment: str) -> tuple[int, str]:

@@ -24,7 +24,6 @@ from sqlalchemy.exc import OperationalError
 from datasets.errors import CorruptData, DataError
 from orchestration.cli.main import failure
 from orchestration.errors import DATABASE, ENDED, RAY, cause, first_line, origin
-from orchestration.workers.hang import EXIT_STATUS
 
 
 def through_mlflow(text: str) -> Exception:
@@ -192,9 +191,6 @@ class Actor:
     def kill_itself(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def end_itself(self) -> None:
-        os._exit(EXIT_STATUS)
-
     def fail(self, error: Exception) -> None:
         raise error
 
@@ -215,12 +211,6 @@ def on_ray(*arguments: Any, call: str, of: tuple[Any, ...] = ()) -> Exception:
 def test_a_process_of_ray_that_was_killed_is_told_in_a_sentence() -> None:
     error = on_ray(call="kill_itself")
     assert failure(error) == {"status": 1, "error": {"type": "ActorDiedError", "message": ENDED}}
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
-def test_the_status_that_a_worker_ended_its_group_with_stands_in_ray_s_error() -> None:
-    assert f"exit code {EXIT_STATUS}" in str(on_ray(call="end_itself"))
 
 
 @pytest.mark.ray

@@ -18,7 +18,7 @@ from ray.train.v2._internal.exceptions import (
 from datasets.storage.store import Store, open_store
 from orchestration.training.endings import CONTROLLER_LOST, End, Failure, ending_of
 from orchestration.training.worker import FAILURE
-from orchestration.workers.hang import EXIT_STATUS, SUMMARY, Hangs, Summary
+from orchestration.workers.hang import SUMMARY, Hangs, Summary
 
 
 @pytest.fixture
@@ -79,8 +79,7 @@ def test_a_group_that_the_watch_ended_is_lost_with_the_words_of_the_watch(store:
     hangs = Hangs(store)
     summary = Summary("1", 9, [1], "rank 1 stood still in decode.")
     store.write(SUMMARY, json.dumps(asdict(summary)).encode())
-    of_the_watch = WorkerGroupError(f"a worker ended with exit code {EXIT_STATUS}", {0: dead()})
-    ending = ending_of(None, of_the_watch, store, hangs)
+    ending = ending_of(None, workers({0: dead()}), store, hangs)
     assert (ending.end, ending.what) == (End.LOST, "rank 1 stood still in decode")
     assert hangs.messages == [summary.message]
     assert ending_of(None, workers({0: dead()}), store, hangs).what.startswith("rank 0 ended"), (
