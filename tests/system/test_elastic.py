@@ -28,8 +28,8 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 SMALL = [
     "workers={min: 2, max: 4}", "resources={cpus: 1, gpu: false, grow_s: 3}", "batch={people: 12, images: 2, lanes: 12}",
-    "augment.height=32", "augment.width=16", "method.width=0.0625", "optimizers.model.schedule=null", "epochs=100000",
-    "checkpoint.every_batches=5", "checkpoint.every_epochs=100000",
+    "augment.height=32", "augment.width=16", "method.width=0.0625", "optimizers.model.schedule=null", "epochs=3000",
+    "checkpoint.every_batches=5", "checkpoint.every_epochs=3000",
 ]  # fmt: skip
 # Tests that run in the background inherit that Ctrl-C is ignored.
 LAUNCH = """
