@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -67,29 +68,15 @@ class InThread(Recorder):
         steps.append(report.metrics["speed/step-s"])
         super().on_step(report)
 
-    def save(
-        self,
-        progress: TrainingProgress,
-        *,
-        end_of_epoch: bool,
-        folder: str | None = None,
-        ends_stage: str | None = None,
-    ) -> None:
+    def save(self, progress: TrainingProgress, **words: Any) -> None:
         self.saved_before = progress.step
-        super().save(progress, end_of_epoch=end_of_epoch, folder=folder, ends_stage=ends_stage)
+        super().save(progress, **words)
 
 
 class InStep(InThread):
     """Writes checkpoints as redress 0.1.0 did."""
 
-    def save(
-        self,
-        progress: TrainingProgress,
-        *,
-        end_of_epoch: bool,
-        folder: str | None = None,
-        ends_stage: str | None = None,
-    ) -> None:
+    def save(self, progress: TrainingProgress, **words: Any) -> None:
         self.saved_before, folder = progress.step, checkpoint.folder_of(progress)
         copies = ({name: t.detach().clone() for name, t in tensors.items()} for tensors in self.strategy.full_state())
         contents = dict(zip(checkpoint.FILES, map(safetensors.torch.save, copies), strict=True))

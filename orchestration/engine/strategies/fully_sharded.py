@@ -83,10 +83,12 @@ class FullySharded(DataParallel):
         for unit in self.units:
             unit.set_reshard_after_forward(False)
             unit.unshard()
-        yield
-        for unit in self.units:
-            unit.reshard()
-            unit.set_reshard_after_forward(True)
+        try:
+            yield
+        finally:
+            for unit in self.units:
+                unit.reshard()
+                unit.set_reshard_after_forward(True)
 
     def full_state(self) -> FullState:
         """Tensor by tensor, so that the other workers hold one at a time."""

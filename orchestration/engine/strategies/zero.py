@@ -43,12 +43,12 @@ class ZeRO(DataParallel):
         self.stage, self.offload = stage, offload
         self.engines: dict[str, Any] = {}
         self.names: dict[str, list[str]] = {}  # by optimizer: the parameters of its engine
-        self.states: dict[str, States] = {}  # by optimizer: of parameters outside its engine
 
     def prepare(self, method: Method, optimizers: dict[str, Optimizer]) -> None:
         self.method, self.optimizers = method, optimizers
+        self.owned = method.parameters_of()
         self.templates = {name: [dict(group) for group in one.param_groups] for name, one in optimizers.items()}
-        self.states = {name: {} for name in optimizers}
+        self.states: dict[str, States] = {name: {} for name in optimizers}  # of parameters outside the engines
 
     def load_optimizers(self, states: OptimizerStates) -> None:
         for (name, parameter), state in states.items():
@@ -56,7 +56,7 @@ class ZeRO(DataParallel):
 
     def backward(self, optimizer: str, loss: Tensor) -> None:
         ends = leaves(loss)
-        reached = [(name, p) for name, p in self.method.parameters_of()[optimizer] if p in ends]
+        reached = [(name, p) for name, p in self.owned[optimizer] if p in ends]
         if self.names.get(optimizer) != [name for name, _ in reached]:
             self.release(optimizer)
             self.hold(optimizer, reached)
@@ -127,7 +127,7 @@ class ZeRO(DataParallel):
     def places(self, name: str, group: int) -> list[tuple[str, int, torch.Size]]:
         """(parameter, offset, shape) of what a flat group holds."""
         zero = self.engines[name].optimizer
-        names = {id(p): n for n, p in self.method.parameters_of()[name]}
+        names = {id(p): n for n, p in self.owned[name]}
         members = zip(zero.bit16_groups[group], zero.round_robin_bit16_offsets[group], strict=True)
         return [(names[id(parameter)], offset, parameter.shape) for parameter, offset in members]
 
