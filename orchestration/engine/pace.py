@@ -10,7 +10,8 @@ PACE = "pace/"  # a worker's own seconds, in its place of what travels with the 
 class Pace:
     """Of one worker. The others learn of a step with the mean of the next one, so nothing is communicated for it.
 
-    On a GPU a collective does not block its worker: what differs there is what comes before, reading above all.
+    On a GPU a collective does not block its worker: what differs there is what comes before, reading above all. Under fsdp and
+    zero, collectives inside the backward pass count as a worker's own seconds.
     """
 
     def __init__(self, rank: int, workers: int) -> None:

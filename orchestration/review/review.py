@@ -50,7 +50,17 @@ from orchestration.tracking.run_description import flatten
 PAGE, NUMBERS = "review.html", "comparison.json"
 RANDOM_ORDER = "random order"
 HEADING = "## Review"
-NOT_COMPARED = ("name", "storage", "experiment", "register", "workers", "resources", "max_failures", "hang_s")
+NOT_COMPARED = (
+    "name",
+    "storage",
+    "experiment",
+    "register",
+    "workers",
+    "strategy",
+    "resources",
+    "max_failures",
+    "hang_s",
+)
 
 
 def review(

@@ -26,7 +26,7 @@ WITHOUT_EFFECT = {
     "until": "a sweep compares runs of all their stages",
     "evaluate.cues": "cues are scored on the test set, after training",
     **dict.fromkeys(
-        ("name", "workers", "threads", "resources", "stream", "checkpoint", "storage", "experiment", "register",
+        ("name", "workers", "strategy", "threads", "resources", "stream", "checkpoint", "storage", "experiment", "register",
          "max_failures", "hang_s", "evaluate.batch"), EXECUTION,
     ),
 }  # fmt: skip

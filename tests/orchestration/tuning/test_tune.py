@@ -195,6 +195,8 @@ def test_scoring_in_the_midst_does_not_change_what_is_trained(held: str, place: 
         ("augment.erase_area=[[0.1, 0.2], [0.2, 0.3]]", "nothing is erased while augment.erase is 0"),
         ("seed=[1, 2]", "set --seeds"),
         ("workers=[1, 2]", "not what they learn"),
+        ("strategy.name=[fsdp, zero]", "not what they learn"),
+        ("hang_s=[60.0, 90.0]", "not what they learn"),
         ("data=[a, b]", "scores on different data cannot be compared"),
         ("stream.threads=[1, 2]", "not what they learn"),
         ("evaluate.cues=[[], [head-rows]]", "cues are scored on the test set"),
