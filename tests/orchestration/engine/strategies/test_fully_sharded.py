@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from orchestration.engine.strategies.fully_sharded import FullySharded
 from tests.methods.variants import batch
-from tests.orchestration.engine.strategies.cells import Training, build
+from tests.orchestration.engine.strategies.cells import CASES, Training, build, compared, trained
 from tests.orchestration.processes import in_processes
 
 
@@ -80,3 +80,15 @@ def test_rank_0_gets_whole_tensors_and_the_others_none(workers: list[dict[str, A
 def test_the_norm_is_the_same_on_all_workers(workers: list[dict[str, Any]]) -> None:
     assert workers[0]["norms"] == workers[1]["norms"]
     assert all(norm > 0 for norm in workers[0]["norms"])
+
+
+def all_cases() -> dict[str, Any]:
+    return {case: trained(case, "fsdp", "float64") for case in CASES}
+
+
+def test_four_workers_train_what_one_process_trains_in_every_stage() -> None:
+    found = in_processes(4, all_cases)[0]
+    for case in CASES:
+        for one, other in zip(found[case], trained(case, "data-parallel", "float64"), strict=True):
+            stage, states, norms = compared(one, other)
+            assert max(states, norms) <= 1e-9, (case, stage)
