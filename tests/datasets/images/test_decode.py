@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.transforms.v2 import functional as v2
@@ -243,11 +243,20 @@ def test_resizing_is_torchvisions(size: tuple[int, int]) -> None:
 
 
 @settings(max_examples=50)
-@given(st.integers(1, 300), st.integers(1, 300))
+@given(st.integers(1, 250), st.integers(1, 300))
+@example(2, 141)
+@example(2, 235)
 def test_masks_are_resized_to_torchs_nearest_exact(length: int, wanted: int) -> None:
-    mask = torch.from_numpy(np.random.default_rng(length).integers(0, 255, (length, 2), dtype=np.uint8))
-    theirs = torch.nn.functional.interpolate(mask[None, None], (wanted, 3), mode="nearest-exact")[0, 0]
-    assert torch.equal(resize_parsing(mask, (wanted, 3)), theirs)
+    """A pixel whose centre is on the border of two labels has two that are nearest: there torch's rounding depends on the
+    processor, and ours does not."""
+    mask = torch.arange(length, dtype=torch.uint8)[:, None].expand(length, 2)
+    theirs = torch.nn.functional.interpolate(mask[None, None], (wanted, 3), mode="nearest-exact")[0, 0, :, 0]
+    ours = resize_parsing(mask.contiguous(), (wanted, 3))[:, 0]
+    centres = (2 * torch.arange(wanted) + 1) * length  # in units of 1 / (2 * wanted) of a label
+    after, is_border = centres // (2 * wanted), centres % (2 * wanted) == 0
+    assert torch.equal(ours[~is_border], theirs[~is_border])
+    assert torch.equal(ours[~is_border], after[~is_border].to(torch.uint8))
+    assert ((ours == after) | (is_border & (ours == after - 1))).all()
 
 
 def test_threads_decode_the_same() -> None:
