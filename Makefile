@@ -10,7 +10,7 @@ N ?= 10000
 SEED ?= 0
 KILLS ?= 100
 
-.PHONY: setup demo test test-system fuzz campaign strategies coverage lint hooks docs bench tables lock digests clean
+.PHONY: setup demo test test-long test-system fuzz campaign strategies coverage lint hooks docs bench tables lock digests clean
 
 setup: $(VENV)/.ready
 
@@ -29,10 +29,13 @@ demo: setup
 	$(BIN)/redress demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not system" -n 2 --dist loadfile --durations=25
+	$(BIN)/python -m pytest -m "not system and not long" -n 2 --dist loadfile --durations=25
+
+test-long: setup
+	$(BIN)/python -m pytest -m long -n 2 --dist loadfile --durations=25
 
 test-system: setup
-	$(BIN)/python -m pytest -m system
+	$(BIN)/python -m pytest -m system -n 2 --dist loadfile --durations=25
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --inputs $(N) --seed $(SEED)
@@ -44,7 +47,7 @@ strategies: setup
 	$(BIN)/python -m tests.orchestration.engine.strategies.cells
 
 coverage: setup
-	$(BIN)/python -m pytest -m "not ray and not system" -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -m "not ray and not system and not long" -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: setup
 	$(BIN)/prek run --all-files --show-diff-on-failure

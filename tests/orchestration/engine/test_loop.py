@@ -77,7 +77,9 @@ def weights_after(wanted: dict[str, Any]) -> dict[str, torch.Tensor]:
     return train(wanted)[0]
 
 
-@pytest.mark.parametrize("words", ["baseline-demo", "cal-demo augment.clothes_sampling={}"])
+@pytest.mark.parametrize(
+    "words", ["cal-demo augment.clothes_sampling={}", pytest.param("baseline-demo", marks=pytest.mark.long)]
+)
 def test_one_two_and_four_workers_end_with_the_same_float64_weights(data: str, words: str) -> None:
     wanted = experiment(data, *words.split(), "precision=float64").resolved()
     alone, recorder = train(wanted)

@@ -51,7 +51,9 @@ def trained(body: str, data: str, folder: Path) -> Experiment:
     return wanted
 
 
-@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize(
+    "body", ["refined pcb", "mgn", *(pytest.param(body, marks=pytest.mark.long) for body in ("pcb", "hpm"))]
+)
 def test_each_body_learns(body: str, data: str, tmp_path: Path) -> None:
     wanted = trained(body, data, tmp_path)
     records = [record for _, record in read_steps(open_store(str(tmp_path)))]
@@ -82,6 +84,7 @@ def becomes_a_graph_with_its_descriptors(wanted: Experiment, data: str, folder: 
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_refined_pcb_is_trained_and_scored_by_cues(data: str, place: Path, ray_cluster: str) -> None:
     settings = [f"data={data}", f"storage={place / 'runs'}", "epochs=3", "resources.cpus=0.5", *SMALL, *REFINED]

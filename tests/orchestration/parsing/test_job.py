@@ -93,7 +93,7 @@ def parse(capfd: pytest.CaptureFixture[str], source: str, destination: Path | st
     return dict(told)
 
 
-@pytest.fixture(scope="module", params=["pt2", "onnx"])
+@pytest.fixture(scope="module", params=["pt2", pytest.param("onnx", marks=pytest.mark.long)])
 def parsed(
     request: pytest.FixtureRequest, trained: Trained, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
@@ -207,6 +207,7 @@ def test_masks_and_data_sets_are_replaced_where_that_is_asked_for(undisturbed: U
     )
 
 
+@pytest.mark.long
 def test_a_killed_job_goes_on_with_the_shards_that_are_missing(
     undisturbed: Undisturbed, tmp_path: Path, ray_cluster: str, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -238,7 +238,9 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("failing", range(10))
+@pytest.mark.parametrize(
+    "failing", [pytest.param(number, marks=[pytest.mark.long] if number % 3 else []) for number in range(10)]
+)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_decision_interrupted_by_an_unavailable_server_is_completed_by_the_same_command(
     client: MlflowClient, command: str, failing: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]

@@ -86,8 +86,13 @@ def losses_of(record: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in record["metrics"].items() if name.startswith("loss/")}
 
 
-def test_three_then_two_then_four_then_one_end_with_the_weights_of_one_process(data: str, tmp_path: Path) -> None:
-    wanted = {name: experiment(name, data) for name in METHODS}
+@pytest.mark.parametrize(
+    "methods", [["cal"], pytest.param([*METHODS], marks=pytest.mark.long)], ids=["cal", "all methods"]
+)
+def test_three_then_two_then_four_then_one_end_with_the_weights_of_one_process(
+    data: str, tmp_path: Path, methods: list[str]
+) -> None:
+    wanted = {name: experiment(name, data) for name in methods}
     assert {one.group_sizes() for one in wanted.values()} == {(1, 2, 3, 4)}
     alone, elastic = configs_at(tmp_path / "alone", wanted), configs_at(tmp_path / "elastic", wanted)
     [ends] = in_processes(1, train_each, alone, [0] * len(alone))

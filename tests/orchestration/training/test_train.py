@@ -66,7 +66,9 @@ def undisturbed(data: str, place: Path, ray_cluster: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def survivor(data: str, place: Path, ray_cluster: str) -> dict[str, Any]:
-    """A run of which one process after the other was killed: rank 0, which keeps journal and checkpoints, and the driver."""
+    """A run of which one process after the other was killed: rank 0, which keeps journal and checkpoints, and the driver.
+
+    The campaign of the system tests makes a shorter attack."""
     storage = place / "survivor"
     words = ["train", "cal-demo", *settings(data, storage), "--json"]
     log = (place / "driver.log").open("w")
@@ -135,6 +137,7 @@ def test_a_run_is_trained_tracked_evaluated(undisturbed: dict[str, Any]) -> None
                for p in undisturbed["pictures"])  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_run_whose_processes_were_killed_ends_with_the_same_bits(
     undisturbed: dict[str, Any], survivor: dict[str, Any]
 ) -> None:
@@ -143,6 +146,7 @@ def test_a_run_whose_processes_were_killed_ends_with_the_same_bits(
     assert [name for name in expected if not torch.equal(expected[name], found[name])] == []
 
 
+@pytest.mark.long
 def test_a_run_whose_processes_were_killed_has_the_same_history(
     undisturbed: dict[str, Any], survivor: dict[str, Any]
 ) -> None:
@@ -152,6 +156,7 @@ def test_a_run_whose_processes_were_killed_has_the_same_history(
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.long
 def test_the_processes_were_killed_in_mid_epoch(survivor: dict[str, Any]) -> None:
     last_of_each_attempt = [records[-1] for records in journals(survivor["run"])]
     assert len(last_of_each_attempt) == 3, "one attempt, and one after each kill"

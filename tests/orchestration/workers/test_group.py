@@ -71,6 +71,7 @@ def test_a_worker_that_does_not_come_is_named_with_those_who_did() -> None:
         assert f"within 12 s; rank 0 on {host}, rank 1 on {host} did. Check the network" in said
 
 
+@pytest.mark.long
 def test_a_worker_that_does_not_take_part_in_the_first_collective_leaves_both_ends_named() -> None:
     said = start([0, 1], 2, "leaves", answer_s=12)[0]
     host = socket.gethostname()

@@ -77,7 +77,7 @@ def summary_of(run: Path) -> Summary:
     return found
 
 
-@pytest.mark.parametrize("faulty", [0, 1])
+@pytest.mark.parametrize("faulty", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_stopped_process_is_named_with_its_place_and_that_of_those_who_wait(
     data: str, tmp_path: Path, faulty: int
 ) -> None:
@@ -113,12 +113,14 @@ def test_a_read_that_never_ends_is_named_and_all_processes_end(data: str, tmp_pa
     assert "ranks 0, 1 wait at " in found.message
 
 
+@pytest.mark.long
 def test_a_worker_alone_that_reads_for_ever_is_named(data: str, tmp_path: Path) -> None:
     with group(data, tmp_path / "run", 1, "reads-for-ever", 0) as processes:
         ended(processes, {0: EXIT_STATUS})
     assert "rank 0" in summary_of(tmp_path / "run").message
 
 
+@pytest.mark.long
 def test_steps_that_are_slower_but_within_the_limit_end_nothing(data: str, tmp_path: Path) -> None:
     with group(data, tmp_path / "run", 2, "reads-slowly", 1) as processes:
         ended(processes, {0: 0, 1: 0})

@@ -86,6 +86,7 @@ def all_cases() -> dict[str, Any]:
     return {case: trained(case, "fsdp", "float64") for case in CASES}
 
 
+@pytest.mark.long
 def test_four_workers_train_what_one_process_trains_in_every_stage() -> None:
     found = in_processes(4, all_cases)[0]
     for case in CASES:
