@@ -33,6 +33,7 @@ from datasets.shards.dataset import Dataset
 from datasets.storage.store import PATIENT, StoreError, open_store
 from orchestration import cluster
 from orchestration.errors import RequestError
+from orchestration.parsing.counter import Counter
 from orchestration.parsing.models import ParsingModel
 
 Progress = Callable[[int, int, str], None]
@@ -78,19 +79,6 @@ class Parsed:
     manifest: Manifest
     made: int
     kept: int
-
-
-class Counter:
-    """Counts finished images while shards are written; a Ray actor."""
-
-    def __init__(self) -> None:
-        self.counts = {"parsed": 0, "kept": 0}
-
-    def add(self, kind: str, images: int) -> None:
-        self.counts[kind] += images
-
-    def value(self) -> dict[str, int]:
-        return self.counts
 
 
 class ShardParser:
