@@ -31,6 +31,7 @@ from orchestration.training.worker import FAILURE, FINAL_ERRORS, ValidationSched
 from orchestration.tuning.kept_weights import KeptWeights
 from orchestration.tuning.sweep_runs import create_or_resume, end_tags
 from orchestration.tuning.trial_runners import FinalError, InProcessRunner, RayTrainRunner, TrialRunner
+from orchestration.workers.hang import read_summary
 
 AWAY_S = 3600.0  # a trial waits so long for MLflow before it starts: else it fails, and every trial after it
 ATTEMPTS = "attempts.json"
@@ -91,8 +92,10 @@ class SweepTrial(Trainable):
             f"starting trial {trial.name}",
             deadline_s=AWAY_S,
         )
-        self.run.set_tags({"sweep.process": f"{platform.node()}:{os.getpid()}"})
         self.store = open_store(self.run.storage)
+        hung = read_summary(self.store)
+        tags = {"sweep.process": f"{platform.node()}:{os.getpid()}"}
+        self.run.set_tags(tags | ({"sweep.hang": hung.message} if hung else {}))
         self.store.delete(FAILURE)
         self.scores = Scores(self.store)
         self.earlier = self.scores.read_new()

@@ -5,17 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any, Protocol
 
 import torch
 
 from datasets.storage.store import open_store
+from orchestration.config.load import Experiment
 from orchestration.progress import Progress
 from orchestration.tracking.tracked_run import TrackedRun
 from orchestration.training import preparation, stop_signal, train
 from orchestration.training.validation import Scores
 from orchestration.training.worker import FAILURE, Training, WorkerConfig
+from orchestration.workers.watch import watch_of
 
 POLL_S = 0.2
 
@@ -37,20 +39,23 @@ class TrialRunner(Protocol):
 
 
 class InProcessRunner:
-    """Trains in this process, one milestone per call."""
+    """Trains in this process, one milestone per call. A trial that stands still ends its process, and Tune starts another."""
 
     def __init__(self, config: WorkerConfig, run: TrackedRun, *, gpu: bool) -> None:
+        self.store, self.hang_s = run.store, Experiment.from_resolved(config.experiment).hang_s
         with ExitStack() as stack:
             stack.enter_context(run.forward())
-            self.training = Training(config, run.store, torch.device("cuda" if gpu else "cpu"))
+            with closing(watch_of(self.store, self.hang_s)) as watch:
+                self.training = Training(config, self.store, torch.device("cuda" if gpu else "cpu"), watch)
             stack.callback(self.training.close)
             self.milestones = iter(self.training.milestones())
             self.stack = stack.pop_all()
 
     def next_score(self) -> dict[str, Any]:
         epoch = next(self.milestones)
-        self.training.advance(epoch)
-        metrics = self.training.validate(epoch)
+        with closing(watch_of(self.store, self.hang_s)) as self.training.watch:
+            self.training.advance(epoch)
+            metrics = self.training.validate(epoch)
         return {"epoch": epoch, "metrics": metrics, "step": self.training.progress.step}
 
     def stop(self, *, failed: bool) -> bool:

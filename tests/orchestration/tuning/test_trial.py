@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ from orchestration.tracking import mlflow_client, tracked_run
 from orchestration.tracking.journal import read_steps
 from orchestration.training import stop_signal, worker
 from orchestration.training.preparation import prepare
-from orchestration.tuning import sweep_runs
+from orchestration.tuning import sweep_runs, trial_runners
 from orchestration.tuning.ray_tune import to_result
 from orchestration.tuning.trial import Job, SweepTrial, trainable
+from orchestration.workers.hang import EXIT_STATUS
+from orchestration.workers.watch import Patience, Watch, watch_of
 from tests.tiny import tiny_dataset
 
 OBJECTIVE = "clothes-changing/mAP"
@@ -222,3 +225,39 @@ def test_a_trial_whose_end_mlflow_did_not_hear_is_closed_as_it_ended(
     sweep_runs.close_open_runs(client(), sweep, "FAILED")
     [child] = list(sweep_runs.children(client(), sweep))
     assert (child.info.status, child.data.tags["sweep.state"]) == ("FINISHED", "finished")
+
+
+def test_a_trial_that_stands_still_ends_its_process_and_the_next_attempt_says_where(
+    experiment: Experiment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only while it trains: Tune may let a trial wait as long as it likes between two scores."""
+    ended: list[int] = []
+    patience = [Patience(step_s=120, long_s=120)]
+    monkeypatch.setattr(trial_runners, watch_of.__name__, lambda store, _: Watch(store, patience[0], end=ended.append))
+    actor, config, sweep = begin(experiment)
+    first = actor(dict(config))
+    assert first.train()["epoch"] == 1
+    assert first.runner.training.watch.closed.is_set()
+    patience[0] = Patience(step_s=1, long_s=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.Training, "advance", lambda *_: wait_for_the_end(ended))
+        with pytest.raises(StoreError):
+            first.train()
+    assert ended == [EXIT_STATUS]
+    first.stop()
+    patience[0] = Patience(step_s=120, long_s=120)
+    second = actor(dict(config))
+    while not (result := second.train())["done"]:
+        pass
+    assert result["state"] == "finished"
+    second.stop()
+    [child] = list(sweep_runs.children(client(), sweep))
+    assert "training stood still for" in child.data.tags["sweep.hang"]
+    assert "test_trial.py" in child.data.tags["sweep.hang"]
+
+
+def wait_for_the_end(ended: list[int]) -> bool:
+    deadline = time.monotonic() + 60
+    while not ended and time.monotonic() < deadline:
+        time.sleep(0.05)
+    raise StoreError("the process would have ended")
