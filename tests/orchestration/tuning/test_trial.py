@@ -237,6 +237,7 @@ def test_a_trial_that_stands_still_ends_its_process_and_the_next_attempt_says_wh
     actor, config, sweep = begin(experiment)
     first = actor(dict(config))
     assert first.train()["epoch"] == 1
+    assert isinstance(first.runner, trial_runners.InProcessRunner)
     assert first.runner.training.watch.closed.is_set()
     patience[0] = Patience(step_s=1, long_s=1)
     with monkeypatch.context() as patch:
