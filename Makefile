@@ -35,7 +35,7 @@ test-long: setup
 	$(BIN)/python -m pytest -m long -n 2 --dist loadfile --durations=25
 
 test-system: setup
-	$(BIN)/python -m pytest -m system -n 2 --dist loadfile --durations=25
+	$(BIN)/python -m pytest -m "system and not long" --durations=25
 
 fuzz: setup
 	$(BIN)/python -m tests.fuzz --inputs $(N) --seed $(SEED)

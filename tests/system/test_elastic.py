@@ -24,7 +24,7 @@ from tests.servers.process import wait_for
 from tests.servers.ray_nodes import Cluster, ray_nodes
 from tests.tiny import tiny_dataset
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.system, pytest.mark.long, pytest.mark.timeout(1800)]
 
 SMALL = [
     "workers={min: 2, max: 4}", "resources={cpus: 1, gpu: false, grow_s: 3}", "batch={people: 12, images: 2, lanes: 12}",

@@ -93,6 +93,7 @@ SGD = [f"optimizers.{name}={{name: sgd, lr: 0.01}}" for name in ("model", "cloth
 TWO = ["workers=2", "batch.people=4", "batch.lanes=2", *SGD]
 
 
+@pytest.mark.long
 def test_a_killed_worker_under_zero_ends_with_the_bits_of_data_parallel(
     data: str, place: Path, ray_cluster: str
 ) -> None:
