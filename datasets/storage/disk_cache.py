@@ -8,7 +8,6 @@ eviction corrects it. What cannot be cached is read from the store again: a fail
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -16,6 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from datasets.storage.file_lock import locked
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class DiskCache:
         path = self._path(digest)
         temp = path.with_name(f".{digest}.tmp")
         try:
-            with _locked(self.folder / "lock") as counter:
+            with locked(self.folder / "lock") as counter:
                 _write_sum(counter, self._room_for(len(data), counter) + len(data))
                 path.parent.mkdir(exist_ok=True)
                 temp.write_bytes(data)  # no sync: the digest reveals a file that a crash left incomplete
@@ -113,7 +114,7 @@ class DiskCache:
         with contextlib.ExitStack() as stack:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(_locked(self.folder / f"{digest}.lock", is_temporary=True))
+                stack.enter_context(locked(self.folder / f"{digest}.lock", is_temporary=True))
             except OSError as error:
                 self._warn_once(error)
             yield
@@ -128,33 +129,6 @@ class DiskCache:
                 self.folder,
                 reason,
             )
-
-
-@contextlib.contextmanager
-def _locked(path: Path, *, is_temporary: bool = False) -> Iterator[int]:
-    """Holds the file's lock, at most until the process ends. is_temporary: the file is removed with the lock.
-
-    Raises: OSError.
-    """
-    while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(file), os.stat(path)):
-                break
-        except FileNotFoundError:
-            pass
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)  # another process removed the file while this one waited
-    try:
-        yield file
-    finally:
-        if is_temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        os.close(file)
 
 
 def _read_sum(counter: int) -> int | None:

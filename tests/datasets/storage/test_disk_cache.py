@@ -141,7 +141,8 @@ def test_those_who_want_others_do_not_wait(tmp_path: Path) -> None:
 SHARED = """
 import hashlib, random, sys, time
 from pathlib import Path
-from datasets.storage.disk_cache import DiskCache, _locked
+from datasets.storage.disk_cache import DiskCache
+from datasets.storage.file_lock import locked
 def content(number):
     data = (b"%d." % number * 1000)[:1000]
     return hashlib.sha256(data).hexdigest(), data
@@ -156,7 +157,7 @@ def read(number):
     return now
 def fetch(number):
     assert cache.fetch(content(number)[0], read(number)) == content(number)[1]
-    with _locked(folder / "cache" / "lock"):  # else files come and go while they are counted
+    with locked(folder / "cache" / "lock"):  # else files come and go while they are counted
         assert sum(path.stat().st_size for path in (folder / "cache").glob("??/*")) <= 5_500
 def together(name):
     (folder / f"{name}-{seed}").touch()
