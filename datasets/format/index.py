@@ -75,13 +75,14 @@ class SplitIndex:
     sequence: np.ndarray
     group: np.ndarray
     row_in_group: np.ndarray
-    person_names: list[str]
-    clothes_names: list[tuple[str, str]]
-    camera_names: list[str]
-    sequence_names: list[str]
-    groups: tuple[GroupPlace, ...]
+    person_names: Sequence[str]
+    clothes_names: Sequence[tuple[str, str]]
+    camera_names: Sequence[str]
+    sequence_names: Sequence[str]
+    groups: Sequence[GroupPlace]
     has_parsing: bool
     _texts: Callable[[str, str], pa.ChunkedArray] = field(repr=False, compare=False)
+    _owner: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.person)
@@ -101,6 +102,8 @@ class SplitIndex:
 
     def clothes_owner(self) -> np.ndarray:
         """int64 [num_clothes]: the person who wears each clothes class."""
+        if self._owner is not None:
+            return self._owner
         person_of = {name: number for number, name in enumerate(self.person_names)}
         return np.array([person_of[person] for person, _ in self.clothes_names], dtype=np.int64)
 

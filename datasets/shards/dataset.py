@@ -1,8 +1,9 @@
 """A data set opened for reading: checked when it is opened, labels as arrays, row groups verified on every read."""
 
 import hashlib
+import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets.errors import CorruptData, DataError
+from datasets.format import index_arrays
 from datasets.format.index import (
     CLASS_COLUMNS,
     PLACE_COLUMNS,
@@ -29,31 +31,53 @@ from datasets.shards.verification import problems
 from datasets.shards.writer import write_dataset
 from datasets.storage.disk_cache import DiskCache
 from datasets.storage.retry import Retry
+from datasets.storage.shared_arrays import SharedArrays
 from datasets.storage.store import PATIENT, Store, open_store
 
 __all__ = ["CorruptData", "DataError", "Dataset", "GroupPlace", "Manifest", "SplitIndex", "write_dataset"]
+
+# Of a split: its row groups in stored order, each row's group (int64 [N]), the footer of each shard.
+Places = tuple[Sequence[GroupPlace], np.ndarray, Mapping[str, bytes]]
 
 
 class Dataset:
     """A finished data set. Safe to read from several threads.
 
     Its pickle is small: address and manifest. The index is read and checked again where it is needed.
+    shared: where processes of this node share the indexes; None where each process has its own.
     """
 
-    def __init__(self, store: Store, manifest: Manifest, disk_cache: DiskCache | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        manifest: Manifest,
+        disk_cache: DiskCache | None = None,
+        shared: SharedArrays | None = None,
+    ) -> None:
         self.store = store
         self.manifest = manifest
         self.disk_cache = disk_cache
+        self.shared = shared
         self._lock = threading.Lock()
         self._index_file: pq.ParquetFile | None = None
-        self._places: dict[str, tuple[tuple[GroupPlace, ...], np.ndarray, dict[str, bytes]]] = {}
+        self._places: dict[str, Places] = {}
+        self._mapped: dict[tuple[str, ...], tuple[SplitIndex, ...]] = {}
 
     @classmethod
-    def open(cls, address: str, *, disk_cache: DiskCache | None = None, retry: Retry = PATIENT) -> "Dataset":
+    def open(
+        cls,
+        address: str,
+        *,
+        disk_cache: DiskCache | None = None,
+        shared: SharedArrays | None = None,
+        share_from_rows: int = 0,
+        retry: Retry = PATIENT,
+    ) -> "Dataset":
         """The data set at a path or object-store address.
 
-        disk_cache: this node's cache for row groups of a remote store. retry: for reads after it is opened.
-        Checks the manifest, the size of every shard and the digest of the index.
+        disk_cache: this node's cache for row groups of a remote store. shared: where processes of this node share the
+        indexes of a data set of at least `share_from_rows` rows. retry: for reads after it is opened.
+        Checks the manifest, the size of every shard and the digest of the index; of a shared index where it is made.
         Raises: DataError when one of them is missing, unfinished, of the wrong size or altered; StoreError when the store
         cannot be reached.
         """
@@ -61,10 +85,12 @@ class Dataset:
         if not store.exists(MANIFEST):
             raise DataError(_no_manifest(store))
         manifest = store.read_as(MANIFEST, lambda data: read_manifest(data, store.join(MANIFEST)))
-        dataset = cls(store, manifest, disk_cache)
+        is_large = manifest.index.rows >= share_from_rows
+        dataset = cls(store, manifest, disk_cache, shared if is_large else None)
         dataset._check_sizes()
         try:
-            dataset._index()
+            if dataset.shared is None:
+                dataset._index()
         except CorruptData as error:
             raise DataError(str(error)) from error
         dataset.store = open_store(address, retry=retry)
@@ -95,10 +121,34 @@ class Dataset:
 
         Raises: DataError when there is no such split; CorruptData when the index is damaged.
         """
+        if self.shared is None:
+            return self._own_indexes(splits)
+        if splits not in self._mapped:
+            self._mapped[splits] = self._shared_indexes(self.shared, splits)
+        return self._mapped[splits]
+
+    def _own_indexes(self, splits: tuple[str, ...]) -> tuple[SplitIndex, ...]:
         tables = [self._columns(split, CLASS_COLUMNS) for split in splits]
         classes = {name: number_classes([table[name] for table in tables]) for name in CLASS_COLUMNS}
         pairs = number_pairs(classes["person"], classes["clothes"])
         return tuple(self._split_index(split, at, classes, pairs) for at, split in enumerate(splits))
+
+    def _shared_indexes(self, shared: SharedArrays, splits: tuple[str, ...]) -> tuple[SplitIndex, ...]:
+        """The indexes, mapped; made where no process of the node has made them. What making them needed is let go."""
+        entries = {split: self.split(split) for split in splits}
+
+        def make() -> dict[str, np.ndarray]:
+            own = Dataset(self.store, self.manifest)
+            indexes = own._own_indexes(splits)
+            return index_arrays.to_arrays(indexes, [own._split_places(split)[2] for split in splits])
+
+        name = f"index {index_arrays.VERSION} of {self.fingerprint}: {json.dumps(splits)}"
+        arrays = shared.fetch(name, make)
+        pa.default_memory_pool().release_unused()
+        indexes, footers = index_arrays.from_arrays(arrays, entries, self._text)
+        for index, of_shards in zip(indexes, footers, strict=True):
+            self._places[index.split] = (index.groups, index.group, of_shards)
+        return indexes
 
     def read_group(self, split: str, group: int, columns: Sequence[str] = ("image", "parsing")) -> pa.Table:
         """The columns of a row group (numbered over the split), from one range read.
@@ -139,7 +189,7 @@ class Dataset:
         return self.manifest.splits[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"store": self.store, "manifest": self.manifest, "disk_cache": self.disk_cache}
+        return {name: getattr(self, name) for name in ("store", "manifest", "disk_cache", "shared")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -185,7 +235,9 @@ class Dataset:
         except ValueError as error:
             raise CorruptData(f"{self.store.join(INDEX)} {error}; convert the data set again") from error
 
-    def _split_places(self, split: str) -> tuple[tuple[GroupPlace, ...], np.ndarray, dict[str, bytes]]:
+    def _split_places(self, split: str) -> Places:
+        if split not in self._places and self.shared is not None:
+            self.index(split)
         if split not in self._places:
             found = group_places(self._columns(split, PLACE_COLUMNS))
             if problem := check_places(found[0], found[2], self.split(split).shards):

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from datasets.errors import DataError
 from datasets.images.augment import Augmentation
 from datasets.images.label_maps import LABEL_MAPS
-from datasets.sampling.clips import cut_pieces
+from datasets.sampling.clips import Pieces, cut_pieces
 from datasets.sampling.plan import plan_samples
+from datasets.sampling.shared_plan import shared_pieces, shared_plan
 from datasets.shards.dataset import Dataset, SplitIndex
 from datasets.storage.disk_cache import DiskCache
+from datasets.storage.shared_arrays import SharedArrays, temporary_folder
 from datasets.streaming.stream import HostBatch, Plan, Stream, plan_epoch
 from methods import METHODS
 from methods.clothes_sampling import ClothesSampling
@@ -30,23 +35,46 @@ from orchestration.engine.schedule import factor
 from orchestration.engine.strategies.choice import build_strategy
 from orchestration.engine.strategies.strategy import Strategy
 
+SHARED_FROM_ROWS = 1 << 17  # a worker's own index and plan take 10 MB then
 MOST_PERSONS = 1 << 24  # a damaged number must not ask for all memory
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "adamw": AdamW, "sgd": SGD}
 
 
 def describe_data(dataset: Dataset, index: SplitIndex) -> dict[str, Any]:
-    """What a method must know of its training data, as plain JSON: `clothes_owner[c]` is the person who wears class c.
-    Versions before 0.2.0 did not store `num_images`.
+    """What a method must know of its training data: plain JSON, and as int64 [num_clothes] `clothes_owner`, the person who
+    wears each class. Versions before 0.2.0 did not store `num_images`.
 
     index: of the data set's `train` split. The fingerprint says whose rows a checkpoint's classifiers have.
     """
     return {
         "num_images": len(index),
         "num_persons": index.num_persons,
-        "clothes_owner": index.clothes_owner().tolist(),
+        "num_clothes": index.num_clothes,
+        "clothes_owner": torch.from_numpy(index.clothes_owner().copy()),  # the index's own may be read-only
         "label_map": dataset.manifest.label_map,
         "fingerprint": dataset.fingerprint,
     }
+
+
+def without_tables(described: dict[str, Any]) -> dict[str, Any]:
+    """What `describe_data` gives but for what has a row for each class: what the driver sends to workers."""
+    return {name: value for name, value in described.items() if not isinstance(value, Tensor)}
+
+
+def describe_same_data(dataset: Dataset, index: SplitIndex, sent: dict[str, Any]) -> dict[str, Any]:
+    """What `describe_data` gives in a worker. sent: what it gave in the driver, with tables or without.
+
+    Raises: DataError where the data set is another one by now.
+    """
+    found = describe_data(dataset, index)
+    expected = without_tables(sent)
+    if differing := [name for name, value in expected.items() if found.get(name) != value]:
+        name = differing[0]
+        raise DataError(
+            f"the data set at {dataset.address} was changed after this run was checked: its {name} was {expected[name]} and "
+            f"is {found.get(name)} now. Restore it and resume the run, or start a new run"
+        )
+    return found
 
 
 def data_facts(described: dict[str, Any]) -> DataFacts:
@@ -54,7 +82,7 @@ def data_facts(described: dict[str, Any]) -> DataFacts:
     labels = LABEL_MAPS[described["label_map"]].clothing if described["label_map"] else ()
     return DataFacts(
         num_persons=described["num_persons"],
-        clothes_owner=torch.tensor(described["clothes_owner"], dtype=torch.int64),
+        clothes_owner=torch.as_tensor(described["clothes_owner"], dtype=torch.int64),
         clothing_labels=tuple(i for i, is_clothing in enumerate(labels) if is_clothing),
         num_images=described.get("num_images", 0),
     )
@@ -68,10 +96,17 @@ def is_description(described: dict[str, Any]) -> bool:
         and images >= 0
         and type(persons) is int
         and 0 < persons <= MOST_PERSONS
-        and isinstance(owners, list)
-        and all(type(owner) is int and 0 <= owner < persons for owner in owners)
+        and are_persons(owners, persons)
         and (label_map is None or (isinstance(label_map, str) and label_map in LABEL_MAPS))
     )
+
+
+def are_persons(owners: Any, persons: int) -> bool:
+    """owners: a tensor, or a list, as versions before 0.2.0 stored it."""
+    if isinstance(owners, Tensor):
+        is_table = owners.dtype == torch.int64 and owners.dim() == 1
+        return is_table and (not owners.numel() or 0 <= int(owners.min()) <= int(owners.max()) < persons)
+    return isinstance(owners, list) and all(type(owner) is int and 0 <= owner < persons for owner in owners)
 
 
 def build_method(experiment: Experiment, described: dict[str, Any]) -> Method:
@@ -154,17 +189,31 @@ def open_data(experiment: Experiment) -> Dataset:
     cache = (
         DiskCache(Path(settings.disk_cache).expanduser(), settings.disk_cache_bytes) if settings.disk_cache else None
     )
-    return Dataset.open(experiment.data, disk_cache=cache)
+    if settings.index_cache is None:
+        return Dataset.open(experiment.data, disk_cache=cache)
+    is_auto = settings.index_cache == "auto"
+    folder = temporary_folder() if is_auto else Path(settings.index_cache).expanduser()
+    return Dataset.open(
+        experiment.data,
+        disk_cache=cache,
+        shared=SharedArrays(folder),
+        share_from_rows=SHARED_FROM_ROWS if is_auto else 0,
+    )
 
 
 def build_feed(
-    experiment: Experiment, dataset: Dataset, worker: int, workers: int, stages: Sequence[Stage]
+    experiment: Experiment,
+    dataset: Dataset,
+    worker: int,
+    workers: int,
+    stages: Sequence[Stage],
+    index: SplitIndex | None = None,
 ) -> tuple[Feed, Stream]:
     """This worker's batches of the `train` split, and the stream that they come from (for its statistics).
 
-    stages: of the experiment's method.
+    stages: of the experiment's method. index: of the `train` split, where the caller has it.
     """
-    index = dataset.index("train")
+    index = dataset.index("train") if index is None else index
     augmentation = build_augmentation(experiment)
     stream = Stream(
         dataset,
@@ -173,11 +222,27 @@ def build_feed(
         size=(augmentation.height, augmentation.width),
         threads=experiment.stream.threads,
         cache_bytes=experiment.stream.cache_bytes,
+        index=index,
     )
     batch = experiment.batch
-    pieces = None if batch.clip is None else cut_pieces(index, batch.clip.length, batch.clip.stride)
+    pieces = build_pieces(experiment, dataset, index)
+    latest: dict[int, Plan] = {}
 
     def plan(epoch: int) -> Plan:
+        if epoch not in latest:
+            latest.clear()  # before its successor takes memory
+            if dataset.shared is None:
+                latest[epoch] = new_plan(epoch)
+            else:
+                latest[epoch] = shared_plan(dataset.shared, describe_plan(epoch), lambda: new_plan(epoch))
+        return latest[epoch]
+
+    def describe_plan(epoch: int) -> str:
+        settings = batch.model_dump() | {"seed": experiment.seed, "epoch": epoch}
+        samples = stage_of(stages, epoch).samples
+        return f"{dataset.fingerprint}, {samples} samples, {json.dumps(settings, sort_keys=True)}"
+
+    def new_plan(epoch: int) -> Plan:
         if samples := stage_of(stages, epoch).samples:
             return plan_samples(len(index), dataset.fingerprint, samples=samples, seed=experiment.seed, epoch=epoch)
         return plan_epoch(
@@ -207,6 +272,17 @@ def build_feed(
     clothes = build_clothes_sampling(experiment, dataset.manifest.label_map)
     size = batch.people * batch.images
     return Feed(batches, num_batches, survey, augmentation, size, experiment.seed, clothes), stream
+
+
+def build_pieces(experiment: Experiment, dataset: Dataset, index: SplitIndex) -> Pieces | None:
+    """The pieces of the training split's tracklets; None where samples are images."""
+    clip = experiment.batch.clip
+    if clip is None:
+        return None
+    if dataset.shared is None:
+        return cut_pieces(index, clip.length, clip.stride)
+    described = f"{dataset.fingerprint}, {clip.length} frames, {clip.stride} apart"
+    return shared_pieces(dataset.shared, described, lambda: cut_pieces(index, clip.length, clip.stride))
 
 
 def input_dtype(experiment: Experiment) -> torch.dtype:

@@ -166,6 +166,9 @@ class StreamSettings(Settings):
     cache_bytes: ByteSize = ByteSize(512 << 20)
     disk_cache: Annotated[str, AfterValidator(is_local_folder)] | None = None
     disk_cache_bytes: Annotated[ByteSize, Field(ge=64 << 20)] = ByteSize(64 << 30)
+    # Folder through which a node's workers share one index and one plan of the epoch. auto: a folder among the node's
+    # temporary files, for data sets of 131,072 images or more. null: each worker holds its own
+    index_cache: Literal["auto"] | Annotated[str, AfterValidator(is_local_folder)] | None = "auto"
 
 
 class CheckpointSettings(Settings):

@@ -8,7 +8,7 @@ from typing import Any
 from methods.method import Method
 from orchestration.config.build import build_method, is_description
 from orchestration.config.load import Experiment, override
-from orchestration.engine.checkpoint import DESCRIPTION, Checkpoint
+from orchestration.engine.checkpoint import DESCRIPTION, Checkpoint, all_facts
 from orchestration.engine.restore import load_method_state
 from orchestration.errors import RequestError
 
@@ -26,13 +26,17 @@ def experiment_of(found: Checkpoint, overrides: Sequence[str] = ()) -> Experimen
 
 
 def facts_of(found: Checkpoint) -> dict[str, Any]:
-    """What a checkpoint tells of its training data (`build.describe_data`). Raises: RequestError that names the file."""
-    if not is_description(found.facts):
+    """What a checkpoint tells of its training data (`build.describe_data`).
+
+    Raises: RequestError that names the file; CorruptCheckpointError where the file of its tables is damaged.
+    """
+    facts = all_facts(found)
+    if not is_description(facts):
         raise RequestError(
             f"{description_of(found)} is damaged: its facts do not describe training data (num_persons, clothes_owner, "
             "label_map). Restore the file, or use another checkpoint."
         )
-    return found.facts
+    return facts
 
 
 def trained_model(found: Checkpoint) -> tuple[Experiment, Method]:

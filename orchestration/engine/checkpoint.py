@@ -2,8 +2,11 @@
 
 `<run>/checkpoints/<step>/model.safetensors`   the method's parameters and buffers, by name
 `<run>/checkpoints/<step>/optimizers.safetensors`   `<optimizer>/<parameter>/<state>`
-`<run>/checkpoints/<step>/checkpoint.json`   position, resolved experiment, digests of the two; written last, and once more
+`<run>/checkpoints/<step>/facts.safetensors`   what is known of the training set with a row for each of its classes
+`<run>/checkpoints/<step>/checkpoint.json`   position, resolved experiment, digests of the three; written last, and once more
 with the score of a model that is a candidate of `select: best:…`
+
+Format 1 had the third as lists in `checkpoint.json`; it is read as well.
 """
 
 from __future__ import annotations
@@ -26,9 +29,10 @@ from orchestration.engine.snapshot import Snapshot
 from orchestration.engine.strategies.strategy import FullState
 from orchestration.errors import RequestError
 
-FORMAT = 1
+FORMAT, OLDER_FORMAT = 2, 1
 FOLDER = "checkpoints"
 FILES = ("model.safetensors", "optimizers.safetensors")
+FACTS = "facts.safetensors"
 DESCRIPTION = "checkpoint.json"
 
 log = logging.getLogger(__name__)
@@ -54,6 +58,7 @@ class Checkpoint:
     """A complete checkpoint: where it lies and what its `checkpoint.json` says.
 
     score: None where there is none (yet). tensors: what was read and checked already, by the name of the file.
+    facts: of the training set; `all_facts` adds those with a row for each class.
     """
 
     store: Store
@@ -88,11 +93,15 @@ def save(
     """Write a checkpoint below the run's `store` and return its folder.
 
     state: a snapshot of it must not be taken anew before the return. `facts` is what building the method again needs
-    beside the experiment (plain JSON). A reader never sees a half written one: `checkpoint.json` comes last.
+    beside the experiment: plain JSON and tensors. A reader never sees a half written one: `checkpoint.json` comes last.
     """
     folder = folder or folder_of(progress)
     snapshot = state if isinstance(state, Snapshot) else Snapshot.of(state)
-    contents = dict(zip(FILES, (snapshot.model.content, snapshot.optimizers.content), strict=True))
+    tables = {name: value for name, value in facts.items() if isinstance(value, Tensor)}
+    contents: dict[str, bytes | memoryview] = dict(
+        zip(FILES, (snapshot.model.content, snapshot.optimizers.content), strict=True)
+    )
+    contents[FACTS] = safetensors.torch.save(tables)
     for name, data in contents.items():
         store.write(f"{folder}/{name}", data)
     description = {
@@ -102,7 +111,7 @@ def save(
         "ends_stage": ends_stage,
         "chain": asdict(chain) if chain else None,
         "experiment": experiment,
-        "facts": facts,
+        "facts": {name: value for name, value in facts.items() if name not in tables},
         "digests": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
     }
     store.write(f"{folder}/{DESCRIPTION}", json.dumps(description, indent=1).encode())
@@ -224,7 +233,8 @@ def read(store: Store, folder: str) -> Checkpoint:
     path = f"{folder}/{DESCRIPTION}" if folder else DESCRIPTION
     try:
         description = json.loads(store.read(path))
-        if (written := description["format"]) == FORMAT:
+        if (written := description["format"]) in (FORMAT, OLDER_FORMAT):
+            files = FILES if written == OLDER_FORMAT else (*FILES, FACTS)
             return Checkpoint(
                 store=store,
                 folder=folder,
@@ -232,7 +242,7 @@ def read(store: Store, folder: str) -> Checkpoint:
                 end_of_epoch=bool(description["end_of_epoch"]),
                 experiment=dict(description["experiment"]),
                 facts=dict(description["facts"]),
-                digests={name: str(description["digests"][name]) for name in FILES},
+                digests={name: str(description["digests"][name]) for name in files},
                 ends_stage=stage_name(description.get("ends_stage")),
                 chain=chain_of(description.get("chain")),
                 score=score_of(description.get("score")),
@@ -240,7 +250,7 @@ def read(store: Store, folder: str) -> Checkpoint:
     except (ValueError, LookupError, TypeError, RecursionError) as error:  # JSON, but not ours; or none
         raise CorruptCheckpointError(f"{store.join(path)} is damaged ({type(error).__name__}: {error}).") from error
     raise CorruptCheckpointError(
-        f"{store.join(path)}: checkpoint format {written}; this version reads {FORMAT}. "
+        f"{store.join(path)}: checkpoint format {written}; this version reads {OLDER_FORMAT} and {FORMAT}. "
         "Use the redress version that wrote it."
     )
 
@@ -312,6 +322,11 @@ def find_stage_end(address: str, stage: str) -> Checkpoint:
 def with_tensors(checkpoint: Checkpoint, files: Sequence[str] = FILES) -> Checkpoint:
     """The checkpoint with the tensors of these files. Raises: as `load_tensors`."""
     return replace(checkpoint, tensors={name: load_tensors(checkpoint, name) for name in files})
+
+
+def all_facts(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What `save` was given as facts. Raises: as `load_tensors`."""
+    return checkpoint.facts | (load_tensors(checkpoint, FACTS) if FACTS in checkpoint.digests else {})
 
 
 def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:

@@ -49,8 +49,9 @@ def load_initial_state(
     Returns the names of tensors that keep their initial values. Raises: RequestError naming other tensors that do not fit.
     """
     state, wanted = load_tensors(checkpoint, FILES[0]), method.state_dict()
-    then = (checkpoint.facts["num_persons"], len(checkpoint.facts["clothes_owner"]))
-    is_same_data = checkpoint.facts.get("fingerprint") == fingerprint
+    facts = checkpoint.facts
+    then = (facts["num_persons"], facts["num_clothes"] if "num_clothes" in facts else len(facts["clothes_owner"]))
+    is_same_data = facts.get("fingerprint") == fingerprint
     by_class = {name for name in per_class if not is_same_data or shape(state.get(name)) != shape(wanted[name])}
     left_out = {name for name in state if name not in wanted and has_rows(state[name], then)}
     names = {*wanted, *state} - by_class - left_out

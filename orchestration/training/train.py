@@ -10,6 +10,7 @@ from typing import Any
 from datasets.shards.exclusive import exclusive
 from datasets.storage.store import Store, open_store
 from orchestration import cluster, lost_cluster, numerics
+from orchestration.config.build import without_tables
 from orchestration.config.epochs import end_epoch
 from orchestration.config.load import Experiment
 from orchestration.config.meta import outline
@@ -113,7 +114,7 @@ def carry_out(
         config = WorkerConfig(
             experiment=experiment.resolved(),
             run=run.storage,
-            facts=prepared.facts,
+            facts=without_tables(prepared.facts),
             init_from=init_from,
             weights=weights.keep(store, backbone) if backbone is not None else None,
         )

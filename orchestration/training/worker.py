@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
@@ -69,6 +70,7 @@ class ValidationSchedule:
 class WorkerConfig:
     """What the driver passes to every worker.
 
+    facts: `build.describe_data` of the training set, without its tables, which each worker reads from the index.
     run: address of the run's storage. Training starts from the checkpoint at `init_from`, or with the backbone at `weights`
     (`weights.keep`), or from random weights. Where the experiment's `init_from` names a stage, `init_from` is
     the checkpoint at its end, and training goes on behind it. validation: of a sweep's trial; None for a plain run.
@@ -128,7 +130,10 @@ class Training:
         self.experiment = experiment = Experiment.from_resolved(config.experiment)
         numerics.use(experiment.numerics)
         torch.set_num_threads(experiment.threads)
-        self.method = method = build.build_method(experiment, config.facts)
+        self.dataset = build.open_data(experiment)
+        index = self.dataset.index("train")
+        self.facts = build.describe_same_data(self.dataset, index, config.facts)
+        self.method = method = build.build_method(experiment, self.facts)
         self.last = end_epoch(experiment, method.stages())
         begin = first_epoch(experiment, method.stages())
         found = common_checkpoint(store)
@@ -143,9 +148,8 @@ class Training:
         self.strategy = build.build_chosen_strategy(experiment)
         limit_collectives(experiment.hang_s)
         hand_over(method, self.optimization.optimizers, self.strategy, found)
-        self.dataset = build.open_data(experiment)
         rank, workers = self.strategy.rank, self.strategy.workers
-        self.feed, self.stream = build.build_feed(experiment, self.dataset, rank, workers, method.stages())
+        self.feed, self.stream = build.build_feed(experiment, self.dataset, rank, workers, method.stages(), index)
         self.journal, self.listener = None, None
         if rank == 0:
             self.listener = Listener(store)
@@ -154,8 +158,8 @@ class Training:
             before = self.resumed.chain if self.resumed else None
             chain = continued(before, environment(experiment, self.strategy), self.progress.step)
             self.journal = Journal(store, chain)
-        share = len(survey_rows(self.dataset.index("train").group, rank, workers))
-        self.recorder = Recorder(store, experiment, config.facts, method.stages(), self.strategy, self.journal, share)
+        share = len(survey_rows(index.group, rank, workers))
+        self.recorder = Recorder(store, experiment, self.facts, method.stages(), self.strategy, self.journal, share)
 
     def milestones(self) -> list[int]:
         """The epochs, counted from 1, at whose ends training is to pause: those still to come, and the last."""
@@ -284,5 +288,4 @@ def batch_keys(dataset: Dataset, rows: list[int]) -> list[str]:
     if dist.is_initialized():
         shares = [[] for _ in range(dist.get_world_size())]
         dist.all_gather_object(shares, rows)
-    keys = dataset.index("train").keys()
-    return [keys[row] for share in shares for row in share]
+    return dataset.index("train").keys(np.array([row for share in shares for row in share], dtype=np.int64))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from datasets.storage.store import open_store
+from orchestration.config.build import without_tables
 from orchestration.config.load import Experiment
 from orchestration.engine import checkpoint, weights
 from orchestration.errors import RequestError
@@ -46,7 +47,7 @@ def train_one(
         config = WorkerConfig(
             experiment=experiment.resolved(),
             run=run.storage,
-            facts=prepared.facts,
+            facts=without_tables(prepared.facts),
             init_from=experiment.init_from,
             weights=None if backbone is None else weights.keep(store, backbone),
         )

@@ -18,6 +18,7 @@ from ray.tune import Trainable
 from datasets.shards.dataset import Dataset
 from datasets.storage.store import open_store
 from orchestration.addresses import split_stage
+from orchestration.config import build
 from orchestration.config.load import Experiment
 from orchestration.engine import checkpoint, weights
 from orchestration.errors import cause, origin
@@ -143,7 +144,9 @@ class SweepTrial(Trainable):
         return (checkpoint.find_stage_end(address, stage) if stage else locate(address).checkpoint).address
 
     def prepared(self) -> preparation.Prepared:
-        return preparation.Prepared(self.experiment, Dataset.open(self.experiment.data), self.job.facts, 0)
+        dataset = Dataset.open(self.experiment.data)
+        facts = build.describe_same_data(dataset, dataset.index("train"), self.job.facts)
+        return preparation.Prepared(self.experiment, dataset, facts, 0)
 
     def step(self) -> dict[str, Any]:
         assert self.run is not None

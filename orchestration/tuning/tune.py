@@ -19,6 +19,7 @@ from typing import Any
 from datasets.shards.exclusive import exclusive
 from orchestration import cluster, lost_cluster
 from orchestration.addresses import split_stage
+from orchestration.config.build import without_tables
 from orchestration.config.load import Experiment
 from orchestration.engine import checkpoint, weights
 from orchestration.errors import RequestError, first_line, without_secret
@@ -183,7 +184,7 @@ class Sweep:
             tracking_uri=without_secret(self.run.tracking_uri),
             has_password=without_secret(self.run.tracking_uri) != self.run.tracking_uri,
             fingerprint=self.prepared.dataset.fingerprint,
-            facts=self.prepared.facts,
+            facts=without_tables(self.prepared.facts),
             objective=settings.objective,
             validate_every=settings.every,
             waits=self.plan.rule is not None,

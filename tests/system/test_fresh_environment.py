@@ -18,6 +18,7 @@ from datasets.images.decode import decode_image
 from methods.ranking import describe
 from orchestration.config import build
 from orchestration.config.load import load
+from orchestration.config.stored import facts_of
 from orchestration.engine import checkpoint
 from orchestration.engine.restore import load_method_state
 from orchestration.registry import register
@@ -73,7 +74,7 @@ def test_an_environment_of_mlflow_torch_and_torchvision_gives_the_features_of_tr
         json.loads(done.stdout.splitlines()[-1])
     )
     of_training = checkpoint.find(address)
-    method = build.build_method(experiment, of_training.facts)
+    method = build.build_method(experiment, facts_of(of_training))
     load_method_state(method, of_training)
     settings = build.build_augmentation(experiment)
     for name, given in (("files", [decode_image(image)[None] for image in images]), ("arrays", list(arrays[:, None]))):

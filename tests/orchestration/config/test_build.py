@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from datasets.errors import DataError
+from datasets.sampling.plan import Plan
 from datasets.shards.dataset import Dataset
+from datasets.storage.shared_arrays import temporary_folder
 from methods.method import Stage, epochs_of
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
@@ -18,6 +23,7 @@ from orchestration.engine.loop import set_rates
 from tests.orchestration.two_stages import FIRST, WORDS, as_baseline
 from tests.tiny import tiny_dataset
 
+STAGES = (Stage("whole", 0, ("model",)),)
 FACTS = {"num_persons": 3, "clothes_owner": [0, 1, 2], "label_map": None}
 
 
@@ -87,13 +93,89 @@ def test_a_step_moves_biases_by_their_own_rate() -> None:
 
 def test_what_is_known_of_the_data_comes_back_from_its_description(tmp_path: Path) -> None:
     dataset = Dataset.open(tiny_dataset(tmp_path / "data", persons=5, clothes=2, images=3))
-    described = json.loads(json.dumps(build.describe_data(dataset, dataset.index("train"))))
-    facts = build.data_facts(described)
-    assert (facts.num_images, facts.num_persons, facts.num_clothes) == (30, 5, 10)
-    assert facts.clothes_owner.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
-    assert build.is_description(described)
+    described = build.describe_data(dataset, dataset.index("train"))
+    owner = described["clothes_owner"].tolist()
+    as_before = json.loads(json.dumps(described | {"clothes_owner": owner}))  # as versions before 0.2.0 stored it
+    for one in (described, as_before):
+        facts = build.data_facts(one)
+        assert (facts.num_images, facts.num_persons, facts.num_clothes) == (30, 5, 10)
+        assert facts.clothes_owner.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+        assert build.is_description(one)
+    for wrong in (torch.tensor([0, 5]), torch.tensor([-1]), torch.tensor([0.0]), torch.tensor([[0]]), [5], [0.0], None):
+        assert not build.is_description(described | {"clothes_owner": wrong})
     for damaged in (-1, 2.5, "30", True, None):
         assert not build.is_description(described | {"num_images": damaged})
+
+
+def test_what_is_sent_to_workers_has_no_table_and_tells_other_data(tmp_path: Path) -> None:
+    dataset = Dataset.open(tiny_dataset(tmp_path / "data", persons=5, clothes=2, images=3))
+    index = dataset.index("train")
+    sent = build.without_tables(build.describe_data(dataset, index))
+    assert json.loads(json.dumps(sent)) == sent
+    assert "clothes_owner" not in sent
+    assert build.describe_same_data(dataset, index, sent)["clothes_owner"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    other = Dataset.open(tiny_dataset(tmp_path / "other", persons=6, clothes=2, images=3))
+    with pytest.raises(DataError, match="was changed after this run was checked: its num_images was 30 and is 36 now"):
+        build.describe_same_data(other, other.index("train"), sent)
+
+
+def shared_experiment(data: str, folder: Path | None, words: Sequence[str] = ()) -> Experiment:
+    return load("baseline-demo", [
+        f"data={data}", "batch={people: 4, images: 2, lanes: 2}", f"stream.index_cache={folder or 'null'}",
+        "augment.height=16", "augment.width=8", *words,
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [[], ["batch.window=2"], ["batch.sampler=chunks"], ["seed=5"]])
+def test_batches_of_a_shared_index_and_plan_are_the_same_bits(tmp_path: Path, words: list[str]) -> None:
+    data = tiny_dataset(tmp_path / "data", persons=8, clothes=2, images=4, row_group_bytes=3000)
+    own = shared_experiment(data, None, words)
+    shared = shared_experiment(data, tmp_path / "index", words)
+    for experiment, is_shared in ((own, False), (shared, True), (shared, True)):
+        assert (build.open_data(experiment).shared is not None) is is_shared
+    for worker in range(2):
+        feeds = [build.build_feed(one, build.open_data(one), worker, 2, STAGES) for one in (own, shared)]
+        for epoch in range(2):
+            assert feeds[0][0].num_batches(epoch) == feeds[1][0].num_batches(epoch)
+            pairs = zip(*(feed.batches(epoch, 1) for feed, _ in feeds), strict=True)
+            for ours, theirs in pairs:
+                for name in ("images", "person", "clothes", "camera", "rows"):
+                    assert torch.equal(getattr(ours, name), getattr(theirs, name)), name
+        for _, stream in feeds:
+            stream.close()
+    assert len(list((tmp_path / "index").glob("*.arrays"))) == 3, "the index and the plans of two epochs"
+
+
+def test_a_plan_is_made_once_for_the_workers_of_a_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tiny_dataset(tmp_path / "data", persons=8, clothes=2, images=4)
+    made: list[int] = []
+    plan_epoch = build.plan_epoch
+
+    def counted(*given: Any, **more: Any) -> Plan:
+        made.append(more["epoch"])
+        return plan_epoch(*given, **more)
+
+    monkeypatch.setattr(build, "plan_epoch", counted)
+    for folder, expected in ((tmp_path / "index", [0, 1]), (None, [0, 1, 0, 1])):
+        made.clear()
+        for worker in range(2):
+            experiment = shared_experiment(data, folder)
+            feed, stream = build.build_feed(experiment, build.open_data(experiment), worker, 2, STAGES)
+            for epoch in (0, 0, 1):
+                feed.num_batches(epoch)
+                list(feed.batches(epoch, 0))
+            stream.close()
+        assert made == expected
+
+
+def test_small_data_are_not_shared_unless_a_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tiny_dataset(tmp_path / "data")
+    auto = load("baseline-demo", [f"data={data}"])
+    assert build.open_data(auto).shared is None
+    monkeypatch.setattr(build, "SHARED_FROM_ROWS", 10)
+    shared = build.open_data(auto).shared
+    assert shared is not None
+    assert shared.folder == temporary_folder()
 
 
 def test_white_is_white_before_the_experiments_normalisation() -> None:

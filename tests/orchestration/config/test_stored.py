@@ -56,6 +56,36 @@ def test_a_checkpoint_from_before_images_were_counted_gives_its_model(experiment
     assert method.state_dict()["classifier.weight"].shape[0] == 6
 
 
+def test_a_checkpoint_keeps_the_table_of_classes_beside_its_description(experiment: Experiment, place: Path) -> None:
+    description = json.loads((place / checkpoint.DESCRIPTION).read_text())
+    assert description["format"] == 2
+    assert description["facts"]["num_clothes"] == 12
+    assert "clothes_owner" not in description["facts"]
+    assert facts_of(checkpoint.find(str(place)))["clothes_owner"].tolist() == [n // 2 for n in range(12)]
+
+
+def test_a_checkpoint_of_the_first_format_gives_its_model(experiment: Experiment, place: Path) -> None:
+    description = json.loads((place / checkpoint.DESCRIPTION).read_text())
+    del description["digests"][checkpoint.FACTS], description["facts"]["num_clothes"]
+    facts = description["facts"] | {"clothes_owner": [n // 2 for n in range(12)]}
+    (place / checkpoint.DESCRIPTION).write_text(json.dumps(description | {"format": 1, "facts": facts}))
+    (place / checkpoint.FACTS).unlink()
+    _, method = trained_model(checkpoint.find(str(place)))
+    assert method.state_dict()["classifier.weight"].shape[0] == 6
+    assert check_initial_weights(prepare(experiment), str(place)) == (str(place), [])
+
+
+@pytest.mark.parametrize("damage", ["missing", "altered"])
+def test_a_damaged_table_is_named(damage: str, place: Path) -> None:
+    file = place / checkpoint.FACTS
+    if damage == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1] + b"\x07")
+    with pytest.raises(checkpoint.CorruptCheckpointError, match=rf"^{file}"):
+        trained_model(checkpoint.find(str(place)))
+
+
 DAMAGE: list[Callable[[dict[str, Any]], dict[str, Any]]] = [
     lambda tree: {},
     lambda tree: tree | {"method": 3},

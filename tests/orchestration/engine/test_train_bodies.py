@@ -17,6 +17,7 @@ from datasets.storage.store import open_store
 from methods.ranking import describe
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
+from orchestration.config.stored import facts_of
 from orchestration.engine import checkpoint
 from orchestration.engine.restore import load_method_state
 from orchestration.errors import RequestError
@@ -69,7 +70,7 @@ def test_each_body_learns(body: str, data: str, tmp_path: Path) -> None:
 def becomes_a_graph_with_its_descriptors(wanted: Experiment, data: str, folder: Path) -> None:
     """The state of this body decides what its graph is. Graphs of all bodies are in `tests/methods/test_methods.py`."""
     found = checkpoint.find(str(folder))
-    method = build.build_method(wanted, found.facts)
+    method = build.build_method(wanted, facts_of(found))
     load_method_state(method, found)
     settings = build.build_augmentation(wanted)
     images = torch.stack([decode_image(sample.image) for sample in Dataset.open(data).samples("query")][:4])

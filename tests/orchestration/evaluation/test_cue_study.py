@@ -23,6 +23,7 @@ from methods.matches import Labels
 from methods.ranking import describe, rank
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
+from orchestration.config.stored import facts_of
 from orchestration.engine import checkpoint
 from orchestration.engine.restore import load_method_state
 from orchestration.errors import RequestError
@@ -71,7 +72,7 @@ def scored(data: str, place: Path) -> Scored:
 def features_here(scored: Scored, split: str, cue: CueName | None) -> Tensor:
     """Descriptors of a split: image and mask painted over alike, before they are resized."""
     found = checkpoint.find(scored.model)
-    method = build.build_method(scored.experiment, found.facts)
+    method = build.build_method(scored.experiment, facts_of(found))
     load_method_state(method, found)
     settings = build.build_augmentation(scored.experiment)
     images, masks = [], []

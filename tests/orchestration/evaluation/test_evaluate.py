@@ -26,6 +26,7 @@ from methods.matches import Labels
 from methods.ranking import describe, rank
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
+from orchestration.config.stored import facts_of
 from orchestration.engine import checkpoint
 from orchestration.engine.restore import load_method_state
 from orchestration.errors import RequestError
@@ -77,7 +78,7 @@ def scored(experiment: Experiment, place: Path, ray_cluster: str) -> Scored:
 def features_here(model: str, experiment: Experiment, split: str) -> Tensor:
     """Descriptors of a split, all at once and in this process: float32 [N, D]."""
     found = checkpoint.find(model)
-    method = build.build_method(experiment, found.facts)
+    method = build.build_method(experiment, facts_of(found))
     load_method_state(method, found)
     method.eval()
     settings = build.build_augmentation(experiment)

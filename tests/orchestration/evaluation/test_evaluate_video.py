@@ -28,6 +28,7 @@ from methods import METHODS
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
 from orchestration.config.settings import EvaluateSettings
+from orchestration.config.stored import facts_of
 from orchestration.engine import checkpoint
 from orchestration.engine.restore import load_method_state
 from orchestration.errors import RequestError
@@ -87,7 +88,7 @@ def published_clips(tree: Fixture) -> dict[str, list[list[str]]]:
 def plainly(video: Video, clips: list[list[str]]) -> Tensor:
     """float32 [D]: raw features of clips, one at a time from the files, averaged, then of length 1."""
     found = checkpoint.find(video.model)
-    method = build.build_method(video.experiment, found.facts)
+    method = build.build_method(video.experiment, facts_of(found))
     load_method_state(method, found)
     method.eval()
     settings = build.build_augmentation(video.experiment)

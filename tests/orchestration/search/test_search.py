@@ -20,6 +20,7 @@ from methods.ranking import describe
 from orchestration.cli.main import main
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
+from orchestration.config.stored import facts_of
 from orchestration.engine import checkpoint
 from orchestration.engine.restore import load_method_state
 from tests.orchestration.checkpoints import checkpoint_of
@@ -84,7 +85,7 @@ def searched(experiment: Experiment, folder: Path, place: Path) -> Searched:
 
 def features_here(searched: Searched, paths: list[Path]) -> torch.Tensor:
     found = checkpoint.find(searched.model)
-    method = build.build_method(searched.experiment, found.facts)
+    method = build.build_method(searched.experiment, facts_of(found))
     load_method_state(method, found)
     images = torch.cat([decode_image(path.read_bytes())[None] for path in paths])
     with torch.no_grad():

@@ -23,6 +23,7 @@ from datasets.storage.store import open_store
 from methods.ranking import describe
 from orchestration.config import build
 from orchestration.config.load import Experiment, load
+from orchestration.config.stored import facts_of
 from orchestration.engine import checkpoint
 from orchestration.engine.restore import load_method_state
 from orchestration.errors import RequestError
@@ -69,7 +70,7 @@ def expected(trained: dict[str, Any], query: list[Sample]) -> Tensor:
     """Descriptors of the query's images and masks, made in this process."""
     found = checkpoint.find(trained["checkpoint"])
     experiment = Experiment.from_resolved(found.experiment)
-    method = build.build_method(experiment, found.facts)
+    method = build.build_method(experiment, facts_of(found))
     load_method_state(method, found)
     how = build.build_augmentation(experiment)
     images = torch.cat([preprocess(decode_image(sample.image)[None], how) for sample in query])
