@@ -58,6 +58,7 @@ class Body(nn.Module, ABC):
 
     dim: width of the descriptor. channels: of the maps. widths: of the embeddings that have a classifier.
     epoch: the current epoch; the method sets it before the epoch's first update.
+    is_per_image: whether `maps` and `pooled` compute each image by itself in training, as without batch norm.
 
     Maps are a grid of places over the image, [B, channels, h, w]. A body whose maps are not, such as tokens, overrides
     `over_places` and `weighed`, and nothing else needs to know.
@@ -67,6 +68,7 @@ class Body(nn.Module, ABC):
     channels: int
     widths: tuple[int, ...]
     triplet: ClassVar[Triplet] = Triplet()
+    is_per_image: ClassVar[bool] = False
     epoch: int = 0
 
     @abstractmethod

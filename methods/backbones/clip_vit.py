@@ -32,6 +32,8 @@ class CLIPViT(Body):
     CLIP-ReID's code.
     """
 
+    is_per_image = True
+
     def __init__(
         self,
         *,

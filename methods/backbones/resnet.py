@@ -11,10 +11,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from methods.recompute import Recomputable
 from methods.shardable import Shardable
 
 
-class BasicBlock(Shardable):
+class BasicBlock(Shardable, Recomputable):
     """Two 3×3 convolutions beside a shortcut: [B, in_channels, h, w] → [B, planes, h/stride, w/stride]."""
 
     expansion: ClassVar[int] = 1
@@ -35,7 +36,7 @@ class BasicBlock(Shardable):
         return self.relu(out)
 
 
-class Bottleneck(Shardable):
+class Bottleneck(Shardable, Recomputable):
     """1×1, 3×3 (which strides) and 1×1 beside a shortcut: [B, in_channels, h, w] → [B, 4·planes, h/stride, w/stride]."""
 
     expansion: ClassVar[int] = 4

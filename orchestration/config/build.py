@@ -28,6 +28,8 @@ from methods.clothes_sampling import ClothesSampling
 from methods.distributed import synchronise
 from methods.masking import normalised_white
 from methods.method import DataFacts, Method, Needs, Stage, epochs_of, stage_of
+from methods.micro_batches import use_micro_batches
+from methods.recompute import recompute_blocks
 from orchestration.config.load import Experiment
 from orchestration.engine.arithmetic import DTYPES, set_arithmetic
 from orchestration.engine.loop import LR_FACTOR, Feed, Optimization
@@ -121,6 +123,14 @@ def build_method(experiment: Experiment, described: dict[str, Any]) -> Method:
     if experiment.sync_batch_norm:
         synchronise(method)
     return method.to(DTYPES[experiment.precision])
+
+
+def save_memory(experiment: Experiment, method: Method) -> None:
+    """Let a method that trains keep fewer activations, as the experiment says. Called before a strategy divides it."""
+    if experiment.batch.recompute:
+        recompute_blocks(method)
+    if experiment.batch.micro_batch is not None:
+        use_micro_batches(method, experiment.batch.micro_batch)
 
 
 def build_optimization(experiment: Experiment, method: Method) -> Optimization:
@@ -238,7 +248,7 @@ def build_feed(
         return latest[epoch]
 
     def describe_plan(epoch: int) -> str:
-        settings = batch.model_dump() | {"seed": experiment.seed, "epoch": epoch}
+        settings = batch.model_dump(exclude={"recompute", "micro_batch"}) | {"seed": experiment.seed, "epoch": epoch}
         samples = stage_of(stages, epoch).samples
         return f"{dataset.fingerprint}, {samples} samples, {json.dumps(settings, sort_keys=True)}"
 

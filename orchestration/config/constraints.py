@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from methods import METHODS
+from methods.backbones.bodies import BODIES
 from methods.method import MethodError
 from orchestration.addresses import split_stage
 from orchestration.config.diagnostics import either
@@ -30,6 +31,7 @@ def violations(experiment: Experiment) -> Iterator[Violation]:
         yield ("method",), str(error)
         return
     yield from clips_fit(experiment, method)
+    yield from memory_is_saved(experiment, method)
     yield from pairs_exist(experiment, method)
     yield from stages_are_reached(experiment, method)
     yield from named_stages_exist(experiment, method)
@@ -144,6 +146,32 @@ def clips_fit(experiment: Experiment, method: Outline) -> Iterator[Violation]:
             ("batch.clip", "method"),
             f'"{experiment.method.name}" takes images, not clips. Set batch.clip=null, or method.name to '
             f"{either([name for name, other in METHODS.items() if other.takes_clips])}",
+        )
+
+
+def memory_is_saved(experiment: Experiment, method: Outline) -> Iterator[Violation]:
+    batch, name = experiment.batch, experiment.method.name
+    if batch.recompute and not method.recomputes:
+        yield (
+            ("batch.recompute", "method"),
+            f'the network of "{name}" with these settings has no blocks between which activations could be dropped. Set '
+            "batch.recompute=false, or method.body to one made of a ResNet or a transformer",
+        )
+    if batch.micro_batch is None:
+        return
+    if not method.is_per_image:
+        able = [body for body, kind in BODIES.items() if kind.is_per_image]
+        yield (
+            ("batch.micro_batch", "method"),
+            f'batch norm in the network of "{name}" with these settings would normalise {batch.micro_batch} images at a time, '
+            "which is another training. Set batch.micro_batch=null and batch.recompute=true, which keeps every number, "
+            f"workers to more, or method.body to {either(able)}, without batch norm",
+        )
+    elif experiment.strategy.name == "fsdp":
+        yield (
+            ("batch.micro_batch", "strategy.name"),
+            "fsdp would gather the weights of each block for every micro-batch, twice. Set batch.micro_batch=null and "
+            "batch.recompute=true, or strategy.name=data-parallel",
         )
 
 

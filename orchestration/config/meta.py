@@ -11,6 +11,8 @@ from torch.overrides import TorchFunctionMode
 
 from methods import METHODS
 from methods.method import DataFacts, Method, Stage
+from methods.micro_batches import bodies_of
+from methods.recompute import blocks_of
 from orchestration.config.settings import Experiment
 from orchestration.engine.weights import HUB
 
@@ -19,7 +21,8 @@ class Outline(NamedTuple):
     """What checks of an experiment ask of its method; the names are those of `Method`.
 
     trained: names of its optimizers. weights_address: None, too, where the experiment does not ask for published weights:
-    finding it imports torchvision.
+    finding it imports torchvision. recomputes: whether all its bodies have blocks that can be recomputed. is_per_image: whether
+    all of them compute each image by itself.
     """
 
     inputs: tuple[str, ...]
@@ -28,6 +31,8 @@ class Outline(NamedTuple):
     stages: tuple[Stage, ...]
     trained: frozenset[str]
     weights_address: str | None
+    recomputes: bool
+    is_per_image: bool
 
 
 Kind = tuple[type[Method], type[BaseModel], bool]  # a method, its settings, and whether published weights are asked for
@@ -54,6 +59,8 @@ def outline(experiment: Experiment) -> Outline:
         method.stages(),
         frozenset(method.parameters_of()),
         method.weights_address() if experiment.weights in HUB else None,
+        all(blocks_of(body) for body in bodies_of(method)),
+        all(body.is_per_image for body in bodies_of(method)),
     )
     fields = set(type(experiment.method).model_fields)
     names = tuple(sorted(fields if read & WHOLE else read & fields))

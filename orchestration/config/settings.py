@@ -100,6 +100,10 @@ class BatchSettings(Settings):
     appearances: Annotated[int, Field(ge=1)] | None = None  # outfits of each person, of sampler appearance
     window: Annotated[int, Field(ge=1)] | Literal["all"] = "all"  # row groups per lane that batches are drawn from
     lanes: int = Field(default=8, ge=1)
+    # Larger batches in the same memory, for a third more time. recompute: blocks compute their activations again in backward,
+    # to the same bits. micro_batch: a body without batch norm takes so many images of a worker's share at a time
+    recompute: bool = False
+    micro_batch: Annotated[int, Field(ge=1)] | None = None
 
 
 class ClothesSamplingSettings(Settings):

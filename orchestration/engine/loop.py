@@ -287,5 +287,5 @@ def out_of_memory_message(batch: Batch, progress: TrainingProgress) -> str:
     axes = f"{'clips × frames' if batch.images.ndim == 5 else 'images'} × channels × height × width"
     return (
         f"out of memory at step {progress.step}: a worker's batch is {shape} ({axes}). "
-        "Set batch.people lower or workers higher; precision=bfloat16 halves what the maps take."
+        "Set batch.recompute=true, batch.people lower or workers higher; precision=bfloat16 halves what the maps take."
     )

@@ -38,7 +38,8 @@ EXACT_BELOW_ROWS = 100_000
 # Settings that a resumed run may change: the sequence of batches and the mathematics stay the same. `workers` is one of them
 # where batch norm is synchronised. `epochs` may grow: see `change_of_length`.
 MAY_CHANGE = ("name", "workers", "strategy", "threads", "stream", "resources", "checkpoint", "evaluate", "max_failures",
-              "hang_s", "epochs", "until", "storage", "register", "select", "data", "weights", "init_from")  # fmt: skip
+              "hang_s", "epochs", "until", "batch.recompute", "storage", "register", "select", "data", "weights",
+              "init_from")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -141,6 +141,7 @@ class Training:
         if found is None and not begin:
             load_initial_weights(config, method)
         method.to(device)
+        build.save_memory(experiment, method)
         self.optimization = build.build_optimization(experiment, method)
         self.progress = found.progress if found else TrainingProgress(epoch=begin)
         if found is None and begin:

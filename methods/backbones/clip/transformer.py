@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.backbones.clip.sizes import TransformerSize
+from methods.recompute import Recomputable
 from methods.shardable import Shardable
 
 
@@ -42,7 +43,7 @@ class Attention(nn.Module):
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
-class ResidualBlock(Shardable):
+class ResidualBlock(Shardable, Recomputable):
     """Attention and a perceptron, each behind a layer norm and beside a shortcut: tokens [N, L, C] → [N, L, C].
 
     Weights start as in OpenAI's text tower.

@@ -9,6 +9,8 @@ from orchestration.config.load import Experiment, load, recipes
 from orchestration.errors import RequestError
 from tests.orchestration.config.complaints import DATA, complaint, line
 
+SMALL_TOWER = ("method.body=clip-cnn", "weights=null")
+
 
 def test_lanes_divide_people_and_workers_divide_lanes() -> None:
     report = complaint("batch.people=12", "workers=2")
@@ -42,6 +44,25 @@ def test_a_strategy_that_would_train_something_else_or_hold_nothing_is_refused()
     load("cal-ltcc", [DATA, "strategy.name=fsdp", "precision=float64", "strategy.offload=cpu"])
     load("cal-ltcc", [DATA, "strategy={name: zero, stage: 2}", "precision=bfloat16"])
     assert "1 or 2" in complaint("strategy={name: zero, stage: 3}")
+
+
+def test_memory_is_saved_where_the_training_stays_the_same() -> None:
+    load("cal-ltcc", [DATA, "batch.recompute=true"])
+    load("cal-ltcc", [DATA, "batch.recompute=true", "strategy.name=fsdp", "workers=2"])
+    report = complaint("batch.recompute=true", *SMALL_TOWER)
+    assert "has no blocks between which activations could be dropped" in line(report, "batch.recompute = true")
+    assert "Set batch.recompute=false, or method.body to one made of a ResNet or a transformer" in report
+    load("cal-ltcc", [DATA, *SMALL_TOWER])
+
+    report = complaint("batch.micro_batch=16")
+    assert "would normalise 16 images at a time" in line(report, "batch.micro_batch = 16")
+    assert "batch.recompute=true, which keeps every number, workers to more, or method.body to clip-vit" in report
+    tower = ("method.body=clip-vit", "batch.micro_batch=16", "weights=null")
+    load("cal-ltcc", [DATA, *tower])
+    report = complaint(*tower, "strategy.name=fsdp", "workers=2")
+    assert "gather the weights of each block for every micro-batch" in line(report, "batch.micro_batch = 16")
+    assert "or strategy.name=data-parallel" in report
+    assert "batch.micro_batch = 0" in complaint("batch.micro_batch=0")
 
 
 def test_a_mend_is_a_mend() -> None:

@@ -9,7 +9,7 @@ import argparse
 import functools
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,8 +117,17 @@ def lost_hooks_are_errors() -> Iterator[None]:
 class Training:
     """A method under a strategy, in this process."""
 
-    def __init__(self, case: str, strategy: str, precision: str, before: FullState | None = None) -> None:
+    def __init__(
+        self,
+        case: str,
+        strategy: str,
+        precision: str,
+        before: FullState | None = None,
+        change: Callable[[Method], None] = lambda method: None,
+    ) -> None:
+        """change: what is done to the method before the strategy has it."""
         self.method, self.precision = build(case, precision).train(), precision
+        change(self.method)
         self.optimizers = optimizers_of(self.method)
         self.strategy: Strategy = build_strategy(**STRATEGIES[strategy])
         if before is not None:

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from methods.method import Method
+from methods.recompute import recompute_blocks
 from orchestration.engine.strategies.fully_sharded import FullySharded
 from tests.methods.variants import batch
-from tests.orchestration.engine.strategies.cells import CASES, Training, build, compared, trained
+from tests.orchestration.engine.strategies.cells import CASES, STRATEGIES, Training, build, compared, trained
 from tests.orchestration.processes import in_processes
 
 
@@ -44,8 +46,27 @@ def held() -> dict[str, Any]:
     found["states"] = numbers([state for state in states if state.ndim])
     kinds = [{isinstance(p, DTensor) for p in group["params"]} for one in optimizers for group in one.param_groups]
     found["mixed groups"] = sum(len(kind) > 1 for kind in kinds)
+    found["recomputed"] = recomputed()
     found["full"] = {name: tensor.shape for name, tensor in strategy.full_state().model.items()}
     return found
+
+
+def unchanged(method: Method) -> None:
+    pass
+
+
+def recomputed() -> dict[str, list[str]]:
+    """Under each strategy, the tensors that are other bits where activations are computed again."""
+    differing = {}
+    for strategy in STRATEGIES:
+        plain, again = (Training("cal", strategy, "float32", change=change) for change in (unchanged, recompute_blocks))
+        for epoch in (0, 2):  # the first stage, and the one with two updates
+            ended, other = plain.epoch(epoch), again.epoch(epoch)
+        pairs = zip(ended.state, other.state, strict=True)
+        differing[strategy] = [
+            name for one, two in pairs for name in {*one, *two} if not torch.equal(one[name], two[name])
+        ] + (["norms"] if ended.norms != other.norms else [])
+    return differing
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +101,11 @@ def test_rank_0_gets_whole_tensors_and_the_others_none(workers: list[dict[str, A
 def test_the_norm_is_the_same_on_all_workers(workers: list[dict[str, Any]]) -> None:
     assert workers[0]["norms"] == workers[1]["norms"]
     assert all(norm > 0 for norm in workers[0]["norms"])
+
+
+def test_recomputed_activations_are_the_same_bits_under_every_strategy(workers: list[dict[str, Any]]) -> None:
+    for found in workers:
+        assert found["recomputed"] == {strategy: [] for strategy in STRATEGIES}
 
 
 def all_cases() -> dict[str, Any]:
