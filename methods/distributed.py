@@ -1,4 +1,4 @@
-"""What workers share inside a method: gathered samples and batch-norm statistics.
+"""What workers share inside a method: gathered samples, sums over classes and batch-norm statistics.
 
 Everything is an identity where there is one worker. Collectives run on torch.distributed's default group, on any
 backend, and their sums are taken in rank order, so that all workers hold the same bits. A loss on worker r is L_r;
@@ -52,6 +52,22 @@ def gather(local: Tensor) -> Tensor:
     The gradient of a row is summed over all workers' losses and goes back to the worker that owns it.
     """
     return _Gather.apply(local) if world_size() > 1 else local
+
+
+def own_part(gathered: Tensor) -> Tensor:
+    """[workers × B, …], as `gather` gives it → this worker's [B, …]."""
+    return gathered.chunk(world_size())[rank()]
+
+
+def all_reduce_sum(local: Tensor) -> Tensor:
+    """The sum over all workers, on each of them: same shape. All workers' gradients of it are summed, too."""
+    return _Sum.apply(local) if world_size() > 1 else local
+
+
+@torch.no_grad()
+def all_reduce_max(local: Tensor) -> Tensor:
+    """The largest over all workers, on each of them: same shape. It has no gradient."""
+    return _gathered(local).amax(0) if world_size() > 1 else local
 
 
 @torch.no_grad()
@@ -185,4 +201,26 @@ class _Gather(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return _gathered(grad).sum(0).chunk(dist.get_world_size())[dist.get_rank()]
+        return _reduce_scattered(grad)
+
+
+def _reduce_scattered(grad: Tensor) -> Tensor:
+    """[workers × B, …] of each worker → the sum of all workers' blocks of this worker's rows: [B, …].
+
+    A worker receives as many numbers as it sends: reduce-scatter where the backend has it would sum in an order of its own.
+    """
+    received = torch.empty_like(grad, memory_format=torch.contiguous_format)
+    with waiting():
+        dist.all_to_all_single(received, grad.contiguous())
+    return received.unflatten(0, (dist.get_world_size(), -1)).sum(0)
+
+
+class _Sum(Function):
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        return _gathered(local).sum(0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return _gathered(grad).sum(0)
