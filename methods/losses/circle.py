@@ -9,9 +9,14 @@ from torch import Tensor
 
 def circle_loss(cosines_BP: Tensor, person_B: Tensor, scale: float, margin: float) -> Tensor:
     """Cross-entropy of self-paced cosines over P classes: scalar, mean over B. cosines_BP: float. person_B: int64."""
+    is_own_BP = person_B[:, None] == torch.arange(cosines_BP.shape[1], device=person_B.device)
+    return F.cross_entropy(circle_logits(cosines_BP, is_own_BP, scale, margin), person_B)
+
+
+def circle_logits(cosines_BP: Tensor, is_own_BP: Tensor, scale: float, margin: float) -> Tensor:
+    """The logits of `circle_loss`: [B, P]. is_own_BP: bool, the sample's own class."""
     own_BP, others_BP = circle_scores(cosines_BP, margin)
-    is_own_BP = F.one_hot(person_B, cosines_BP.shape[1]).bool()
-    return F.cross_entropy(scale * torch.where(is_own_BP, own_BP, others_BP), person_B)
+    return scale * torch.where(is_own_BP, own_BP, others_BP)
 
 
 def circle_scores(cosines: Tensor, margin: float) -> tuple[Tensor, Tensor]:
