@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def update_memory(
-    bank_CD: Tensor, initialised_C: Tensor, features_BD: Tensor, clothes_B: Tensor, momentum: float
+    bank_CD: Tensor, initialised_C: Tensor, features_BD: Tensor, clothes_B: Tensor, momentum: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """The bank and its initialised classes after a batch; the arguments are left unchanged.
 
