@@ -7,27 +7,35 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from methods.backbones.bodies import BodySettings, build_body
 from methods.backbones.body import Body, Embeddings, Triplet, classify
 from methods.classifiers import CosineClassifier, LinearClassifier
 from methods.distributed import gather, rank
-from methods.losses.arcface import arcface_loss
-from methods.losses.circle import circle_loss
+from methods.losses.arcface import arcface_logits, arcface_loss
+from methods.losses.circle import circle_logits, circle_loss
 from methods.losses.contrastive import contrastive_loss
-from methods.losses.cosface import cosface_loss
+from methods.losses.cosface import cosface_logits, cosface_loss
 from methods.losses.identity import identity_loss
 from methods.losses.pairwise import pairwise_circle_loss, pairwise_cosface_loss
 from methods.losses.triplet import triplet_cosine_loss, triplet_euclidean_loss
 from methods.method import Batch, DataFacts, Method, Stage, Update, with_phases
+from methods.sharded import losses as sharded
+from methods.sharded.classifiers import ShardedCosineClassifier, ShardedLinearClassifier
+from methods.sharded.losses import ClassLogits
 
 DISTANCES = {"cosine": triplet_cosine_loss, "euclidean": triplet_euclidean_loss}
 COSINE_LOSSES: dict[str, Callable[[Tensor, Tensor, float, float], Tensor]] = {  # of a classifier of cosines
     "cosface": cosface_loss,
     "arcface": arcface_loss,
     "circle": circle_loss,
+}
+COSINE_LOGITS: dict[str, Callable[[Tensor, Tensor, float, float], Tensor]] = {  # whose cross-entropy each of these is
+    "cosface": cosface_logits,
+    "arcface": arcface_logits,
+    "circle": circle_logits,
 }
 PAIR_LOSSES: dict[str, Callable[..., Tensor]] = {"cosface": pairwise_cosface_loss, "circle": pairwise_circle_loss}
 
@@ -49,6 +57,20 @@ class BaselineSettings(BodySettings, extra="forbid", frozen=True):
     triplet_weight: float | None = Field(None, ge=0)  # Tables 3 and 4, with triplet loss: 1
     triplet_margin: float | None = Field(None, ge=0)  # 0.3
     triplet_distance: Literal["cosine", "euclidean"] | None = None  # cosine, as CAL's code
+
+    shard_classes: bool = False  # each worker holds a part of the rows of classifiers
+    partial_classes: float = Field(
+        1.0, gt=0, le=1
+    )  # of the other classes that a step counts: An et al., 2021; with shards
+
+    @model_validator(mode="after")
+    def partial_classes_are_sharded(self) -> BaselineSettings:
+        if self.partial_classes < 1 and not self.shard_classes:
+            raise ValueError(
+                f"partial_classes {self.partial_classes} counts a part of the classes, which only sharded classifiers do: "
+                "set shard_classes to true, or partial_classes to 1"
+            )
+        return self
 
     @property
     def triplet(self) -> Triplet:
@@ -77,7 +99,7 @@ class Baseline(Method):
         super().__init__(settings, facts)
         self.settings = settings
         self.encoder = build_body(settings)
-        self.classifier = identity_classifiers(self.encoder, facts.num_persons, settings)
+        self.classifier = identity_classifiers(self.encoder, facts, settings)
 
     def stages(self) -> tuple[Stage, ...]:
         return with_phases(super().stages(), self.encoder.phases())
@@ -88,15 +110,24 @@ class Baseline(Method):
         yield Update("model", loss, logs)
 
 
-def identity_classifiers(body: Body, num_persons: int, settings: BaselineSettings, bias: bool = True) -> nn.Module:
+def identity_classifiers(body: Body, facts: DataFacts, settings: BaselineSettings, bias: bool = True) -> nn.Module:
     """A classifier for each of the body's embeddings that has one: linear, or of cosines, as the identity loss needs.
 
     bias: whether linear classifiers have one; classifiers of cosines have none. Returns what `classify` takes.
     """
-    if settings.identity_loss == "cross-entropy":
-        made: list[nn.Module] = [LinearClassifier(width, num_persons, bias) for width in body.widths]
+    is_linear = settings.identity_loss == "cross-entropy"
+    if settings.shard_classes:
+        rows, counted = facts.share.of(facts.num_persons), settings.partial_classes
+        made: list[nn.Module] = [
+            ShardedLinearClassifier(width, rows, bias, counted)
+            if is_linear
+            else ShardedCosineClassifier(width, rows, counted)
+            for width in body.widths
+        ]
+    elif is_linear:
+        made = [LinearClassifier(width, facts.num_persons, bias) for width in body.widths]
     else:
-        made = [CosineClassifier(width, num_persons) for width in body.widths]
+        made = [CosineClassifier(width, facts.num_persons) for width in body.widths]
     return made[0] if len(made) == 1 else nn.ModuleList(made)
 
 
@@ -107,9 +138,8 @@ def identification(
 
     classifiers: as `identity_classifiers` makes them. person: int64 [B].
     """
-    logits = classify(classifiers, embeddings)
-    identity = together([classification_loss(one, person, settings) for one in logits], settings)
-    logs = {"loss/identity": identity.detach(), "accuracy/person": accuracy(sum_of_log_p(logits), person)}
+    identity, found = classification(embeddings, classifiers, person, settings)
+    logs = {"loss/identity": identity.detach(), "accuracy/person": found}
     identity = settings.identity_weight * identity
     triplet = settings.triplet
     if triplet.weight == 0:
@@ -119,11 +149,33 @@ def identification(
     return identity + triplet.weight * loss, logs | {f"loss/{settings.pair_loss}": loss.detach()}
 
 
+def classification(
+    embeddings: Embeddings, classifiers: nn.Module, person: Tensor, settings: BaselineSettings
+) -> tuple[Tensor, Tensor]:
+    """(L_ID, accuracy): scalars, means over B. classifiers: as `identity_classifiers` makes them. person: int64 [B]."""
+    if settings.shard_classes:
+        scores: list[ClassLogits] = classify(classifiers, embeddings, person)
+        losses = [sharded_classification_loss(one, person, settings) for one in scores]
+        return together(losses, settings), sharded.accuracy(scores, person)
+    logits: list[Tensor] = classify(classifiers, embeddings)
+    losses = [classification_loss(one, person, settings) for one in logits]
+    return together(losses, settings), accuracy(sum_of_log_p(logits), person)
+
+
 def classification_loss(logits: Tensor, person: Tensor, settings: BaselineSettings) -> Tensor:
     """L_ID of one classifier: scalar, mean over B. logits: [B, persons], cosines for COSINE_LOSSES. person: int64 [B]."""
     if settings.identity_loss == "cross-entropy":
         return identity_loss(logits, person, settings.label_smoothing)
     return COSINE_LOSSES[settings.identity_loss](logits, person, settings.identity_scale, settings.identity_margin)
+
+
+def sharded_classification_loss(logits: ClassLogits, person: Tensor, settings: BaselineSettings) -> Tensor:
+    """`classification_loss` of a sharded classifier."""
+    if settings.identity_loss == "cross-entropy":
+        return sharded.cross_entropy(logits, person, settings.label_smoothing)
+    own, scores = sharded.is_own(logits, person), COSINE_LOGITS[settings.identity_loss]
+    values = scores(logits.values, own, settings.identity_scale, settings.identity_margin)
+    return sharded.cross_entropy(logits._replace(values=values), person)
 
 
 def compared_loss(features: Tensor, person: Tensor, persons: Tensor, settings: BaselineSettings) -> Tensor:

@@ -23,6 +23,11 @@ from methods.losses.cal import clothes_adversarial_loss, clothes_classification_
 from methods.losses.clothes_memory import update_memory
 from methods.losses.cosine import cosines
 from methods.method import Batch, DataFacts, Method, Needs, Stage, Update, trainable, with_phases
+from methods.sharded import losses as sharded
+from methods.sharded.classifiers import ShardedCosineClassifier
+from methods.sharded.losses import ClassLogits
+from methods.sharded.memory import update_shard
+from methods.sharded.share import WHOLE, HoldsRows
 
 
 class CALSettings(BaselineSettings, extra="forbid", frozen=True):
@@ -56,7 +61,7 @@ class CALSettings(BaselineSettings, extra="forbid", frozen=True):
         return self.adversarial_from_epoch if earlier is None else earlier
 
 
-class CAL(Method):
+class CAL(Method, HoldsRows):
     """The baseline's network, trained to be unable to tell one person's clothes apart.
 
     Where the paper and its published code differ, the default is the code, which made the published numbers:
@@ -80,19 +85,25 @@ class CAL(Method):
     Settings = CALSettings
     takes_clips = True
     clothes_owner: Tensor  # int64 [C], who wears each class: S⁺ of a person is where they stand
-    memory: Tensor  # float [C, D]
-    seen: Tensor  # bool [C], the initialised classes; checkpoints hold it by this name
+    clothes_classifier: CosineClassifier | ShardedCosineClassifier
+    memory: Tensor  # float [C, D]; sharded, the rows of this worker
+    seen: Tensor  # bool [C], the initialised classes; checkpoints hold it by this name. Sharded as the memory
 
     def __init__(self, settings: CALSettings, facts: DataFacts) -> None:
         super().__init__(settings, facts)
         self.settings = settings
         self.encoder = build_body(settings)
-        self.classifier = identity_classifiers(self.encoder, facts.num_persons, settings)
-        if settings.proxies == "classifier":
-            self.clothes_classifier = CosineClassifier(self.encoder.dim, facts.num_clothes)
+        self.classifier = identity_classifiers(self.encoder, facts, settings)
+        dim = self.encoder.dim
+        self.clothes_rows = (facts.share if settings.shard_classes else WHOLE).of(facts.num_clothes)
+        if settings.proxies == "memory":
+            self.register_buffer("memory", torch.zeros(self.clothes_rows.count, dim))
+            self.register_buffer("seen", torch.zeros(self.clothes_rows.count, dtype=torch.bool))
+            self.held_rows = {"memory": self.clothes_rows, "seen": self.clothes_rows} if settings.shard_classes else {}
+        elif settings.shard_classes:
+            self.clothes_classifier = ShardedCosineClassifier(dim, self.clothes_rows, settings.partial_classes)
         else:
-            self.register_buffer("memory", torch.zeros(facts.num_clothes, self.encoder.dim))
-            self.register_buffer("seen", torch.zeros(facts.num_clothes, dtype=torch.bool))
+            self.clothes_classifier = CosineClassifier(dim, facts.num_clothes)
         self.register_buffer("clothes_owner", facts.clothes_owner.clone(), persistent=False)
 
     @classmethod
@@ -130,17 +141,24 @@ class CAL(Method):
         yield Update("model", loss, logs)
 
     def clothes_update(self, features: Tensor, batch: Batch) -> Update:
+        if self.settings.shard_classes:
+            scores = self.over_tau(self.clothes_classifier(features.detach(), batch.clothes))
+            loss = sharded.cross_entropy(scores, batch.clothes)  # Eq. 2
+            return Update("clothes_classifier", loss, {"accuracy/clothes": sharded.accuracy([scores], batch.clothes)})
         logits = self.clothes_classifier(features.detach()) / self.settings.tau
         loss = clothes_classification_loss(logits, batch.clothes)  # Eq. 2
         return Update("clothes_classifier", loss, {"accuracy/clothes": accuracy(logits, batch.clothes)})
 
     def adversarial_loss(self, features: Tensor, batch: Batch) -> Tensor:
         """The loss of the features against the clothes proxies, which are held fixed: scalar."""
+        if self.settings.shard_classes:
+            return self.sharded_adversarial_loss(features, batch)
         own = self.clothes_owner == batch.person[:, None]  # [B, C]
         if self.settings.proxies == "memory":
             self.update_memory(features, batch.clothes)
             logits = cosines(features, self.memory) / self.settings.tau
             return clothes_adversarial_loss(logits, batch.clothes, own, self.settings.epsilon, self.seen)
+        assert isinstance(self.clothes_classifier, CosineClassifier)
         logits = self.clothes_classifier.held_fixed(features) / self.settings.tau
         if self.settings.objective == "clothes-classifier":
             return clothes_classification_loss(logits, batch.clothes)
@@ -153,3 +171,34 @@ class CAL(Method):
         self.memory, self.seen = update_memory(
             self.memory, self.seen, gather(features.detach()), gather(clothes), self.settings.memory_momentum
         )
+
+    def sharded_adversarial_loss(self, features: Tensor, batch: Batch) -> Tensor:
+        """`adversarial_loss` with the classes divided over the workers. S⁺ is whole where a step counts a part of S⁻."""
+        scores, initialised = self.sharded_proxies(features, batch)
+        if self.settings.objective == "clothes-classifier":
+            return sharded.cross_entropy(scores, batch.clothes)
+        if self.settings.objective == "negative":
+            return -sharded.cross_entropy(scores, batch.clothes)
+        own = gather(batch.person)[:, None] == self.clothes_owner[scores.classes]  # [workers × B, classes here]
+        return sharded.clothes_adversarial_loss(scores, batch.clothes, own, self.settings.epsilon, initialised)
+
+    def sharded_proxies(self, features: Tensor, batch: Batch) -> tuple[ClassLogits, Tensor | None]:
+        """Cosines with this worker's clothes proxies, over τ, and which of them are initialised: None for all."""
+        rows = self.clothes_rows
+        if self.settings.proxies == "memory":
+            self.memory, self.seen = update_shard(
+                self.memory,
+                self.seen,
+                rows,
+                gather(features.detach()),
+                gather(batch.clothes),
+                self.settings.memory_momentum,
+            )
+            values = cosines(gather(features), self.memory)
+            return self.over_tau(ClassLogits(values, rows.numbers(values.device), rows.total)), self.seen
+        assert isinstance(self.clothes_classifier, ShardedCosineClassifier)
+        owner = self.clothes_owner[rows.first : rows.end]
+        return self.over_tau(self.clothes_classifier.held_fixed(features, batch.person, owner)), None
+
+    def over_tau(self, scores: ClassLogits) -> ClassLogits:
+        return scores._replace(values=scores.values / self.settings.tau)

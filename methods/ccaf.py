@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import Parameter
 
@@ -73,6 +73,15 @@ class CCAFSettings(BaselineSettings, extra="forbid", frozen=True):
     lambda_dis: float = Field(1.0, ge=0)  # λ2, Sec. 4.2
     disentangle: Disentanglement = "away"  # Eq. 15
     mask_margin: int = Field(1, ge=0)  # pixels around clothes that are painted over with them, Eq. 4
+
+    @model_validator(mode="after")
+    def classes_are_whole(self) -> CCAFSettings:
+        if self.shard_classes:
+            raise ValueError(
+                f"CCAF holds prompts and texts of all classes on every worker and takes at most {MOST_CLASSES} classes; "
+                "with its classifiers alone in parts it would take no more: leave shard_classes out"
+            )
+        return self
 
     @property
     def aligns_shielding(self) -> bool:
@@ -356,7 +365,7 @@ class CCAF(Method):
 def stream(settings: CCAFSettings, facts: DataFacts) -> tuple[Body, nn.Module]:
     """An image tower with its neck, and its identity classifier."""
     body = build_body(settings)
-    return body, identity_classifiers(body, facts.num_persons, settings, bias=False)
+    return body, identity_classifiers(body, facts, settings, bias=False)
 
 
 def size_of(body: Body) -> CLIPSize:

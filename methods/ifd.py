@@ -15,16 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from methods.backbones.bodies import build_body
-from methods.backbones.body import classify
-from methods.baseline import (
-    BaselineSettings,
-    accuracy,
-    classification_loss,
-    identification,
-    identity_classifiers,
-    sum_of_log_p,
-    together,
-)
+from methods.baseline import BaselineSettings, classification, identification, identity_classifiers
 from methods.distributed import gather, rank
 from methods.losses.cosine import cosines
 from methods.losses.ifd import clothing_contrastive_loss
@@ -99,11 +90,11 @@ class IFD(Method):
         super().__init__(settings, facts)
         self.settings = settings
         self.main = build_body(settings)
-        self.classifier = identity_classifiers(self.main, facts.num_persons, settings)
+        self.classifier = identity_classifiers(self.main, facts, settings)
         if settings.knowledge_transfer:
             self.inputs = ("images", "parsing")
             self.attention = build_body(settings)
-            self.attention_classifier = identity_classifiers(self.attention, facts.num_persons, settings)
+            self.attention_classifier = identity_classifiers(self.attention, facts, settings)
             self.knowledge_transfer = KnowledgeTransfer(settings.kernel)
         if settings.clothing_loss != "none":
             self.bias_diminishing = BiasDiminishing(self.main.channels, settings.mask_resize)
@@ -161,9 +152,8 @@ class IFD(Method):
         return masked_out(images, grown(clothing, self.settings.mask_margin), self.settings.mask_fill, self.white)
 
     def attention_identification(self, maps: Tensor, person: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        logits = classify(self.attention_classifier, self.attention.embeddings_of(maps))
-        loss = together([classification_loss(one, person, self.settings) for one in logits], self.settings)
-        found = accuracy(sum_of_log_p(logits), person)
+        embeddings = self.attention.embeddings_of(maps)
+        loss, found = classification(embeddings, self.attention_classifier, person, self.settings)
         return loss, {"loss/attention-identity": loss.detach(), "accuracy/attention-person": found}
 
     def refined(self, images: Tensor, attention_maps: Tensor | None) -> Tensor:

@@ -20,6 +20,7 @@ from torch.nn import Parameter
 from methods.backbones.body import Body, Phase
 from methods.masking import WHITE, Colour
 from methods.separation import Separation
+from methods.sharded.share import Share, own_share
 
 
 class MethodError(ValueError):
@@ -34,6 +35,7 @@ class DataFacts:
     clothing_labels: label numbers of the parsing maps that are clothing; empty where there is no parsing.
     num_images: rows of the training set; 0 where it is not known, as of runs that older versions trained.
     white: RGB of a white pixel once images are normalised; by default with the mean and deviation of ImageNet.
+    share: the classes that this process holds where a method divides them; by default by its rank.
     """
 
     num_persons: int
@@ -41,6 +43,7 @@ class DataFacts:
     clothing_labels: tuple[int, ...] = ()
     white: Colour = WHITE
     num_images: int = 0
+    share: Share = field(default_factory=own_share)
 
     @property
     def num_clothes(self) -> int:

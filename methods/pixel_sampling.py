@@ -53,7 +53,7 @@ class PixelSampling(Method):
         self.settings = settings
         self.pairs_for = "consistency_weight" if settings.consistency_weight > 0 else ""
         self.encoder = build_body(settings)
-        self.classifier = identity_classifiers(self.encoder, facts.num_persons, settings, bias=False)
+        self.classifier = identity_classifiers(self.encoder, facts, settings, bias=False)
 
     def stages(self) -> tuple[Stage, ...]:
         return with_phases(super().stages(), self.encoder.phases())

@@ -146,14 +146,16 @@ class Reduction(nn.Module):
         return self.norm(reduced.flatten(0, -2)).relu().view_as(reduced)
 
 
-def classify(classifiers: nn.Module, embeddings: Embeddings) -> list[Tensor]:
-    """Logits [B, persons] of each classified embedding, by its own classifier.
+def classify(classifiers: nn.Module, embeddings: Embeddings, *labels: Tensor) -> list[Any]:
+    """Logits [B, persons] of each classified embedding, by its own classifier; `ClassLogits` of sharded ones.
 
-    classifiers: one of `methods.classifiers`, or a `ModuleList` of as many as there are embeddings.
+    classifiers: one of `methods.classifiers` or `methods.sharded.classifiers`, or a `ModuleList` of as many as there are
+    embeddings. labels: the persons, which sharded ones ask for.
     """
     each: Sequence[Any] = list(classifiers) if isinstance(classifiers, nn.ModuleList) else [classifiers]
     pairs = zip(each, embeddings.classified, strict=True)
-    return [one(vectors) if embeddings.trains_classifiers else one.held_fixed(vectors) for one, vectors in pairs]
+    trains = embeddings.trains_classifiers
+    return [one(vectors, *labels) if trains else one.held_fixed(vectors, *labels) for one, vectors in pairs]
 
 
 def held_fixed(module: nn.Module, inputs: Tensor) -> Tensor:

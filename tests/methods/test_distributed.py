@@ -16,12 +16,13 @@ from torch.nn.utils import parameters_to_vector
 from torch.optim import Adam
 
 from methods.clothes_sampling import ClothesSampling, draw_clothes, in_other_clothes
-from methods.distributed import SyncBatchNorm, gather, rank, synchronise, world_size
+from methods.distributed import SyncBatchNorm, gather, gather_uneven, rank, synchronise, world_size
 from methods.losses.contrastive import contrastive_loss
 from methods.losses.triplet import triplet_cosine_loss
 from methods.method import Batch, Method
+from methods.sharded.share import parts_of
 from tests import golden
-from tests.methods.variants import VARIANTS, batch, begin, build, of_rows, share
+from tests.methods.variants import SHARDED, VARIANTS, batch, begin, build, of_rows, share
 from tests.orchestration.processes import in_processes
 
 PAIR_CASES = {case.id: case for (case,) in (p.values for p in golden.cases("distributed_pair_losses"))}
@@ -32,6 +33,8 @@ PAIR_LOSSES: dict[str, Callable[..., Tensor]] = {
 WORKERS = (2, 4)
 STEPS = 5
 TRAINED = ("baseline with triplet loss", "cal", "cal with memory", "ifd", "pixel sampling", "ccaf")
+TRAINED_SHARDED = ("cal with memory, sharded", "cal on MGN, half of the classes")
+SHORT = dict.fromkeys((*TRAINED, *SHARDED, *(f"{name}, sharded" for name in SHARDED)))  # the others take long
 
 
 def everything() -> dict[str, Any]:
@@ -40,8 +43,8 @@ def everything() -> dict[str, Any]:
         "gather": gathering(),
         "batch norm": {str(dtype): batch_norm(dtype) for dtype in (torch.float64, torch.float32, torch.bfloat16)},
         "uneven": uneven_batch_norm(),
-        "gradients": {name: gradients(name) for name in TRAINED},
-        "trained": {name: trained(name) for name in TRAINED},
+        "gradients": {name: gradients(name) for name in SHORT},
+        "trained": {name: trained(name) for name in (*TRAINED, *TRAINED_SHARDED)},
         "clothes": other_clothes(),
     }
 
@@ -164,8 +167,14 @@ def backward(method: Method, whole: Batch, optimizers: dict[str, Adam]) -> dict[
     for update in method.updates(share(whole, rank(), world_size())):
         method.zero_grad()
         update.loss.backward()
-        reached = {name: p for name, p in method.named_parameters() if p.grad is not None}
-        means = summed(parameters_to_vector(p.grad for p in reached.values())) / world_size()
+        divided = parts_of(method)
+        for name, parameter in method.named_parameters():
+            if name in divided and parameter.grad is not None:
+                parameter.grad /= world_size()
+                averaged[f"{update.optimizer}: {name}"] = gather_uneven(parameter.grad)
+        reached = {n: p for n, p in method.named_parameters() if n not in divided and p.grad is not None}
+        none = whole.images.new_empty(0)
+        means = summed(parameters_to_vector([none, *(p.grad for p in reached.values())])) / world_size()
         for (name, parameter), mean in zip(
             reached.items(), means.split([p.numel() for p in reached.values()]), strict=True
         ):
@@ -210,7 +219,9 @@ def trained(variant: str) -> dict[str, Tensor]:
     optimizers = {name: Adam([p for _, p in pairs], lr=3.5e-3, weight_decay=5e-4) for name, pairs in owned.items()}
     for step in range(STEPS):
         backward(method, batch(seed=step), optimizers)
-    return {name: value.clone() for name, value in method.state_dict().items()}
+    divided = parts_of(method)
+    state = method.state_dict()
+    return {name: gather_uneven(value) if name in divided else value.clone() for name, value in state.items()}
 
 
 def synchronise_all(method: Method) -> Method:
@@ -365,7 +376,7 @@ def test_same_global_batch_gives_the_same_gradient_on_1_2_4_workers(results: Res
 
 
 def gradients_of_the_others() -> dict[str, dict[str, Tensor]]:
-    return {name: gradients(name) for name in VARIANTS if name not in TRAINED}
+    return {name: gradients(name) for name in VARIANTS if name not in SHORT}
 
 
 @pytest.mark.long
@@ -377,7 +388,15 @@ def test_so_does_every_other_variant(workers: int) -> None:
             assert_same(found[variant], gradient, rtol=1e-9)
 
 
-@pytest.mark.parametrize("variant", TRAINED)
+@pytest.mark.parametrize("variant", SHARDED)
+def test_sharded_classes_give_the_gradient_of_whole_ones(results: Results, variant: str) -> None:
+    expected = results[1][0]["gradients"][variant]
+    for workers in (1, *WORKERS):
+        for result in results[workers]:
+            assert_same(result["gradients"][f"{variant}, sharded"], expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize("variant", [*TRAINED, *TRAINED_SHARDED])
 def test_five_steps_give_the_same_weights_and_statistics_on_1_2_4_workers(results: Results, variant: str) -> None:
     expected = results[1][0]["trained"][variant]
     for workers in WORKERS:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from methods import METHODS
 from methods.method import Batch, DataFacts, Method
+from methods.sharded.share import Share, own_share
 
 SMALL: dict[str, Any] = {"backbone": "resnet18", "width": 1 / 16}
 PARTS = {"backbone": "resnet18", "width": 1 / 8}  # a part has 32 numbers
@@ -91,18 +92,33 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "pixel sampling on CLIP's ViT": ("pixel-sampling", TOKENS),
     "pixel sampling without consistency": ("pixel-sampling", SMALL | {"consistency_weight": 0.0}),
 }
+# Variants with their classes divided over the workers; they are the same training.
+SHARDED = (
+    "baseline on PCB with ArcFace and pairwise CosFace",
+    "cal",
+    "cal with memory",
+    "cal, negative",
+    "ifd with circle losses",
+    "pixel sampling on PCB with refined parts",
+)
+VARIANTS |= {f"{name}, sharded": (VARIANTS[name][0], VARIANTS[name][1] | {"shard_classes": True}) for name in SHARDED}
+PARTIAL = {"shard_classes": True, "partial_classes": 0.5}
+VARIANTS |= {
+    "cal on MGN, half of the classes": ("cal", VARIANTS["cal on MGN"][1] | PARTIAL),
+}
 NUM_PERSONS, NUM_CLOTHES = 5, 8
 
 
-def facts() -> DataFacts:
-    """Five persons; three have two suits of clothes."""
-    return DataFacts(NUM_PERSONS, torch.tensor([0, 0, 1, 1, 2, 3, 3, 4]), clothing_labels=(5, 9))
+def facts(share: Share | None = None) -> DataFacts:
+    """Five persons; three have two suits of clothes. share: of the classes; by default this worker's."""
+    owner = torch.tensor([0, 0, 1, 1, 2, 3, 3, 4])
+    return DataFacts(NUM_PERSONS, owner, clothing_labels=(5, 9), share=share or own_share())
 
 
-def build(variant: str, dtype: torch.dtype = torch.float64) -> Method:
+def build(variant: str, dtype: torch.dtype = torch.float64, share: Share | None = None) -> Method:
     name, settings = VARIANTS[variant]
     torch.manual_seed(7)
-    return METHODS[name](METHODS[name].Settings(**settings), facts()).to(dtype)
+    return METHODS[name](METHODS[name].Settings(**settings), facts(share)).to(dtype)
 
 
 def batch(dtype: torch.dtype = torch.float64, seed: int = 0) -> Batch:
