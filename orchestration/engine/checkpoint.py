@@ -3,10 +3,11 @@
 `<run>/checkpoints/<step>/model.safetensors`   the method's parameters and buffers, by name
 `<run>/checkpoints/<step>/optimizers.safetensors`   `<optimizer>/<parameter>/<state>`
 `<run>/checkpoints/<step>/facts.safetensors`   what is known of the training set with a row for each of its classes
-`<run>/checkpoints/<step>/checkpoint.json`   position, resolved experiment, digests of the three; written last, and once more
+`<run>/checkpoints/<step>/checkpoint.json`   position, resolved experiment, digests of the files; written last, and once more
 with the score of a model that is a candidate of `select: best:…`
 
-Format 1 had the third as lists in `checkpoint.json`; it is read as well.
+Format 1 had the third as lists in `checkpoint.json`; it is read as well. Classifiers whose classes are divided over workers
+have files of their own beside these: `row_files`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ import safetensors.torch
 from torch import Tensor
 
 from datasets.storage.store import MissingObject, Store, StoreError, open_store
+from methods.sharded.share import Rows
+from orchestration.engine import row_files
 from orchestration.engine.chain import Chain, chain_of
 from orchestration.engine.loop import TrainingProgress
+from orchestration.engine.row_files import RowsByFile, Written, as_json, from_json
 from orchestration.engine.snapshot import Snapshot
 from orchestration.engine.strategies.strategy import FullState
 from orchestration.errors import RequestError
@@ -57,7 +61,8 @@ class Score:
 class Checkpoint:
     """A complete checkpoint: where it lies and what its `checkpoint.json` says.
 
-    score: None where there is none (yet). tensors: what was read and checked already, by the name of the file.
+    rows: the row files, whose digests are among `digests`; none where no tensor is divided over workers. score: None where
+    there is none (yet). tensors: what was read and checked already, by the name of the file.
     facts: of the training set; `all_facts` adds those with a row for each class.
     """
 
@@ -68,6 +73,7 @@ class Checkpoint:
     experiment: dict[str, Any]
     facts: dict[str, Any]
     digests: dict[str, str]
+    rows: RowsByFile = field(default_factory=dict, repr=False)
     ends_stage: str | None = None  # the stage whose last step it follows
     chain: Chain | None = None  # None: an older version wrote it
     score: Score | None = None
@@ -89,10 +95,12 @@ def save(
     folder: str | None = None,
     ends_stage: str | None = None,
     chain: Chain | None = None,
+    own_rows: Callable[[], Written] | None = None,
 ) -> str:
     """Write a checkpoint below the run's `store` and return its folder.
 
-    state: a snapshot of it must not be taken anew before the return. `facts` is what building the method again needs
+    state: a snapshot of it must not be taken anew before the return. own_rows: returns once the row files of
+    all workers are written; None where no tensor is divided over workers. `facts` is what building the method again needs
     beside the experiment: plain JSON and tensors. A reader never sees a half written one: `checkpoint.json` comes last.
     """
     folder = folder or folder_of(progress)
@@ -104,6 +112,7 @@ def save(
     contents[FACTS] = safetensors.torch.save(tables)
     for name, data in contents.items():
         store.write(f"{folder}/{name}", data)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
     description = {
         "format": FORMAT,
         "position": asdict(progress),
@@ -112,8 +121,11 @@ def save(
         "chain": asdict(chain) if chain else None,
         "experiment": experiment,
         "facts": {name: value for name, value in facts.items() if name not in tables},
-        "digests": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
+        "digests": digests,
     }
+    if own_rows is not None:
+        written = own_rows()
+        description |= {"digests": digests | written.digests, "rows": as_json(written.rows)}
     store.write(f"{folder}/{DESCRIPTION}", json.dumps(description, indent=1).encode())
     return folder
 
@@ -175,7 +187,7 @@ def latest(store: Store) -> Checkpoint | None:
 
 def latest_whole(store: Store) -> Checkpoint | None:
     """As `latest`, of those whose files all match their digests. It has their tensors."""
-    return newest_usable(store, lambda folder: with_tensors(read(store, folder)))
+    return newest_usable(store, lambda folder: with_whole_rows(with_tensors(read(store, folder))))
 
 
 def readable(store: Store) -> Iterator[Checkpoint]:
@@ -234,6 +246,7 @@ def read(store: Store, folder: str) -> Checkpoint:
     try:
         description = json.loads(store.read(path))
         if (written := description["format"]) in (FORMAT, OLDER_FORMAT):
+            rows = from_json(description.get("rows", {}))
             files = FILES if written == OLDER_FORMAT else (*FILES, FACTS)
             return Checkpoint(
                 store=store,
@@ -242,7 +255,8 @@ def read(store: Store, folder: str) -> Checkpoint:
                 end_of_epoch=bool(description["end_of_epoch"]),
                 experiment=dict(description["experiment"]),
                 facts=dict(description["facts"]),
-                digests={name: str(description["digests"][name]) for name in files},
+                digests={name: str(description["digests"][name]) for name in (*files, *rows)},
+                rows=rows,
                 ends_stage=stage_name(description.get("ends_stage")),
                 chain=chain_of(description.get("chain")),
                 score=score_of(description.get("score")),
@@ -327,6 +341,30 @@ def with_tensors(checkpoint: Checkpoint, files: Sequence[str] = FILES) -> Checkp
 def all_facts(checkpoint: Checkpoint) -> dict[str, Any]:
     """What `save` was given as facts. Raises: as `load_tensors`."""
     return checkpoint.facts | (load_tensors(checkpoint, FACTS) if FACTS in checkpoint.digests else {})
+
+
+def with_whole_rows(checkpoint: Checkpoint) -> Checkpoint:
+    """The checkpoint, after the digests of its row files were checked. None of them is kept in memory.
+
+    Raises: CorruptCheckpointError; StoreError.
+    """
+    for name in checkpoint.rows:
+        path = f"{checkpoint.folder}/{name}" if checkpoint.folder else name
+        if row_files.digest(checkpoint.store, path) != checkpoint.digests[name]:
+            raise CorruptCheckpointError(
+                f"{checkpoint.store.join(path)} is missing, or its bytes differ from the digest in {DESCRIPTION}."
+            )
+    return checkpoint
+
+
+def load_rows(checkpoint: Checkpoint, name: str, wanted: Mapping[str, Rows]) -> dict[str, Tensor]:
+    """The wanted rows of the tensors of the file `name` that are divided over row files: on the CPU, checked by digest, with
+    tensors there that have no rows. wanted: by tensor. Raises: as `load_tensors`.
+    """
+    try:
+        return row_files.read_rows(checkpoint.rows, name, wanted, lambda file: load_tensors(checkpoint, file))
+    except ValueError as error:
+        raise CorruptCheckpointError(f"{checkpoint.address}: {error}.") from error
 
 
 def load_tensors(checkpoint: Checkpoint, name: str) -> dict[str, Tensor]:

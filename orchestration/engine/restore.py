@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from methods.method import Method
-from orchestration.engine.checkpoint import FILES, Checkpoint, CorruptCheckpointError, load_tensors
-from orchestration.engine.strategies.strategy import OptimizerStates, Strategy
+from methods.sharded.share import Rows, held_rows
+from orchestration.engine import row_files
+from orchestration.engine.checkpoint import FILES, Checkpoint, CorruptCheckpointError, load_rows, load_tensors
+from orchestration.engine.strategies.strategy import OptimizerStates, Strategy, parameter_of
 from orchestration.errors import RequestError
 
 SHOWN_DIFFERENCES = 4
@@ -31,11 +34,42 @@ def hand_over(
 
 
 def load_method_state(method: nn.Module, checkpoint: Checkpoint) -> None:
-    """The parameters and buffers alone, as evaluation needs them. RequestError naming those that do not fit."""
-    state, wanted = load_tensors(checkpoint, FILES[0]), method.state_dict()
+    """The parameters and buffers alone, as evaluation needs them: those rows that the method holds.
+
+    Raises: RequestError naming tensors that do not fit; CorruptCheckpointError.
+    """
+    state, wanted = model_state(method, checkpoint), method.state_dict()
     shapes = {name: (shape(wanted.get(name)), shape(state.get(name))) for name in sorted({*wanted, *state})}
     refuse({name: pair for name, pair in shapes.items() if pair[0] != pair[1]}, checkpoint)
     method.load_state_dict(state)
+
+
+def model_state(method: nn.Module, checkpoint: Checkpoint, left_out: Collection[str] = ()) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's model, with those rows that the method holds. Tensors that it does not have, or with
+    another number of rows, are there without rows where the checkpoint has them in row files. left_out: not to be read there.
+    """
+    divided = row_files.totals(checkpoint.rows, FILES[0])
+    held = rows_wanted(method)
+    fitting = {n: held[n] for n, total in divided.items() if n in held and held[n].total == total and n not in left_out}
+    found = {name: cut(tensor, held.get(name)) for name, tensor in load_tensors(checkpoint, FILES[0]).items()}
+    found |= {name: torch.empty(total, 0) for name, total in divided.items()}
+    own = method.state_dict()
+    found |= {name: own[name] for name, rows in fitting.items() if not rows.count}
+    return found | load_rows(checkpoint, FILES[0], fitting)
+
+
+def rows_wanted(method: nn.Module) -> dict[str, Rows]:
+    """The rows that a method holds of its tensors: all, but where classes are divided."""
+    held = held_rows(method)
+    whole = {name: Rows(0, len(tensor), len(tensor)) for name, tensor in method.state_dict().items() if tensor.ndim}
+    return whole | held
+
+
+def cut(tensor: Tensor, rows: Rows | None) -> Tensor:
+    """The rows of a whole tensor that a method holds; the tensor itself where its rows are others."""
+    if rows is None or not rows.is_part or tensor.ndim == 0 or len(tensor) != rows.total:
+        return tensor
+    return tensor[rows.first : rows.end]
 
 
 def load_initial_state(
@@ -48,10 +82,10 @@ def load_initial_state(
     fingerprint: of the new training data. A checkpoint that does not tell its data's counts as one of other data.
     Returns the names of tensors that keep their initial values. Raises: RequestError naming other tensors that do not fit.
     """
-    state, wanted = load_tensors(checkpoint, FILES[0]), method.state_dict()
-    facts = checkpoint.facts
+    facts, wanted = checkpoint.facts, method.state_dict()
     then = (facts["num_persons"], facts["num_clothes"] if "num_clothes" in facts else len(facts["clothes_owner"]))
     is_same_data = facts.get("fingerprint") == fingerprint
+    state = model_state(method, checkpoint, left_out=() if is_same_data else per_class)
     by_class = {name for name in per_class if not is_same_data or shape(state.get(name)) != shape(wanted[name])}
     left_out = {name for name in state if name not in wanted and has_rows(state[name], then)}
     names = {*wanted, *state} - by_class - left_out
@@ -91,8 +125,17 @@ def optimizer_states(method: Method, checkpoint: Checkpoint) -> OptimizerStates:
             f"{place}: {what}. Delete this checkpoint's folder to resume from the previous one."
         )
 
+    held = rows_wanted(method)
+    divided = row_files.totals(checkpoint.rows, FILES[1])
+    wanted = {path: held[parameter_of(path)] for path in divided if parameter_of(path) in held}
+    for path in divided:
+        if path not in wanted or wanted[path].total != divided[path]:
+            raise misfit(f"{path} has {divided[path]} rows, which no parameter has")
+    tensors = {
+        path: cut(tensor, held.get(parameter_of(path))) for path, tensor in load_tensors(checkpoint, FILES[1]).items()
+    }
     found: dict[str, dict[str, Tensor]] = {}
-    for path, tensor in load_tensors(checkpoint, FILES[1]).items():
+    for path, tensor in (tensors | load_rows(checkpoint, FILES[1], wanted)).items():
         owner, _, key = path.rpartition("/")
         found.setdefault(owner, {})[key] = tensor
     states: dict[tuple[str, str], dict[str, Tensor]] = {}

@@ -11,7 +11,7 @@ from methods.method import Stage, ended_stage
 from methods.separation import Separation
 from orchestration.config.epochs import end_epoch
 from orchestration.config.load import Experiment
-from orchestration.engine import checkpoint
+from orchestration.engine import checkpoint, row_files
 from orchestration.engine.checkpoint_writer import CheckpointWriter
 from orchestration.engine.loop import StepReport, TrainingProgress
 from orchestration.engine.snapshot import Snapshot
@@ -24,7 +24,8 @@ from orchestration.training.live_metrics import LiveMetrics
 
 class Recorder:
     """What a worker notes of its training: rank 0 writes each step to the journal, and checkpoints as often as the experiment
-    asks for them. The other ranks take part where a checkpoint gathers what they hold.
+    asks for them. The other ranks take part where a checkpoint gathers what they hold, and write the rows of classifiers that
+    they alone hold.
 
     A step waits for the snapshot alone. A thread writes it, and an error of that thread is raised by the next call but
     `close`."""
@@ -48,6 +49,7 @@ class Recorder:
         self.live = LiveMetrics(store.address, experiment.name) if journal else None
         self.end = end_epoch(experiment, stages)
         self.snapshot, self.writer = Snapshot(), CheckpointWriter()
+        self.own_rows = row_files.OwnSnapshot()
 
     def on_step(self, report: StepReport) -> None:
         self.writer.check()
@@ -90,11 +92,15 @@ class Recorder:
         folder: of a state that is no checkpoint to go on from.
         """
         self.writer.drain()  # it reads the memory that the snapshot is about to fill
-        state = self.strategy.full_state()
-        if self.journal is None:
-            return
-        self.snapshot.take(state)
-        self.writer.start(partial(self.write, self.journal, progress, end_of_epoch, folder, ends_stage))
+        state, own = self.strategy.full_state(), self.strategy.own_rows()
+        attempt = row_files.common_id() if own.model else None
+        if attempt:
+            self.own_rows.take(own)
+        if self.journal:
+            self.snapshot.take(state)
+            self.writer.start(partial(self.write, self.journal, progress, end_of_epoch, folder, ends_stage, attempt))
+        elif attempt:
+            self.writer.start(partial(self.write_rows, folder or checkpoint.folder_of(progress), attempt))
 
     def write(
         self,
@@ -103,8 +109,13 @@ class Recorder:
         end_of_epoch: bool,
         folder: str | None,
         ends_stage: str | None,
+        attempt: str | None,
     ) -> None:
-        """Write the snapshot. Every step before it is in the journal by then."""
+        """Write the snapshot. Every step before it is in the journal by then.
+
+        attempt: of a checkpoint with rows of all workers.
+        """
+        into = folder or checkpoint.folder_of(progress)
         journal.flush()
         written = checkpoint.save(
             self.store,
@@ -113,12 +124,27 @@ class Recorder:
             end_of_epoch=end_of_epoch,
             experiment=self.experiment.resolved(),
             facts=self.facts,
-            folder=folder,
+            folder=into,
             ends_stage=ends_stage,
             chain=journal.chain,
+            own_rows=partial(self.rows_of_all, into, attempt) if attempt else None,
         )
+        if attempt:
+            row_files.clear_notes(self.store, into, self.strategy.workers)
         if folder is None:
             self.prune(written)
+
+    def rows_of_all(self, folder: str, attempt: str) -> row_files.Written:
+        """Write rank 0's rows, and wait for those of the others."""
+        own = self.own_rows.write(self.store, folder, checkpoint.FILES, 0)
+        others = row_files.collect(self.store, folder, self.strategy.workers, attempt)
+        return row_files.Written(own.digests | others.digests, own.rows | others.rows)
+
+    def write_rows(self, folder: str, attempt: str) -> None:
+        """Write the rows of another rank than 0."""
+        rank = self.strategy.rank
+        written = self.own_rows.write(self.store, folder, checkpoint.FILES, rank)
+        row_files.announce(self.store, folder, rank, attempt, written)
 
     def prune(self, newest: str) -> None:
         is_selecting = self.experiment.select != "last"

@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 
 from methods.distributed import waiting
 from methods.method import Method
+from methods.sharded.share import parts_of
 from orchestration.engine.strategies.single_process import SingleProcess
-from orchestration.engine.strategies.strategy import owned_parameters
+from orchestration.engine.strategies.strategy import divided_parameters, owned_parameters
 
 BUCKET_BYTES = 8 << 20
 
@@ -38,6 +39,9 @@ class DataParallel(SingleProcess):
     for bit for a fixed number of workers. Gradients have a process group of their own, because synchronised batch norm
     communicates during the same backward pass. A parameter that an update does not reach keeps `grad = None`, as in one
     process; methods run the same code on every worker, so it is the same parameters everywhere.
+
+    A parameter whose rows are divided over workers (`methods.sharded`) has the gradient of all workers' losses already, and is
+    in no bucket.
     """
 
     def __init__(self, bucket_bytes: int = BUCKET_BYTES) -> None:
@@ -53,7 +57,9 @@ class DataParallel(SingleProcess):
         self.average(owned_parameters(method))
 
     def average(self, parameters: Mapping[str, Sequence[Parameter]]) -> None:
-        """Average the gradients of these, by optimizer, in buckets."""
+        """Average the gradients of these, by optimizer, in buckets. Those of divided parameters are sums already."""
+        self.divided = divided_parameters(self.method)
+        parameters = {name: without(owned, self.divided[name]) for name, owned in parameters.items()}
         self.buckets = {name: fixed_buckets(owned, self.bucket_bytes) for name, owned in parameters.items()}
         for name, buckets in self.buckets.items():
             for bucket in buckets:
@@ -93,6 +99,22 @@ class DataParallel(SingleProcess):
         self.active = None
         for bucket in buckets:
             receive(bucket, self.workers)
+        for parameter in self.divided[optimizer]:
+            if parameter.grad is not None:
+                parameter.grad.div_(self.workers)
+
+    def gradient_norm(self, optimizer: str) -> Tensor:
+        owned = [parameter for group in self.optimizers[optimizer].param_groups for parameter in group["params"]]
+        if divided := self.divided[optimizer]:
+            return self.norm_with_parts(gradients(without(owned, divided)), gradients(divided))
+        return torch.nn.utils.get_total_norm(gradients(owned))
+
+    def norm_with_parts(self, whole: list[Tensor], parts: list[Tensor]) -> Tensor:
+        """L2 norm of gradients that every worker has, and of the parts of all workers, of which each has its own."""
+        devices = sorted({gradient.device for gradient in (*whole, *parts)}, key=lambda device: device.type == "cuda")
+        squares = torch.nn.utils.get_total_norm(parts).square().to(devices[-1] if devices else None)
+        dist.all_reduce(squares, group=self.group)
+        return (torch.nn.utils.get_total_norm(whole).to(squares.device).square() + squares).sqrt()
 
     def mean(self, values: Tensor) -> Tensor:
         total = values.clone()
@@ -103,13 +125,25 @@ class DataParallel(SingleProcess):
     @torch.no_grad()
     def share_buffers(self) -> None:
         by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for buffer in self.method.buffers():
+        divided = parts_of(self.method)
+        for name, buffer in self.method.named_buffers():
+            if name in divided:
+                continue
             by_dtype.setdefault(buffer.dtype, []).append(buffer)
         for buffers in by_dtype.values():
             flat = torch.cat([buffer.reshape(-1) for buffer in buffers])
             dist.broadcast(flat, src=0, group=self.group)
             for buffer, part in zip(buffers, flat.split([buffer.numel() for buffer in buffers]), strict=True):
                 buffer.copy_(part.view_as(buffer))
+
+
+def without(parameters: Iterable[Parameter], left_out: Iterable[Parameter]) -> list[Parameter]:
+    gone = set(left_out)
+    return [parameter for parameter in parameters if parameter not in gone]
+
+
+def gradients(parameters: Iterable[Parameter]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 def receive(bucket: Bucket, workers: int) -> None:

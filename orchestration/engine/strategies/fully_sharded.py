@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
@@ -21,7 +20,7 @@ from torch.optim import Optimizer
 
 from methods.method import Method
 from methods.shardable import Shardable
-from orchestration.engine.strategies.data_parallel import DataParallel
+from orchestration.engine.strategies.data_parallel import DataParallel, gradients, without
 from orchestration.engine.strategies.single_process import optimizer_tensors
 from orchestration.engine.strategies.strategy import FullState, OptimizerStates, owned_parameters
 
@@ -29,7 +28,8 @@ from orchestration.engine.strategies.strategy import FullState, OptimizerStates,
 class FullySharded(DataParallel):
     """Blocks of bodies, classifiers and prompts (`methods.shardable`) are whole only while they are called, one at a time.
 
-    What is left, such as the first convolution and necks, is small, and data-parallel. A parameter that an update does not
+    What is left, such as the first convolution and necks, is small, and data-parallel. Classifiers whose classes are divided
+    (`methods.sharded`) stay as they are. A parameter that an update does not
     reach keeps no gradient, and no optimizer moves it, as in one process.
     """
 
@@ -71,12 +71,12 @@ class FullySharded(DataParallel):
                     }
 
     def gradient_norm(self, optimizer: str) -> Tensor:
-        owned = [p.grad for g in self.optimizers[optimizer].param_groups for p in g["params"] if p.grad is not None]
-        parts = [gradient.to_local() for gradient in owned if isinstance(gradient, DTensor)]
-        whole = torch.nn.utils.get_total_norm([gradient for gradient in owned if not isinstance(gradient, DTensor)])
-        squares = torch.nn.utils.get_total_norm(parts).square().to(whole.device)
-        dist.all_reduce(squares, group=self.group)
-        return (whole.square() + squares).sqrt()
+        owned = [parameter for group in self.optimizers[optimizer].param_groups for parameter in group["params"]]
+        divided = self.divided[optimizer]
+        found = gradients(without(owned, divided))
+        parts = [gradient.to_local() for gradient in found if isinstance(gradient, DTensor)]
+        whole = [gradient for gradient in found if not isinstance(gradient, DTensor)]
+        return self.norm_with_parts(whole, parts + gradients(divided))
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -92,8 +92,8 @@ class FullySharded(DataParallel):
 
     def full_state(self) -> FullState:
         """Tensor by tensor, so that the other workers hold one at a time."""
-        model = self.gathered(self.method.state_dict())
-        return FullState(model, self.gathered(optimizer_tensors(self.method, self.optimizers)))
+        held = self.undivided(self.method.state_dict(), optimizer_tensors(self.method, self.optimizers))
+        return FullState(self.gathered(held.model), self.gathered(held.optimizers))
 
     def gathered(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         found = {}

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from methods.method import Method
-from orchestration.engine.strategies.strategy import FullState, OptimizerStates, state_name
+from methods.sharded.share import parts_of
+from orchestration.engine.strategies.strategy import FullState, OptimizerStates, OwnRows, parameter_of, state_name
 
 
 class SingleProcess:
@@ -55,7 +56,25 @@ class SingleProcess:
     def full_state(self) -> FullState:
         if self.rank != 0:
             return FullState({}, {})
-        return FullState(self.method.state_dict(), optimizer_tensors(self.method, self.optimizers))
+        return self.undivided(self.method.state_dict(), optimizer_tensors(self.method, self.optimizers))
+
+    def undivided(self, model: dict[str, Tensor], optimizers: dict[str, Tensor]) -> FullState:
+        """The tensors without those whose rows are divided over workers."""
+        divided = parts_of(self.method)
+        return FullState(
+            {name: tensor for name, tensor in model.items() if name not in divided},
+            {path: tensor for path, tensor in optimizers.items() if parameter_of(path) not in divided},
+        )
+
+    def own_rows(self) -> OwnRows:
+        divided = parts_of(self.method)
+        if not divided:
+            return OwnRows(FullState({}, {}), {}, {})
+        model = {name: tensor for name, tensor in self.method.state_dict().items() if name in divided}
+        tensors = optimizer_tensors(self.method, self.optimizers)
+        optimizers = {path: tensor for path, tensor in tensors.items() if parameter_of(path) in divided}
+        rows = {path: divided[parameter_of(path)] for path, tensor in optimizers.items() if tensor.ndim}
+        return OwnRows(FullState(model, optimizers), {name: divided[name] for name in model}, rows)
 
 
 def optimizer_tensors(method: Method, optimizers: dict[str, Optimizer]) -> dict[str, Tensor]:

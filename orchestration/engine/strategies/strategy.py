@@ -11,6 +11,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from methods.method import Method
+from methods.sharded.share import Rows, parts_of
 
 OptimizerStates = Mapping[tuple[str, str], dict[str, Tensor]]  # (optimizer, parameter) → its state by key
 
@@ -23,6 +24,18 @@ class FullState(NamedTuple):
 
     model: dict[str, Tensor]
     optimizers: dict[str, Tensor]
+
+
+class OwnRows(NamedTuple):
+    """What a worker holds of the tensors whose classes are divided over workers: `methods.sharded`.
+
+    state: its rows, named as in `FullState`. model, optimizers: which rows these are, by the same names; numbers of steps,
+    which have no rows, are on every worker.
+    """
+
+    state: FullState
+    model: dict[str, Rows]
+    optimizers: dict[str, Rows]
 
 
 class Strategy(Protocol):
@@ -39,7 +52,8 @@ class Strategy(Protocol):
         """
 
     def load_optimizers(self, states: OptimizerStates) -> None:
-        """Give the optimizers the states of a checkpoint, whole tensors on the CPU, before the first step."""
+        """Give the optimizers the states of a checkpoint, on the CPU, before the first step: whole tensors, or this worker's
+        rows where classes are divided."""
 
     def backward(self, optimizer: str, loss: Tensor) -> None:
         """Work out the mean over all workers of the gradient of `loss`, for the optimizer's parameters."""
@@ -63,7 +77,13 @@ class Strategy(Protocol):
         """Within, every worker holds whole parameters, and may call the method as often as it likes."""
 
     def full_state(self) -> FullState:
-        """Called on all workers together. Tensors may be those that training goes on with. Empty but on rank 0."""
+        """Called on all workers together. Tensors may be those that training goes on with. Empty but on rank 0.
+
+        Without the tensors whose rows are divided over workers.
+        """
+
+    def own_rows(self) -> OwnRows:
+        """The rows that this worker holds. Tensors may be those that training goes on with. Empty where it holds all rows."""
 
 
 def state_name(optimizer: str, parameter: str, key: str) -> str:
@@ -73,3 +93,17 @@ def state_name(optimizer: str, parameter: str, key: str) -> str:
 def owned_parameters(method: Method) -> dict[str, list[Parameter]]:
     """Each optimizer's parameters, in registration order."""
     return {name: [parameter for _, parameter in pairs] for name, pairs in method.parameters_of().items()}
+
+
+def parameter_of(path: str) -> str:
+    """The parameter in the name of an optimizer's tensor, `<optimizer>/<parameter>/<key>`."""
+    return path.partition("/")[2].rpartition("/")[0]
+
+
+def divided_parameters(method: Method) -> dict[str, list[Parameter]]:
+    """Each optimizer's parameters of which this worker holds some rows alone, in registration order."""
+    divided = parts_of(method)
+    return {
+        name: [parameter for parameter_name, parameter in pairs if parameter_name in divided]
+        for name, pairs in method.parameters_of().items()
+    }

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from methods.method import Method
+from methods.method import Method, MethodError
+from methods.sharded.share import parts_of
 from orchestration.engine.loop import LR_FACTOR
 from orchestration.engine.strategies.data_parallel import DataParallel
 from orchestration.engine.strategies.strategy import FullState, OptimizerStates, state_name
@@ -45,6 +46,11 @@ class ZeRO(DataParallel):
         self.names: dict[str, list[str]] = {}  # by optimizer: the parameters of its engine
 
     def prepare(self, method: Method, optimizers: dict[str, Optimizer]) -> None:
+        if divided := parts_of(method):
+            raise MethodError(
+                f"zero takes {next(iter(divided))}, whose rows are divided over workers, for the same on all of them: "
+                "set strategy.name to data-parallel or fsdp"
+            )
         self.method, self.optimizers = method, optimizers
         self.owned = method.parameters_of()
         self.templates = {name: [dict(group) for group in one.param_groups] for name, one in optimizers.items()}

@@ -26,7 +26,7 @@ from orchestration.engine import checkpoint
 from orchestration.engine.checkpoint_writer import CheckpointWriter
 from orchestration.engine.loop import StepReport, TrainingProgress
 from orchestration.engine.snapshot import Snapshot
-from orchestration.engine.strategies.strategy import FullState
+from orchestration.engine.strategies.strategy import FullState, OwnRows
 from orchestration.tracking.journal import read_steps
 from orchestration.training import interrupt
 from orchestration.training.recorder import Recorder
@@ -277,6 +277,9 @@ class Held:
 
     def full_state(self) -> FullState:
         return FullState({"weight": torch.ones(3)}, {})
+
+    def own_rows(self) -> OwnRows:
+        return OwnRows(FullState({}, {}), {}, {})
 
 
 def test_training_waits_for_the_checkpoint_at_the_end_of_a_stage(data: str, tmp_path: Path) -> None:

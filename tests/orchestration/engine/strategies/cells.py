@@ -22,7 +22,7 @@ from torch.optim import SGD, Adam, Optimizer
 
 from datasets.streaming.stream import HostBatch
 from methods import METHODS
-from methods.distributed import synchronise
+from methods.distributed import gather_uneven, synchronise
 from methods.method import Method
 from orchestration.engine.arithmetic import DTYPES
 from orchestration.engine.loop import Optimization, TrainingProgress, train_step
@@ -45,6 +45,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         PARTS | {"body": "pcb", "refine_from_epoch": 1, "finetune_from_epoch": 2, "triplet_weight": 1.0},
     ),
     "cal": ("cal", SMALL | {"clothes_classifier_from_epoch": 1, "adversarial_from_epoch": 2, "triplet_weight": 1.0}),
+    "cal, sharded": (
+        "cal",
+        SMALL | {"clothes_classifier_from_epoch": 1, "adversarial_from_epoch": 2, "shard_classes": True},
+    ),
     "ifd": ("ifd", SMALL | {"joint_from_epoch": 2, "triplet_weight": 1.0}),
     "pixel sampling": ("pixel-sampling", SMALL),
     "ccaf": ("ccaf", PROMPTED | {"body": "clip-cnn", "width": 1 / 4}),
@@ -73,11 +77,17 @@ class Ended(NamedTuple):
 
 
 def cells(cases: Sequence[str], *, all_precisions: bool) -> list[Cell]:
-    """fsdp beside one process in float64; zero beside data-parallel with two workers, whose sum of two numbers commutes."""
+    """fsdp beside one process in float64; zero beside data-parallel with two workers, whose sum of two numbers commutes.
+
+    zero cannot divide classes over workers, and data-parallel does not where there is one.
+    """
     found = []
     for case in cases:
         found.append(Cell("fsdp", case, "float64", "one process", 1e-9))
-        for strategy in ("zero-1", "zero-2"):
+        is_divided = (VARIANTS | CASES)[case][1].get("shard_classes", False)
+        if is_divided:
+            found.append(Cell("data-parallel", case, "float64", "one process", 1e-9))
+        for strategy in () if is_divided else ("zero-1", "zero-2"):
             found.append(Cell(strategy, case, "float32", "data-parallel", 0.0))
             if all_precisions:
                 found.append(Cell(strategy, case, "bfloat16", "data-parallel", 0.0))
@@ -153,8 +163,16 @@ class Training:
         return batch(DTYPES[self.precision], seed=seed)
 
     def state(self) -> FullState:
-        found = self.strategy.full_state()
-        return FullState(*({name: tensor.clone() for name, tensor in tensors.items()} for tensors in found))
+        """The whole state, on rank 0. Rows that are divided over workers are put together."""
+        found, own = self.strategy.full_state(), self.strategy.own_rows()
+        divided = [
+            {name: gather_uneven(tensor) if name in rows else tensor for name, tensor in tensors.items()}
+            for tensors, rows in zip(own.state, (own.model, own.optimizers), strict=True)
+        ]
+        if self.strategy.rank:
+            return FullState({}, {})
+        whole = (held | rows for held, rows in zip(found, divided, strict=True))
+        return FullState(*({name: tensor.clone() for name, tensor in tensors.items()} for tensors in whole))
 
 
 def states_of(method: Method, state: FullState) -> dict[tuple[str, str], dict[str, Tensor]]:

@@ -38,6 +38,7 @@ def test_the_cases_go_through_all_stages(found: Found) -> None:
     assert {case: len(titles) for case, titles in stages.items()} == {
         "baseline, refined PCB": 3,
         "cal": 3,
+        "cal, sharded": 3,
         "ifd": 2,
         "pixel sampling": 1,
         "ccaf": 2,
