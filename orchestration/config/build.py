@@ -30,6 +30,7 @@ from methods.masking import normalised_white
 from methods.method import DataFacts, Method, Needs, Stage, epochs_of, stage_of
 from methods.micro_batches import use_micro_batches
 from methods.recompute import recompute_blocks
+from methods.sharded.share import Share, own_share
 from orchestration.config.load import Experiment
 from orchestration.engine.arithmetic import DTYPES, set_arithmetic
 from orchestration.engine.loop import LR_FACTOR, Feed, Optimization
@@ -111,14 +112,18 @@ def are_persons(owners: Any, persons: int) -> bool:
     return isinstance(owners, list) and all(type(owner) is int and 0 <= owner < persons for owner in owners)
 
 
-def build_method(experiment: Experiment, described: dict[str, Any]) -> Method:
+def build_method(experiment: Experiment, described: dict[str, Any], share: Share | None = None) -> Method:
     """The experiment's method with weights drawn from its seed, the same on every worker.
+
+    share: of the classes, where the method divides them; by default this worker's. Without classes (`share.NONE`) it cannot be
+    trained, and its embedding needs none.
 
     This process multiplies by the experiment's `precision` from then on.
     """
     set_arithmetic(experiment.precision)
     torch.manual_seed(experiment.seed)
-    facts = replace(data_facts(described), white=normalised_white(experiment.augment.mean, experiment.augment.std))
+    white = normalised_white(experiment.augment.mean, experiment.augment.std)
+    facts = replace(data_facts(described), white=white, share=share or own_share())
     method = METHODS[experiment.method.name](experiment.method, facts)
     if experiment.sync_batch_norm:
         synchronise(method)

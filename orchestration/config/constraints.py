@@ -30,6 +30,7 @@ def violations(experiment: Experiment) -> Iterator[Violation]:
     except MethodError as error:
         yield ("method",), str(error)
         return
+    yield from classes_are_divided(experiment, method)
     yield from clips_fit(experiment, method)
     yield from memory_is_saved(experiment, method)
     yield from pairs_exist(experiment, method)
@@ -225,6 +226,15 @@ def strategy_fits(experiment: Experiment) -> Iterator[Violation]:
             ("strategy.offload", "strategy.name"),
             "data-parallel holds nothing in parts that could wait in the CPU's memory. Set strategy.name=fsdp or zero, or "
             "strategy.offload=none",
+        )
+
+
+def classes_are_divided(experiment: Experiment, method: Outline) -> Iterator[Violation]:
+    if method.divides_classes and experiment.strategy.name == "zero":
+        yield (
+            ("method.shard_classes", "strategy.name"),
+            "zero cuts one flat copy of all parameters into parts, and each worker would have other classes in it. Set "
+            "strategy.name=fsdp or data-parallel, or method.shard_classes=false",
         )
 
 

@@ -13,6 +13,8 @@ from methods import METHODS
 from methods.method import DataFacts, Method, Stage
 from methods.micro_batches import bodies_of
 from methods.recompute import blocks_of
+from methods.sharded import share
+from methods.sharded.share import held_rows
 from orchestration.config.settings import Experiment
 from orchestration.engine.weights import HUB
 
@@ -22,7 +24,7 @@ class Outline(NamedTuple):
 
     trained: names of its optimizers. weights_address: None, too, where the experiment does not ask for published weights:
     finding it imports torchvision. recomputes: whether all its bodies have blocks that can be recomputed. is_per_image: whether
-    all of them compute each image by itself.
+    all of them compute each image by itself. divides_classes: whether its classifiers are divided over workers.
     """
 
     inputs: tuple[str, ...]
@@ -33,6 +35,7 @@ class Outline(NamedTuple):
     weights_address: str | None
     recomputes: bool
     is_per_image: bool
+    divides_classes: bool
 
 
 Kind = tuple[type[Method], type[BaseModel], bool]  # a method, its settings, and whether published weights are asked for
@@ -61,6 +64,7 @@ def outline(experiment: Experiment) -> Outline:
         method.weights_address() if experiment.weights in HUB else None,
         all(blocks_of(body) for body in bodies_of(method)),
         all(body.is_per_image for body in bodies_of(method)),
+        bool(held_rows(method)),
     )
     fields = set(type(experiment.method).model_fields)
     names = tuple(sorted(fields if read & WHOLE else read & fields))
@@ -94,8 +98,8 @@ def watched(settings: BaseModel, **changes: Any) -> tuple[Any, set[str]]:
 
 
 def facts_of_people(number: int) -> DataFacts:
-    """A synthetic training set of so many people, each in clothes of their own."""
-    return DataFacts(number, torch.arange(number), clothing_labels=(1,))
+    """A synthetic training set of so many people, each in clothes of their own, none of them on another worker."""
+    return DataFacts(number, torch.arange(number), clothing_labels=(1,), share=share.WHOLE)
 
 
 def build_on_meta(experiment: Experiment, facts: DataFacts | None = None, *, settings: Any = None) -> Method:

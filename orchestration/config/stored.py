@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from methods.method import Method
+from methods.sharded import share
 from orchestration.config.build import build_method, is_description
 from orchestration.config.load import Experiment, override
 from orchestration.engine.checkpoint import DESCRIPTION, Checkpoint, all_facts
@@ -40,13 +41,13 @@ def facts_of(found: Checkpoint) -> dict[str, Any]:
 
 
 def trained_model(found: Checkpoint) -> tuple[Experiment, Method]:
-    """The experiment and the method of a checkpoint, with its weights.
+    """The experiment and the method of a checkpoint, with its weights; without classifiers whose classes are divided.
 
     Raises: RequestError that names the file where the description is damaged, or tensors that do not fit the method;
     CorruptCheckpointError.
     """
     experiment = experiment_of(found)
-    method = build_method(experiment, facts_of(found))
+    method = build_method(experiment, facts_of(found), share.NONE)
     load_method_state(method, found)
     return experiment, method
 

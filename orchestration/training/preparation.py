@@ -11,6 +11,7 @@ from datasets.protocols.protocols import Protocol
 from datasets.shards.dataset import DataError, Dataset, SplitIndex
 from datasets.storage.store import Store, StoreError
 from methods.method import MethodError, stage_of
+from methods.sharded import share
 from orchestration import cluster, numerics
 from orchestration.addresses import split_stage
 from orchestration.config import build
@@ -148,7 +149,7 @@ def check_initial_weights(prepared: Prepared, model: str) -> tuple[str, list[str
     address, stage = split_stage(model)
     if stage is not None:
         return check_end_of_stage(prepared, address, stage), []
-    method = build.build_method(prepared.experiment, prepared.facts)
+    method = build.build_method(prepared.experiment, prepared.facts, share.NONE)
     per_class = per_class_tensors(prepared.experiment)
     try:
         found = locate(model).checkpoint
@@ -170,7 +171,7 @@ def check_end_of_stage(prepared: Prepared, run: str, stage: str) -> str:
                 f"stage {stage!r} was trained on other data than {prepared.experiment.data}: what it learned is of other "
                 "people. Train the stage on these data, or start from the run's weights: remove the stage's name."
             )
-        method = build.build_method(prepared.experiment, prepared.facts)
+        method = build.build_method(prepared.experiment, prepared.facts, share.NONE)
         load_method_state(method, found)
         optimizer_states(method, found)
     except (RequestError, StoreError, checkpoint.CorruptCheckpointError) as error:
@@ -183,7 +184,7 @@ def fetch_backbone(prepared: Prepared) -> bytes | None:
     experiment = prepared.experiment
     if not experiment.weights:
         return None
-    method = build.build_method(experiment, prepared.facts)
+    method = build.build_method(experiment, prepared.facts, share.NONE)
     state = weights.fetch(experiment.weights, method.weights_address())
     try:
         method.load_backbone(state)
