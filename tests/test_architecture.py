@@ -245,6 +245,7 @@ COVERED_BY = {
     "datasets/synthetic/render.py": "datasets/synthetic/test_dataset.py: through work",
     "datasets/synthetic/scenes.py": "datasets/synthetic/test_dataset.py: through render",
     "datasets/synthetic/trunk.py": "datasets/synthetic/test_dataset.py: through figure",
+    "methods/sharded/classifiers.py": "methods/sharded/test_share.py",
     "orchestration/config/settings.py": "orchestration/config/test_load.py",
     "orchestration/engine/strategies/single_process.py": "orchestration/engine/strategies/test_data_parallel.py",
     "orchestration/sweeps/plots.py": "system/test_sweep_page.py: through report",

@@ -16,7 +16,7 @@ from datasets.storage.store import Store, open_store
 from methods.method import Method
 from methods.sharded.share import NONE, WHOLE, Rows, Share, held_rows
 from orchestration.engine import checkpoint, row_files
-from orchestration.engine.checkpoint import FILES, CorruptCheckpointError
+from orchestration.engine.checkpoint import FACTS, FILES, CorruptCheckpointError
 from orchestration.engine.loop import TrainingProgress
 from orchestration.engine.restore import load_method_state, optimizer_states
 from orchestration.engine.row_files import OwnSnapshot, Written, overlap, read_rows
@@ -132,15 +132,14 @@ def test_whoever_needs_no_classes_reads_no_row_file(
         assert (name in held_rows(method)) == (len(tensor) == 0 if tensor.ndim else False), name
 
 
-def test_a_checkpoint_of_one_worker_is_as_it_was_before_there_were_row_files(tmp_path: Path) -> None:
-    for workers, number in ((1, 1), (2, 2)):
+def test_a_checkpoint_of_one_worker_has_no_row_files(tmp_path: Path) -> None:
+    for workers in (1, 2):
         found = write(open_store(str(tmp_path / str(workers))), "cal, sharded", workers)
         description = json.loads(found.store.read(f"{found.folder}/checkpoint.json"))
-        assert description["format"] == number
         assert ("rows" in description) == (workers == 2)
         names = {path.rpartition("/")[2] for path in found.store.list()}
         own = {row_files.file_of(name, worker) for name in FILES for worker in range(workers)} if workers > 1 else set()
-        assert names == {*FILES, "checkpoint.json", *own}
+        assert names == {*FILES, FACTS, "checkpoint.json", *own}
 
 
 def test_a_damaged_row_file_makes_the_checkpoint_before_the_newest_that_is_used(tmp_path: Path) -> None:
