@@ -1,6 +1,6 @@
 """What a step costs with activations kept, recomputed, and in micro-batches.
 
-    python -m benchmarks.methods.recompute [--bodies global mgn clip-vit ...] [--batch 8] [--size 128 64] [--steps 3]
+    python -m benchmarks.methods.recompute [--bodies global mgn clip-vit ...] [--batch 16] [--size 128 64] [--steps 2]
 
 Each way trains the baseline on noise, in a process of its own with one thread. Time is the CPU's, of the median step, memory
 the peak above what there was before the first step: activations, gradients and momenta. The digest of the weights after the
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument(
         "--bodies", nargs="+", default=["global", "clip-vit"], choices=sorted(set(BODIES) - {"clip-cnn"})
     )
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, nargs=2, default=[128, 64])
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--device", default="cpu")
