@@ -136,7 +136,7 @@ def test_steps_go_on_while_a_checkpoint_is_written_and_the_next_one_waits(
         log.append(path)
 
     train(data, tmp_path, before=before)
-    first = [f"00000002/{name}" for name in (*checkpoint.FILES, checkpoint.DESCRIPTION)]
+    first = [f"00000002/{name}" for name in (*checkpoint.FILES, checkpoint.FACTS, checkpoint.DESCRIPTION)]
     begin = log.index("snapshot")
     after = ["snapshot", "step 3", "step 4", "wait", *first, "snapshot"]
     assert [entry for entry in log[begin:] if entry != "no wait"][: len(after)] == after
