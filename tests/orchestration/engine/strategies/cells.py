@@ -250,7 +250,8 @@ differently on a CPU, and zero's parts end elsewhere, which is 1e-7 after a step
 
 """
 TAIL = """
-`zero` is refused with `precision=float64`, because DeepSpeed keeps 32-bit weights; `fsdp` holds them. With three workers or
+`zero` is refused with `precision=float64`, because DeepSpeed keeps 32-bit weights; `fsdp` holds them. It is refused with
+`method.shard_classes` ("sharded" above), too: its flat copy of all parameters is the same on all workers. With three workers or
 more sums have another order in `zero` and `fsdp`, so that they agree by rounding. `strategy.offload=cpu` was never run: it
 needs a GPU. `make strategies` writes this page.
 """
