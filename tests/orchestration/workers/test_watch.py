@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from datasets.storage.store import open_store
+from orchestration.config.build import without_tables
 from orchestration.config.load import load
 from orchestration.engine import checkpoint
 from orchestration.training.preparation import prepare
@@ -39,7 +40,7 @@ def group(data: str, run: Path, workers: int, fault: str, faulty: int) -> Iterat
     sizes = ["augment.height=32", "augment.width=16", "method.width=0.125", f"workers={workers}", "epochs=1"]
     batches = ["batch.people=6", "batch.images=2", "batch.lanes=6", "optimizers.model.schedule=null"]
     experiment = load("baseline-demo", [f"data={data}", f"storage={run.parent}", *sizes, *batches])
-    config = WorkerConfig(experiment.resolved(), str(run), prepare(experiment).facts)
+    config = WorkerConfig(experiment.resolved(), str(run), without_tables(prepare(experiment).facts))
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
         "MASTER_ADDR": "127.0.0.1",
