@@ -6,7 +6,7 @@ that the whole classifier's have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -19,24 +19,25 @@ from methods.sharded.losses import ClassLogits
 from methods.sharded.sample import ClassSample
 from methods.sharded.share import HoldsRows, Rows, filled
 
+Score = Callable[
+    [Tensor, Tensor, Tensor | None], Tensor
+]  # features [G, dim], weight [R, dim], bias [R] → logits [G, R]
+
 
 class ShardedClassifier(HoldsRows):
     """Features [B, dim] of this worker, and labels → `ClassLogits` of all workers' samples. All workers call it together."""
 
     bias: Parameter | None
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, rows: Rows, counted: float) -> None:
+    def __init__(self, score: Score, weight: Tensor, bias: Tensor | None, rows: Rows, counted: float) -> None:
         """weight: [rows here, dim]. bias: [rows here]. counted: the share of the classes that a step counts (`ClassSample`)."""
         super().__init__()
+        self.score = score
         self.weight = Parameter(weight)
         self.register_parameter("bias", None if bias is None else Parameter(bias))
         self.held_rows: Mapping[str, Rows] = dict.fromkeys(("weight", "bias")[: 1 if bias is None else 2], rows)
         self.rows = rows
         self.sample = ClassSample(counted) if counted < 1 else None
-
-    def score(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """features [G, dim], weight [R, dim], bias [R] → logits [G, R]."""
-        raise NotImplementedError
 
     def forward(self, features: Tensor, labels: Tensor, keys: Tensor | None = None) -> ClassLogits:
         """labels: int64 [B]; keys: int64 [rows here]. Classes whose key is a label of the batch are always counted; without
@@ -76,10 +77,7 @@ class ShardedLinearClassifier(ShardedClassifier):
         if bias:
             filled(rows, 1, Tensor.uniform_)
         weight = filled(rows, dim, lambda numbers: numbers.normal_(std=0.001))
-        super().__init__(weight, torch.zeros(rows.count) if bias else None, rows, counted)
-
-    def score(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return F.linear(features, weight, bias)
+        super().__init__(F.linear, weight, torch.zeros(rows.count) if bias else None, rows, counted)
 
 
 class ShardedCosineClassifier(ShardedClassifier):
@@ -87,7 +85,9 @@ class ShardedCosineClassifier(ShardedClassifier):
 
     def __init__(self, dim: int, rows: Rows, counted: float = 1.0) -> None:
         weight = filled(rows, dim, lambda numbers: numbers.uniform_(-1, 1))
-        super().__init__(F.normalize(weight, dim=1), None, rows, counted)
+        super().__init__(without_bias, F.normalize(weight, dim=1), None, rows, counted)
 
-    def score(self, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return cosines(features, weight)
+
+def without_bias(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Cosines, as a `Score`."""
+    return cosines(features, weight)
