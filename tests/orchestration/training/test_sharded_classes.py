@@ -5,8 +5,7 @@ Each number of workers is one start of processes, and goes on with the run that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +25,13 @@ from orchestration.engine.loop import NonFiniteLossError
 from orchestration.errors import RequestError
 from orchestration.tracking.journal import read_steps
 from orchestration.training import preparation, worker
-from orchestration.training.recorder import Recorder
 from orchestration.training.worker import Training, WorkerConfig
 from tests.orchestration.processes import in_processes
+from tests.orchestration.training.killed import Killed, killed_after
 from tests.tiny import tiny_dataset
 
 PERSONS, CLOTHES = 12, 24
 DIVIDED = {"classifier.weight": PERSONS, "classifier.bias": PERSONS, "clothes_classifier.weight": CLOTHES}
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -58,25 +53,6 @@ def config(
     wanted = experiment(data, workers, strategy, f"method.shard_classes={str(sharded).lower()}")
     dataset = build.open_data(wanted)
     return WorkerConfig(wanted.resolved(), str(run), build.describe_data(dataset, dataset.index("train")))
-
-
-@contextmanager
-def killed_after(reports: int) -> Iterator[None]:
-    """All workers at once, after so many reports of progress, once a checkpoint was begun: of steps and of epochs."""
-    on_progress, left = Recorder.on_progress, reports
-
-    def counted(self: Recorder, *args: Any, **named: Any) -> None:
-        nonlocal left
-        on_progress(self, *args, **named)
-        left -= 1
-        if not left:
-            raise Killed
-
-    Recorder.on_progress = counted  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Recorder.on_progress = on_progress  # type: ignore[method-assign]
 
 
 def sizes(training: Training) -> dict[str, int]:

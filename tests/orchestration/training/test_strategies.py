@@ -17,16 +17,12 @@ from orchestration.engine import checkpoint
 from orchestration.engine.checkpoint import FILES, load_tensors
 from orchestration.tracking.journal import read_steps
 from orchestration.training import worker
-from orchestration.training.recorder import Recorder
 from orchestration.training.worker import WorkerConfig
 from tests.orchestration.processes import in_processes
+from tests.orchestration.training.killed import Killed, killed_after
 from tests.tiny import tiny_dataset
 
 CHAIN = ("zero", "fsdp", "data-parallel")
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -49,23 +45,13 @@ def config(data: str, run: Path, strategy: str) -> WorkerConfig:
 
 def train(data: str, run: str, strategies: tuple[str, ...]) -> list[tuple[dict[str, Tensor], list[dict[str, Any]]]]:
     """Each strategy but the last is killed after its second step. In a worker; what is left of the run, on rank 0."""
-    on_progress = Recorder.on_progress
     for strategy in strategies:
-        left = 2 if strategy != strategies[-1] else 1 << 30
-
-        def counted(self: Recorder, *args: Any, **named: Any) -> None:
-            nonlocal left
-            on_progress(self, *args, **named)
-            left -= 1
-            if not left:
-                raise Killed
-
-        Recorder.on_progress = counted  # type: ignore[method-assign]
         wanted = config(data, Path(run), strategy)
-        try:
-            worker.run(wanted, open_store(wanted.run), torch.device("cpu"))
-        except Killed:
-            torch.distributed.barrier()
+        with killed_after(2 if strategy != strategies[-1] else 1 << 30):
+            try:
+                worker.run(wanted, open_store(wanted.run), torch.device("cpu"))
+            except Killed:
+                torch.distributed.barrier()
     store = open_store(run)
     newest = checkpoint.latest(store)
     assert newest is not None
